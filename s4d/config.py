@@ -1,0 +1,265 @@
+"""Configurations: one frozen dataclass per stage, four profiles, and the digest that names a run."""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import typing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+
+class ConfigError(ValueError):
+    """A configuration holds an unknown key, or a value outside what is allowed."""
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The embedded corpora of procedural faces. Times in seconds, angles in degrees, shares in 0..1."""
+
+    version: int = 1                  # of the generator; raised whenever its pixels change
+    seed: int = 0
+    size: int = 64                    # pixels, square
+    photos: int = 8000                # labelled photos, train + validation + test (AffectNet's layout)
+    photo_identities: int = 2000
+    clips: int = 1400                 # labelled clips over five folds (DFEW's layout)
+    clip_identities: int = 100
+    speaking: int = 500               # unlabelled speaking clips (VoxCeleb2's layout)
+    speaking_identities: int = 100
+    frames: int = 16                  # frames a clip on disk
+    fps: int = 8                      # frames per second of a clip
+    photo_intensity: tuple[float, float] = (0.8, 1.2)   # uniform range that scales the emotion's actions
+    clip_intensity: tuple[float, float] = (0.7, 1.1)
+    speech: float = 0.4               # share of labelled clips in which the person talks
+    pose: float = 4.0                 # standard deviation of yaw; pitch .7 and roll .6 of it
+    nuisance: float = 0.0             # 0 aligned and evenly lit .. 1 in the wild (light, occluders, noise, blur)
+    zoom: float = 1.3                 # framing: 1 head and shoulders, 1.3 the face fills the picture
+
+    @property
+    def folder(self) -> str:
+        """Name of the corpus folder: the parameters decide it, so a changed corpus never overwrites another."""
+        return f"faces-{digest(self)}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a dataset lies: its name in the registry, its folder, its fold. The folder does not enter a run's name."""
+
+    name: str
+    root: str
+    fold: int | None = None
+    classes: int = 7
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Dual-modal masked pre-training (METHOD: images 90 %, videos 95 % of the tokens removed)."""
+
+    images: Source | None
+    videos: Source | None
+    model: str = "s4d_mae_base_patch16_160"
+    size: int = 160
+    frames: int = 16
+    stride: int = 4                   # frames between two sampled frames
+    image_mask: float = 0.90
+    video_mask: float = 0.95
+    image_batch: int = 192            # per step, all GPUs together
+    video_batch: int = 48
+    repeats: int = 4                  # masks and crops drawn from each decoded clip
+    video_share: float = 0.25         # share of the video batches used per epoch
+    epochs: float = 100
+    warmup: float = 0.05              # share of all steps
+    lr: float = 1.6e-3                # at total batch 512; scaled linearly with the image batch
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    crop: tuple[float, float] = (0.2, 1.0)   # area range of the random resized crop
+    seed: int = 0
+    workers: int = 8                  # decoding processes; 0 decodes in the training process
+    cache: bool = False               # decode every sample once into a packed uint8 file beside the data
+    amp: bool = True                  # bf16 autocast on CUDA; CPUs train in float32
+    save_minutes: float = 10.0        # between two resumable states
+    max_bad: float = 0.01             # largest share of unreadable samples that training tolerates
+    stage: typing.ClassVar[str] = "pretrain"
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Joint fine-tuning on photos and clips; `tasks` and `experts` select the method."""
+
+    image: Source | None
+    video: Source | None
+    tasks: tuple[str, ...] = ("image", "video")
+    experts: int = 8                  # 0: dense blocks, the plain multi-task model
+    top_k: int = 2
+    init: Pretrain | str | None = None   # a pre-training configuration, a checkpoint file, or None: from scratch
+    model: str = "s4d_base_patch16_160"
+    size: int = 160
+    frames: int = 16
+    stride: int = 4
+    image_batch: int = 32
+    video_batch: int = 16
+    image_share: float = 0.5          # share of the image batches used per epoch
+    balanced: bool = True             # image classes oversampled to equal counts
+    epochs: float = 100
+    warmup: float = 0.05
+    lr: float = 1e-5                  # at video batch 8; scaled linearly
+    min_lr: float = 1e-6              # at total batch 256; scaled linearly
+    layer_decay: float = 0.75
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    drop_path: float = 0.1
+    balance: float = 1e-3             # coefficient of the experts' balance loss
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    smoothing: float = 0.1
+    randaugment: str = "m7-n4"        # magnitude and number of operations; empty: none
+    erasing: float = 0.25
+    crop: tuple[float, float] = (0.5, 1.0)
+    clip_grad: float = 0.0            # largest gradient norm; 0: none
+    segments: int = 2                 # test views along time
+    crops: int = 2                    # test views across the picture
+    validation: float = 0.1           # share of the training clips (whole subjects where known) held out
+    seed: int = 0
+    workers: int = 8
+    cache: bool = False
+    amp: bool = True
+    save_minutes: float = 10.0
+    max_bad: float = 0.01
+    stage: typing.ClassVar[str] = "finetune"
+
+
+METHODS = {                           # method name -> (tasks, experts); the fixed names of every table and figure
+    "dynamic": (("video",), 0),
+    "static": (("image",), 0),
+    "multitask": (("image", "video"), 0),
+    "s4d": (("image", "video"), 8),
+}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one word selects everywhere: corpora, pre-training, fine-tuning, seeds."""
+
+    name: str
+    faces: Faces | None               # None: licensed data
+    pretrain: Pretrain
+    finetune: Finetune
+    seeds: tuple[int, ...] = (0, 1, 2)
+    methods: tuple[str, ...] = tuple(METHODS)
+    jobs: int = 2                     # runs side by side, one thread each on a CPU
+    resamples: int = 2000             # of every bootstrap
+    runs: str = "runs"
+
+    def methods_grid(self) -> list[tuple[str, bool, int, Finetune]]:
+        """Every (method, pretrained, seed, configuration) of the comparison, from-scratch runs first."""
+        grid = []
+        for pretrained in (False, True):
+            for seed in self.seeds:
+                for method in self.methods:
+                    tasks, experts = METHODS[method]
+                    init = self.pretrain if pretrained else None
+                    cfg = replace(self.finetune, tasks=tasks, experts=experts, init=init, seed=seed)
+                    grid.append((method, pretrained, seed, cfg))
+        return grid
+
+
+PROFILES = ("smoke", "sandbox", "gpu", "paper")
+
+
+def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:
+    """The profile of that name.
+
+    Args:
+        name: smoke, sandbox, gpu or paper.
+        data: folder of the corpora; for `paper` it holds affectnet/, dfew/ and voxceleb2/.
+        runs: folder of the run store.
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    if name not in PROFILES:
+        raise ConfigError(f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}")
+    if name == "paper":
+        root = Path(data)
+        sources = [Source(d, str(root / d), fold) for d, fold in (("affectnet", None), ("dfew", 1), ("voxceleb2", None))]
+        return Profile(name, None, Pretrain(sources[0], sources[2]), Finetune(sources[0], sources[1]),
+                       seeds=(0, 1, 2), jobs=1, runs=runs)
+    faces = {"smoke": Faces(photos=280, photo_identities=70, clips=100, clip_identities=20, speaking=40,
+                            speaking_identities=10, frames=8),
+             "sandbox": Faces(),
+             "gpu": Faces(size=160, photos=40000, photo_identities=10000, clips=20000, clip_identities=2000,
+                          speaking=20000, speaking_identities=4000, frames=32, fps=12)}[name]
+    root = Path(data) / faces.folder
+    photos, clips, speaking = (Source(d, str(root / d), fold)
+                               for d, fold in (("affectnet", None), ("dfew", 1), ("voxceleb2", None)))
+    nano = dict(size=64, frames=8, stride=2 if faces.frames >= 16 else 1, workers=0, cache=True, save_minutes=1.0)
+    if name == "gpu":
+        nano = dict(size=160, frames=16, stride=2, workers=8, cache=True, save_minutes=2.0)
+    pre = Pretrain(photos, speaking, **nano, **PRETRAIN[name])
+    fine = Finetune(photos, clips, **nano, **FINETUNE[name])
+    if name == "smoke":
+        return Profile(name, faces, pre, fine, seeds=(0,), resamples=200, runs=runs)
+    return Profile(name, faces, pre, fine, jobs=1 if name == "gpu" else 2, runs=runs)
+
+
+# What each profile changes of the released recipe. The sandbox values were chosen by measurement: see LOG.md.
+_NANO_FT = dict(model="s4d_nano_patch16_64", image_batch=32, video_batch=16, image_share=1.0, balanced=True, layer_decay=0.9,
+                mixup=0.0, cutmix=0.0, smoothing=0.1, randaugment="", erasing=0.0, crop=(0.8, 1.0), drop_path=0.0,
+                clip_grad=1.0, crops=1, segments=2)
+PRETRAIN = {
+    "smoke": dict(model="s4d_mae_nano_patch16_64", image_batch=32, video_batch=8, repeats=2, epochs=1, crop=(0.6, 1.0)),
+    "sandbox": dict(model="s4d_mae_nano_patch16_64", image_batch=64, video_batch=16, epochs=20, crop=(0.6, 1.0)),
+    "gpu": dict(model="s4d_mae_small_patch16_160", epochs=20),
+}
+FINETUNE = {
+    "smoke": dict(_NANO_FT, epochs=1, lr=1e-3),
+    "sandbox": dict(_NANO_FT, epochs=6, lr=5e-4),
+    "gpu": dict(model="s4d_small_patch16_160", epochs=20),
+}
+
+
+def to_dict(config) -> dict:
+    """A configuration as plain nested dictionaries; nested configurations name their class under `kind`."""
+    out = {"kind": type(config).__name__}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        out[f.name] = to_dict(value) if dataclasses.is_dataclass(value) else list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def from_dict(values: dict):
+    """The inverse of `to_dict`.
+
+    Raises:
+        ConfigError: for an unknown kind or an unknown key, naming it and what is allowed.
+    """
+    kinds = {c.__name__: c for c in (Faces, Source, Pretrain, Finetune, Profile)}
+    if values.get("kind") not in kinds:
+        raise ConfigError(f"unknown configuration kind {values.get('kind')!r}: expected one of {', '.join(kinds)}")
+    cls = kinds[values["kind"]]
+    known = {f.name for f in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - known - {"kind"})
+    if unknown:
+        raise ConfigError(f"unknown key {unknown[0]!r} for {cls.__name__}: allowed are {', '.join(sorted(known))}")
+    read = lambda v: from_dict(v) if isinstance(v, dict) else tuple(v) if isinstance(v, list) else v
+    return cls(**{k: read(v) for k, v in values.items() if k != "kind"})
+
+
+def update(config, **changes):
+    """A copy with fields replaced; an unknown field is an error that names it."""
+    known = {f.name for f in dataclasses.fields(config)}
+    for key in changes:
+        if key not in known:
+            raise ConfigError(f"unknown key {key!r} for {type(config).__name__}: allowed are {', '.join(sorted(known))}")
+    return replace(config, **changes)
+
+
+# Fields that say how a run is carried out, not what it computes: they do not enter its name.
+_HOW = {"root", "workers", "cache", "save_minutes", "runs"}
+
+
+def digest(config) -> str:
+    """Ten hex digits that name a configuration: equal settings, equal name, wherever the data lie."""
+    def strip(d):
+        return {k: strip(v) if isinstance(v, dict) else v for k, v in d.items() if k not in _HOW}
+    text = json.dumps(strip(to_dict(config)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -1,0 +1,67 @@
+"""The S4D models. Importing this package registers them with timm."""
+from __future__ import annotations
+
+import timm
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+
+from .mae import MEAN, STD, DualMAE
+from .moae import MoAE
+from .released import CheckpointError, encoder_from, load_released, to_released
+from .s4d import S4D, Encoder, count_parameters
+from .tokens import random_mask, sincos
+
+__all__ = ["S4D", "DualMAE", "Encoder", "MoAE", "CheckpointError", "encoder_from", "load_released", "to_released", "random_mask",
+           "sincos", "count_parameters", "MEAN", "STD", "VARIANTS", "DECODERS"]
+
+# Encoder and decoder of each variant (METHOD section 3). The nano variants are ours: they train on a laptop, on 64 px faces.
+VARIANTS = {
+    "nano_patch16_64": dict(size=64, frames=8, patch=16, width=128, depth=4, heads=4, stem=32),
+    "small_patch16_160": dict(size=160, frames=16, patch=16, width=384, depth=12, heads=6),
+    "base_patch16_160": dict(size=160, frames=16, patch=16, width=768, depth=12, heads=12),
+    "large_patch16_160": dict(size=160, frames=16, patch=16, width=1024, depth=24, heads=16),
+}
+DECODERS = {
+    "nano_patch16_64": dict(decoder_width=64, decoder_depth=2, decoder_heads=2),
+    "small_patch16_160": dict(decoder_width=192, decoder_depth=4, decoder_heads=3),
+    "base_patch16_160": dict(decoder_width=384, decoder_depth=4, decoder_heads=6),
+    "large_patch16_160": dict(decoder_width=512, decoder_depth=8, decoder_heads=8),
+}
+
+default_cfgs = generate_default_cfgs({f"{kind}_{variant}": dict(
+    input_size=(3, spec["size"], spec["size"]), mean=MEAN, std=STD, interpolation="bicubic", num_classes=7,
+    first_conv="patch_embed.proj", classifier=("head.image", "head.video"))
+    for kind in ("s4d", "s4d_mae") for variant, spec in VARIANTS.items()})
+
+
+_UNUSED = ("num_classes", "global_pool", "in_chans")   # timm would pass these on from its defaults
+
+
+def _register(variant: str) -> None:
+    def classifier(pretrained: bool = False, **kwargs) -> S4D:
+        return build_model_with_cfg(S4D, f"s4d_{variant}", pretrained, kwargs_filter=_UNUSED, **{**VARIANTS[variant], **kwargs})
+
+    def autoencoder(pretrained: bool = False, **kwargs) -> DualMAE:
+        arguments = {**VARIANTS[variant], **DECODERS[variant], **kwargs}
+        return build_model_with_cfg(DualMAE, f"s4d_mae_{variant}", pretrained, kwargs_filter=_UNUSED, **arguments)
+
+    for fn, prefix, what in ((classifier, "s4d", "classifier"), (autoencoder, "s4d_mae", "masked autoencoder")):
+        fn.__name__ = f"{prefix}_{variant}"
+        fn.__module__ = __name__
+        fn.__doc__ = f"The {variant} {what}."
+        globals()[fn.__name__] = fn      # timm looks its entry points up in their module
+        register_model(fn)
+
+
+for _variant in VARIANTS:
+    _register(_variant)
+
+
+def create(name: str, **kwargs):
+    """`timm.create_model` for this project's models, with an error that lists the names.
+
+    Raises:
+        ValueError: for a name that is not one of this package's.
+    """
+    if name not in default_cfgs:
+        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(default_cfgs)}")
+    return timm.create_model(name, **kwargs)

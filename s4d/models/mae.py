@@ -1,0 +1,107 @@
+"""Dual-modal masked autoencoder: one encoder and one light decoder for images and videos."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .s4d import EPS, Block, Encoder, init_weights
+from .tokens import TUBELET, as_clip, cut, gather, sincos
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)   # ImageNet's, RGB
+
+
+class Decoder(nn.Module):
+    """Light transformer over all tokens in place; its head predicts a tubelet's normalised pixels."""
+
+    def __init__(self, length: int, width: int, depth: int, heads: int, out: int):
+        super().__init__()
+        self.register_buffer("positions", sincos(length, width), persistent=False)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=EPS)
+        self.head = nn.Linear(width, out)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Tokens `[B, L, Dd]` -> predictions `[B, L, p]`, or only of those at `keep` `[B, N]`."""
+        x = x + self.positions[:x.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x if keep is None else gather(x, keep)))
+
+
+class DualMAE(nn.Module):
+    """Masked autoencoder for images and clips.
+
+    Args:
+        decoder_width, decoder_depth, decoder_heads: of the decoder.
+        kwargs: of `Encoder`.
+    Source: METHOD section 4; He et al. 2022 (MAE), Tong et al. 2022 (VideoMAE).
+    """
+
+    def __init__(self, decoder_width: int = 384, decoder_depth: int = 4, decoder_heads: int = 6, **kwargs):
+        super().__init__()
+        self.encoder = Encoder(final_norm=True, **kwargs)
+        e = self.encoder
+        self.encoder_to_decoder = nn.Linear(e.width, decoder_width, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_width))
+        self.decoder = Decoder(e.tokens["video"], decoder_width, decoder_depth, decoder_heads, TUBELET * e.patch ** 2 * 3)
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1, 1), persistent=False)
+        self.apply(init_weights)
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+
+    def patchify(self, x: Tensor) -> Tensor:
+        """Normalised inputs -> targets in 0..1 `[B, L, 2 P P 3]`; inside a token (t, row, column, channel)."""
+        x = as_clip(x) * self.std + self.mean
+        return cut(x, self.encoder.patch).permute(0, 1, 3, 4, 5, 2).flatten(2)
+
+    def unpatchify(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """The inverse of `patchify`, up to the normalisation: `[B, L, 2 P P 3]` -> `[B, 3, 2 t, H, W]` in 0..1."""
+        (t, h, w), p = grid, self.encoder.patch
+        x = tokens.view(-1, t, h, w, TUBELET, p, p, 3).permute(0, 7, 1, 4, 2, 5, 3, 6)
+        return x.reshape(-1, 3, t * TUBELET, h * p, w * p)
+
+    @staticmethod
+    def standardise(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Per token and channel: zero mean, unit (unbiased) variance over its pixels. -> targets, mean, scale."""
+        pixels = tokens.unflatten(-1, (-1, 3))
+        mean = pixels.mean(-2, keepdim=True)
+        scale = (pixels.var(-2, keepdim=True) + 1e-6).sqrt()
+        return ((pixels - mean) / scale).flatten(-2), mean, scale
+
+    def restore(self, predictions: Tensor, x: Tensor) -> Tensor:
+        """Normalised predictions -> pixels in 0..1, with each token's own mean and scale from `x` (for pictures only)."""
+        _, mean, scale = self.standardise(self.patchify(x))
+        return (predictions.unflatten(-1, (-1, 3)) * scale + mean).flatten(-2)
+
+    def split(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask `[B, L]` (True = removed, the same count in each row) -> indices of visible and of removed tokens."""
+        removed = int(mask[0].sum())
+        order = mask.to(torch.uint8).argsort(dim=1, stable=True)
+        return order[:, : mask.shape[1] - removed], order[:, mask.shape[1] - removed:]
+
+    def decode(self, x: Tensor, visible: Tensor, length: int, keep: Tensor | None) -> Tensor:
+        latent = self.encoder_to_decoder(self.encoder.encode(x, visible))
+        full = self.mask_token.to(latent.dtype).expand(latent.shape[0], length, -1)
+        full = full.scatter(1, visible.unsqueeze(-1).expand_as(latent), latent)
+        return self.decoder(full, keep)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Loss of one batch of one modality.
+
+        Args:
+            x: ImageNet-normalised images `[B, 3, H, W]` or clips `[B, 3, T, H, W]`.
+            mask: bool `[B, L]`, True = removed, the same count in each row.
+        Returns:
+            scalar: squared error, mean over a token's values, then over the batch's removed tokens.
+        """
+        visible, removed = self.split(mask)
+        predicted = self.decode(x, visible, mask.shape[1], removed)
+        target, _, _ = self.standardise(gather(self.patchify(x), removed))
+        return (predicted.float() - target.float()).square().mean()
+
+    def reconstruct(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Normalised predictions of ALL tokens in place, `[B, L, 2 P P 3]`."""
+        visible, _ = self.split(mask)
+        return self.decode(x, visible, mask.shape[1], None)
+
+

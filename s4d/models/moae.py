@@ -1,0 +1,81 @@
+"""Mixture of Adapter Experts: a routed bottleneck beside the MLP of a transformer block."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MoAE(nn.Module):
+    """E adapters, each Linear(D, D/4) - GELU - Linear(D/4, D), of which a router picks k per token.
+
+    Images and videos share router and experts. All experts' first layers are one matrix product, the gates (zero for
+    experts not chosen) scale the hidden units, and all second layers are one more: no loop over experts, static shapes.
+
+    Args:
+        width: D.
+        experts: E.
+        top_k: experts kept per token.
+        reduction: D over the bottleneck's width.
+        noise: noise on the router's scores: "train" (paper mode) or "always" (the released code) or "never".
+        capacity_factor: None for no limit; a number c lets an expert take int(tokens k / E c) tokens of the batch, in
+            batch-then-token order, and drops the rest (the released code, METHOD section 7.2).
+    Source: S4D section on MoAE; noisy top-k gating after Shazeer et al. 2017; balance loss after the Switch Transformer.
+    """
+
+    def __init__(self, width: int, experts: int = 8, top_k: int = 2, reduction: int = 4):
+        super().__init__()
+        if not 1 <= top_k <= experts:
+            raise ValueError(f"top_k {top_k}: expected 1..{experts} for {experts} experts")
+        hidden = width // reduction
+        self.experts, self.top_k = experts, top_k
+        self.router = nn.Linear(width, experts)
+        self.noise = nn.Linear(width, experts)
+        self.w1 = nn.Parameter(torch.empty(experts, hidden, width))
+        self.b1 = nn.Parameter(torch.zeros(experts, hidden))
+        self.w2 = nn.Parameter(torch.zeros(experts, width, hidden))   # zero: the new branch changes nothing at step 0
+        self.b2 = nn.Parameter(torch.zeros(experts, width))
+        nn.init.trunc_normal_(self.w1, std=0.02)
+        self.capacity_factor: float | None = None
+        self.noisy: str = "train"
+        self.record: list[Tensor] | None = None    # set by analysis.experts.record_routing
+        self._balance: Tensor | None = None
+
+    def route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens `[B, L, D]` -> gates `[B, L, E]` (0 where not chosen), chosen `[B, L, E]` bool, scores `[B, L, E]`."""
+        scores = self.router(x).float()
+        if self.noisy == "always" or (self.noisy == "train" and self.training):
+            scores = scores + torch.randn_like(scores) * F.softplus(self.noise(x).float())
+        top, index = scores.topk(self.top_k, dim=-1)
+        gates = torch.zeros_like(scores).scatter(-1, index, top.softmax(-1))
+        chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, index, True)
+        if self.capacity_factor is not None:
+            flat = chosen.flatten(0, 1)
+            capacity = int(flat.shape[0] * self.top_k / self.experts * self.capacity_factor)
+            kept = (flat & (flat.cumsum(0) <= capacity)).view_as(chosen)
+            gates = gates * kept          # a dropped token loses that expert's weight; nothing is renormalised
+        return gates, chosen, scores
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised tokens `[B, L, D]` -> the branch's output `[B, L, D]`."""
+        gates, chosen, scores = self.route(x)
+        if self.training:
+            share = chosen.float().mean((0, 1)) / self.top_k
+            self._balance = self.experts * (share * scores.softmax(-1).mean((0, 1))).sum()
+        if self.record is not None:
+            self.record.append(gates.detach())
+        gates = gates.to(x.dtype)
+        hidden = F.gelu(F.linear(x, self.w1.flatten(0, 1), self.b1.flatten()))
+        hidden = hidden.unflatten(-1, (self.experts, -1)) * gates.unsqueeze(-1)
+        w2 = self.w2.transpose(1, 2).flatten(0, 1)                       # [E h, D]
+        return hidden.flatten(-2) @ w2 + gates @ self.b2
+
+    def balance_loss(self) -> Tensor:
+        """E sum_e f_e P_e of the last training forward; 1 when balanced.
+
+        Raises:
+            RuntimeError: before any forward in training mode.
+        """
+        if self._balance is None:
+            raise RuntimeError("no balance loss yet: it is made by a forward pass in training mode")
+        return self._balance

@@ -1,0 +1,154 @@
+"""Weights of the authors' release: reading every form they come in, and moving an encoder into a classifier."""
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read, or does not fit; the message names the file or the tensors."""
+
+
+def read_state(source: str | Path | dict) -> dict[str, Tensor]:
+    """Tensors of a checkpoint: safetensors, or a torch pickle `{"model": ...}`, `{"module": ...}` or bare.
+
+    Pickles are read with `weights_only=True` and an allow-list (an argparse namespace, as the release saves); code in a file
+    is never run.
+
+    Raises:
+        CheckpointError: naming the file and the cause.
+    """
+    if not isinstance(source, dict):
+        path = Path(source)
+        if not path.is_file():
+            raise CheckpointError(f"no checkpoint at {path}: give the path of a .pth, .pt or .safetensors file")
+        try:
+            if path.suffix == ".safetensors":
+                source = load_file(path)
+            else:
+                with torch.serialization.safe_globals([argparse.Namespace]):
+                    source = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise CheckpointError(f"cannot read checkpoint {path}: {str(error).splitlines()[0]}; it may be truncated, or hold objects "
+                                  "other than tensors, which are refused: save its state_dict alone") from error
+    for key in ("model", "module"):
+        if isinstance(source.get(key), dict):
+            source = source[key]
+    state = {k.removeprefix("module."): v for k, v in source.items() if isinstance(v, Tensor)}
+    if not state:
+        raise CheckpointError("the checkpoint holds no tensors: expected a state_dict, bare or under 'model' or 'module'")
+    for name, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise CheckpointError(f"tensor {name} holds NaN or infinite values: the checkpoint is damaged or its training diverged")
+    return state
+
+
+def from_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The release's tensor names -> ours; experts are stacked `[E, ...]`."""
+    out, experts = {}, {}
+    for name, value in state.items():
+        found = re.fullmatch(r"(blocks\.\d+)\.moe_layer\.experts\.(\d+)\.(fc[12])\.(weight|bias)", name)
+        if found:
+            block, e, layer, kind = found.groups()
+            key = f"{block}.moae.{'w' if kind == 'weight' else 'b'}{layer[-1]}"
+            experts.setdefault(key, {})[int(e)] = value
+            continue
+        name = name.replace(".moe_layer.router.topkroute_linear.", ".moae.router.")
+        out[name.replace(".moe_layer.router.noise_linear.", ".moae.noise.")] = value
+    for key, parts in experts.items():
+        out[key] = torch.stack([parts[e] for e in range(len(parts))])
+    return out
+
+
+def to_released(model: nn.Module) -> dict[str, Tensor]:
+    """A model's tensors under the release's names; the inverse of `from_released`, lossless."""
+    out = {}
+    for name, value in model.state_dict().items():
+        found = re.fullmatch(r"(blocks\.\d+)\.moae\.([wb])([12])", name)
+        if found:
+            block, kind, layer = found.groups()
+            for e, part in enumerate(value):
+                out[f"{block}.moe_layer.experts.{e}.fc{layer}.{'weight' if kind == 'w' else 'bias'}"] = part.clone()
+            continue
+        name = name.replace(".moae.router.", ".moe_layer.router.topkroute_linear.")
+        out[name.replace(".moae.noise.", ".moe_layer.router.noise_linear.")] = value.clone()
+    return out
+
+
+def load_released(source: str | Path | dict) -> nn.Module:
+    """Builds the model a released checkpoint was saved from; kind, size, classes and experts are read off the tensors.
+
+    Args:
+        source: a file, or a state dictionary.
+    Returns:
+        `DualMAE` or `S4D` in evaluation mode; a classifier routes as the release does (capacity 1.0 and noise).
+    Raises:
+        CheckpointError: naming what is missing, unexpected or of the wrong shape.
+    """
+    from . import DECODERS, VARIANTS, create
+    state = from_released(read_state(source))
+    prefix = "encoder." if "encoder_to_decoder.weight" in state else ""
+    embed = state.get(f"{prefix}patch_embed.proj.weight")
+    if embed is None:
+        raise CheckpointError(f"no tensor {prefix}patch_embed.proj.weight: this is not an S4D checkpoint")
+    sizes = {v["width"]: k for k, v in VARIANTS.items() if not v.get("stem")}
+    if embed.shape[0] not in sizes:
+        raise CheckpointError(f"width {embed.shape[0]}: expected one of {', '.join(map(str, sizes))}")
+    variant = sizes[embed.shape[0]]
+    if prefix:
+        model = create(f"s4d_mae_{variant}", **DECODERS[variant])
+    else:
+        layers = sorted({int(k.split(".")[1]) for k in state if ".moae.w1" in k})
+        classes = {}
+        for t in ("image", "video"):
+            if f"head.{t}.weight" not in state:
+                raise CheckpointError(f"no tensor head.{t}.weight: a fine-tuned S4D has one head per task")
+            classes[f"{t}_classes"] = state[f"head.{t}.weight"].shape[0]
+        experts = state[f"blocks.{layers[0]}.moae.w1"].shape[0] if layers else 0
+        model = create(f"s4d_{variant}", experts=experts, moae_from=layers[0] if layers else None, **classes)
+        model.set_routing(capacity_factor=1.0, noise=True)
+    load_exactly(model, state)
+    return model.eval()
+
+
+def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """`load_state_dict` whose error is a sentence: the first missing, unexpected or misshapen tensors."""
+    own = model.state_dict()
+    missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    shapes = [f"{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}" for k in own if k in state and own[k].shape != state[k].shape]
+    for what, names in (("missing", missing), ("unexpected", unexpected), ("of the wrong shape", shapes)):
+        if names:
+            raise CheckpointError(f"{len(names)} tensors {what}, among them {', '.join(names[:3])}")
+    model.load_state_dict(state)
+
+
+def encoder_from(source, model: nn.Module) -> dict[str, list[str]]:
+    """Moves pre-trained encoder weights into a classifier.
+
+    Args:
+        source: a `DualMAE`, a state dictionary or a checkpoint file (ours or the release's, `encoder.` or `backbone.`).
+        model: an `S4D`.
+    Returns:
+        {"set": names moved, "fresh": names left at their start (experts, heads, `fc_norm`), "unused": names not taken}.
+    Raises:
+        CheckpointError: when no encoder weights are found or a shape differs.
+    """
+    state = source.state_dict() if isinstance(source, nn.Module) else from_released(read_state(source))
+    encoder = {re.sub(r"^(encoder|backbone)\.", "", k): v for k, v in state.items() if re.match(r"(encoder|backbone)\.", k)}
+    encoder = {k: v for k, v in encoder.items() if not k.startswith("norm.")}
+    own = model.state_dict()
+    common = [k for k in encoder if k in own]
+    if not any(k.startswith("blocks.") for k in common):
+        raise CheckpointError("no encoder weights in the checkpoint: expected names that begin with 'encoder.' or 'backbone.'")
+    for k in common:
+        if encoder[k].shape != own[k].shape:
+            raise CheckpointError(f"tensor {k}: {tuple(encoder[k].shape)} in the checkpoint, {tuple(own[k].shape)} in the model; "
+                                  "pre-train and fine-tune the same variant")
+    model.load_state_dict({k: encoder[k] for k in common}, strict=False)
+    return {"set": common, "fresh": sorted(set(own) - set(common)), "unused": sorted(set(state) - {f"encoder.{k}" for k in common}
+                                                                                      - {f"backbone.{k}" for k in common})}

@@ -1,0 +1,219 @@
+"""The shared encoder, and the classifier with one head per task and adapter experts in its upper blocks."""
+from __future__ import annotations
+
+import re
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, Mlp
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .moae import MoAE
+from .tokens import TUBELET, TubeletEmbed, as_clip, gather, sincos
+
+EPS = 1e-6   # of every LayerNorm
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with a query and a value bias; a key bias would cancel in the softmax."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width))
+        self.v_bias = nn.Parameter(torch.zeros(width))
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, d = x.shape
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        qkv = F.linear(x, self.qkv.weight, bias).view(b, n, 3, self.heads, d // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block; with experts, `x + MLP(n) + MoAE(n)`, n = LN2(x)."""
+
+    def __init__(self, width: int, heads: int, drop_path: float = 0.0, experts: int = 0, top_k: int = 2):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=EPS)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=EPS)
+        self.mlp = Mlp(width, 4 * width)
+        self.moae = MoAE(width, experts, top_k) if experts else None
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        n = self.norm2(x)
+        out = self.mlp(n)
+        if self.moae is not None:
+            out = out + self.moae(n)
+        return x + self.drop_path(out)
+
+
+def init_weights(module: nn.Module) -> None:
+    """Xavier-uniform for linear maps and the tubelet embedding, as masked autoencoders are started; zero biases.
+
+    The stem's convolutions get He's variance: torch's default shrinks the content to a twentieth of the positions, and a nano
+    model then spends two of its few epochs at chance (measured, LOG.md).
+    """
+    if isinstance(module, TubeletEmbed):
+        for conv in module.modules():
+            if isinstance(conv, nn.Conv3d):
+                flat = conv.weight.data.view(conv.weight.shape[0], -1)
+                (nn.init.kaiming_normal_(flat) if module.stem else nn.init.xavier_uniform_(flat))
+                nn.init.zeros_(conv.bias)
+    elif isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class Encoder(nn.Module):
+    """Tubelet embedding, fixed positions, transformer blocks; shared by pre-training and fine-tuning.
+
+    Args:
+        size: side of the picture, px.
+        frames: T of a clip.
+        patch: side of a tubelet, px.
+        width, depth, heads: of the transformer.
+        experts: experts per MoAE layer; 0 for dense blocks.
+        top_k: experts per token.
+        moae_from: first block with experts; None for the upper half.
+        drop_path: largest rate of stochastic depth, rising linearly over the blocks.
+        stem: see `TubeletEmbed`.
+        final_norm: LayerNorm on the tokens after the blocks (pre-training only).
+    """
+
+    def __init__(self, size: int = 160, frames: int = 16, patch: int = 16, width: int = 768, depth: int = 12, heads: int = 12,
+                 experts: int = 0, top_k: int = 2, moae_from: int | None = None, drop_path: float = 0.0, stem: int = 0,
+                 final_norm: bool = False):
+        super().__init__()
+        if size % patch or frames % TUBELET or width % heads:
+            raise ValueError(f"size {size}, patch {patch}, frames {frames}, width {width}, heads {heads}: the size must be a "
+                             f"multiple of the patch, frames of {TUBELET}, the width of the heads")
+        self.size, self.frames, self.patch, self.width = size, frames, patch, width
+        self.side = size // patch
+        self.tokens = {"image": self.side ** 2, "video": frames // TUBELET * self.side ** 2}
+        first = depth // 2 if moae_from is None else moae_from
+        self.patch_embed = TubeletEmbed(width, patch, stem)
+        self.register_buffer("positions", sincos(self.tokens["video"], width), persistent=False)
+        rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
+        self.blocks = nn.ModuleList(Block(width, heads, rates[i], experts if i >= first else 0, top_k) for i in range(depth))
+        self.norm = nn.LayerNorm(width, eps=EPS) if final_norm else nn.Identity()
+        self.grad_checkpointing = False
+
+    def grid(self, x: Tensor) -> tuple[int, int, int]:
+        """Tokens along time, rows and columns of an input."""
+        return (1 if x.ndim == 4 else x.shape[2] // TUBELET), x.shape[-2] // self.patch, x.shape[-1] // self.patch
+
+    def check(self, x: Tensor) -> Tensor:
+        """The input as a clip, or a ValueError that says which size the model takes."""
+        x = as_clip(x)
+        t, h, w = x.shape[2:]
+        if (h, w) != (self.size, self.size) or t > self.frames or t % TUBELET:
+            raise ValueError(f"input of {t} frames of {h} x {w} px: this model takes an image or up to {self.frames} frames (an "
+                             f"even number) of {self.size} x {self.size} px; resize the input or create the model with size={h}")
+        return x
+
+    def embed(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Inputs -> tokens with positions `[B, L, D]`, or only those at `keep` `[B, N]`."""
+        x = self.check(x)
+        tokens = self.patch_embed(x, keep)
+        if keep is None:
+            return tokens + self.positions[:tokens.shape[1]]
+        return tokens + self.positions[keep]
+
+    def encode(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Inputs -> tokens after all blocks `[B, L, D]` (only visible ones where `keep` names them)."""
+        x = self.embed(x, keep)
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing and self.training else block(x)
+        return self.norm(x)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recomputes the blocks' activations in the backward pass: less memory, about a third more time."""
+        self.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        return set()   # positions are a buffer; one-dimensional parameters are left out by timm's grouping
+
+
+class S4D(Encoder):
+    """The fine-tuned model: mean of the tokens, LayerNorm, one linear head per task.
+
+    Args:
+        image_classes, video_classes: outputs of the two heads.
+        experts: 0 is the dense multi-task model.
+        kwargs: of `Encoder`.
+    """
+
+    def __init__(self, image_classes: int = 7, video_classes: int = 7, experts: int = 8, **kwargs):
+        super().__init__(experts=experts, **kwargs)
+        self.fc_norm = nn.LayerNorm(self.width, eps=EPS)
+        self.head = nn.ModuleDict({"image": nn.Linear(self.width, image_classes), "video": nn.Linear(self.width, video_classes)})
+        self.apply(init_weights)
+        for head in self.head.values():
+            nn.init.trunc_normal_(head.weight, std=0.02)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images or clips -> pooled features after `fc_norm`, `[B, D]`."""
+        return self.fc_norm(self.encode(x).mean(1))
+
+    def forward_head(self, features: Tensor, task: str) -> Tensor:
+        """Pooled features -> logits of `task`, "image" or "video"."""
+        return self.head[task](features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, 3, H, W]` -> image logits; `[B, 3, T, H, W]` -> video logits. Inputs are ImageNet-normalised floats."""
+        return self.forward_head(self.forward_features(x), "image" if x.ndim == 4 else "video")
+
+    def forward_intermediates(self, x: Tensor) -> dict[str, Tensor | list[Tensor]]:
+        """All named intermediates: embed `[B, L, D]`, blocks (a list of `[B, L, D]`), pooled `[B, D]`, logits."""
+        out = {"embed": self.embed(x), "blocks": []}
+        tokens = out["embed"]
+        for block in self.blocks:
+            tokens = block(tokens)
+            out["blocks"].append(tokens)
+        out["pooled"] = self.fc_norm(self.norm(tokens).mean(1))
+        out["logits"] = self.forward_head(out["pooled"], "image" if x.ndim == 4 else "video")
+        return out
+
+    def moae_layers(self) -> dict[int, MoAE]:
+        """Block index -> MoAE layer; empty for a dense model."""
+        return {i: b.moae for i, b in enumerate(self.blocks) if b.moae is not None}
+
+    def set_routing(self, capacity_factor: float | None = None, noise: bool = False) -> S4D:
+        """Selects the routing mode: the default is the paper's; `capacity_factor=1.0, noise=True` is the released code's
+        (noise in evaluation too, tokens over an expert's capacity dropped in batch order)."""
+        for layer in self.moae_layers().values():
+            layer.capacity_factor = capacity_factor
+            layer.noisy = "always" if noise else "train"
+        return self
+
+    def balance_loss(self) -> Tensor:
+        """Sum over MoAE layers of the balance loss of the last training forward; 0 for a dense model."""
+        losses = [layer.balance_loss() for layer in self.moae_layers().values()]
+        return torch.stack(losses).sum() if losses else self.fc_norm.weight.new_zeros(())
+
+    def reset_classifier(self, classes: int, task: str) -> None:
+        """Replaces one task's head by a fresh one."""
+        self.head[task] = nn.Linear(self.width, classes).to(self.fc_norm.weight.device)
+        nn.init.trunc_normal_(self.head[task].weight, std=0.02)
+        nn.init.zeros_(self.head[task].bias)
+
+    def get_classifier(self, task: str = "video") -> nn.Module:
+        return self.head[task]
+
+    def group_matcher(self, coarse: bool = False) -> dict:
+        """timm's description of depth, which layer-wise learning-rate decay reads."""
+        return dict(stem=r"^patch_embed", blocks=[(r"^blocks\.(\d+)", None), (r"^fc_norm|^head", (99999,))])
+
+
+def count_parameters(model: nn.Module, pattern: str = "") -> int:
+    """Number of parameters whose name matches `pattern`."""
+    return sum(p.numel() for n, p in model.named_parameters() if re.search(pattern, n))

@@ -1,0 +1,117 @@
+"""Clips to tokens: tubelets, fixed positions, random masks. An image is a clip whose single frame fills one tubelet."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+TUBELET = 2   # frames a token spans
+
+
+def sincos(length: int, width: int) -> Tensor:
+    """Fixed sine-cosine positions over the flattened token index.
+
+    Args:
+        length: number of tokens L (time, row, column order).
+        width: D, even.
+    Returns:
+        float32 `[L, D]`: angle p / 10000^(2 floor(j / 2) / D), even j sine, odd j cosine.
+    Source: METHOD section 2 (the same table as VideoMAE's).
+    """
+    p = torch.arange(length, dtype=torch.float64)[:, None]
+    j = torch.arange(width, dtype=torch.float64)[None]
+    angle = p / 10000 ** (2 * torch.div(j, 2, rounding_mode="floor") / width)
+    return torch.where(j % 2 == 0, angle.sin(), angle.cos()).float()
+
+
+def as_clip(x: Tensor) -> Tensor:
+    """`[B, 3, H, W]` or `[B, 3, T, H, W]` -> `[B, 3, T, H, W]`; an image's frame is repeated to fill one tubelet."""
+    if x.ndim == 4:
+        return x.unsqueeze(2).expand(-1, -1, TUBELET, -1, -1)
+    if x.ndim == 5:
+        return x
+    raise ValueError(f"input of shape {tuple(x.shape)}: expected images [B, 3, H, W] or clips [B, 3, T, H, W]")
+
+
+def cut(x: Tensor, patch: int) -> Tensor:
+    """Cuts clips into tubelets.
+
+    Args:
+        x: float `[B, 3, T, H, W]`, T a multiple of 2, H and W of `patch`.
+    Returns:
+        `[B, L, 3, 2, patch, patch]`, L in time, row, column order.
+    """
+    b, c, t, h, w = x.shape
+    if t % TUBELET or h % patch or w % patch:
+        raise ValueError(f"clip of {t} frames of {h} x {w} px: frames must be a multiple of {TUBELET}, sides of {patch}")
+    x = x.reshape(b, c, t // TUBELET, TUBELET, h // patch, patch, w // patch, patch)
+    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, -1, c, TUBELET, patch, patch)
+
+
+def gather(tokens: Tensor, index: Tensor) -> Tensor:
+    """Picks tokens: `[B, L, ...]` at `[B, N]` -> `[B, N, ...]`, static shapes, no boolean indexing."""
+    index = index.view(*index.shape, *[1] * (tokens.ndim - 2)).expand(-1, -1, *tokens.shape[2:])
+    return tokens.gather(1, index)
+
+
+class TubeletEmbed(nn.Module):
+    """Tubelets -> tokens by one linear map, or by a stack of non-overlapping convolutions that never look past their tubelet.
+
+    Args:
+        width: D.
+        patch: side of a tubelet in px.
+        stem: 0 for the paper's single Conv3d; otherwise the channels of the first of two inner stages. The non-linear stem
+            serves the nano variants: a small transformer on few data stays at chance without it, and since a token sees only
+            its own pixels, masked content cannot leak.
+    """
+
+    def __init__(self, width: int, patch: int, stem: int = 0):
+        super().__init__()
+        self.patch, self.width, self.stem = patch, width, stem
+        if stem:
+            inner = patch // 8
+            self.proj = nn.Sequential(
+                nn.Conv3d(3, stem, (TUBELET, 4, 4), (TUBELET, 4, 4)), nn.GELU(),
+                nn.Conv3d(stem, 2 * stem, (1, 2, 2), (1, 2, 2)), nn.GELU(),
+                nn.Conv3d(2 * stem, width, (1, inner, inner), (1, inner, inner)))
+        else:
+            self.proj = nn.Conv3d(3, width, (TUBELET, patch, patch), (TUBELET, patch, patch))
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Clips `[B, 3, T, H, W]` -> tokens `[B, L, D]`, or only those at `keep` `[B, N]`."""
+        tubes = cut(x, self.patch)
+        if keep is not None:
+            tubes = gather(tubes, keep)
+        b, n = tubes.shape[:2]
+        if not self.stem:   # a convolution whose kernel is its stride is a matrix product
+            return F.linear(tubes.flatten(2), self.proj.weight.flatten(1), self.proj.bias)
+        return self.local(tubes.flatten(0, 1)).view(b, n, self.width)
+
+    def local(self, tubes: Tensor) -> Tensor:
+        """The stem on `[N, 3, 2, P, P]` as three matrix products, each on pixels regrouped stage by stage -> `[N, D]`."""
+        x = tubes
+        for conv in self.proj:
+            if isinstance(conv, nn.GELU):
+                x = F.gelu(x)
+                continue
+            kt, kh, kw = conv.kernel_size
+            n, c, t, h, w = x.shape
+            x = x.reshape(n, c, t // kt, kt, h // kh, kh, w // kw, kw).permute(0, 2, 4, 6, 1, 3, 5, 7)
+            x = F.linear(x.flatten(4), conv.weight.flatten(1), conv.bias).permute(0, 4, 1, 2, 3)
+        return x.flatten(1)
+
+
+def random_mask(batch: int, tokens: int, ratio: float, generator: torch.Generator | None = None,
+                device: torch.device | str = "cpu") -> Tensor:
+    """Draws a mask per sample, the same count in each.
+
+    Args:
+        ratio: share of tokens removed, 0 < ratio < 1; at least one token stays.
+    Returns:
+        bool `[B, L]`, True = removed.
+    """
+    if not 0 < ratio < 1:
+        raise ValueError(f"mask ratio {ratio}: expected a share between 0 and 1")
+    removed = min(int(ratio * tokens), tokens - 1)
+    rank = torch.rand(batch, tokens, generator=generator).argsort(1)
+    return (rank < removed).to(device)
