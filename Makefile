@@ -1,0 +1,66 @@
+# From a fresh clone: `make reproduce`. Settings: PROFILE, FRESH=1, DATA, RUNS, OUT, PYTHON, VENV, ARGS.
+SHELL := bash
+PROFILE ?= sandbox
+FRESH ?=
+DATA ?= data
+RUNS ?= runs
+OUT ?= figures
+ARGS ?=
+PYTHON ?= python3
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+S4D := $(BIN)/python -m s4d
+
+.DEFAULT_GOAL := help
+.PHONY: help venv reproduce smoke verify test test-all lab strip pins clean
+
+help: ## this list
+	@echo "make reproduce [PROFILE=sandbox|gpu|paper] [FRESH=1] [DATA=data] [OUT=figures]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+
+venv: $(STAMP) ## the environment in .venv, from the exact pins of requirements.txt
+
+# The stamp is written last: a failing installation leaves none and is done again by the next call.
+$(STAMP): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "$(PYTHON) is missing or older than Python 3.11: install a newer one, or name it as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@rm -f $(STAMP)
+	@echo "installing $$(grep -c == requirements.txt) pinned packages into $(VENV) (a few minutes, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt \
+	  | awk '/^Collecting/ && ++n % 20 == 0 {print "  " n " packages looked up"} /Downloading .*[0-9][0-9][0-9]\.?[0-9]* MB/ {print "  " $$0} \
+	         /^Installing/ {print "  unpacking"} {fflush()}'
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+reproduce: $(STAMP) ## every figure and table, from nothing; a second call redoes only what changed
+	@$(S4D) reproduce --profile $(PROFILE) --data "$(DATA)" --runs "$(RUNS)" --out "$(OUT)" $(if $(filter-out 0,$(FRESH)),--fresh) $(ARGS)
+
+smoke: $(STAMP) ## the same in three minutes with the smallest settings, into build/smoke/out
+	@$(S4D) reproduce --profile smoke --data "$(DATA)" --runs "$(RUNS)" --out build/smoke/out $(if $(filter-out 0,$(FRESH)),--fresh) $(ARGS)
+
+verify: $(STAMP) ## compare the numbers of the last run of PROFILE with those committed in figures/
+	@$(S4D) verify build/$(PROFILE)/figures/source_data figures/source_data $(ARGS)
+
+test: $(STAMP) ## the test suite without the slow part
+	@$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+
+test-all: $(STAMP) ## every test
+	@$(BIN)/python -m pytest $(ARGS)
+
+lab: $(STAMP) ## JupyterLab on the notebooks
+	@$(BIN)/jupyter lab $(ARGS) notebooks
+
+strip: $(STAMP) ## remove outputs from the notebooks before a commit
+	@find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' -exec $(BIN)/nbstripout --keep-id {} +
+
+pins: ## rewrite environment.yml from requirements.txt
+	@{ echo "# Conda's Python with the pins of requirements.txt; written by \`make pins\`, then: pip install --no-deps -e ."; \
+	   printf 'name: s4d\nchannels: [conda-forge, nodefaults]\ndependencies:\n  - python=3.11\n  - pip\n  - pip:\n'; \
+	   grep == requirements.txt | sed "s/.*/      - '&'/"; } > environment.yml.new && mv environment.yml.new environment.yml
+
+clean: ## remove build/ and caches; data/, runs/, figures/ and .venv/ stay
+	@rm -rf build .pytest_cache *.egg-info
+	@find s4d tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

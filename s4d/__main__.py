@@ -1,0 +1,214 @@
+"""The command line: `python -m s4d {faces,audit,pretrain,finetune,evaluate,predict,reproduce,verify}`."""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from . import config as configs
+
+
+class CommandError(ValueError):
+    """A command line that cannot be carried out."""
+
+
+def faces(args) -> int:
+    """Writes the procedural-face corpora of a profile."""
+    from .faces import corpus
+    settings = configs.profile(args.profile, data=args.data)
+    if settings.faces is None:
+        raise CommandError(f"profile {args.profile} reads licensed data, not procedural faces: choose smoke, sandbox or gpu")
+    print(corpus.ensure(settings.faces, data=args.data, workers=args.workers, progress=sys.stderr.isatty()))
+    return 0
+
+
+def audit(args) -> int:
+    """Checks a dataset's files against its lists; exit status 1 when there are problems."""
+    from .data import audit as check
+    problems = check(args.dataset, args.root, fold=args.fold)
+    for row in problems.itertuples(index=False):
+        print(f"{row.path}: {row.problem}")
+    print(f"{len(problems)} problems" if len(problems) else f"{args.dataset} in {args.root}: no problems", file=sys.stderr)
+    return 1 if len(problems) else 0
+
+
+def train(args, rest: list[str]) -> int:
+    """Trains one configuration: the profile's, changed by a flag per field."""
+    import tyro
+    settings = configs.profile(args.profile, data=args.data, runs=args.runs)
+    base = settings.pretrain if args.command == "pretrain" else settings.finetune
+    if args.command == "finetune":
+        init = {"profile": settings.pretrain, "none": None}.get(args.init, args.init)
+        if isinstance(init, str) and not Path(init).is_file():
+            raise CommandError(f"no checkpoint {init!r}: --init takes `profile`, `none` or a file")
+        method = args.method and dict(zip(("tasks", "experts"), configs.METHODS[args.method]))
+        base = configs.update(base, **(method or {}))
+    cfg = tyro.cli(tyro.conf.AvoidSubcommands[type(base)], default=base, args=rest, prog=f"python -m s4d {args.command}",
+                   description=f"{type(base).__doc__} Every field is a flag; --profile, --data and --runs"
+                               + (", --init, --method" if args.command == "finetune" else "") + " come first.")
+    if args.command == "finetune":
+        cfg = configs.update(cfg, init=init)
+    from . import training                       # after the flags were checked: torch takes seconds to load
+    first = os.environ.get("RANK", "0") == "0"   # under torchrun one process speaks
+    if first:
+        print(json.dumps(configs.to_dict(cfg), indent=1))
+    run = training.train(cfg, args.runs)
+    if first:
+        print(f"{run.dir} ({run.provenance['seconds']:.0f} s)")
+    return 0
+
+
+def open_run(folder: str):
+    """The finished fine-tuning run in a folder."""
+    from .training import Run, RunError
+    run = Run(Path(folder))
+    if not (run.dir / "config.json").is_file():
+        raise RunError(f"{folder} is not a run: it has no config.json; runs lie in runs/<stage>-<name>")
+    if not run.done:
+        raise RunError(f"run {folder} is not finished: call its training again, it continues from its last state")
+    if not isinstance(run.config, configs.Finetune):
+        raise RunError(f"run {folder} is a pre-training: evaluation and prediction need a fine-tuned model")
+    return run
+
+
+def evaluate(args) -> int:
+    """Prints UAR and WAR of a run's predictions."""
+    from .training import war_uar
+    print(f"{'task':<8}{'split':<12}{'samples':>8}{'unreadable':>12}{'UAR %':>8}{'WAR %':>8}")
+    for (task, split), rows in open_run(args.run).predictions().groupby(["task", "split"]):
+        war, uar = war_uar(rows["label"], rows["predicted"])
+        print(f"{task:<8}{split:<12}{len(rows):>8}{rows['predicted'].isna().sum():>12}{100 * uar:>8.2f}{100 * war:>8.2f}")
+    return 0
+
+
+def predict(args) -> int:
+    """Prints class probabilities of image and video files; exit status 1 when one cannot be read."""
+    import pandas as pd
+    from .data import MediaError, count_frames
+    from .data.batches import Clips
+    from .training import predict as run_model
+    run, tasks, status = open_run(args.run), {"image": [], "video": []}, 0
+    cfg, model = run.config, run.load()
+    for file in args.files:
+        try:
+            tasks["image" if count_frames(Path(file)) == 1 else "video"].append(file)
+        except MediaError as error:
+            print(f"s4d: {error}", file=sys.stderr)
+            status = 1
+    for task, files in tasks.items():
+        source = getattr(cfg, task)
+        if files and source is None:
+            raise CommandError(f"run {args.run} was not trained on {task}s, so it cannot judge {files[0]}: choose another run")
+        if files:
+            table = pd.DataFrame({"path": files, "split": "test", "subject": None, "label": None})
+            data = Clips(table, "", task, cfg.size, cfg.frames, cfg.stride, classes=source.classes, segments=cfg.segments)
+            rows, bad = run_model(model, data, source.classes, crops=cfg.crops)
+            for path, cause in bad.items():
+                print(f"s4d: {path} cannot be read: {cause}", file=sys.stderr)
+                status = 1
+            rows = rows[rows["predicted"].notna()].drop(columns=["split", "subject", "label"])
+            print(rows.rename(columns=lambda c: c.removeprefix("prob_")).to_string(index=False, float_format="{:.3f}".format))
+    return status
+
+
+def reproduce(args) -> int:
+    """Every figure and table of a profile."""
+    from .pipeline import reproduce as run
+    run(args.profile, out=args.out, data=args.data, runs=args.runs, fresh=args.fresh, notebooks=args.notebook,
+        parameters=dict(map(key_value, args.parameter)))
+    return 0
+
+
+def key_value(text: str) -> tuple[str, object]:
+    """`key=value` with the value as JSON where it is JSON, else as text."""
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise CommandError(f"parameter {text!r} is not of the form name=value")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def verify(args) -> int:
+    """Compares the numbers behind the figures with committed ones; exit status 1 when they differ."""
+    from .artifacts import compare
+    problems = compare(args.fresh, args.committed, args.tolerance)
+    for problem in problems:
+        print(problem)
+    agree = "same bytes" if not args.tolerance else f"counts equal, decimals within {args.tolerance:g}"
+    print(f"{len(problems)} differences" if problems else f"{args.fresh} agrees with {args.committed} ({agree})", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser; each subcommand names the function that carries it out."""
+    top = argparse.ArgumentParser(prog="python -m s4d", description="S4D: static for dynamic facial expression recognition.")
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = top.add_subparsers(dest="command", required=True)
+
+    def command(name: str, function, **options):
+        sub = commands.add_parser(name, help=function.__doc__.splitlines()[0], description=function.__doc__, allow_abbrev=False, **options)
+        sub.set_defaults(function=function)
+        return sub
+
+    def places(sub, profile: str, *names: str):
+        sub.add_argument("--profile", default=profile, help=f"{', '.join(configs.PROFILES)} (default {profile})")
+        for name in names:
+            sub.add_argument(f"--{name}", default=name, help=f"folder (default {name})")
+
+    sub = command("faces", faces)
+    places(sub, "sandbox", "data")
+    sub.add_argument("--workers", type=int, default=2, help="processes; the files do not depend on it")
+    sub = command("audit", audit)
+    sub.add_argument("dataset", help="name in the registry, e.g. affectnet")
+    sub.add_argument("root", help="its folder")
+    sub.add_argument("--fold", type=int, help="of datasets with folds; all when left out")
+    for name in ("pretrain", "finetune"):
+        sub = command(name, train, add_help=False)      # tyro shows the help: it knows the fields
+        places(sub, "paper", "data", "runs")
+        if name == "finetune":
+            sub.add_argument("--init", default="profile", help="profile: its pre-training; none; or a checkpoint file")
+            sub.add_argument("--method", choices=configs.METHODS, help="sets tasks and experts")
+    sub = command("evaluate", evaluate)
+    sub.add_argument("run", help="folder of a fine-tuning run")
+    sub = command("predict", predict)
+    sub.add_argument("files", nargs="+", help="images, videos or folders of frames")
+    sub.add_argument("--run", required=True, help="folder of a fine-tuning run")
+    sub = command("reproduce", reproduce)
+    places(sub, "sandbox", "data", "runs")
+    sub.add_argument("--out", default="figures", help="folder of the artifacts (default figures)")
+    sub.add_argument("--fresh", action="store_true", help="forget the profile's corpus, runs and executed notebooks first")
+    sub.add_argument("--notebook", action="append", help="only this notebook; may be given several times")
+    sub.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a further notebook parameter")
+    sub = command("verify", verify)
+    sub.add_argument("fresh", help="folder of source data just made")
+    sub.add_argument("committed", nargs="?", default="figures/source_data", help="folder to compare with (default figures/source_data)")
+    sub.add_argument("--tolerance", type=float, default=0.05, help="absolute and relative, of decimals (default 0.05); 0: same bytes")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command. The package's own errors end in one sentence and status 2, failed notebooks in status 1."""
+    top = parser()
+    args, rest = top.parse_known_args(arguments)
+    if rest and args.function is not train:
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        return args.function(args, rest) if args.function is train else args.function(args)
+    except KeyboardInterrupt:
+        print("s4d: interrupted; the same command continues where it stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        own = type(error).__module__ in ("s4d", "__main__") or type(error).__module__.startswith("s4d.")
+        if args.debug or not own:
+            raise
+        details = getattr(error, "details", None)
+        print(f"{details}\n\ns4d: {error}" if details else f"s4d: {error}", file=sys.stderr)
+        return 1 if details is not None else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+"""What a notebook leaves behind: figures, tables, the numbers behind them, and a manifest that says where each came from."""
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "seaborn", "av")
+PDF_METADATA = {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None}
+LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "–": "--", "—": "---",
+         "≤": r"$\le$", "≥": r"$\ge$", "<": "$<$", ">": "$>$", "→": r"$\to$", "Δ": r"$\Delta$", "α": r"$\alpha$", "κ": r"$\kappa$",
+         "ρ": r"$\rho$", "τ": r"$\tau$"}
+
+
+class OutputError(RuntimeError):
+    """A result could not be written, or a declared one is missing; the message says which and why."""
+
+
+def write_all(savers: dict[Path, Callable[[Path], object]]) -> None:
+    """Writes several files or none: each under a temporary name in its folder, then all renamed.
+
+    Args:
+        savers: file -> function that writes it to the path it is given.
+    Raises:
+        OutputError: for a full, read-only or missing folder; files that stood there before are untouched.
+    """
+    temporary = {Path(p): Path(p).with_name(f".tmp-{os.getpid()}-{Path(p).name}") for p in savers}
+    path = None
+    try:
+        for path, save in savers.items():
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            save(temporary[Path(path)])
+        for path, name in temporary.items():
+            os.replace(name, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {(error.strerror or str(error)).lower()}; free space there or choose another "
+                          "folder, then call again") from error
+    finally:
+        for name in temporary.values():
+            with contextlib.suppress(OSError):
+                name.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_all` for one text file."""
+    write_all({Path(path): _text(text)})
+
+
+def _text(text: str) -> Callable[[Path], object]:
+    return lambda p: p.write_text(text, encoding="utf-8", newline="\n")
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+@lru_cache
+def code_version() -> str:
+    """Twelve hex digits that name the package's sources."""
+    state = hashlib.sha256()
+    for path in sorted(p for p in (ROOT / "s4d").rglob("*") if p.suffix in (".py", ".mplstyle")):
+        state.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes())
+    return state.hexdigest()[:12]
+
+
+@lru_cache
+def commit() -> str | None:
+    """The git commit, with `+changes` where sources differ from it; None outside a repository."""
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "s4d", "notebooks") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+@lru_cache
+def packages() -> dict[str, str]:
+    """Versions of what computes the numbers."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def flat(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a meaningful index as columns, and one level of column names."""
+    if not isinstance(table.index, pd.RangeIndex):
+        table = table.reset_index()
+    if isinstance(table.columns, pd.MultiIndex):
+        table = table.set_axis(["_".join(str(part) for part in name if part != "") for name in table.columns], axis=1)
+    return table
+
+
+def number(value) -> object:
+    """A float as text with six significant digits, so that equal runs give equal files; anything else as it is."""
+    if not isinstance(value, (float, np.floating)):
+        return value
+    return "" if np.isnan(value) else f"{value + 0.0:.6g}"      # + 0.0 turns -0 into 0
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """The table as CSV: no index, floats with six significant digits, missing values empty."""
+    table = flat(table)
+    columns = {i: table.iloc[:, i].astype(object).map(number, na_action=None) for i in range(table.shape[1])}
+    return pd.DataFrame(columns).set_axis(table.columns, axis=1).to_csv(index=False, lineterminator="\n")
+
+
+def latex_text(table: pd.DataFrame, caption: str = "", escape: bool = True) -> str:
+    """The table as a booktabs `tabular`: numbers to the right, text to the left; the caption as a comment on top."""
+    table = flat(table)
+
+    def cell(value) -> str:
+        if value is None or value is pd.NA or (isinstance(value, (float, np.floating)) and np.isnan(value)):
+            return "--"
+        text = f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
+        return "".join(LATEX.get(c, c) for c in text) if escape else text
+
+    align = "".join("r" if pd.api.types.is_numeric_dtype(dtype) and dtype != bool else "l" for dtype in table.dtypes)
+    lines = [f"% {line}" for line in caption.splitlines()]
+    lines += [rf"\begin{{tabular}}{{{align}}}", r"\toprule", " & ".join(cell(str(c)) for c in table.columns) + r" \\", r"\midrule"]
+    lines += [" & ".join(map(cell, row)) + r" \\" for row in table.itertuples(index=False, name=None)]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def read_manifest(out: Path) -> dict:
+    """The artifacts of a folder: name -> entry; empty where there is no manifest.
+
+    Raises:
+        OutputError: for a manifest that is not JSON.
+    """
+    path = Path(out) / "manifest.json"
+    try:
+        return json.loads(path.read_text("utf-8"))["artifacts"] if path.exists() else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{path} is damaged ({error}): remove it and call again") from error
+
+
+def manifest_text(artifacts: dict) -> str:
+    return json.dumps({"artifacts": artifacts}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+class Artifacts:
+    """Writes a notebook's results into a folder: `<name>.pdf`, `<name>.png`, `tables/<name>.tex`, `source_data/<name>.csv`, and
+    one manifest entry each.
+
+    Args:
+        out: folder of all notebooks' artifacts.
+        profile, notebook: names, e.g. "sandbox", "03_finetuning".
+        seeds: of the runs that the artifacts show.
+        config_digest: `s4d.config.digest` of the profile or run.
+    """
+
+    def __init__(self, out: str | Path, profile: str, notebook: str, seeds: tuple[int, ...] = (), config_digest: str = ""):
+        self.out, self.notebook, self.written = Path(out), notebook, []
+        self.origin = {"notebook": notebook, "profile": profile, "seeds": [int(s) for s in seeds], "config": config_digest}
+
+    def figure(self, fig, name: str, data: pd.DataFrame, caption: str) -> None:
+        """Writes a Matplotlib figure as PDF and PNG, and the numbers it shows.
+
+        Args:
+            name: letters, digits, `_` and `-`.
+            data: tidy table of every number in the figure.
+            caption: what it shows, with units, n and the interval.
+        Raises:
+            OutputError: when the folder cannot be written; nothing is half-written.
+        """
+        self._add("figure", name, caption, {
+            f"{name}.pdf": lambda p: fig.savefig(p, format="pdf", metadata=PDF_METADATA),
+            f"{name}.png": lambda p: fig.savefig(p, format="png", metadata={"Software": None}),
+            f"source_data/{name}.csv": _text(csv_text(data))})
+
+    def table(self, df: pd.DataFrame, name: str, caption: str, data: pd.DataFrame | None = None, escape: bool = True) -> None:
+        """Writes a table as LaTeX (booktabs) and as CSV.
+
+        Args:
+            df: the table as it is read, numbers formatted as text where four digits do not suit.
+            data: the plain numbers behind it; `df` itself when None.
+            escape: replace what LaTeX would read as commands.
+        """
+        self._add("table", name, caption, {
+            f"tables/{name}.tex": _text(latex_text(df, caption, escape)),
+            f"source_data/{name}.csv": _text(csv_text(df if data is None else data))})
+
+    def _add(self, kind: str, name: str, caption: str, savers: dict) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise OutputError(f"artifact name {name!r} is not usable as a file name: letters, digits, _ and - only")
+        manifest = read_manifest(self.out)
+        other = manifest.get(name, {})
+        if other and (other["notebook"], other["kind"]) != (self.notebook, kind):
+            raise OutputError(f"artifact {name!r} is already a {other['kind']} of notebook {other['notebook']}: choose another name")
+        write_all({self.out / file: save for file, save in savers.items()})
+        manifest[name] = {"kind": kind, "caption": caption, **self.origin, "code": code_version(), "commit": commit(),
+                          "packages": packages(), "files": {file: sha256(self.out / file) for file in savers}}
+        write_text(self.out / "manifest.json", manifest_text(manifest))
+        self.written.append(name)
+
+    def check(self, names: list[str] | tuple[str, ...] | None = None) -> None:
+        """Checks that artifacts exist as written.
+
+        Args:
+            names: those that the notebook declares; None: those written through this object.
+        Raises:
+            OutputError: for the first one that is missing, or changed since it was written.
+        """
+        manifest = read_manifest(self.out)
+        for name in self.written if names is None else names:
+            if name not in manifest:
+                raise OutputError(f"artifact {name!r} is declared by {self.notebook} but was not written to {self.out}")
+            for file, digest in manifest[name]["files"].items():
+                if not (self.out / file).is_file():
+                    raise OutputError(f"artifact {name!r} lacks its file {self.out / file}: run {self.notebook} again")
+                if sha256(self.out / file) != digest:
+                    raise OutputError(f"{self.out / file} changed after {manifest[name]['notebook']} wrote it: run that notebook again")
+
+
+def compare(fresh: str | Path, committed: str | Path, tolerance: float = 0.05) -> list[str]:
+    """Differences between two folders of source data, one sentence each; empty when they agree.
+
+    Args:
+        fresh, committed: folders of CSV files.
+        tolerance: absolute and relative, for columns of decimals; text and counts must be equal. 0: the same bytes.
+    Raises:
+        OutputError: when a folder has no CSV file.
+    """
+    fresh, committed = Path(fresh), Path(committed)
+    for folder in (fresh, committed):
+        if not any(folder.glob("*.csv")):
+            raise OutputError(f"{folder} holds no source data (*.csv): run `make reproduce`, or name the right folder")
+    names = sorted({p.name for p in fresh.glob("*.csv")} | {p.name for p in committed.glob("*.csv")})
+    problems = []
+    for name in names:
+        absent = [str(f) for f in (fresh, committed) if not (f / name).exists()]
+        if absent:
+            problems.append(f"{name} is missing in {absent[0]}")
+        elif (fresh / name).read_bytes() != (committed / name).read_bytes():
+            problems += _differences(name, fresh / name, committed / name, tolerance)
+    return problems
+
+
+def _differences(name: str, fresh: Path, committed: Path, tolerance: float) -> list[str]:
+    if not tolerance:
+        return [f"{name} differs"]
+    a, b = pd.read_csv(fresh), pd.read_csv(committed)
+    if list(a.columns) != list(b.columns) or len(a) != len(b):
+        return [f"{name}: {len(a)} rows of {', '.join(a.columns)} against {len(b)} rows of {', '.join(b.columns)}"]
+    problems = []
+    for column in a.columns:
+        x, y = a[column], b[column]
+        decimals = all(pd.api.types.is_numeric_dtype(v) for v in (x, y)) and any(pd.api.types.is_float_dtype(v) for v in (x, y))
+        equal = np.isclose(x, y, rtol=tolerance, atol=tolerance, equal_nan=True) if decimals else ((x == y) | (x.isna() & y.isna())).to_numpy()
+        if not equal.all():
+            row = int(np.argmin(equal))
+            problems.append(f"{name}: {column} differs in {int((~equal).sum())} of {len(x)} rows, first in row {row + 1}: {x[row]} against {y[row]}")
+    return problems

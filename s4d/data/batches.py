@@ -1,0 +1,157 @@
+"""Indexed tables -> batches: one dataset for images and clips, one schedule of single-modality steps shuffled together."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..emotions import vocabulary
+from .cache import packed
+from .media import MediaError, count_frames, read_clip
+from .transforms import test_indices, train_indices
+
+
+@dataclass(frozen=True)
+class Key:
+    """One draw of one sample; `seed` fixes its augmentation, whichever process or order loads it."""
+
+    task: str        # "image" or "video"
+    row: int         # of the task's table
+    seed: int
+    view: int = 0    # test view along time
+
+
+class Clips(Dataset):
+    """Samples of one task as uint8 clips `[T, 3, H, W]`; an image has T = 1.
+
+    Args:
+        table: rows of `s4d.data.index` (path, label, ...), in the order that keys refer to.
+        root: folder the paths are relative to.
+        task: "image" or "video".
+        size: side in px that samples are decoded to.
+        frames, stride: sampling along time.
+        transform: uint8 clip -> uint8 clip, drawing from torch's global generator; None leaves the clip as decoded.
+        repeats: draws of one decoded clip, stacked (pre-training reads a clip once and masks it several times).
+        classes: vocabulary of the labels; None for unlabelled data.
+        segments: test views along time; 0 samples for training.
+        cache: keep decoded samples in a packed file beside the data.
+    """
+
+    def __init__(self, table: pd.DataFrame, root: str | Path, task: str, size: int, frames: int, stride: int, transform=None,
+                 repeats: int = 1, classes: int | None = 7, segments: int = 0, cache: bool = False):
+        self.table, self.root, self.task, self.size = table.reset_index(drop=True), Path(root), task, size
+        self.frames, self.stride, self.transform, self.repeats, self.segments = frames, stride, transform, repeats, segments
+        names = vocabulary(classes) if classes else ()
+        self.labels = [names.index(v) if isinstance(v, str) else -1 for v in self.table["label"]]
+        self.packed = packed(self.table, self.root, size) if cache else None
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def load(self, key: Key, generator: torch.Generator) -> torch.Tensor:
+        """The sampled frames of one sample.
+
+        Raises:
+            MediaError: naming the file and the cause.
+        """
+        path = self.table["path"][key.row]
+        if self.packed is not None and path in self.packed.bad:
+            raise MediaError(self.root / path, self.packed.bad[path])
+        if self.task == "image":
+            return self.packed.clip(key.row, [0]) if self.packed is not None else read_clip(self.root / path, size=self.size)
+        length = self.packed.length(key.row) if self.packed is not None else count_frames(self.root / path)
+        if self.segments:
+            indices = test_indices(length, self.frames, self.stride, self.segments)[key.view]
+        else:
+            indices = train_indices(length, self.frames, self.stride, generator)
+        if self.packed is not None:
+            return self.packed.clip(key.row, indices)
+        return read_clip(self.root / path, indices, size=self.size)
+
+    def __getitem__(self, key: Key) -> dict:
+        path = self.table["path"][key.row]
+        generator = torch.Generator().manual_seed(key.seed)
+        try:
+            clip = self.load(key, generator)
+        except MediaError as error:
+            return {"row": key.row, "bad": (path, error.cause)}
+        if self.transform is not None:
+            with torch.random.fork_rng(devices=[]):   # transforms draw from the global generator
+                torch.manual_seed(key.seed)
+                draws = [self.transform(clip) for _ in range(self.repeats)]
+        else:
+            draws = [clip] * self.repeats
+        return {"row": key.row, "clip": torch.stack(draws), "label": self.labels[key.row]}
+
+
+class Joint(Dataset):
+    """Several `Clips` behind one loader; keys name the task."""
+
+    def __init__(self, parts: dict[str, Clips]):
+        self.parts = parts
+
+    def __getitem__(self, key: Key) -> dict:
+        return {**self.parts[key.task][key], "task": key.task}
+
+
+def collate(samples: list[dict]) -> dict:
+    """Stacks a single-modality batch: uint8 clip `[B R, T, 3, H, W]`, label `[B]`, row `[B]`, bad [(path, cause)]."""
+    good = [s for s in samples if "bad" not in s]
+    batch = {"task": samples[0].get("task"), "bad": [s["bad"] for s in samples if "bad" in s],
+             "bad_rows": [s["row"] for s in samples if "bad" in s]}
+    if good:
+        batch |= {"clip": torch.cat([s["clip"] for s in good]), "label": torch.tensor([s["label"] for s in good]),
+                  "row": torch.tensor([s["row"] for s in good])}
+    return batch
+
+
+def to_model(clip: torch.Tensor, task: str) -> torch.Tensor:
+    """`[B, T, 3, H, W]` -> the model's layout: images `[B, 3, H, W]`, clips `[B, 3, T, H, W]`."""
+    return clip[:, 0] if task == "image" else clip.transpose(1, 2)
+
+
+def sample_seed(*parts: int) -> int:
+    """One 63-bit seed from several integers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+def draw_order(labels: list[int], seed: int, epoch: int, share: float, balanced: bool) -> np.ndarray:
+    """Rows of one task for one epoch: a shuffle, or classes oversampled to equal counts; then its first `share`."""
+    rng = np.random.default_rng([seed, epoch, 17])
+    labels = np.asarray(labels)
+    if balanced:
+        groups = [np.flatnonzero(labels == k) for k in np.unique(labels)]
+        most = max(len(g) for g in groups)
+        rows = np.concatenate([np.concatenate([rng.permutation(g) for _ in range(-(-most // len(g)))])[:most] for g in groups])
+        rows = rng.permutation(rows)[: len(labels)]      # an epoch keeps its length; classes come equally often
+    else:
+        rows = rng.permutation(len(labels))
+    return rows[: max(1, round(share * len(rows)))]
+
+
+def epoch_plan(parts: dict[str, Clips], batch: dict[str, int], share: dict[str, float], balanced: dict[str, bool], seed: int,
+               epoch: int) -> list[list[Key]]:
+    """The epoch's batches: each of one modality, all shuffled together from one seed.
+
+    The plan depends on seed and epoch alone, so a resumed run continues in the middle of it and any number of loading
+    processes sees the same samples. A last batch smaller than the others is dropped, unless it is the only one.
+    """
+    batches = []
+    for number, (task, clips) in enumerate(sorted(parts.items())):
+        rows = draw_order(clips.labels, sample_seed(seed, number), epoch, share[task], balanced[task])
+        size = min(batch[task], len(rows))
+        for start in range(0, len(rows) - size + 1, size):
+            batches.append([Key(task, int(r), sample_seed(seed, epoch, number, start + i))
+                            for i, r in enumerate(rows[start:start + size])])
+    order = np.random.default_rng([seed, epoch, 23]).permutation(len(batches))
+    return [batches[i] for i in order]
+
+
+def loader(dataset: Dataset, batches: list[list[Key]], workers: int = 0) -> DataLoader:
+    """A loader over planned batches; video readers open inside the workers, never before a fork."""
+    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=torch.cuda.is_available(),
+                      multiprocessing_context="spawn" if workers else None)

@@ -1,0 +1,147 @@
+"""Index tables: their columns, the helpers that list folders, the validation split, the fingerprint."""
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = ["path", "label", "subject", "split", "fold", "frames"]
+
+
+class DatasetError(ValueError):
+    """A dataset's folder or lists are missing, empty or contradictory; the message says what is expected."""
+
+
+def table(rows: Iterable[tuple], fold: int | None, frames: int | None) -> pd.DataFrame:
+    """Rows (path, label, subject, split) as an index table, sorted by split and path so that every machine numbers them alike."""
+    rows = sorted(rows, key=lambda r: (r[3], r[0]))
+    out = pd.DataFrame(rows, columns=COLUMNS[:4], dtype=object)      # object: an unknown label stays None
+    out["fold"] = pd.array([fold] * len(rows), dtype="Int64")
+    out["frames"] = pd.array([frames] * len(rows), dtype="Int64")
+    return out
+
+
+def folders(path: Path) -> list[Path]:
+    """Visible folders inside a folder, sorted by name; none when it does not exist."""
+    if not path.is_dir():
+        return []
+    return [path / e for e in sorted(e.name for e in os.scandir(path) if not e.name.startswith(".") and e.is_dir())]
+
+
+def files(path: Path, suffixes: set[str]) -> list[str]:
+    """Names of the visible files with one of the extensions, sorted; none when the folder does not exist."""
+    if not path.is_dir():
+        return []
+    return sorted(e.name for e in os.scandir(path)
+                  if not e.name.startswith(".") and os.path.splitext(e.name)[1].lower() in suffixes and e.is_file())
+
+
+def read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """A list with a header; all values as stripped text.
+
+    Raises:
+        DatasetError: for a list that is empty, not a table, or without one of the columns.
+    """
+    wanted = f"expected a table with the columns {','.join(columns)}"
+    try:
+        found = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DatasetError(f"list {path} cannot be read ({' '.join(str(error).split())}): {wanted}") from error
+    found.columns = [c.strip() for c in found.columns]
+    missing = [c for c in columns if c not in found]
+    if missing:
+        raise DatasetError(f"list {path} has no column {missing[0]!r}: {wanted}")
+    return found[list(columns)].apply(lambda c: c.str.strip())
+
+
+def with_subjects(out: pd.DataFrame, root: Path) -> pd.DataFrame:
+    """Fills in the subjects that the optional `<root>/subjects.csv` (path,subject) names."""
+    path = root / "subjects.csv"
+    if path.is_file():
+        listed = read_csv(path, ("path", "subject"))
+        known = out["path"].map(dict(zip(listed["path"], listed["subject"])))
+        out["subject"] = [k if isinstance(k, str) and k else s for k, s in zip(known, out["subject"])]
+        out["subject"] = out["subject"].astype(object)
+    return out
+
+
+def split_validation(index: pd.DataFrame, share: float = 0.15, seed: int = 0) -> pd.DataFrame:
+    """A copy of an index table with split "validation" for about `share` of its train rows.
+
+    Whole subjects where they are known, so that nobody is on both sides; rows without a subject class by class.
+
+    Args:
+        index: table of `s4d.data.index`.
+        share: of the train rows, between 0 and 1.
+        seed: of the draw; the result depends on it and on the table alone.
+    Raises:
+        DatasetError: for a share outside 0..1, or when nothing can be held out.
+    """
+    if not 0 < share < 1:
+        raise DatasetError(f"validation share {share} is outside 0..1: choose for example 0.15")
+    out, rng = index.copy(), np.random.default_rng(seed)
+    train = out.index[out["split"] == "train"]
+    known = out.loc[train, "subject"].notna()
+    held = _whole_subjects(out.loc[train[known], "subject"], share, rng)
+    rest = out.loc[train[~known], "label"].fillna("")
+    for name in sorted(rest.unique()):
+        rows = rest.index[rest == name]
+        count = max(1, round(share * len(rows))) if len(rows) > 1 else 0
+        held += list(rng.permutation(rows.to_numpy())[:count])
+    if not held:
+        raise DatasetError(f"no validation part can be taken from {len(train)} training samples of {out.loc[train, 'subject'].nunique()} "
+                           "subject(s): two subjects, or two samples of a class, are the least")
+    out.loc[held, "split"] = "validation"
+    return out
+
+
+def _whole_subjects(subjects: pd.Series, share: float, rng: np.random.Generator) -> list:
+    """Row numbers of randomly chosen subjects, as near to the share as whole subjects come; at least one stays in training."""
+    counts = subjects.value_counts().sort_index()
+    order = counts.index.to_numpy()[rng.permutation(len(counts))]
+    target, total, chosen = share * len(subjects), 0, set()
+    for name in order[:-1]:
+        more = total + int(counts[name])
+        if not chosen or abs(more - target) < abs(total - target):
+            chosen.add(name)
+            total = more
+    return list(subjects.index[subjects.isin(chosen)])
+
+
+def fingerprint(index: pd.DataFrame, root: str | Path) -> str:
+    """Sixteen hex digits that name the data: rows (path, label, split) and the sizes of their files.
+
+    Equal on every machine that holds the same files. Contents are not read: a change that keeps a file's size is not seen.
+
+    Args:
+        index: table of `s4d.data.index`.
+        root: folder its paths are relative to.
+    """
+    digest = hashlib.sha256()
+    columns = (index[c].where(index[c].notna(), "") for c in ("path", "label", "split"))
+    for row in zip(*columns, (size for size, _ in stamps(index["path"], root))):
+        digest.update("\t".join(map(str, row)).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def stamps(paths: Iterable[str], root: str | Path) -> list[tuple[int, int]]:
+    """(size in bytes, modification time in ns) of each file; -1 where it is missing; sum and latest over a frame folder."""
+    def stamp(path: str) -> tuple[int, int]:
+        try:
+            if os.path.isdir(path):
+                inside = [e.stat() for e in os.scandir(path) if not e.name.startswith(".")]
+                return sum(s.st_size for s in inside), max((s.st_mtime_ns for s in inside), default=-1)
+            found = os.stat(path)
+            return found.st_size, found.st_mtime_ns
+        except OSError:
+            return -1, -1
+    full = [os.path.join(root, p) for p in paths]
+    if len(full) < 2000:
+        return [stamp(p) for p in full]
+    with ThreadPoolExecutor(8) as pool:          # hides the latency of network disks
+        return list(pool.map(stamp, full, chunksize=500))

@@ -1,0 +1,233 @@
+"""Files -> pixels: a video, a folder of frames or an image becomes a uint8 clip `[T, 3, H, W]`; an image has T = 1."""
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import decord
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+decord.logging.set_level(decord.logging.QUIET)      # errors arrive as exceptions; the decoder's own chatter helps nobody
+
+IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
+VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".flv", ".m4v", ".mpg", ".mpeg", ".wmv"}
+MIN_SIDE, MAX_RATIO = 16, 3      # px, long side / short side: beyond these a picture is no face crop
+
+
+class MediaError(ValueError):
+    """A file, frame folder or frame that cannot be read.
+
+    Args:
+        path: the file or folder.
+        cause: why, and what to do where that is known.
+    """
+
+    def __init__(self, path: str | Path, cause: str):
+        super().__init__(str(path), cause)      # both arguments: the error must survive pickling between processes
+        self.path, self.cause = Path(path), cause
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be read: {self.cause}"
+
+
+def kind(path: str | Path) -> str:
+    """What a path holds: "frames" (a folder), "image" or "video", by its extension.
+
+    Raises:
+        MediaError: for a missing or empty file and for an unknown extension.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return "frames"
+    if not path.is_file():
+        raise MediaError(path, "there is no such file or folder")
+    if path.stat().st_size == 0:
+        raise MediaError(path, "the file is empty (0 bytes): copy or extract it again")
+    suffix = path.suffix.lower()
+    if suffix not in IMAGES | VIDEOS:
+        raise MediaError(path, f"unknown extension {suffix!r}: expected an image ({', '.join(sorted(IMAGES))}), a video "
+                               f"({', '.join(sorted(VIDEOS))}) or a folder of frames")
+    return "image" if suffix in IMAGES else "video"
+
+
+def natural(name: str) -> tuple:
+    """Sort key under which frame10 follows frame9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)], name
+
+
+def frame_files(folder: str | Path) -> list[Path]:
+    """Image files of a frame folder in natural order; hidden files and other extensions are left out.
+
+    Raises:
+        MediaError: when there is none.
+    """
+    folder = Path(folder)
+    files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGES and not f.name.startswith(".")]
+    if not files:
+        raise MediaError(folder, "the folder holds no frames: extract the clip again")
+    return sorted(files, key=lambda f: natural(f.name))
+
+
+def count_frames(path: str | Path) -> int:
+    """Number of frames: 1 for an image, the number of files for a frame folder, the decoder's count for a video.
+
+    Raises:
+        MediaError: naming the file and the cause.
+    """
+    what = kind(path)
+    if what == "frames":
+        return len(frame_files(path))
+    if what == "video":
+        return len(_reader(path, None))
+    frame_size(path)
+    return 1
+
+
+def frame_size(path: str | Path) -> tuple[int, int]:
+    """Width and height in px, from the file's header (of the first frame, for a folder).
+
+    Raises:
+        MediaError: naming the file and the cause.
+    """
+    what = kind(path)
+    if what == "frames":
+        return frame_size(frame_files(path)[0])
+    try:
+        if what == "image":
+            with Image.open(path) as image:
+                return image.size
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise MediaError(path, "it holds sound but no video")
+            stream = container.streams.video[0]
+            return stream.width, stream.height
+    except MediaError:
+        raise
+    except Exception as error:      # decoders raise many types, from SyntaxError to their own
+        raise MediaError(path, _cause(error, what)) from error
+
+
+def read_clip(path: str | Path, indices: Sequence[int] | None = None, size: int | None = None) -> torch.Tensor:
+    """Decodes frames.
+
+    Args:
+        path: a video file, a folder of frames, or an image.
+        indices: frame numbers from 0, in any order, repeats allowed; None reads all.
+        size: side in px of the square that every frame is resized to; None keeps the file's size.
+    Returns:
+        uint8 RGB `[T, 3, H, W]`, T = len(indices).
+    Raises:
+        MediaError: for a missing, damaged or truncated file, an empty folder, an index outside the clip, frames of
+            different sizes (with size=None), or a picture too small or too elongated to be a face crop.
+    """
+    path, what = Path(path), kind(path)
+    if what == "video":
+        frames = _read_video(path, indices, size)
+    elif what == "image":
+        wanted = _checked(path, indices, 1)
+        frames = [_read_image(path, size)] * len(wanted)
+    else:
+        files = frame_files(path)
+        wanted = _checked(path, indices, len(files))
+        unique = {i: _read_image(files[i], size) for i in sorted(set(wanted))}
+        frames = [unique[i] for i in wanted]
+        _same_size(path, files, unique)
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
+
+
+def _read_video(path: Path, indices: Sequence[int] | None, size: int | None) -> list[np.ndarray]:
+    """Frames `[H, W, 3]` of a video.
+
+    Frames are taken one after another from the start. Seeking (decord's get_batch) can spin forever, uninterruptibly, on
+    files whose header counts more frames than decode, and face clips are short with few key frames, so it saves little.
+    """
+    _check_shape(path, frame_size(path))
+    reader = _reader(path, size)
+    wanted = _checked(path, indices, len(reader))
+    needed, frames = set(wanted), {}
+    for t in range(max(wanted) + 1):
+        try:
+            frame = reader.next()
+        except Exception as error:      # DECORDError, DECORDLimitReachedError, StopIteration
+            raise MediaError(path, f"decoding fails at frame {t} of {len(reader)}: the video is damaged or truncated") from error
+        if t in needed:
+            frames[t] = frame.asnumpy()
+    return [frames[t] for t in wanted]
+
+
+def _reader(path: str | Path, size: int | None) -> decord.VideoReader:
+    """An open video that resizes while it decodes and refuses to repeat a good frame in place of a damaged one."""
+    try:
+        side = size or -1
+        # decord counts the frames it replaced by their neighbours; any positive share below one frame means none at all.
+        return decord.VideoReader(str(path), ctx=decord.cpu(0), width=side, height=side, num_threads=1, fault_tol=1e-6)
+    except Exception as error:          # RuntimeError, DECORDError, AssertionError (no frames)
+        raise MediaError(path, _cause(error, "video")) from error
+
+
+def _read_image(path: Path, size: int | None) -> np.ndarray:
+    """An image as RGB `[H, W, 3]`: upright by its EXIF tag, transparent parts black."""
+    try:
+        with Image.open(path) as image:
+            _check_shape(path, image.size)
+            if size:
+                image.draft("RGB", (size, size))      # JPEG decodes at a fraction of its size, never below the one asked for
+            image = _rgb(ImageOps.exif_transpose(image))
+            if size and image.size != (size, size):
+                image = image.resize((size, size), Image.Resampling.BICUBIC)
+            return np.array(image)
+    except MediaError:
+        raise
+    except Exception as error:          # PIL raises OSError, SyntaxError, ValueError, DecompressionBombError ...
+        raise MediaError(path, _cause(error, "image")) from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):             # 16 and 32 bit grey: convert() would clip instead of scale
+        grey = np.asarray(image, dtype=np.float64)
+        grey = grey / 257 if grey.max() > 255 else grey
+        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _checked(path: Path, indices: Sequence[int] | None, count: int) -> list[int]:
+    wanted = list(range(count)) if indices is None else [int(i) for i in indices]
+    if not wanted:
+        raise MediaError(path, f"no frame was asked for: give indices from 0 to {count - 1}")
+    outside = [i for i in wanted if not 0 <= i < count]
+    if outside:
+        raise MediaError(path, f"frame {outside[0]} was asked for, but it has {count} (0 to {count - 1})")
+    return wanted
+
+
+def _check_shape(path: Path, shape: tuple[int, int]) -> None:
+    width, height = shape
+    if min(shape) < MIN_SIDE or max(shape) > MAX_RATIO * min(shape):
+        raise MediaError(path, f"it is {width} x {height} px, but a face crop has at least {MIN_SIDE} px a side and is at most "
+                               f"{MAX_RATIO} times as long as wide: crop the face first")
+
+
+def _same_size(folder: Path, files: list[Path], frames: dict[int, np.ndarray]) -> None:
+    first = next(iter(frames))
+    for i, frame in frames.items():
+        if frame.shape != frames[first].shape:
+            (h, w), (H, W) = frame.shape[:2], frames[first].shape[:2]
+            raise MediaError(folder, f"frame {files[i].name} is {w} x {h} px, {files[first].name} is {W} x {H} px: give a size to "
+                                     "resize to, or extract the clip again")
+
+
+def _cause(error: Exception, what: str) -> str:
+    if isinstance(error, PermissionError):
+        return "permission denied: make the file readable"
+    if isinstance(error, UnidentifiedImageError):
+        return "its content is not an image, or its header is damaged"
+    if what == "video":
+        return "it is no video, has no frames, or is damaged or truncated: copy or extract it again"
+    return f"the image is damaged or truncated ({' '.join(str(error).split()) or type(error).__name__})"

@@ -1,0 +1,186 @@
+"""Joint fine-tuning on photos and clips; the same loop trains every method of the comparison."""
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch.nn.functional import cross_entropy
+from torchvision.transforms import v2
+
+from .. import config as configs
+from ..config import ConfigError, Finetune, Pretrain
+from ..data import fingerprint, index, split_validation
+from ..data.batches import Clips, Joint, epoch_plan, loader, to_model
+from ..data.transforms import normalise, train_transform
+from ..models import encoder_from
+from .evaluate import predict, war_uar
+from .loop import (MediaGuard, Progress, Saver, autocast, cosine, optimizer_for, pick_device, restore_rng, seed_all, set_lr, step_loss)
+from .pretrain import pretrain
+from .runs import Log, Run, build, device_name, load_state, run_dir, save_weights, versions, write, write_text
+
+
+def sources(cfg: Finetune) -> dict:
+    """Source of each task that is trained or tested."""
+    named = {"image": cfg.image, "video": cfg.video}
+    for task in cfg.tasks:
+        if task not in named:
+            raise ConfigError(f"unknown task {task!r}: expected image (photos) or video (clips)")
+        if named[task] is None:
+            raise ConfigError(f"task {task!r} is trained but has no source: give `{task}` a dataset")
+    return {task: source for task, source in named.items() if source is not None}
+
+
+def tables(cfg: Finetune) -> dict[str, pd.DataFrame]:
+    """Indexed rows of each task, with a validation part taken from the training rows where the dataset has none."""
+    out = {}
+    for task, source in sources(cfg).items():
+        table = index(source.name, source.root, fold=source.fold, classes=source.classes)
+        if not (table.split == "validation").any():
+            table = split_validation(table, cfg.validation, seed=0)     # one split for all seeds and methods
+        out[task] = table.reset_index(drop=True)
+    return out
+
+
+def part(cfg: Finetune, task: str, table: pd.DataFrame, split: str) -> Clips:
+    """Samples of one task and split."""
+    source = sources(cfg)[task]
+    training = split == "train"
+    transform = train_transform(cfg.size, crop=cfg.crop, randaugment=cfg.randaugment, erasing=cfg.erasing) if training else None
+    return Clips(table[table.split == split], source.root, task, cfg.size, cfg.frames, cfg.stride, classes=source.classes,
+                 transform=transform, segments=0 if training else cfg.segments, cache=cfg.cache)
+
+
+def plan(cfg: Finetune, data: dict[str, Clips], epoch: int):
+    return epoch_plan(data, {"image": cfg.image_batch, "video": cfg.video_batch}, {"image": cfg.image_share, "video": 1.0},
+                      {"image": cfg.balanced, "video": False}, cfg.seed, epoch)
+
+
+def start_model(cfg: Finetune, runs: str | Path) -> torch.nn.Module:
+    """The model at step 0: fresh, or with a pre-trained encoder."""
+    model = build(cfg)
+    if isinstance(cfg.init, Pretrain):
+        encoder_from(pretrain(cfg.init, runs).load(), model)
+    elif cfg.init is not None:
+        encoder_from(cfg.init, model)
+    return model
+
+
+def mixer(cfg: Finetune, classes: int):
+    """MixUp / CutMix on whole batches of clips (last two axes), or None. torchvision's, since timm's slices a clip wrongly."""
+    choices = [v2.MixUp(alpha=cfg.mixup, num_classes=classes)] if cfg.mixup else []
+    choices += [v2.CutMix(alpha=cfg.cutmix, num_classes=classes)] if cfg.cutmix else []
+    return v2.RandomChoice(choices) if choices else None
+
+
+def validate(cfg: Finetune, model: torch.nn.Module, held: dict[str, Clips], device) -> dict[str, float]:
+    """WAR and UAR on the validation part of every trained task."""
+    out = {}
+    for task, data in held.items():
+        table, _ = predict(model, data, sources(cfg)[task].classes, workers=cfg.workers, device=device)
+        out[f"{task}_war"], out[f"{task}_uar"] = (round(v, 6) for v in war_uar(table.label, table.predicted))
+    return out
+
+
+def test(cfg: Finetune, model: torch.nn.Module, rows: dict[str, pd.DataFrame], device) -> tuple[pd.DataFrame, dict]:
+    """Predictions on validation and test samples of BOTH tasks: a head that was never trained gives the zero-shot row."""
+    found, bad = [], {}
+    for task, table in rows.items():
+        for split in ("validation", "test"):
+            if (table.split == split).any():
+                predictions, broken = predict(model, part(cfg, task, table, split), sources(cfg)[task].classes, cfg.crops,
+                                              workers=cfg.workers, device=device)
+                found.append(predictions)
+                bad.update(broken)
+    return pd.concat(found, ignore_index=True), bad
+
+
+def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
+    """Fine-tunes, or finds the finished run of the same configuration and data, or continues an interrupted one.
+
+    The weights kept are those of the epoch with the best mean validation WAR over the trained tasks; the test split is read
+    once, after training. An epoch is all video batches plus `image_share` of the image batches; a method that trains one
+    task takes the same number of that task's steps as a method that trains both.
+
+    Returns:
+        the `Run`; metrics have rows per step (loss) and per epoch (validation scores).
+    Raises:
+        RunError, DatasetError, LabelError, ConfigError, CheckpointError: one sentence each.
+    Source: METHOD sections 5 and 6. Differs: the best epoch is chosen on validation, not on test.
+    """
+    rows = tables(cfg)
+    run = Run(run_dir(cfg, runs, [fingerprint(t, sources(cfg)[task].root) for task, t in rows.items()]))
+    if run.done:
+        return run
+    write_text(run.dir / "config.json", json.dumps(configs.to_dict(cfg), indent=1))
+    device = pick_device()
+    data = {task: part(cfg, task, rows[task], "train") for task in cfg.tasks}
+    held = {task: part(cfg, task, rows[task], "validation") for task in cfg.tasks}
+    seed_all(cfg.seed)
+    model = start_model(cfg, runs)
+    seed_all(cfg.seed + 1)          # the same draws whether or not the encoder was pre-trained in this call
+    model = model.to(device).train()
+    optimizer = optimizer_for(model, cfg.betas, cfg.weight_decay, cfg.layer_decay)
+    mix = {task: mixer(cfg, sources(cfg)[task].classes) for task in cfg.tasks}
+    per_epoch = len(plan(cfg, data, 0))
+    steps = round(cfg.epochs * per_epoch)
+    peak, low = cfg.lr * cfg.video_batch / 8, cfg.min_lr * (cfg.video_batch + cfg.image_batch) / 256
+    step, seconds, best, kept = 0, 0.0, -1.0, None
+    state = load_state(run.dir)
+    if state:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, seconds, best, kept = state["step"], state["seconds"], state["best"], state["kept"]
+        restore_rng(state)
+    log = Log(run.dir / "metrics.jsonl", state["log"] if state else 0)
+    saver, guard = Saver(run.dir, cfg.save_minutes), MediaGuard(sum(map(len, data.values())), cfg.max_bad)
+    progress, joint, started = Progress("fine-tuning", steps, step), Joint(data), time.monotonic()
+
+    while step < steps:
+        epoch, inside = divmod(step, per_epoch)
+        batches = plan(cfg, data, epoch)[inside: inside + steps - step]
+        for batch in loader(joint, batches, cfg.workers):
+            guard.see(batch["bad"])
+            if "clip" in batch:
+                task = batch["task"]
+                lr = cosine(step, steps, round(cfg.warmup * steps), peak, low)
+                set_lr(optimizer, lr)
+                x = normalise(to_model(batch["clip"].to(device, non_blocking=True), task))   # [B, 3, (T,) H, W]
+                y = batch["label"].to(device, non_blocking=True)                              # [B], or [B, K] when mixed
+                if mix[task] is not None:
+                    x, y = mix[task](x, y)
+                with autocast(device, cfg.amp):
+                    logits = model(x)
+                loss = cross_entropy(logits.float(), y, label_smoothing=cfg.smoothing)
+                total = loss + cfg.balance * model.balance_loss()
+                optimizer.zero_grad(set_to_none=True)
+                total.backward()
+                if cfg.clip_grad:
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.clip_grad)
+                value = step_loss(total, step, run.dir)
+                optimizer.step()
+                log.add(step=step, epoch=round(step / per_epoch, 4), modality=task, loss=round(loss.item(), 6), lr=lr)
+            step += 1
+            progress.step(loss=value)
+            if step % per_epoch == 0 or step == steps:
+                scores = validate(cfg, model, held, device)
+                model.train()
+                log.add(step=step, epoch=round(step / per_epoch, 4), modality="validation", **scores)
+                score = sum(scores[f"{t}_war"] for t in cfg.tasks) / len(cfg.tasks)
+                if score > best:
+                    best, kept = score, {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+            if saver.due():
+                saver.save(model=model.state_dict(), optimizer=optimizer.state_dict(), step=step, log=log.length, best=best, kept=kept,
+                           seconds=seconds + time.monotonic() - started)
+    progress.close()
+    model.load_state_dict(kept)
+    predictions, missing = test(cfg, model, rows, device)
+    save_weights(run.dir / "weights.safetensors", kept)
+    write(run.dir / "predictions.csv", lambda p: predictions.to_csv(p, index=False))
+    write_text(run.dir / "provenance.json", json.dumps(dict(
+        stage="finetune", steps=steps, seconds=round(seconds + time.monotonic() - started, 1), device=device_name(device),
+        best_validation=best, unreadable=guard.bad, missing_in_test=missing, versions=versions()), indent=1))
+    (run.dir / "state.pt").unlink(missing_ok=True)
+    return run

@@ -1,0 +1,122 @@
+"""Pieces that both stages share: device, schedule, optimizer groups, progress, the guard against bad media."""
+from __future__ import annotations
+
+import math
+import random
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from tqdm.auto import tqdm
+
+from .runs import RunError, write
+
+
+def pick_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(device: torch.device, enabled: bool):
+    """bf16 autocast on CUDA; float32 elsewhere."""
+    return torch.autocast("cuda", torch.bfloat16) if enabled and device.type == "cuda" else nullcontext()
+
+
+def cosine(step: int, steps: int, warmup: int, peak: float, low: float = 0.0, start: float = 1e-6) -> float:
+    """Learning rate of a step: linear warm-up from `start` to `peak`, then half a cosine to `low`."""
+    if step < warmup:
+        return start + (peak - start) * (step + 1) / warmup
+    return low + (peak - low) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def optimizer_for(model: torch.nn.Module, betas: tuple[float, float], weight_decay: float, layer_decay: float = 1.0):
+    """AdamW over timm's groups: no decay on biases and norms, layer-wise learning-rate scales in `lr_scale`."""
+    groups = (param_groups_layer_decay(model, weight_decay, layer_decay=layer_decay) if layer_decay < 1
+              else param_groups_weight_decay(model, weight_decay))
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Sets each group's rate, honouring its `lr_scale` (layer decay is silently off without this)."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def step_loss(loss: torch.Tensor, step: int, run: Path) -> float:
+    """The loss as a number.
+
+    Raises:
+        RunError: for a non-finite loss, naming the step.
+    """
+    value = loss.item()
+    if not math.isfinite(value):
+        raise RunError(f"loss is {value} at step {step} of {run.name}: lower the learning rate or clip gradients; the last state is intact")
+    return value
+
+
+class MediaGuard:
+    """Counts unreadable training samples, each once, and stops a run that meets too many."""
+
+    def __init__(self, samples: int, limit: float):
+        self.samples, self.limit, self.bad = samples, limit, {}
+
+    def see(self, bad: list[tuple[str, str]]) -> None:
+        """Raises RunError when more than the configured share of the samples is unreadable."""
+        self.bad.update(dict(bad))
+        if len(self.bad) > self.limit * self.samples:
+            path, cause = next(iter(self.bad.items()))
+            raise RunError(f"{len(self.bad)} of {self.samples} training samples are unreadable, more than max_bad={self.limit:g}; the "
+                           f"first is {path} ({cause}): run `python -m s4d audit`, repair the files or raise max_bad")
+
+
+class Progress:
+    """A bar with the time left, silent when the output is no terminal; reports steps to a parent process when there is one."""
+
+    queue = None      # set in the worker processes of `run_all`
+
+    def __init__(self, name: str, steps: int, done: int):
+        self.bar = tqdm(total=steps, initial=done, desc=name, unit="step", disable=True if Progress.queue is not None else None)
+        if done:
+            self.tell(done)
+
+    def tell(self, steps: int) -> None:
+        if Progress.queue is not None:
+            Progress.queue.put(steps)
+
+    def step(self, **values) -> None:
+        self.bar.update(1)
+        if values:
+            self.bar.set_postfix({k: f"{v:.3f}" for k, v in values.items()}, refresh=False)
+        self.tell(1)
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+class Saver:
+    """Writes the resumable state every `minutes`, atomically."""
+
+    def __init__(self, folder: Path, minutes: float):
+        self.path, self.seconds, self.last = folder / "state.pt", 60 * minutes, time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self.last > self.seconds
+
+    def save(self, **state) -> None:
+        state["rng"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            state["cuda_rng"] = torch.cuda.get_rng_state()
+        write(self.path, lambda p: torch.save(state, p))
+        self.last = time.monotonic()
+
+
+def restore_rng(state: dict) -> None:
+    torch.set_rng_state(state["rng"])
+    if torch.cuda.is_available() and "cuda_rng" in state:
+        torch.cuda.set_rng_state(state["cuda_rng"])
+
+
+def seed_all(seed: int) -> None:
+    random.seed(seed)
+    torch.manual_seed(seed)

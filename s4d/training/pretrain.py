@@ -1,0 +1,110 @@
+"""Dual-modal masked pre-training: every step is one modality, steps of both shuffled together."""
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from .. import config as configs
+from ..config import ConfigError, Pretrain
+from ..data import fingerprint, index
+from ..data.batches import Clips, Joint, epoch_plan, loader, sample_seed, to_model
+from ..data.transforms import normalise, pretrain_transform
+from ..models import random_mask
+from .loop import (MediaGuard, Progress, Saver, autocast, cosine, optimizer_for, pick_device, restore_rng, seed_all, set_lr, step_loss)
+from .runs import Log, Run, build, device_name, load_state, run_dir, save_weights, versions, write_text
+
+
+def tables(cfg: Pretrain) -> dict:
+    """Indexed training rows of each modality that the configuration names."""
+    out = {}
+    for task, source in (("image", cfg.images), ("video", cfg.videos)):
+        if source is not None:
+            table = index(source.name, source.root, fold=source.fold)
+            out[task] = table[table.split == "train"].reset_index(drop=True)
+    if not out:
+        raise ConfigError("pre-training needs images, videos or both: both sources are None")
+    return out
+
+
+def parts(cfg: Pretrain, rows: dict) -> dict[str, Clips]:
+    """Datasets of both modalities. Clips are decoded once and cropped and masked `repeats` times."""
+    sources = {"image": cfg.images, "video": cfg.videos}
+    return {task: Clips(table, sources[task].root, task, cfg.size, cfg.frames, cfg.stride, classes=None, cache=cfg.cache,
+                        transform=pretrain_transform(cfg.size, cfg.crop, flip=task == "image"),
+                        repeats=cfg.repeats if task == "video" else 1) for task, table in rows.items()}
+
+
+def plan(cfg: Pretrain, data: dict[str, Clips], epoch: int):
+    return epoch_plan(data, {"image": cfg.image_batch, "video": cfg.video_batch}, {"image": 1.0, "video": cfg.video_share},
+                      {"image": False, "video": False}, cfg.seed, epoch)
+
+
+def pretrain(cfg: Pretrain, runs: str | Path = "runs") -> Run:
+    """Pre-trains, or finds the finished run of the same configuration and data, or continues an interrupted one.
+
+    Returns:
+        the `Run`; its metrics have one row a step (step, epoch, modality, loss, lr).
+    Raises:
+        RunError, DatasetError, ConfigError: one sentence each.
+    Source: METHOD section 4. Differs: bf16 instead of fp16 autocast, so no loss scaling.
+    """
+    rows = tables(cfg)
+    sources = {"image": cfg.images, "video": cfg.videos}
+    run = Run(run_dir(cfg, runs, [fingerprint(t, sources[task].root) for task, t in rows.items()]))
+    if run.done:
+        return run
+    write_text(run.dir / "config.json", json.dumps(configs.to_dict(cfg), indent=1))
+    device = pick_device()
+    seed_all(cfg.seed)
+    data = parts(cfg, rows)
+    model = build(cfg).to(device).train()
+    optimizer = optimizer_for(model, cfg.betas, cfg.weight_decay)
+    per_epoch = len(plan(cfg, data, 0))
+    steps = round(cfg.epochs * per_epoch)
+    peak = cfg.lr * cfg.image_batch / 512
+    ratio = {"image": cfg.image_mask, "video": cfg.video_mask}
+    step, seconds = 0, 0.0
+    state = load_state(run.dir)
+    if state:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, seconds = state["step"], state["seconds"]
+        restore_rng(state)
+    log = Log(run.dir / "metrics.jsonl", state["log"] if state else 0)
+    saver, guard = Saver(run.dir, cfg.save_minutes), MediaGuard(sum(map(len, rows.values())), cfg.max_bad)
+    progress, joint, started = Progress("pre-training", steps, step), Joint(data), time.monotonic()
+
+    while step < steps:
+        epoch, inside = divmod(step, per_epoch)
+        batches = plan(cfg, data, epoch)[inside: inside + steps - step]
+        for batch in loader(joint, batches, cfg.workers):
+            guard.see(batch["bad"])
+            if "clip" in batch:
+                task = batch["task"]
+                lr = cosine(step, steps, round(cfg.warmup * steps), peak)
+                set_lr(optimizer, lr)
+                x = normalise(to_model(batch["clip"].to(device, non_blocking=True), task))   # [B, 3, (T,) H, W]
+                draw = torch.Generator().manual_seed(sample_seed(cfg.seed, step, 31))
+                mask = random_mask(len(x), model.encoder.tokens[task], ratio[task], draw, device)   # [B, L], True = removed
+                with autocast(device, cfg.amp):
+                    loss = model(x, mask)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                value = step_loss(loss, step, run.dir)
+                optimizer.step()
+                log.add(step=step, epoch=round(step / per_epoch, 4), modality=task, loss=round(value, 6), lr=lr)
+            step += 1
+            progress.step(loss=value)
+            if saver.due():
+                saver.save(model=model.state_dict(), optimizer=optimizer.state_dict(), step=step, log=log.length,
+                           seconds=seconds + time.monotonic() - started)
+    progress.close()
+    save_weights(run.dir / "weights.safetensors", model.state_dict())
+    write_text(run.dir / "provenance.json", json.dumps(dict(
+        stage="pretrain", steps=steps, seconds=round(seconds + time.monotonic() - started, 1), device=device_name(device),
+        unreadable=guard.bad, versions=versions()), indent=1))
+    (run.dir / "state.pt").unlink(missing_ok=True)
+    return run

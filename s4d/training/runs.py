@@ -1,0 +1,148 @@
+"""The store of what was trained: one folder a run, named by its configuration and its data."""
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+from .. import config as configs
+
+
+class RunError(RuntimeError):
+    """Training cannot go on; the message says why and what to do. The last saved state is intact."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder: config.json, metrics.jsonl, weights.safetensors, predictions.csv, provenance.json; state.pt while it trains."""
+
+    dir: Path
+
+    @cached_property
+    def config(self):
+        return configs.from_dict(json.loads((self.dir / "config.json").read_text()))
+
+    @property
+    def done(self) -> bool:
+        return (self.dir / "provenance.json").is_file()     # written last
+
+    @property
+    def provenance(self) -> dict:
+        return json.loads((self.dir / "provenance.json").read_text())
+
+    def metrics(self) -> pd.DataFrame:
+        """One row a logged step or epoch."""
+        return pd.read_json(self.dir / "metrics.jsonl", lines=True)
+
+    def predictions(self) -> pd.DataFrame:
+        """One row a sample: path, task, split, subject, label, predicted, prob_<emotion>."""
+        return pd.read_csv(self.dir / "predictions.csv", dtype={"subject": str, "path": str})
+
+    def load(self) -> torch.nn.Module:
+        """The trained model, in evaluation mode, on the CPU."""
+        model = build(self.config)
+        model.load_state_dict(load_file(self.dir / "weights.safetensors"))
+        return model.eval()
+
+
+def build(cfg) -> torch.nn.Module:
+    """The untrained model of a configuration."""
+    from ..models import create
+    if isinstance(cfg, configs.Pretrain):
+        return create(cfg.model, size=cfg.size, frames=cfg.frames)
+    classes = {f"{t}_classes": s.classes for t, s in (("image", cfg.image), ("video", cfg.video)) if s is not None}
+    return create(cfg.model, size=cfg.size, frames=cfg.frames, experts=cfg.experts, top_k=cfg.top_k, drop_path=cfg.drop_path, **classes)
+
+
+def run_dir(cfg, runs: str | Path, fingerprints: list[str]) -> Path:
+    """Where the run of this configuration on these data lives."""
+    data = "".join(f[:4] for f in fingerprints)
+    return Path(runs) / f"{cfg.stage}-{configs.digest(cfg)}-{data}"
+
+
+def write(path: Path, save) -> None:
+    """Writes a file under a temporary name in its folder and renames it: readers see the old file or the new one.
+
+    Args:
+        save: called with the temporary path.
+    Raises:
+        RunError: when the folder is full, read-only or gone.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
+        os.close(handle)
+        save(temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        cause = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise RunError(f"cannot write {path}: {cause}; free space or choose another runs folder, then call again: "
+                       "the run continues from its last state") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    write(path, lambda p: Path(p).write_text(text))
+
+
+def save_weights(path: Path, state: dict) -> None:
+    write(path, lambda p: save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, p))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed the run."""
+    from importlib.metadata import version
+    return {"python": platform.python_version(), **{p: version(p) for p in ("torch", "torchvision", "timm", "numpy")}}
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s)"
+
+
+class Log:
+    """metrics.jsonl: appended line by line, cut back to the resumed state's length so that no step stands twice."""
+
+    def __init__(self, path: Path, length: int = 0):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text().splitlines()[:length] if length and path.exists() else []
+        write_text(path, "".join(line + "\n" for line in lines))
+        self.length = len(lines)
+
+    def add(self, **row) -> None:
+        try:
+            with open(self.path, "a") as f:
+                f.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise RunError(f"cannot write {self.path}: {error.strerror}; free space, then call again") from error
+        self.length += 1
+
+
+def load_state(folder: Path) -> dict | None:
+    """The resumable state, or None; a damaged one is set aside and said."""
+    path = folder / "state.pt"
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:   # torch raises many kinds for a damaged archive
+        path.rename(path.with_suffix(".damaged"))
+        print(f"state of {folder.name} is damaged ({str(error).splitlines()[0][:80]}): set aside, the run starts again")
+        return None
+
+
+def forget(paths: list[Path]) -> None:
+    """Removes run folders."""
+    for path in paths:
+        shutil.rmtree(path, ignore_errors=True)

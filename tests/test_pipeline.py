@@ -1,0 +1,310 @@
+"""The pipeline on notebooks of a few lines: what it refuses, what it leaves alone, what it does not do twice."""
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+import s4d.faces
+from s4d import artifacts, config, pipeline
+from s4d.__main__ import main
+from s4d.artifacts import Artifacts, OutputError, compare, csv_text, latex_text
+from s4d.config import ConfigError
+from s4d.notebooks import NotebookError, PipelineError
+
+WRITE = """import pandas as pd
+from matplotlib.figure import Figure
+from s4d.artifacts import Artifacts
+made = Artifacts(out, profile, "{name}", seeds=(0,))
+fig = Figure()
+fig.add_subplot().plot([0, 1], [0, {value}])
+made.figure(fig, "{artifact}", pd.DataFrame({{"x": [0, 1], "y": [0, {value}]}}), "A line.")
+made.check(["{artifact}"])"""
+
+
+def cell(name: str, artifact: str, value: float) -> str:
+    return WRITE.format(name=name, artifact=artifact, value=value)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder for everything, and a pipeline that needs no corpus and no training."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "prepare", lambda job: "corpus and runs")
+    return tmp_path
+
+
+def reproduce(place: Path, names: list[str], **options) -> int:
+    return pipeline.reproduce("smoke", **{"out": "out", "folder": place / "nb", "notebooks": names, **options})
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_unknown_profile(capsys):
+    with pytest.raises(ConfigError, match="'tiny'.*smoke, sandbox, gpu, paper"):
+        pipeline.reproduce("tiny")
+    assert main(["reproduce", "--profile", "tiny"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "unknown profile 'tiny'" in said
+
+
+def test_unknown_parameter_and_wrong_type(place, write_notebook):
+    write_notebook(place / "nb" / "01_faces.ipynb", parameters='profile = "smoke"\nout = ""\ndata = ""\nruns = ""\nsamples = 3')
+    with pytest.raises(PipelineError, match="'sampels': 01_faces knows profile, out, data, runs, samples"):
+        reproduce(place, ["01_faces"], parameters={"sampels": 4})
+    with pytest.raises(PipelineError, match="samples of notebook 01_faces is 'many': expected int"):
+        reproduce(place, ["01_faces"], parameters={"samples": "many"})
+    with pytest.raises(PipelineError, match="'profile' is set by --profile"):
+        reproduce(place, ["01_faces"], parameters={"profile": "gpu"})
+    assert not (place / "out").exists() and not (place / "build").exists()
+
+
+def test_unknown_notebook_and_notebook_without_parameters(place, write_notebook):
+    write_notebook(place / "nb" / "01_faces.ipynb", parameters='profile = "smoke"')
+    with pytest.raises(PipelineError, match="no notebook '07_more' .* there are 01_faces"):
+        reproduce(place, ["07_more"])
+    with pytest.raises(PipelineError, match="01_faces has no parameter 'out'"):
+        reproduce(place, ["01_faces"])
+
+
+@pytest.mark.parametrize("make, said", [(False, "does not exist"), (True, "is empty")])
+def test_licensed_data_missing_or_empty(place, write_notebook, make, said):
+    write_notebook(place / "nb" / "01_faces.ipynb")
+    if make:
+        (place / "data" / "affectnet").mkdir(parents=True)
+    with pytest.raises(PipelineError, match=f"licensed dataset affectnet in data/affectnet, which {said}.*DATA="):
+        pipeline.reproduce("paper", out="out", folder=place / "nb", notebooks=["01_faces"])
+    assert not (place / "out").exists()
+
+
+def test_a_second_run_executes_only_what_changed(place, write_notebook, capsys):
+    write_notebook(place / "nb" / "01_faces.ipynb", cell("01_faces", "line", 1))
+    write_notebook(place / "nb" / "06_report.ipynb", "import sys, os\nassert os.environ['OMP_NUM_THREADS'] == '2'\nsys.executable")
+    names = ["01_faces", "06_report"]
+    assert reproduce(place, names) == 1
+    executed = json.loads((place / "build/smoke/06_report.ipynb").read_text())["cells"]
+    assert executed[-1]["outputs"][0]["data"]["text/plain"] == [repr(sys.executable)]
+    first = snapshot(place / "out")
+    assert set(first) == {"line.pdf", "line.png", "manifest.json", "source_data/line.csv"}
+    entry = json.loads(first["manifest.json"])["artifacts"]["line"]
+    assert (entry["notebook"], entry["profile"], entry["seeds"]) == ("01_faces", "smoke", [0]) and entry["packages"]["torch"]
+
+    capsys.readouterr()
+    (place / "out" / "line.pdf").unlink()                # published again from the staging folder, without execution
+    reproduce(place, names)
+    assert capsys.readouterr().out.count("unchanged, skipped") == 2 and snapshot(place / "out") == first
+
+    write_notebook(place / "nb" / "01_faces.ipynb", cell("01_faces", "renamed", 2))
+    reproduce(place, names)
+    assert "skipped" not in capsys.readouterr().out      # the report reads the numbers of earlier notebooks
+    assert set(snapshot(place / "out")) == {"renamed.pdf", "renamed.png", "manifest.json", "source_data/renamed.csv"}
+
+
+def test_failing_notebook_names_the_cell_and_leaves_earlier_artifacts(place, write_notebook, capsys):
+    write_notebook(place / "nb" / "01_faces.ipynb", cell("01_faces", "line", 1))
+    reproduce(place, ["01_faces"])
+    before = snapshot(place / "out")
+    write_notebook(place / "nb" / "01_faces.ipynb", cell("01_faces", "line", 5))
+    write_notebook(place / "nb" / "02_pretraining.ipynb", "good = 1", "\nshare = good / 0  # here\nmore = 2")
+    write_notebook(place / "nb" / "03_finetuning.ipynb", "open('never', 'w')")
+    with pytest.raises(NotebookError, match=r"02_pretraining failed in cell 4 of 4 \(`share = good / 0  # here`\) with "
+                                            "ZeroDivisionError: division by zero") as caught:
+        reproduce(place, ["01_faces", "02_pretraining", "03_finetuning"])
+    assert "Traceback" in caught.value.details and "\x1b" not in caught.value.details
+    assert snapshot(place / "out") == before and not (place / "nb" / "never").exists()
+
+
+def test_command_line_status(monkeypatch, capsys):
+    def fail(error):
+        def raises(*_, **__):
+            raise error
+        monkeypatch.setattr(pipeline, "reproduce", raises)
+        return main(["reproduce", "-p", "resamples=7"]), capsys.readouterr().err
+    assert fail(NotebookError("notebook x failed", "Traceback ...")) == (1, "Traceback ...\n\ns4d: notebook x failed\n")
+    assert fail(OutputError("cannot write y")) == (2, "s4d: cannot write y\n")
+    with pytest.raises(ZeroDivisionError):               # not the package's own: a defect, shown in full
+        fail(ZeroDivisionError())
+
+
+@pytest.fixture
+def stages(tmp_path, monkeypatch):
+    """Corpus and training that write only what the pipeline looks at; returns the list of what they did."""
+    monkeypatch.chdir(tmp_path)
+    done = []
+
+    def ensure(cfg, data, workers, progress):
+        folder = Path(data) / cfg.folder
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            (folder / "corpus.json").write_text("{}")
+            done.append("corpus")
+        return folder
+
+    def run_all(jobs, runs, workers):
+        folders = [Path(runs) / f"{cfg.stage}-{config.digest(cfg)}-00000000" for cfg in jobs]
+        for folder in folders:
+            if not folder.exists():
+                folder.mkdir(parents=True)
+                (folder / "weights.safetensors").write_text("w")
+                (folder / "provenance.json").write_text("{}")
+                done.append(folder.name)
+        return [types.SimpleNamespace(dir=folder) for folder in folders]
+
+    def forget(paths):
+        for path in paths:
+            pipeline.shutil.rmtree(path)
+
+    corpus = types.SimpleNamespace(ensure=ensure)
+    monkeypatch.setattr(s4d.faces, "corpus", corpus, raising=False)
+    monkeypatch.setitem(sys.modules, "s4d.faces.corpus", corpus)
+    monkeypatch.setitem(sys.modules, "s4d.training", types.SimpleNamespace(run_all=run_all))
+    monkeypatch.setitem(sys.modules, "s4d.training.runs", types.SimpleNamespace(forget=forget))
+    return done
+
+
+def test_corpus_and_runs_are_found_again_and_forgotten(stages, tmp_path, write_notebook, capsys):
+    write_notebook(tmp_path / "nb" / "01_faces.ipynb")
+    reproduce(tmp_path, ["01_faces"])
+    assert len(stages) == 10                             # the corpus, one pre-training, four methods with and without it
+    said = capsys.readouterr().out.splitlines()
+    assert "corpus: drawing the faces, about " in said[0] and "training: 9 runs to go, about " in said[1]
+    assert "01_faces, about 0:12 left" in said[2] and "done: 0 figures" in said[3]
+
+    (tmp_path / "runs" / "finetune-other-0").mkdir()
+    reproduce(tmp_path, ["01_faces"])
+    said = capsys.readouterr().out
+    assert len(stages) == 10 and "all runs found" in said and "01_faces: unchanged, skipped" in said
+
+    weights = next((tmp_path / "runs").glob("*/weights.safetensors"))
+    weights.write_text("other weights")                  # the notebooks are told
+    reproduce(tmp_path, ["01_faces"])
+    assert "skipped" not in capsys.readouterr().out
+
+    reproduce(tmp_path, ["01_faces"], fresh=True)
+    assert len(stages) == 20 and (tmp_path / "runs" / "finetune-other-0").exists()
+
+
+def raise_for(name: str, code: int):
+    """os.replace as on a folder that refuses files of that name."""
+    original = os.replace
+
+    def replace(source, target):
+        if Path(target).name == name:
+            raise OSError(code, os.strerror(code), str(target))
+        original(source, target)
+    return replace
+
+
+@pytest.mark.parametrize("code, said", [(errno.ENOSPC, "no space left on device"), (errno.EROFS, "read-only file system"),
+                                        (errno.EACCES, "permission denied"), (errno.EDQUOT, "quota exceeded")])
+def test_folder_that_refuses_files(place, write_notebook, monkeypatch, code, said):
+    write_notebook(place / "nb" / "01_faces.ipynb", "open('executed', 'w')")
+    Artifacts("out", "smoke", "01_faces").table(pd.DataFrame({"x": [1]}), "earlier", "A number.")
+    before = snapshot(place / "out")
+    monkeypatch.setattr(os, "replace", raise_for(".tmp-probe", code))
+    with pytest.raises(OutputError, match=f"cannot write out/.tmp-probe: .*{said}; free space there or choose another folder"):
+        reproduce(place, ["01_faces"])
+    assert snapshot(place / "out") == before and not (place / "nb" / "executed").exists()
+
+
+def test_disk_that_fills_while_publishing(place, write_notebook, monkeypatch):
+    Artifacts("out", "smoke", "01_faces").figure(figure(), "line", pd.DataFrame({"x": [1]}), "A line.")
+    before = snapshot(place / "out")
+    write_notebook(place / "nb" / "01_faces.ipynb", cell("01_faces", "line", 3))
+    copies = []
+
+    def copyfile(source, target):
+        Path(target).write_bytes(b"half")
+        copies.append(target)
+        if len(copies) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(pipeline.shutil, "copyfile", copyfile)
+    with pytest.raises(OutputError, match="no space left"):
+        reproduce(place, ["01_faces"])
+    assert snapshot(place / "out") == before
+    monkeypatch.undo()
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(pipeline, "prepare", lambda job: "corpus and runs")
+    reproduce(place, ["01_faces"])                       # with space again: published without execution
+    assert snapshot(place / "out") != before
+
+
+def test_full_disk_in_a_real_process(tmp_path):
+    """A limit on the size of files is the nearest thing to a full disk that a test can have."""
+    code = ("import resource, pandas as pd; from s4d.artifacts import Artifacts\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+            "Artifacts('.', 'smoke', 'n').table(pd.DataFrame({'x': range(5000)}), 'big', 'Numbers.')")
+    env = {**os.environ, "PYTHONPATH": str(artifacts.ROOT)}
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert "OutputError: cannot write tables/big.tex: file too large" in run.stderr and not snapshot(tmp_path)
+
+
+def figure():
+    from matplotlib.figure import Figure
+    fig = Figure(figsize=(2, 2))
+    axes = fig.add_subplot(xlabel="epoch", ylabel="UAR (%)")
+    axes.plot(np.arange(5), np.sqrt(np.arange(5)), label="S4D")
+    axes.legend()
+    return fig
+
+
+def test_artifacts_have_the_same_bytes_each_time(tmp_path):
+    data = pd.DataFrame({"x": [1, 2], "y": [1 / 3, -0.0]})
+    for folder in ("a", "b"):
+        with matplotlib.rc_context({"pdf.fonttype": 42}):
+            Artifacts(tmp_path / folder, "smoke", "n").figure(figure(), "curve", data, "A curve.")
+    assert snapshot(tmp_path / "a") == snapshot(tmp_path / "b")
+    assert (tmp_path / "a/source_data/curve.csv").read_bytes() == b"x,y\n1,0.333333\n2,0\n"
+    assert b"CreationDate" not in (tmp_path / "a/curve.pdf").read_bytes()
+
+
+def test_check_finds_missing_and_changed_artifacts(tmp_path):
+    made = Artifacts(tmp_path, "smoke", "n")
+    made.table(pd.DataFrame({"method": ["s4d"]}), "methods", "Methods.")
+    made.check()
+    with pytest.raises(OutputError, match="'other' is declared by n but was not written"):
+        made.check(["methods", "other"])
+    (tmp_path / "tables/methods.tex").write_text("changed")
+    with pytest.raises(OutputError, match="methods.tex changed after n wrote it"):
+        made.check()
+    (tmp_path / "tables/methods.tex").unlink()
+    with pytest.raises(OutputError, match="lacks its file"):
+        made.check()
+    with pytest.raises(OutputError, match="already a table of notebook n"):
+        Artifacts(tmp_path, "smoke", "m").table(pd.DataFrame({"a": [1]}), "methods", "")
+
+
+def test_text_of_tables():
+    table = pd.DataFrame({"method": ["multi_task", "s4d"], "WAR": [51.23456, np.nan], "95 % interval": ["50 ± 2", "–"]})
+    assert csv_text(table) == "method,WAR,95 % interval\nmulti_task,51.2346,50 ± 2\ns4d,,–\n"
+    tex = latex_text(table, "Two methods.")
+    assert tex.startswith("% Two methods.\n\\begin{tabular}{lrl}\n\\toprule\nmethod & WAR & 95 \\% interval \\\\\n\\midrule\n")
+    assert r"multi\_task & 51.23 & 50 $\pm$ 2 \\" in tex and r"s4d & -- & -- \\" in tex
+    grouped = pd.DataFrame({"a": [1, 1, 2], "b": [0.5, 1.5, 2.5]}).groupby("a").agg(["mean", "count"])
+    assert csv_text(grouped) == "a,b_mean,b_count\n1,1,2\n2,2.5,1\n"
+
+
+def test_compare(tmp_path):
+    for folder, uar, n in (("a", 0.51, 70), ("b", 0.52, 70), ("c", 0.52, 71)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "t.csv").write_text(f"method,uar,n\ns4d,{uar},{n}\n")
+    a, b, c = (tmp_path / f for f in "abc")
+    assert compare(a, b) == [] and compare(a, a, tolerance=0) == []
+    assert compare(a, b, tolerance=0) == ["t.csv differs"]
+    assert compare(a, b, tolerance=0.001) == ["t.csv: uar differs in 1 of 1 rows, first in row 1: 0.51 against 0.52"]
+    assert compare(b, c) == ["t.csv: n differs in 1 of 1 rows, first in row 1: 70 against 71"]
+    (b / "more.csv").write_text("x\n1\n")
+    assert compare(a, b) == [f"more.csv is missing in {a}"] and main(["verify", str(a), str(b)]) == 1
+    with pytest.raises(OutputError, match="holds no source data"):
+        compare(a, tmp_path)
