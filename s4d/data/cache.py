@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import batched
 from pathlib import Path
 
 import numpy as np
@@ -156,5 +155,6 @@ def _decoded(paths: list[str], root: Path, size: int, workers: int) -> Iterator[
         except MediaError as error:
             return error.cause
     with ThreadPoolExecutor(max(1, workers)) as pool:       # decoders release Python's lock
-        for group in batched(paths, 16 * max(1, workers)):
-            yield from zip(group, pool.map(decode, group))
+        step = 16 * max(1, workers)
+        for start in range(0, len(paths), step):
+            yield from zip(paths[start:start + step], pool.map(decode, paths[start:start + step]))
