@@ -31,13 +31,9 @@ def figure(width: float = COLUMN, height: float = 2.2, nrows: int = 1, ncols: in
     Returns:
         (figure, axes): one Axes, or an array of them as `subplots` gives it.
     """
-    with matplotlib.rc_context():
-        matplotlib.style.use(STYLE)
-        fig = Figure(figsize=(width, height), layout="constrained")
-        axes = fig.subplots(nrows, ncols, **kwargs)
-    # Saving happens outside this context: what is read only then is set for good, once.
-    matplotlib.rcParams.update({"pdf.fonttype": 42, "ps.fonttype": 42, "savefig.dpi": 300})
-    return fig, axes
+    matplotlib.style.use(STYLE)      # for good: titles, legends and saving read the settings after this call
+    fig = Figure(figsize=(width, height), layout="constrained")
+    return fig, fig.subplots(nrows, ncols, **kwargs)
 
 
 def stamp(fig: Figure, text: str) -> None:
