@@ -1,0 +1,1 @@
+"""Numbers from trained models and their predictions: tables in, tidy tables out."""
