@@ -34,6 +34,7 @@ class Faces:
     pose: float = 4.0                 # standard deviation of yaw; pitch .7 and roll .6 of it
     nuisance: float = 0.0             # 0 aligned and evenly lit .. 1 in the wild (light, occluders, noise, blur)
     zoom: float = 1.3                 # framing: 1 head and shoulders, 1.3 the face fills the picture
+    balance: float = 0.5              # exponent on the real class shares of AffectNet and DFEW: 1 as they are, 0 uniform
 
     @property
     def folder(self) -> str:

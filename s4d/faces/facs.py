@@ -1,0 +1,163 @@
+"""Facial actions (FACS): the list, what each emotion is made of, and how an expression unfolds in time."""
+from __future__ import annotations
+
+import numpy as np
+
+ACTIONS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 28, 43)
+INDEX = {a: i for i, a in enumerate(ACTIONS)}
+NAMES = {1: "inner brow raiser", 2: "outer brow raiser", 4: "brow lowerer", 5: "upper lid raiser", 6: "cheek raiser",
+         7: "lid tightener", 9: "nose wrinkler", 10: "upper lip raiser", 12: "lip corner puller", 14: "dimpler",
+         15: "lip corner depressor", 16: "lower lip depressor", 17: "chin raiser", 18: "lip pucker", 20: "lip stretcher",
+         22: "lip funneler", 23: "lip tightener", 24: "lip pressor", 25: "lips part", 26: "jaw drop", 27: "mouth stretch",
+         28: "lip suck", 43: "eyes closed"}
+MOUTH = (10, 12, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 28)
+SPEECH = (25, 26, 18, 22, 20, 16, 24, 10)         # what talking moves, whatever is felt
+
+# Emotion -> (action, mean intensity 0..1, probability that it takes part). EMFACS (Ekman and Friesen 1978) and Du, Tao and Martinez
+# (PNAS 2014). No prototype is published for anxiety, helplessness and disappointment: those three are conventions of this
+# project, made to overlap fear and sadness.
+PROTOTYPES = {
+    "neutral": ((25, .25, .10),),
+    "happiness": ((12, .8, 1), (6, .6, 1), (25, .5, .8), (7, .3, 1), (26, .3, .3)),
+    "sadness": ((1, .7, .75), (4, .5, 1), (15, .6, 1), (17, .5, .65)),
+    "surprise": ((1, .8, 1), (2, .8, 1), (5, .6, .7), (25, .6, 1), (26, .6, 1)),
+    "fear": ((1, .7, 1), (4, .5, 1), (20, .6, 1), (25, .6, 1), (5, .8, .65), (2, .5, .6), (26, .4, .35)),
+    "disgust": ((9, .7, 1), (10, .7, 1), (17, .5, 1), (4, .4, .35), (7, .4, 1), (15, .3, 1)),
+    "anger": ((4, .85, 1), (7, .6, 1), (5, .4, .4), (17, .4, .5), (10, .4, .25), (25, .4, .25)),
+    "contempt": ((14, .7, 1), (12, .4, 1)),
+    "anxiety": ((1, .6, 1), (4, .4, 1), (20, .4, .7), (24, .4, .4), (5, .4, .5)),
+    "helplessness": ((1, .7, 1), (4, .4, .7), (15, .4, .8), (25, .3, .5)),
+    "disappointment": ((15, .5, 1), (14, .4, .6), (17, .4, .6), (1, .4, .5)),
+}
+ALTERNATIVES = {"anger": ((23, .6), (24, .6))}     # one of them, at random
+ONE_SIDED = ("contempt",)
+
+# Median seconds of onset, apex and offset: a synthesis of the literature on facial dynamics, log-normal about the median.
+TIMING = {"surprise": (.25, .40, .50), "fear": (.35, .70, .70), "disgust": (.40, .70, .70), "anger": (.45, 1.0, .90),
+          "happiness": (.55, 1.0, .90), "contempt": (.50, .80, .70), "sadness": (.90, 1.5, 1.2), "neutral": (.50, 1.0, .90),
+          "anxiety": (.45, .80, .80), "helplessness": (.80, 1.2, 1.0), "disappointment": (.70, 1.0, 1.0)}
+SPREAD = .35              # standard deviation of the logarithm of a duration
+JITTER = .15              # standard deviation of an action's intensity about its mean
+REST = .08                # largest intensity of an action that takes no part
+BLEND, BLEND_RANGE = .35, (.25, .65)   # share of expressions with a trace of a second emotion, and how strong it is
+EARLY = (5, 7, 9)         # actions that lead
+
+
+def draw(emotion: str, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Intensities of the actions at the apex of one expression.
+
+    Args:
+        emotion: a key of PROTOTYPES.
+        strength: factor on the emotion's actions.
+        rng: source of the draw.
+    Returns:
+        float32 `[2, 23]` in 0..1: left and right, in the order of ACTIONS.
+    """
+    out = np.repeat(rng.uniform(0, REST, len(ACTIONS))[None], 2, axis=0)
+    out[:, [INDEX[a] for a in (25, 26, 27, 43)]] *= .25      # a face at rest has closed lips and open eyes
+    _add(out, emotion, strength, rng)
+    if emotion != "neutral" and rng.random() < BLEND:
+        others = [e for e in list(PROTOTYPES)[1:7] if e != emotion]
+        _add(out, others[rng.integers(len(others))], strength * rng.uniform(*BLEND_RANGE), rng)
+    out *= 1 + rng.uniform(-.1, .1, (2, 1))
+    return out.clip(0, 1).astype(np.float32)
+
+
+def _add(out: np.ndarray, emotion: str, strength: float, rng: np.random.Generator) -> None:
+    """Raises the actions of an emotion in place; an action that is already stronger stays."""
+    parts = [(a, m) for a, m, p in PROTOTYPES[emotion] if rng.random() < p]
+    if emotion in ALTERNATIVES:
+        parts.append(ALTERNATIVES[emotion][rng.integers(len(ALTERNATIVES[emotion]))])
+    sides = slice(None) if emotion not in ONE_SIDED else slice(*((0, 1) if rng.random() < .5 else (1, 2)))
+    for action, mean in parts:
+        level = strength * (mean + JITTER * rng.standard_normal())
+        out[sides, INDEX[action]] = np.maximum(out[sides, INDEX[action]], level)
+
+
+def ramp(x: np.ndarray) -> np.ndarray:
+    """The minimum-jerk transition from 0 (x <= 0) to 1 (x >= 1)."""
+    x = np.clip(x, 0, 1)
+    return x * x * x * (10 - 15 * x + 6 * x * x)
+
+
+def durations(emotion: str, rng: np.random.Generator) -> np.ndarray:
+    """Seconds of onset, apex and offset, drawn for one expression."""
+    return np.array(TIMING[emotion]) * np.exp(SPREAD * rng.standard_normal(3).clip(-2, 2))
+
+
+def perform(emotion: str, strength: float, frames: int, fps: float, talk: bool, rng: np.random.Generator) -> dict:
+    """An expression in time: neutral, onset, apex, offset; blinks; talking where asked for.
+
+    Args:
+        emotion: a key of PROTOTYPES.
+        strength: factor on the emotion's actions.
+        frames, fps: length and frame rate of the clip.
+        talk: mouth actions of speech are added, unrelated to the emotion.
+        rng: source of every draw.
+    Returns:
+        actions float32 `[T, 2, 23]`; intensity `[T]`, the envelope 0..1 times strength; phase, T names; apex, a frame number.
+    """
+    t = np.arange(frames) / fps
+    length = frames / fps
+    onset, hold, offset = durations(emotion, rng)
+    centre = length * rng.uniform(.35, .65)
+    start = centre - hold / 2 - onset
+    envelope = lambda lag: ramp((t - start - lag) / onset) * (1 - ramp((t - start - lag - onset - hold) / offset) ** .85)
+    peak = draw(emotion, strength, rng)
+    lags = rng.uniform(0, .15, len(ACTIONS))
+    lags[[INDEX[a] for a in EARLY]] *= .2
+    actions = np.empty((frames, 2, len(ACTIONS)))
+    for side in range(2):
+        own = lags + (rng.uniform(-.03, .03) if side else 0)
+        actions[:, side] = np.stack([envelope(lag) for lag in own], 1) * peak[side]
+    level = envelope(0)
+    if talk:
+        actions = np.maximum(actions * np.where(np.isin(ACTIONS, MOUTH), .85, 1), speech(t, rng)[:, None])
+    actions[:, :, INDEX[43]] = np.maximum(actions[:, :, INDEX[43]], blinks(t, rng)[:, None])
+    still = emotion == "neutral"
+    phase = ["neutral" if still or v < .05 else "apex" if v > .95 else "onset" if s < centre else "offset" for v, s in zip(level, t)]
+    apex = int(np.argmin(np.abs(t - centre)))
+    return {"actions": actions.clip(0, 1).astype(np.float32), "intensity": level * strength * (not still), "phase": phase, "apex": apex}
+
+
+def speech(t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Mouth actions of talking, `[T, 23]`: syllables at about three a second, each with its own mouth shape."""
+    out = np.zeros((len(t), len(ACTIONS)))
+    at = -rng.uniform(0, .3)
+    while at < t[-1] + .3:
+        width = rng.uniform(.10, .18)
+        pulse = np.exp(-((t - at) / width) ** 2)
+        shape = {25: rng.uniform(.4, .9), 26: rng.uniform(.1, .6), SPEECH[rng.integers(2, len(SPEECH))]: rng.uniform(.2, .6)}
+        for action, level in shape.items():
+            out[:, INDEX[action]] = np.maximum(out[:, INDEX[action]], level * pulse)
+        at += rng.uniform(.22, .45)
+    return out
+
+
+def blinks(t: np.ndarray, rng: np.random.Generator, rate: float = 18.0) -> np.ndarray:
+    """Closure of the lids in 0..1, `[T]`: `rate` blinks a minute, each of 0.1 to 0.4 s."""
+    closed = np.zeros(len(t))
+    for _ in range(rng.poisson(rate / 60 * (t[-1] + .2))):
+        closed = np.maximum(closed, (1.4 - np.abs((t - rng.uniform(-.1, t[-1] + .1)) / (rng.uniform(.1, .4) / 2))).clip(0, 1))
+    return closed
+
+
+def wander(t: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:
+    """A slow, smooth deviation of about that standard deviation, `[T]`: head motion, drifting gaze."""
+    speed, phase = rng.uniform(.15, .7, 3), rng.uniform(0, 2 * np.pi, 3)
+    return size * np.sqrt(2 / 3) * np.sin(2 * np.pi * speed * t[:, None] + phase).sum(1)
+
+
+def sheet(spec: dict, level: float = 1.0) -> np.ndarray:
+    """Actions written down by hand as float32 `[2, 23]`: {12: .8} for both sides, {(14, "left"): .7} for one.
+
+    Raises:
+        KeyError: for an action that is not in ACTIONS.
+    """
+    out = np.zeros((2, len(ACTIONS)), np.float32)
+    for key, value in spec.items():
+        action, side = key if isinstance(key, tuple) else (key, None)
+        if action not in INDEX:
+            raise KeyError(f"unknown action {action}: choose one of {', '.join(map(str, ACTIONS))}")
+        out[{"left": 0, "right": 1, None: slice(None)}[side], INDEX[action]] = value * level
+    return out
