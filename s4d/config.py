@@ -42,6 +42,34 @@ class Faces:
         return f"faces-{digest(self)}"
 
 
+def _check(config, rules: dict[str, tuple[float, float, bool]]) -> None:
+    """Raises ConfigError for a number outside its range.
+
+    Args:
+        rules: field -> (low, high, whether the ends are allowed).
+    """
+    for name, (low, high, ends) in rules.items():
+        value = getattr(config, name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not (low <= value <= high if ends else low < value < high):
+            least = f"{'from' if ends else 'above'} {low:g}" + ("" if high == INF else f" {'to' if ends else 'and below'} {high:g}")
+            raise ConfigError(f"{type(config).__name__}.{name} is {value!r}: expected a number {least}")
+    crop = config.crop
+    if len(crop) != 2 or not 0 < crop[0] <= crop[1] <= 1:
+        raise ConfigError(f"{type(config).__name__}.crop is {crop!r}: expected two shares of the picture's area, as in (0.5, 1.0)")
+
+
+INF = float("inf")
+_COUNTS = dict.fromkeys(("size", "frames", "stride", "image_batch", "video_batch"), (1, INF, True))
+_BOTH = {**_COUNTS, "epochs": (0, INF, False), "lr": (0, INF, False), "warmup": (0, 1, True), "weight_decay": (0, INF, True),
+         "workers": (0, INF, True), "save_minutes": (0, INF, True), "max_bad": (0, 1, True), "seed": (0, INF, True)}
+_PRETRAIN = {**_BOTH, "image_mask": (0, 1, False), "video_mask": (0, 1, False), "repeats": (1, INF, True), "video_share": (1e-6, 1, True)}
+_FINETUNE = {**_BOTH, "min_lr": (0, INF, True), "image_share": (1e-6, 1, True), "layer_decay": (1e-6, 1, True), "balance": (0, INF, True),
+             "smoothing": (0, 1, True), "erasing": (0, 1, True), "mixup": (0, INF, True), "cutmix": (0, INF, True), "drop_path": (0, 1, True),
+             "clip_grad": (0, INF, True), "segments": (1, INF, True), "crops": (1, INF, True), "validation": (0, 1, False),
+             "experts": (0, INF, True), "top_k": (1, INF, True)}
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a dataset lies: its name in the registry, its folder, its fold. The folder does not enter a run's name."""
@@ -81,6 +109,9 @@ class Pretrain:
     save_minutes: float = 10.0        # between two resumable states
     max_bad: float = 0.01             # largest share of unreadable samples that training tolerates
     stage: typing.ClassVar[str] = "pretrain"
+
+    def __post_init__(self):
+        _check(self, _PRETRAIN)
 
 
 @dataclass(frozen=True)
@@ -127,6 +158,13 @@ class Finetune:
     save_minutes: float = 10.0
     max_bad: float = 0.01
     stage: typing.ClassVar[str] = "finetune"
+
+    def __post_init__(self):
+        _check(self, _FINETUNE)
+        if not self.tasks or not set(self.tasks) <= {"image", "video"}:
+            raise ConfigError(f"Finetune.tasks is {self.tasks!r}: expected image (photos), video (clips) or both")
+        if self.experts and self.top_k > self.experts:
+            raise ConfigError(f"Finetune.top_k is {self.top_k}: expected 1 to {self.experts}, the number of experts")
 
 
 METHODS = {                           # method name -> (tasks, experts); the fixed names of every table and figure
@@ -231,7 +269,7 @@ def from_dict(values: dict):
     """The inverse of `to_dict`.
 
     Raises:
-        ConfigError: for an unknown kind or an unknown key, naming it and what is allowed.
+        ConfigError: for an unknown kind, and for an unknown or a missing key, naming it and what is allowed.
     """
     kinds = {c.__name__: c for c in (Faces, Source, Pretrain, Finetune, Profile)}
     if values.get("kind") not in kinds:
@@ -241,6 +279,9 @@ def from_dict(values: dict):
     unknown = sorted(set(values) - known - {"kind"})
     if unknown:
         raise ConfigError(f"unknown key {unknown[0]!r} for {cls.__name__}: allowed are {', '.join(sorted(known))}")
+    missing = [f.name for f in dataclasses.fields(cls) if f.name not in values and f.default is f.default_factory]
+    if missing:
+        raise ConfigError(f"key {missing[0]!r} of {cls.__name__} is missing")
     read = lambda v: from_dict(v) if isinstance(v, dict) else tuple(v) if isinstance(v, list) else v
     return cls(**{k: read(v) for k, v in values.items() if k != "kind"})
 

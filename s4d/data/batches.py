@@ -46,7 +46,7 @@ class Clips(Dataset):
         self.table, self.root, self.task, self.size = table.reset_index(drop=True), Path(root), task, size
         self.frames, self.stride, self.transform, self.repeats, self.segments = frames, stride, transform, repeats, segments
         names = vocabulary(classes) if classes else ()
-        self.labels = [names.index(v) if isinstance(v, str) else -1 for v in self.table["label"]]
+        self.labels = [names.index(v) if names and isinstance(v, str) else -1 for v in self.table["label"]]
         self.packed = packed(self.table, self.root, size) if cache else None
 
     def __len__(self) -> int:
@@ -141,7 +141,8 @@ def epoch_plan(parts: dict[str, Clips], batch: dict[str, int], share: dict[str, 
     processes sees the same samples. A last batch smaller than the others is dropped, unless it is the only one.
     """
     batches = []
-    for number, (task, clips) in enumerate(sorted(parts.items())):
+    for task, clips in sorted(parts.items()):
+        number = ("image", "video").index(task)      # fixed, so that a method with one task draws what one with both draws
         rows = draw_order(clips.labels, sample_seed(seed, number), epoch, share[task], balanced[task])
         size = min(batch[task], len(rows))
         for start in range(0, len(rows) - size + 1, size):
@@ -152,6 +153,10 @@ def epoch_plan(parts: dict[str, Clips], batch: dict[str, int], share: dict[str, 
 
 
 def loader(dataset: Dataset, batches: list[list[Key]], workers: int = 0) -> DataLoader:
-    """A loader over planned batches; video readers open inside the workers, never before a fork."""
+    """A loader over planned batches; video readers open inside the workers, never before a fork.
+
+    It has a generator of its own: a loader draws a number when it starts, and from the global generator that would move the
+    draws of a run that was resumed in the middle of an epoch.
+    """
     return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=torch.cuda.is_available(),
-                      multiprocessing_context="spawn" if workers else None)
+                      generator=torch.Generator().manual_seed(0), multiprocessing_context="spawn" if workers else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -91,8 +92,9 @@ def packed(table: pd.DataFrame, root: str | Path, size: int, cache_dir: str | Pa
     home = _home(Path(root), cache_dir)
     folder = home / f"{digest}-{size}"
     if not (folder / "index.json").is_file():
-        draft = Path(tempfile.mkdtemp(prefix=".tmp-", dir=home))
+        draft = home / f".tmp-{os.getpid()}-{secrets.token_hex(4)}"      # mkdtemp would shut other users of the data out
         try:
+            draft.mkdir()
             _write(draft, paths, Path(root), size, workers)
             _publish(draft, folder)
         except OSError as error:

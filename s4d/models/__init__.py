@@ -4,6 +4,7 @@ from __future__ import annotations
 import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
+from ..config import ConfigError
 from .mae import MEAN, STD, DualMAE
 from .moae import MoAE
 from .released import CheckpointError, encoder_from, load_released, to_released
@@ -60,8 +61,8 @@ def create(name: str, **kwargs):
     """`timm.create_model` for this project's models, with an error that lists the names.
 
     Raises:
-        ValueError: for a name that is not one of this package's.
+        ConfigError: for a name that is not one of this package's.
     """
     if name not in default_cfgs:
-        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(default_cfgs)}")
+        raise ConfigError(f"unknown model {name!r}: choose one of {', '.join(default_cfgs)}")
     return timm.create_model(name, **kwargs)

@@ -1,6 +1,8 @@
 """Dual-modal masked autoencoder: one encoder and one light decoder for images and videos."""
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -73,9 +75,14 @@ class DualMAE(nn.Module):
         _, mean, scale = self.standardise(self.patchify(x))
         return (predictions.unflatten(-1, (-1, 3)) * scale + mean).flatten(-2)
 
-    def split(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Mask `[B, L]` (True = removed, the same count in each row) -> indices of visible and of removed tokens."""
-        removed = int(mask[0].sum())
+    def split(self, mask: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask `[B, L]` (True = removed, the same count in each row) -> indices of visible and of removed tokens of `x`."""
+        tokens = math.prod(self.encoder.grid(x))
+        counts = set(mask.sum(1).tolist())
+        if mask.shape != (len(x), tokens) or len(counts) != 1:
+            raise ValueError(f"mask of shape {tuple(mask.shape)} with {min(counts)} to {max(counts)} tokens removed a row: expected "
+                             f"[{len(x)}, {tokens}] with the same count in each row")
+        removed = counts.pop()
         order = mask.to(torch.uint8).argsort(dim=1, stable=True)
         return order[:, : mask.shape[1] - removed], order[:, mask.shape[1] - removed:]
 
@@ -94,14 +101,14 @@ class DualMAE(nn.Module):
         Returns:
             scalar: squared error, mean over a token's values, then over the batch's removed tokens.
         """
-        visible, removed = self.split(mask)
+        visible, removed = self.split(mask, x)
         predicted = self.decode(x, visible, mask.shape[1], removed)
         target, _, _ = self.standardise(gather(self.patchify(x), removed))
         return (predicted.float() - target.float()).square().mean()
 
     def reconstruct(self, x: Tensor, mask: Tensor) -> Tensor:
         """Normalised predictions of ALL tokens in place, `[B, L, 2 P P 3]`."""
-        visible, _ = self.split(mask)
+        visible, _ = self.split(mask, x)
         return self.decode(x, visible, mask.shape[1], None)
 
 

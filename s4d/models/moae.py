@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..config import ConfigError
+
 
 class MoAE(nn.Module):
     """E adapters, each Linear(D, D/4) - GELU - Linear(D/4, D), of which a router picks k per token.
@@ -26,7 +28,7 @@ class MoAE(nn.Module):
     def __init__(self, width: int, experts: int = 8, top_k: int = 2, reduction: int = 4):
         super().__init__()
         if not 1 <= top_k <= experts:
-            raise ValueError(f"top_k {top_k}: expected 1..{experts} for {experts} experts")
+            raise ConfigError(f"top_k {top_k}: expected 1..{experts} for {experts} experts")
         hidden = width // reduction
         self.experts, self.top_k = experts, top_k
         self.router = nn.Linear(width, experts)

@@ -37,9 +37,10 @@ def read_state(source: str | Path | dict) -> dict[str, Tensor]:
             raise CheckpointError(f"cannot read checkpoint {path}: {str(error).splitlines()[0]}; it may be truncated, or hold objects "
                                   "other than tensors, which are refused: save its state_dict alone") from error
     for key in ("model", "module"):
-        if isinstance(source.get(key), dict):
+        if isinstance(source, dict) and isinstance(source.get(key), dict):
             source = source[key]
-    state = {k.removeprefix("module."): v for k, v in source.items() if isinstance(v, Tensor)}
+    found = source.items() if isinstance(source, dict) else ()
+    state = {k.removeprefix("module."): v for k, v in found if isinstance(k, str) and isinstance(v, Tensor)}
     if not state:
         raise CheckpointError("the checkpoint holds no tensors: expected a state_dict, bare or under 'model' or 'module'")
     for name, value in state.items():
@@ -61,6 +62,9 @@ def from_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
         name = name.replace(".moe_layer.router.topkroute_linear.", ".moae.router.")
         out[name.replace(".moe_layer.router.noise_linear.", ".moae.noise.")] = value
     for key, parts in experts.items():
+        if sorted(parts) != list(range(len(parts))) or len({v.shape for v in parts.values()}) > 1:
+            raise CheckpointError(f"the experts of {key} are {', '.join(f'{e}: {tuple(parts[e].shape)}' for e in sorted(parts))}: expected "
+                                  "numbers from 0 without a gap, all of one shape; the checkpoint is incomplete")
         out[key] = torch.stack([parts[e] for e in range(len(parts))])
     return out
 
@@ -136,7 +140,7 @@ def encoder_from(source, model: nn.Module) -> dict[str, list[str]]:
     Returns:
         {"set": names moved, "fresh": names left at their start (experts, heads, `fc_norm`), "unused": names not taken}.
     Raises:
-        CheckpointError: when no encoder weights are found or a shape differs.
+        CheckpointError: when no encoder weights are found, some are missing, or a shape differs.
     """
     state = source.state_dict() if isinstance(source, nn.Module) else from_released(read_state(source))
     encoder = {re.sub(r"^(encoder|backbone)\.", "", k): v for k, v in state.items() if re.match(r"(encoder|backbone)\.", k)}
@@ -145,6 +149,10 @@ def encoder_from(source, model: nn.Module) -> dict[str, list[str]]:
     common = [k for k in encoder if k in own]
     if not any(k.startswith("blocks.") for k in common):
         raise CheckpointError("no encoder weights in the checkpoint: expected names that begin with 'encoder.' or 'backbone.'")
+    missing = [k for k in own if k not in encoder and not re.match(r"fc_norm\.|head\.|blocks\.\d+\.moae\.", k)]
+    if missing:
+        raise CheckpointError(f"{len(missing)} encoder tensors are not in the checkpoint, among them {', '.join(missing[:3])}: pre-train and "
+                              "fine-tune the same variant")
     for k in common:
         if encoder[k].shape != own[k].shape:
             raise CheckpointError(f"tensor {k}: {tuple(encoder[k].shape)} in the checkpoint, {tuple(own[k].shape)} in the model; "

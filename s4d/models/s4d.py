@@ -9,6 +9,7 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..config import ConfigError
 from .moae import MoAE
 from .tokens import TUBELET, TubeletEmbed, as_clip, gather, sincos
 
@@ -94,7 +95,7 @@ class Encoder(nn.Module):
                  final_norm: bool = False):
         super().__init__()
         if size % patch or frames % TUBELET or width % heads:
-            raise ValueError(f"size {size}, patch {patch}, frames {frames}, width {width}, heads {heads}: the size must be a "
+            raise ConfigError(f"size {size}, patch {patch}, frames {frames}, width {width}, heads {heads}: the size must be a "
                              f"multiple of the patch, frames of {TUBELET}, the width of the heads")
         self.size, self.frames, self.patch, self.width = size, frames, patch, width
         self.side = size // patch
@@ -140,7 +141,8 @@ class Encoder(nn.Module):
         self.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
-        return set()   # positions are a buffer; one-dimensional parameters are left out by timm's grouping
+        """The experts' stacked biases: timm's grouping leaves out one-dimensional parameters only."""
+        return {name for name, _ in self.named_parameters() if re.search(r"\.moae\.b[12]$", name)}
 
 
 class S4D(Encoder):

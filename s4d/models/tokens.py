@@ -26,6 +26,8 @@ def sincos(length: int, width: int) -> Tensor:
 
 def as_clip(x: Tensor) -> Tensor:
     """`[B, 3, H, W]` or `[B, 3, T, H, W]` -> `[B, 3, T, H, W]`; an image's frame is repeated to fill one tubelet."""
+    if x.ndim in (4, 5) and x.shape[1] != 3:
+        raise ValueError(f"input of shape {tuple(x.shape)}: expected 3 channels (RGB) on axis 1, as in [B, 3, H, W] or [B, 3, T, H, W]")
     if x.ndim == 4:
         return x.unsqueeze(2).expand(-1, -1, TUBELET, -1, -1)
     if x.ndim == 5:
@@ -106,12 +108,12 @@ def random_mask(batch: int, tokens: int, ratio: float, generator: torch.Generato
     """Draws a mask per sample, the same count in each.
 
     Args:
-        ratio: share of tokens removed, 0 < ratio < 1; at least one token stays.
+        ratio: share of tokens removed, 0 < ratio < 1; at least one is removed and at least one stays.
     Returns:
         bool `[B, L]`, True = removed.
     """
     if not 0 < ratio < 1:
         raise ValueError(f"mask ratio {ratio}: expected a share between 0 and 1")
-    removed = min(int(ratio * tokens), tokens - 1)
+    removed = min(max(int(ratio * tokens), 1), tokens - 1)
     rank = torch.rand(batch, tokens, generator=generator).argsort(1)
     return (rank < removed).to(device)

@@ -9,11 +9,10 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from ...emotions import LabelError, by_index, canonical
 from ..media import IMAGES
-from .tables import DatasetError, files, folders
+from .tables import DatasetError, files, folders, read_csv
 
 KIND, FOLDS = "image", ()
 LAYOUT = ("train/ and val/ or test/ with a folder per class (name or 0..7), lists train.csv and test.csv of lines `image label`, "
@@ -56,7 +55,7 @@ def original(root: Path) -> list[tuple]:
     for name in ("training.csv", "validation.csv"):
         path = root / name
         if path.is_file() and "subDirectory_filePath" in _first_line(path):
-            found = pd.read_csv(path, dtype=str, usecols=["subDirectory_filePath", "expression"])
+            found = read_csv(path, ("subDirectory_filePath", "expression"))
             found = found[~found["expression"].isin(NOT_EXPRESSIONS)]
             out += [(f"Manually_Annotated_Images/{image}", emotion(label, str(path)), None, SPLITS[path.stem])
                     for image, label in zip(found["subDirectory_filePath"], found["expression"])]
