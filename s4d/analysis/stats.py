@@ -77,8 +77,8 @@ def count(predictions: pd.DataFrame) -> Counts:
     key = tuple(zip(first["path"], first["label"]))
     for part in groups[1:]:
         if tuple(zip(part["path"], part["label"])) != key:
-            raise StatsError(f"seeds {first['seed'].iloc[0]} and {part['seed'].iloc[0]} cover different samples or labels: train both on the "
-                             "same data")
+            raise StatsError(f"seeds {first['seed'].iloc[0]} and {part['seed'].iloc[0]} cover different samples or labels: train both "
+                             "on the same data")
     names = first["subject"].astype(object).where(first["subject"].notna(), "\0" + first["path"].astype(str))
     subject, people = pd.factorize(names)
     label, classes = pd.factorize(first["label"], sort=True)

@@ -1,0 +1,220 @@
+"""Figures of the two training stages: masks, losses and reconstructions; scores, confusions and learning curves."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from .style import COLUMN, METHOD_COLOURS, METHOD_LABELS, METHOD_NAMES, PAGE, TASK_COLOURS, TASK_LABELS, figure, show, stamp
+
+TASKS = ("video", "image")                            # panels from left to right: the task that the method is for comes first
+STARTS = {False: "from scratch", True: "pre-trained"}
+GREY, PALE = "#777777", 200                           # lines of baselines; level of a removed token's pixels, 0..255
+
+
+def pretraining_loss(table: pd.DataFrame, window: int = 25, note: str = "") -> Figure:
+    """Loss of both modalities over the steps of pre-training: every step faint, the running median drawn over it.
+
+    Args:
+        table: step, modality (image or video), loss (1: predicting each token's mean).
+        window: steps of one modality in a median.
+        note: stamp.
+    """
+    fig, ax = figure(COLUMN, 2.3)
+    ax.axhline(1, color=GREY, lw=0.8, ls=":")
+    ax.text(0, 1, "a token's mean", color=GREY, fontsize=6.5, va="bottom", transform=ax.get_yaxis_transform())
+    levels = [1.0]
+    for task in ("image", "video"):
+        rows = table[table["modality"] == task].sort_values("step")
+        middle = rows["loss"].rolling(window, min_periods=1, center=True).median()
+        ax.plot(rows["step"], rows["loss"], color=TASK_COLOURS[task], lw=0.4, alpha=0.3)
+        ax.plot(rows["step"], middle, color=TASK_COLOURS[task], lw=1.2, label=TASK_LABELS[task])
+        levels += [middle.min(), min(middle.max(), 1.25)]
+    ax.set(xlabel="step of pre-training", ylabel="masked squared error\n(share of a token's variance)",
+           ylim=(min(levels) - 0.06, max(levels) + 0.06))
+    ax.legend(loc="upper right")
+    stamp(fig, note)
+    return fig
+
+
+def covered(frame: np.ndarray, removed: np.ndarray, patch: int) -> np.ndarray:
+    """A picture whose removed tokens are painted grey: uint8 `[3, H, W]`, bool `[rows, columns]`."""
+    hide = np.kron(removed, np.ones((patch, patch), dtype=bool)).astype(bool)
+    return np.where(hide, np.uint8(PALE), frame)
+
+
+def _grid(ax, side: int, patch: int) -> None:
+    """White lines between tokens."""
+    for i in range(1, side):
+        ax.axhline(i * patch - 0.5, color="w", lw=0.5)
+        ax.axvline(i * patch - 0.5, color="w", lw=0.5)
+
+
+def masks(photo, photo_mask, clip, clip_mask, positions, patch: int, note: str = "") -> Figure:
+    """Tokens of a photo and a clip, what masking leaves of them, and the table of positions.
+
+    Args:
+        photo, clip: uint8 `[3, H, W]` and `[T, 3, H, W]`.
+        photo_mask, clip_mask: bool `[L]`, True = removed; L in time, row, column order.
+        positions: float `[L, D]`.
+        patch: side of a token, px.
+    """
+    photo, clip, positions = np.asarray(photo), np.asarray(clip), np.asarray(positions)
+    side = photo.shape[-1] // patch
+    still, moving = np.asarray(photo_mask).reshape(side, side), np.asarray(clip_mask).reshape(-1, side, side)
+    times = np.linspace(0, len(clip) - 1, 8).round().astype(int)
+    fig, axes = figure(PAGE, 3.35, 3, 8)
+    for ax, picture, title in zip(axes[0], (photo, photo, covered(photo, still, patch)),
+                                  ("photo", f"{side * side} tokens", f"{(~still).sum()} visible")):
+        show(picture, ax, title)
+    _grid(axes[0, 1], side, patch)
+    for column, t in enumerate(times):
+        show(clip[t], axes[1, column], f"frame {t + 1}" if column else "clip, frame 1")
+        show(covered(clip[t], moving[t // 2], patch), axes[2, column],
+             f"{(~moving).sum()} of {moving.size} visible" if column == 0 else "")
+        _grid(axes[1, column], side, patch)
+    for ax in axes[0, 3:]:
+        ax.remove()
+    ax = fig.add_subplot(axes[0, 0].get_gridspec()[0, 4:])
+    ax.imshow(positions.T, aspect="auto", cmap="cividis", vmin=-1, vmax=1, origin="lower", interpolation="nearest")
+    ax.axvline(side * side - 0.5, color="w", lw=0.8)
+    ax.set(xlabel=f"token (a photo has the first {side * side})", ylabel="dimension")
+    ax.set_title("positions, -1 (dark) to 1", fontsize=7, fontweight="normal", loc="center", pad=2)
+    stamp(fig, note)
+    return fig
+
+
+def reconstructions(pictures: np.ndarray, rows: Sequence[str], columns: Sequence[str], note: str = "") -> Figure:
+    """Rows of pictures: inputs and what models make of their visible tokens.
+
+    Args:
+        pictures: `[R, C, 3, H, W]`, uint8 or floats in 0..1.
+        rows, columns: names; an empty column name leaves the title out.
+    """
+    fig, axes = figure(PAGE, 0.2 + PAGE * 0.92 * len(rows) / len(columns), len(rows), len(columns), squeeze=False)
+    for r, name in enumerate(rows):
+        for c, title in enumerate(columns):
+            show(pictures[r][c], axes[r, c], title if r == 0 else "")
+        axes[r, 0].text(-0.08, 0.5, name, transform=axes[r, 0].transAxes, rotation=90, ha="right", va="center", fontsize=7)
+    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+    stamp(fig, note)
+    return fig
+
+
+def _present(table: pd.DataFrame) -> list[str]:
+    return [m for m in METHOD_NAMES if m in set(table["method"])]
+
+
+def _baselines(ax, rows: pd.DataFrame, metric: str, horizontal: bool = False) -> None:
+    """Lines at chance and, where it differs, at the score of always naming the most frequent class."""
+    line = ax.axhline if horizontal else ax.axvline
+    drawn = []
+    for row in rows.itertuples():
+        x = 100 * getattr(row, metric)
+        if drawn and abs(x - drawn[0]) < 0.05:
+            continue
+        line(x, color=GREY, lw=0.8, ls=":" if row.baseline == "chance" else "--", zorder=0)
+        if not horizontal:
+            ax.text(x, 1.0, row.baseline, color=GREY, fontsize=6, ha="left" if drawn and x > drawn[0] else "right" if drawn else "center",
+                    va="bottom", transform=ax.get_xaxis_transform())
+        drawn.append(x)
+
+
+def _comparison(ax, scores: pd.DataFrame, single: pd.DataFrame, methods: list[str]) -> None:
+    for y, method in enumerate(methods):
+        for start, shift in ((False, -0.17), (True, 0.17)):
+            rows = scores[(scores["method"] == method) & (scores["pretrained"] == start)]
+            dots = single[(single["method"] == method) & (single["pretrained"] == start)]
+            colour, at = METHOD_COLOURS[method], y + shift
+            ax.scatter(100 * dots["value"], np.full(len(dots), at), s=22, marker="|", color=colour, alpha=0.55, lw=0.8, zorder=2)
+            for row in rows.itertuples():
+                ax.plot([100 * row.low, 100 * row.high], [at, at], color=colour, lw=1.2, zorder=1)
+                ax.plot(100 * row.value, at, "o", ms=4.5, mec=colour, mfc=colour if start else "w", mew=1.1, zorder=3)
+    ax.set_yticks(range(len(methods)), [METHOD_LABELS[m] for m in methods])
+    ax.set_ylim(len(methods) - 0.5, -0.5)
+
+
+def comparison(scores: pd.DataFrame, single: pd.DataFrame, baselines: pd.DataFrame, note: str = "") -> Figure:
+    """UAR and WAR of the methods on both tasks: mean over seeds, 95 % interval, and every seed.
+
+    Args:
+        scores: task, method, pretrained, metric, value, low, high (`stats.scores`; shares).
+        single: task, method, pretrained, metric, seed, value (`stats.per_seed`).
+        baselines: task, baseline, UAR, WAR (`stats.baselines`).
+    """
+    fig, axes = figure(PAGE, 3.6, 2, len(TASKS), sharex="col")
+    for column, task in enumerate(TASKS):
+        for ax, metric in zip(axes[:, column], ("UAR", "WAR")):
+            mine = [t[(t["task"] == task) & (t["metric"] == metric)] for t in (scores, single)]
+            _comparison(ax, *mine, _present(mine[0]))
+            _baselines(ax, baselines[baselines["task"] == task], metric)
+            ax.set_xlabel(f"{metric}, %")
+        axes[0, column].set_title(TASK_LABELS[task][0].upper() + TASK_LABELS[task][1:], pad=10)
+        for ax in axes[:, column]:
+            ax.tick_params(labelbottom=True)
+    handles = [Line2D([], [], color=GREY, marker="o", mfc="w", ms=4.5, lw=1.2, label="from scratch"),
+               Line2D([], [], color=GREY, marker="o", ms=4.5, lw=1.2, label="pre-trained"),
+               Line2D([], [], color=GREY, marker="|", ls="", ms=5, label="one seed")]
+    fig.legend(handles=handles, loc="outside upper right", ncols=3)
+    stamp(fig, note)
+    return fig
+
+
+def confusion(table: pd.DataFrame, note: str = "") -> Figure:
+    """Confusion matrices beside each other, in per cent of each true class.
+
+    Args:
+        table: task, label, predicted, share (`stats.confusion`), one system.
+    """
+    tasks = [t for t in TASKS if t in set(table["task"])]
+    fig, axes = figure(PAGE, 3.3, 1, len(tasks), squeeze=False)
+    for ax, task in zip(axes[0], tasks):
+        rows = table[table["task"] == task]
+        order = list(dict.fromkeys(rows["label"]))
+        across = list(dict.fromkeys(rows["predicted"]))
+        matrix = 100 * rows.pivot(index="label", columns="predicted", values="share").reindex(index=order, columns=across).to_numpy()
+        ax.imshow(matrix, cmap="Blues", vmin=0, vmax=100)
+        for (i, j), v in np.ndenumerate(matrix):
+            if np.isfinite(v):
+                ax.text(j, i, f"{v:.0f}", ha="center", va="center", fontsize=6.5, color="w" if v > 55 else "k")
+        ax.set_xticks(range(len(across)), across, rotation=40, ha="right", rotation_mode="anchor")
+        ax.set_yticks(range(len(order)), order)
+        ax.set(xlabel="predicted", ylabel="true")
+        ax.set_title(TASK_LABELS[task][0].upper() + TASK_LABELS[task][1:] + ", % of the true class")
+        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0)
+    stamp(fig, note)
+    return fig
+
+
+def curves(table: pd.DataFrame, baselines: pd.DataFrame, note: str = "") -> Figure:
+    """Validation accuracy over the epochs of fine-tuning: each seed thin, their mean bold.
+
+    Args:
+        table: task, method, pretrained, seed, epoch, war (share).
+        baselines: as in `comparison`.
+    """
+    fig, axes = figure(PAGE, 3.5, len(TASKS), len(STARTS), sharex=True, sharey="row")
+    for r, task in enumerate(TASKS):
+        for ax, (start, name) in zip(axes[r], STARTS.items()):
+            rows = table[(table["task"] == task) & (table["pretrained"] == start)]
+            _baselines(ax, baselines[baselines["task"] == task], "WAR", horizontal=True)
+            for method in _present(rows):
+                mine = rows[rows["method"] == method].assign(war=lambda t: 100 * t["war"])
+                for _, run in mine.groupby("seed"):
+                    ax.plot(run["epoch"], run["war"], color=METHOD_COLOURS[method], lw=0.5, alpha=0.5)
+                mean = mine.groupby("epoch")["war"].mean()
+                ax.plot(mean.index, mean, color=METHOD_COLOURS[method], lw=1.4, marker="o", ms=2.5)
+            ax.set_title(f"{TASK_LABELS[task][0].upper()}{TASK_LABELS[task][1:]}, {name}")
+        axes[r, 0].set_ylabel("validation WAR, %")
+    for ax in axes[-1]:
+        ax.set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    handles = [Line2D([], [], color=METHOD_COLOURS[m], lw=1.4, label=METHOD_LABELS[m]) for m in _present(table)]
+    handles += [Line2D([], [], color=GREY, lw=0.8, ls=ls, label=name) for ls, name in ((":", "chance"), ("--", "majority class"))]
+    fig.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    stamp(fig, note)
+    return fig
