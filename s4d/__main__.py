@@ -2,6 +2,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import itertools
 import json
 import os
 import sys
@@ -45,9 +48,16 @@ def train(args, rest: list[str]) -> int:
             raise CommandError(f"no checkpoint {init!r}: --init takes `profile`, `none` or a file")
         method = args.method and dict(zip(("tasks", "experts"), configs.METHODS[args.method]))
         base = configs.update(base, **(method or {}))
-    cfg = tyro.cli(tyro.conf.AvoidSubcommands[type(base)], default=base, args=rest, prog=f"python -m s4d {args.command}",
-                   description=f"{type(base).__doc__} Every field is a flag; --profile, --data and --runs"
-                               + (", --init, --method" if args.command == "finetune" else "") + " come first.")
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            cfg = tyro.cli(tyro.conf.AvoidSubcommands[type(base)], default=base, args=rest, prog=f"python -m s4d {args.command}",
+                           description=f"{type(base).__doc__} Every field is a flag; --profile, --data and --runs"
+                                       + (", --init, --method" if args.command == "finetune" else "") + " come first.")
+    except SystemExit as stop:
+        if not stop.code:                        # --help
+            raise
+        raise CommandError(f"{sentence(said.getvalue())} `python -m s4d {args.command} --help` lists the flags") from None
     if args.command == "finetune":
         cfg = configs.update(cfg, init=init)
     from . import training                       # after the flags were checked: torch takes seconds to load
@@ -58,6 +68,19 @@ def train(args, rest: list[str]) -> int:
     if first:
         print(f"{run.dir} ({run.provenance['seconds']:.0f} s)")
     return 0
+
+
+def sentence(box: str) -> str:
+    """The first paragraph of the framed text in which tyro reports an error."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    return " ".join(itertools.takewhile(lambda line: not line.startswith("─"), lines)).rstrip(".") + ":"
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong command line in one sentence; the usage is what --help is for."""
+
+    def error(self, message: str):
+        self.exit(2, f"s4d: {message}: `{self.prog} --help` lists what is allowed\n")
 
 
 def open_run(folder: str):
@@ -99,7 +122,7 @@ def predict(args) -> int:
             status = 1
     for task, files in tasks.items():
         source = getattr(cfg, task)
-        if files and source is None:
+        if files and task not in cfg.tasks:      # its head for this task is as it was at step 0
             raise CommandError(f"run {args.run} was not trained on {task}s, so it cannot judge {files[0]}: choose another run")
         if files:
             table = pd.DataFrame({"path": files, "split": "test", "subject": None, "label": None})
@@ -145,7 +168,7 @@ def verify(args) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The parser; each subcommand names the function that carries it out."""
-    top = argparse.ArgumentParser(prog="python -m s4d", description="S4D: static for dynamic facial expression recognition.")
+    top = Parser(prog="python -m s4d", description="S4D: static for dynamic facial expression recognition.")
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = top.add_subparsers(dest="command", required=True)
 

@@ -28,16 +28,18 @@ def predict(model: torch.nn.Module, data: Clips, classes: int, crops: int = 1, b
         crops: views across the picture.
     Returns:
         table (path, task, split, subject, label, predicted, prob_<emotion>...), rows as in `data.table`; and
-        {path: cause} of the unreadable samples, whose predicted and probabilities are missing (they count as errors).
+        {path: cause} of the unreadable samples, whose predicted and probabilities are missing (they count as errors); a clip
+        of which one view can be read and another cannot is unreadable.
     """
     device = device or next(model.parameters()).device
     names = vocabulary(classes)
     views = range(max(1, data.segments)) if data.task == "video" else range(1)
     keys = [Key(data.task, row, 0, view) for row in range(len(data)) for view in views]
-    total, count, bad = np.zeros((len(data), classes)), np.zeros(len(data)), {}
+    total, count, bad, broken = np.zeros((len(data), classes)), np.zeros(len(data)), {}, []
     model.eval()
     for b in loader(Joint({data.task: data}), [keys[i:i + batch] for i in range(0, len(keys), batch)], workers):
         bad.update(dict(b["bad"]))
+        broken += b["bad_rows"]
         if "clip" not in b:
             continue
         x = to_model(b["clip"].to(device), data.task)
@@ -45,7 +47,8 @@ def predict(model: torch.nn.Module, data: Clips, classes: int, crops: int = 1, b
         probability = torch.stack([model(normalise(v)).float().softmax(-1) for v in crop]).mean(0).double().cpu().numpy()
         np.add.at(total, b["row"].numpy(), probability)
         np.add.at(count, b["row"].numpy(), 1)
-    with np.errstate(invalid="ignore"):
+    count[broken] = 0
+    with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(count[:, None] > 0, total / count[:, None], np.nan)
     table = data.table[["path", "split", "subject", "label"]].copy()
     table.insert(1, "task", data.task)

@@ -1,6 +1,7 @@
 """Joint fine-tuning on photos and clips; the same loop trains every method of the comparison."""
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -8,16 +9,18 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch.nn.functional import cross_entropy
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from .. import config as configs
 from ..config import ConfigError, Finetune, Pretrain
-from ..data import fingerprint, index, split_validation
+from ..data import DatasetError, fingerprint, index, split_validation
 from ..data.batches import Clips, Joint, epoch_plan, loader, to_model
 from ..data.transforms import normalise, train_transform
-from ..models import encoder_from
+from ..models import CheckpointError, encoder_from
 from .evaluate import predict, war_uar
 from .loop import (MediaGuard, Progress, Saver, autocast, cosine, optimizer_for, pick_device, restore_rng, seed_all, set_lr, step_loss)
+from .pretrain import locate as locate_pretrain
 from .pretrain import pretrain
 from .runs import Log, Run, build, device_name, load_state, run_dir, save_weights, versions, write, write_text
 
@@ -26,8 +29,6 @@ def sources(cfg: Finetune) -> dict:
     """Source of each task that is trained or tested."""
     named = {"image": cfg.image, "video": cfg.video}
     for task in cfg.tasks:
-        if task not in named:
-            raise ConfigError(f"unknown task {task!r}: expected image (photos) or video (clips)")
         if named[task] is None:
             raise ConfigError(f"task {task!r} is trained but has no source: give `{task}` a dataset")
     return {task: source for task, source in named.items() if source is not None}
@@ -40,8 +41,31 @@ def tables(cfg: Finetune) -> dict[str, pd.DataFrame]:
         table = index(source.name, source.root, fold=source.fold, classes=source.classes)
         if not (table.split == "validation").any():
             table = split_validation(table, cfg.validation, seed=0)     # one split for all seeds and methods
+        if task in cfg.tasks and not (table.split == "train").any():
+            raise DatasetError(f"{source.name} in {source.root} has no training samples: fine-tuning reads the train split")
         out[task] = table.reset_index(drop=True)
     return out
+
+
+def locate(cfg: Finetune, runs: str | Path = "runs", rows: dict[str, pd.DataFrame] | None = None) -> Run:
+    """The run of this configuration on the data, and from the starting weights, that lie there now, whether or not it was trained.
+
+    Args:
+        rows: result of `tables`, when it is at hand.
+    Raises:
+        CheckpointError: when the checkpoint to start from cannot be read.
+    """
+    marks = [fingerprint(t, sources(cfg)[task].root) for task, t in (rows or tables(cfg)).items()]
+    if isinstance(cfg.init, Pretrain):       # its data may be others than those of fine-tuning
+        marks.append(hashlib.sha256(locate_pretrain(cfg.init, runs).dir.name.encode()).hexdigest())
+    elif cfg.init is not None:
+        try:
+            with open(cfg.init, "rb") as f:
+                marks.append(hashlib.file_digest(f, "sha256").hexdigest())
+        except OSError as error:
+            raise CheckpointError(f"cannot read checkpoint {cfg.init}: {error.strerror}; give the path of a .pth, .pt or .safetensors "
+                                  "file") from error
+    return Run(run_dir(cfg, runs, marks))
 
 
 def part(cfg: Finetune, task: str, table: pd.DataFrame, split: str) -> Clips:
@@ -69,10 +93,21 @@ def start_model(cfg: Finetune, runs: str | Path) -> torch.nn.Module:
 
 
 def mixer(cfg: Finetune, classes: int):
-    """MixUp / CutMix on whole batches of clips (last two axes), or None. torchvision's, since timm's slices a clip wrongly."""
+    """MixUp or CutMix on whole batches, a function (x, label) -> (x, label `[B, K]`), or None.
+
+    torchvision's cut the last two axes, as a clip needs; timm's slice a clip's time and height. They take five axes for a
+    video only.
+    """
     choices = [v2.MixUp(alpha=cfg.mixup, num_classes=classes)] if cfg.mixup else []
     choices += [v2.CutMix(alpha=cfg.cutmix, num_classes=classes)] if cfg.cutmix else []
-    return v2.RandomChoice(choices) if choices else None
+    if not choices:
+        return None
+    choose = v2.RandomChoice(choices)
+
+    def mix(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = choose(tv_tensors.Video(x) if x.ndim == 5 else x, y)
+        return x.as_subclass(torch.Tensor), y
+    return mix
 
 
 def validate(cfg: Finetune, model: torch.nn.Module, held: dict[str, Clips], device) -> dict[str, float]:
@@ -111,7 +146,7 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
     Source: METHOD sections 5 and 6. Differs: the best epoch is chosen on validation, not on test.
     """
     rows = tables(cfg)
-    run = Run(run_dir(cfg, runs, [fingerprint(t, sources(cfg)[task].root) for task, t in rows.items()]))
+    run = locate(cfg, runs, rows)
     if run.done:
         return run
     write_text(run.dir / "config.json", json.dumps(configs.to_dict(cfg), indent=1))
@@ -125,9 +160,9 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
     optimizer = optimizer_for(model, cfg.betas, cfg.weight_decay, cfg.layer_decay)
     mix = {task: mixer(cfg, sources(cfg)[task].classes) for task in cfg.tasks}
     per_epoch = len(plan(cfg, data, 0))
-    steps = round(cfg.epochs * per_epoch)
+    steps = max(1, round(cfg.epochs * per_epoch))
     peak, low = cfg.lr * cfg.video_batch / 8, cfg.min_lr * (cfg.video_batch + cfg.image_batch) / 256
-    step, seconds, best, kept = 0, 0.0, -1.0, None
+    step, seconds, best, kept, value = 0, 0.0, -1.0, None, None
     state = load_state(run.dir)
     if state:
         model.load_state_dict(state["model"])
@@ -135,7 +170,7 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
         step, seconds, best, kept = state["step"], state["seconds"], state["best"], state["kept"]
         restore_rng(state)
     log = Log(run.dir / "metrics.jsonl", state["log"] if state else 0)
-    saver, guard = Saver(run.dir, cfg.save_minutes), MediaGuard(sum(map(len, data.values())), cfg.max_bad)
+    saver, guard = Saver(run.dir, cfg.save_minutes), MediaGuard(sum(map(len, data.values())), cfg.max_bad, (state or {}).get("bad"))
     progress, joint, started = Progress("fine-tuning", steps, step), Joint(data), time.monotonic()
 
     while step < steps:
@@ -163,7 +198,7 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
                 optimizer.step()
                 log.add(step=step, epoch=round(step / per_epoch, 4), modality=task, loss=round(loss.item(), 6), lr=lr)
             step += 1
-            progress.step(loss=value)
+            progress.step(value)
             if step % per_epoch == 0 or step == steps:
                 scores = validate(cfg, model, held, device)
                 model.train()
@@ -173,7 +208,7 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
                     best, kept = score, {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
             if saver.due():
                 saver.save(model=model.state_dict(), optimizer=optimizer.state_dict(), step=step, log=log.length, best=best, kept=kept,
-                           seconds=seconds + time.monotonic() - started)
+                           bad=guard.bad, seconds=seconds + time.monotonic() - started)
     progress.close()
     model.load_state_dict(kept)
     predictions, missing = test(cfg, model, rows, device)

@@ -11,7 +11,9 @@ from tqdm.auto import tqdm
 
 from ..config import Finetune, Pretrain, digest
 from .finetune import finetune
+from .finetune import locate as locate_finetune
 from .loop import Progress
+from .pretrain import locate as locate_pretrain
 from .pretrain import pretrain
 from .runs import Run
 
@@ -19,6 +21,11 @@ from .runs import Run
 def train(cfg: Pretrain | Finetune, runs: str | Path = "runs") -> Run:
     """Runs the stage that a configuration is of."""
     return pretrain(cfg, runs) if isinstance(cfg, Pretrain) else finetune(cfg, runs)
+
+
+def locate(cfg: Pretrain | Finetune, runs: str | Path = "runs") -> Run:
+    """The run of a configuration on the data as they lie, whether or not it was trained (`done` says)."""
+    return locate_pretrain(cfg, runs) if isinstance(cfg, Pretrain) else locate_finetune(cfg, runs)
 
 
 def _enter(channel) -> None:
@@ -40,42 +47,69 @@ def run_all(jobs: list[Pretrain | Finetune], runs: str | Path = "runs", workers:
                 seen.add(digest(c))
                 waiting.append(c)
     if workers > 1 and not torch.cuda.is_available():
-        _side_by_side(waiting, runs, workers, name)
+        found = {digest(c) for c in waiting if locate(c, runs).done}
+        if len(found) < len(waiting):
+            _side_by_side([c for c in waiting if digest(c) not in found], found, runs, workers, name)
     return [train(cfg, runs) for cfg in jobs]
 
 
-def _side_by_side(waiting: list, runs, workers: int, name: str) -> None:
+def _side_by_side(waiting: list, done: set[str], runs, workers: int, name: str) -> None:
+    """Trains `waiting`; `done` holds the digests of the configurations that are finished."""
     context = mp.get_context("spawn")
     ready = lambda c: not (isinstance(c, Finetune) and isinstance(c.init, Pretrain) and digest(c.init) not in done)
-    done, running = set(), {}
-    with context.Manager() as manager, tqdm(total=len(waiting), desc=name, unit="run", disable=None) as bar:
+    running, overall = {}, Overall(name, len(waiting))
+    with context.Manager() as manager:
         channel = manager.Queue()
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_enter, initargs=(channel,))
+        pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=_enter, initargs=(channel,))
         try:
             while waiting or running:
                 for cfg in [c for c in waiting if ready(c)][: workers - len(running)]:
                     waiting.remove(cfg)
                     running[pool.submit(train, cfg, runs)] = cfg
                 finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-                steps = _drain(channel)
-                bar.set_postfix_str(f"{bar.postfix_steps} steps" if (bar.__dict__.update(
-                    postfix_steps=getattr(bar, "postfix_steps", 0) + steps) or True) else "", refresh=True)
+                overall.read(channel)
                 for future in finished:
                     future.result()          # raises the run's own error
                     done.add(digest(running.pop(future)))
-                    bar.update(1)
+                    overall.finish()
         except BaseException:
+            processes = list((pool._processes or {}).values())      # shutdown forgets them
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(getattr(pool, "_processes", {}).values()):
+            for process in processes:
                 process.terminate()
             raise
+        finally:
+            overall.bar.close()
         pool.shutdown()
 
 
-def _drain(channel) -> int:
-    steps = 0
-    while True:
-        try:
-            steps += channel.get_nowait()
-        except queue.Empty:
-            return steps
+class Overall:
+    """One bar over all runs, in steps, with the time left; silent when the output is no terminal.
+
+    The number of steps of runs that have not begun is taken to be the mean of those that have.
+    """
+
+    def __init__(self, name: str, jobs: int):
+        self.bar = tqdm(desc=name, unit="step", disable=None)
+        self.jobs, self.begun, self.known, self.finished, self.steps = jobs, 0, 0, 0, 0
+
+    def read(self, channel) -> None:
+        """Takes in what the runs have told since the last call."""
+        before = self.steps
+        while True:
+            try:
+                what, count = channel.get_nowait()
+            except queue.Empty:
+                break
+            if what == "begin":
+                self.begun, self.known = self.begun + 1, self.known + count
+            else:
+                self.steps += count
+        if self.begun:
+            self.bar.total = max(self.steps, round(self.known * self.jobs / self.begun))
+        self.bar.update(self.steps - before)
+
+    def finish(self) -> None:
+        """One run is done."""
+        self.finished += 1
+        self.bar.set_postfix_str(f"{self.finished} of {self.jobs} runs done")

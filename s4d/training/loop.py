@@ -32,8 +32,9 @@ def cosine(step: int, steps: int, warmup: int, peak: float, low: float = 0.0, st
 
 def optimizer_for(model: torch.nn.Module, betas: tuple[float, float], weight_decay: float, layer_decay: float = 1.0):
     """AdamW over timm's groups: no decay on biases and norms, layer-wise learning-rate scales in `lr_scale`."""
-    groups = (param_groups_layer_decay(model, weight_decay, layer_decay=layer_decay) if layer_decay < 1
-              else param_groups_weight_decay(model, weight_decay))
+    spared = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
+    groups = (param_groups_layer_decay(model, weight_decay, spared, layer_decay=layer_decay) if layer_decay < 1
+              else param_groups_weight_decay(model, weight_decay, spared))
     return torch.optim.AdamW(groups, lr=0.0, betas=betas)
 
 
@@ -58,8 +59,8 @@ def step_loss(loss: torch.Tensor, step: int, run: Path) -> float:
 class MediaGuard:
     """Counts unreadable training samples, each once, and stops a run that meets too many."""
 
-    def __init__(self, samples: int, limit: float):
-        self.samples, self.limit, self.bad = samples, limit, {}
+    def __init__(self, samples: int, limit: float, bad: dict[str, str] | None = None):
+        self.samples, self.limit, self.bad = samples, limit, dict(bad or {})
 
     def see(self, bad: list[tuple[str, str]]) -> None:
         """Raises RunError when more than the configured share of the samples is unreadable."""
@@ -71,24 +72,25 @@ class MediaGuard:
 
 
 class Progress:
-    """A bar with the time left, silent when the output is no terminal; reports steps to a parent process when there is one."""
+    """A bar with the time left, silent when the output is no terminal. In a worker process of `run_all` it has no bar and tells
+    the parent ("begin", steps to go) once and ("steps", 1) after each."""
 
     queue = None      # set in the worker processes of `run_all`
 
     def __init__(self, name: str, steps: int, done: int):
         self.bar = tqdm(total=steps, initial=done, desc=name, unit="step", disable=True if Progress.queue is not None else None)
-        if done:
-            self.tell(done)
+        self.tell("begin", steps - done)
 
-    def tell(self, steps: int) -> None:
+    def tell(self, what: str, count: int) -> None:
         if Progress.queue is not None:
-            Progress.queue.put(steps)
+            Progress.queue.put((what, count))
 
-    def step(self, **values) -> None:
+    def step(self, loss: float | None) -> None:
+        """One step done; `loss` is None when the whole batch was unreadable."""
+        if loss is not None:
+            self.bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         self.bar.update(1)
-        if values:
-            self.bar.set_postfix({k: f"{v:.3f}" for k, v in values.items()}, refresh=False)
-        self.tell(1)
+        self.tell("steps", 1)
 
     def close(self) -> None:
         self.bar.close()

@@ -9,7 +9,7 @@ import torch
 
 from .. import config as configs
 from ..config import ConfigError, Pretrain
-from ..data import fingerprint, index
+from ..data import DatasetError, fingerprint, index
 from ..data.batches import Clips, Joint, epoch_plan, loader, sample_seed, to_model
 from ..data.transforms import normalise, pretrain_transform
 from ..models import random_mask
@@ -24,6 +24,8 @@ def tables(cfg: Pretrain) -> dict:
         if source is not None:
             table = index(source.name, source.root, fold=source.fold)
             out[task] = table[table.split == "train"].reset_index(drop=True)
+            if out[task].empty:
+                raise DatasetError(f"{source.name} in {source.root} has no training samples: pre-training reads the train split")
     if not out:
         raise ConfigError("pre-training needs images, videos or both: both sources are None")
     return out
@@ -35,6 +37,16 @@ def parts(cfg: Pretrain, rows: dict) -> dict[str, Clips]:
     return {task: Clips(table, sources[task].root, task, cfg.size, cfg.frames, cfg.stride, classes=None, cache=cfg.cache,
                         transform=pretrain_transform(cfg.size, cfg.crop, flip=task == "image"),
                         repeats=cfg.repeats if task == "video" else 1) for task, table in rows.items()}
+
+
+def locate(cfg: Pretrain, runs: str | Path = "runs", rows: dict | None = None) -> Run:
+    """The run of this configuration on the data that lie there now, whether or not it was trained.
+
+    Args:
+        rows: result of `tables`, when it is at hand.
+    """
+    roots = {"image": cfg.images and cfg.images.root, "video": cfg.videos and cfg.videos.root}
+    return Run(run_dir(cfg, runs, [fingerprint(t, roots[task]) for task, t in (rows or tables(cfg)).items()]))
 
 
 def plan(cfg: Pretrain, data: dict[str, Clips], epoch: int):
@@ -52,8 +64,7 @@ def pretrain(cfg: Pretrain, runs: str | Path = "runs") -> Run:
     Source: METHOD section 4. Differs: bf16 instead of fp16 autocast, so no loss scaling.
     """
     rows = tables(cfg)
-    sources = {"image": cfg.images, "video": cfg.videos}
-    run = Run(run_dir(cfg, runs, [fingerprint(t, sources[task].root) for task, t in rows.items()]))
+    run = locate(cfg, runs, rows)
     if run.done:
         return run
     write_text(run.dir / "config.json", json.dumps(configs.to_dict(cfg), indent=1))
@@ -63,10 +74,10 @@ def pretrain(cfg: Pretrain, runs: str | Path = "runs") -> Run:
     model = build(cfg).to(device).train()
     optimizer = optimizer_for(model, cfg.betas, cfg.weight_decay)
     per_epoch = len(plan(cfg, data, 0))
-    steps = round(cfg.epochs * per_epoch)
+    steps = max(1, round(cfg.epochs * per_epoch))
     peak = cfg.lr * cfg.image_batch / 512
     ratio = {"image": cfg.image_mask, "video": cfg.video_mask}
-    step, seconds = 0, 0.0
+    step, seconds, value = 0, 0.0, None
     state = load_state(run.dir)
     if state:
         model.load_state_dict(state["model"])
@@ -74,7 +85,7 @@ def pretrain(cfg: Pretrain, runs: str | Path = "runs") -> Run:
         step, seconds = state["step"], state["seconds"]
         restore_rng(state)
     log = Log(run.dir / "metrics.jsonl", state["log"] if state else 0)
-    saver, guard = Saver(run.dir, cfg.save_minutes), MediaGuard(sum(map(len, rows.values())), cfg.max_bad)
+    saver, guard = Saver(run.dir, cfg.save_minutes), MediaGuard(sum(map(len, rows.values())), cfg.max_bad, (state or {}).get("bad"))
     progress, joint, started = Progress("pre-training", steps, step), Joint(data), time.monotonic()
 
     while step < steps:
@@ -97,9 +108,9 @@ def pretrain(cfg: Pretrain, runs: str | Path = "runs") -> Run:
                 optimizer.step()
                 log.add(step=step, epoch=round(step / per_epoch, 4), modality=task, loss=round(value, 6), lr=lr)
             step += 1
-            progress.step(loss=value)
+            progress.step(value)
             if saver.due():
-                saver.save(model=model.state_dict(), optimizer=optimizer.state_dict(), step=step, log=log.length,
+                saver.save(model=model.state_dict(), optimizer=optimizer.state_dict(), step=step, log=log.length, bad=guard.bad,
                            seconds=seconds + time.monotonic() - started)
     progress.close()
     save_weights(run.dir / "weights.safetensors", model.state_dict())

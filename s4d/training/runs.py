@@ -5,13 +5,13 @@ import json
 import os
 import platform
 import shutil
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .. import config as configs
@@ -29,7 +29,12 @@ class Run:
 
     @cached_property
     def config(self):
-        return configs.from_dict(json.loads((self.dir / "config.json").read_text()))
+        path = self.dir / "config.json"
+        try:
+            values = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {path} ({error}): remove the folder {self.dir} and train again") from error
+        return configs.from_dict(values)
 
     @property
     def done(self) -> bool:
@@ -49,8 +54,12 @@ class Run:
 
     def load(self) -> torch.nn.Module:
         """The trained model, in evaluation mode, on the CPU."""
-        model = build(self.config)
-        model.load_state_dict(load_file(self.dir / "weights.safetensors"))
+        model, path = build(self.config), self.dir / "weights.safetensors"
+        try:
+            model.load_state_dict(load_file(path))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise RunError(f"cannot read {path} ({str(error).splitlines()[0]}): it is missing or damaged; remove the folder {self.dir} and "
+                           "train again") from error
         return model.eval()
 
 
@@ -64,7 +73,11 @@ def build(cfg) -> torch.nn.Module:
 
 
 def run_dir(cfg, runs: str | Path, fingerprints: list[str]) -> Path:
-    """Where the run of this configuration on these data lives."""
+    """Where the run of this configuration on these data lives.
+
+    Args:
+        fingerprints: hexadecimal texts that name the data, and what training starts from.
+    """
     data = "".join(f[:4] for f in fingerprints)
     return Path(runs) / f"{cfg.stage}-{configs.digest(cfg)}-{data}"
 
@@ -77,16 +90,14 @@ def write(path: Path, save) -> None:
     Raises:
         RunError: when the folder is full, read-only or gone.
     """
-    temporary = None
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
-        os.close(handle)
         save(temporary)
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+    except (OSError, RuntimeError, SafetensorError) as error:      # torch and safetensors report a full disk by types of their own
+        if temporary.exists():
+            temporary.unlink()
         cause = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise RunError(f"cannot write {path}: {cause}; free space or choose another runs folder, then call again: "
                        "the run continues from its last state") from error
