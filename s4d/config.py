@@ -28,12 +28,12 @@ class Faces:
     speaking_identities: int = 100
     frames: int = 16                  # frames a clip on disk
     fps: int = 8                      # frames per second of a clip
-    photo_intensity: tuple[float, float] = (0.8, 1.2)   # uniform range that scales the emotion's actions
-    clip_intensity: tuple[float, float] = (0.7, 1.1)
+    photo_intensity: tuple[float, float] = (0.9, 1.2)   # uniform range that scales the emotion's actions
+    clip_intensity: tuple[float, float] = (0.8, 1.1)
     speech: float = 0.4               # share of labelled clips in which the person talks
     pose: float = 4.0                 # standard deviation of yaw; pitch .7 and roll .6 of it
     nuisance: float = 0.0             # 0 aligned and evenly lit .. 1 in the wild (light, occluders, noise, blur)
-    zoom: float = 1.3                 # framing: 1 head and shoulders, 1.3 the face fills the picture
+    zoom: float = 1.45                # framing: 1 head and shoulders, 1.45 the face fills the picture
     balance: float = 0.5              # exponent on the real class shares of AffectNet and DFEW: 1 as they are, 0 uniform
 
     @property
