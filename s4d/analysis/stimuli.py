@@ -1,0 +1,151 @@
+"""What the analyses show to a model: a fixed subset of photos, clips, single frames of clips, and the activations they cause."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ..config import Finetune, update
+from ..data import MediaError, read_clip
+from ..data.batches import Clips, Key, to_model
+from ..data.transforms import normalise
+from ..training.finetune import part, tables
+
+
+class StimuliError(ValueError):
+    """There is nothing that an analysis could use; the message says of which task and split."""
+
+
+def choose(rows: int, limit: int, seed: int = 0) -> np.ndarray:
+    """At most `limit` row numbers, drawn once and sorted: every model sees the same samples."""
+    return np.sort(np.random.default_rng([seed, rows]).permutation(rows)[:limit])
+
+
+def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed: int = 0) -> tuple[Tensor, pd.DataFrame]:
+    """A random subset of one task's samples, one central view each.
+
+    Args:
+        cfg: any fine-tuning configuration of the profile; sources, size, frames and stride are read.
+        task: "image" or "video".
+        split: "train", "validation" or "test".
+        limit: largest number of samples.
+        seed: of the draw.
+    Returns:
+        uint8 `[N, 3, H, W]` or `[N, 3, T, H, W]`, and the table of the same N samples (path, label, subject, split).
+        Files that cannot be read are left out.
+    Raises:
+        StimuliError: when no sample is left.
+    """
+    data = part(update(cfg, segments=1), task, tables(cfg)[task], split)
+    kept, clips = [], []
+    for row in choose(len(data), limit, seed):
+        sample = data[Key(task, int(row), seed)]
+        if "bad" not in sample:
+            kept.append(row)
+            clips.append(sample["clip"])
+    if not kept:
+        raise StimuliError(f"no readable {task} sample in split {split!r} ({len(data)} listed): audit the dataset, or choose another split")
+    columns = ["path", "label", "subject", "split"]
+    return to_model(torch.cat(clips), task), data.table.loc[kept, columns].reset_index(drop=True)
+
+
+def frames_of(cfg: Finetune, rows: pd.DataFrame, every: int = 1) -> tuple[Tensor, pd.DataFrame]:
+    """All frames of clips, each as a picture of its own.
+
+    Args:
+        cfg: names the clips' source and the picture size.
+        rows: table of clips, as `subset` gives it.
+        every: keep one frame in so many.
+    Returns:
+        uint8 `[M, 3, H, W]`, and a table (path, label, subject, frame) of the same M frames, frame counted from 0.
+    Raises:
+        StimuliError: when no clip can be read.
+    """
+    data = Clips(rows, cfg.video.root, "video", cfg.size, cfg.frames, cfg.stride, classes=cfg.video.classes)
+    pictures, table = [], []
+    for row in rows.itertuples():
+        try:
+            clip = read_clip(data.root / row.path, size=cfg.size)
+        except MediaError:
+            continue                                   # `subset` and the audit name broken files
+        numbers = range(0, len(clip), every)
+        pictures.append(clip[list(numbers)])
+        table += [(row.path, row.label, row.subject, t) for t in numbers]
+    if not pictures:
+        raise StimuliError(f"none of {len(rows)} clips in {cfg.video.root} can be read: audit the dataset")
+    return torch.cat(pictures), pd.DataFrame(table, columns=["path", "label", "subject", "frame"])
+
+
+def apex_frames(frames: pd.DataFrame, apex: pd.Series | None = None) -> np.ndarray:
+    """Row number of one frame a clip: the apex where it is known, else the middle frame.
+
+    Args:
+        frames: table of `frames_of`.
+        apex: path -> frame number.
+    Returns:
+        int `[clips]`, in the order in which the clips appear.
+    """
+    found = []
+    for path, group in frames.groupby("path", sort=False):
+        target = apex[path] if apex is not None else group.frame.median()
+        found.append((group.frame - target).abs().idxmin())
+    return np.array(found)
+
+
+def truth_of(corpus_folder, frames: pd.DataFrame) -> pd.DataFrame:
+    """The frames' true intensity (0..1) and the apex frame of their clip, from a procedural corpus.
+
+    Args:
+        corpus_folder: folder of the procedural corpus; None gives a table without truth (licensed data have none).
+        frames: table of `frames_of`.
+    Returns:
+        `frames` with columns `apex` (frame number) and `intensity`; both missing without truth.
+    """
+    if corpus_folder is None:
+        return frames.assign(apex=np.nan, intensity=np.nan)
+    from ..faces.corpus import truth
+    known = truth(corpus_folder)
+    known = known[known["corpus"] == "dfew"]
+    known = known.assign(path=known["path"].str.removeprefix("dfew/"))      # an index counts from the dataset's own folder
+    return frames.merge(known[["path", "frame", "apex", "intensity"]], on=["path", "frame"], how="left", validate="one_to_one")
+
+
+def batches(x: Tensor, size: int = 64) -> Iterator[Tensor]:
+    """uint8 samples `[N, ...]` as normalised float batches."""
+    for start in range(0, len(x), size):
+        yield normalise(x[start:start + size])
+
+
+@torch.no_grad()
+def features(model: nn.Module, x: Tensor) -> np.ndarray:
+    """Pooled features of uint8 pictures or clips, float64 `[N, D]`; the model is left in evaluation mode."""
+    device = next(model.parameters()).device
+    model.eval()
+    return torch.cat([model.forward_features(b.to(device)).float().cpu() for b in batches(x)]).double().numpy()
+
+
+@torch.no_grad()
+def layer_features(model: nn.Module, x: Tensor) -> dict[str, np.ndarray]:
+    """Mean of the tokens after every stage, float64 `[N, D]` each: embed, block 1 .. block n, pooled."""
+    device = next(model.parameters()).device
+    model.eval()
+    found: dict[str, list[Tensor]] = {}
+    for batch in batches(x):
+        out = model.forward_intermediates(batch.to(device))
+        blocks = {f"block {i + 1}": b.mean(1) for i, b in enumerate(out["blocks"])}
+        stages = {"embed": out["embed"].mean(1), **blocks, "pooled": out["pooled"]}
+        for name, value in stages.items():
+            found.setdefault(name, []).append(value.float().cpu())
+    return {name: torch.cat(parts).double().numpy() for name, parts in found.items()}
+
+
+@torch.no_grad()
+def probabilities(model: nn.Module, x: Tensor, head: str, batch: int = 64) -> np.ndarray:
+    """Softmax of one head on pictures or clips, whichever that head was trained on, `[N, K]`."""
+    device = next(model.parameters()).device
+    model.eval()
+    out = [model.forward_head(model.forward_features(b.to(device)), head).float().softmax(-1).cpu() for b in batches(x, batch)]
+    return torch.cat(out).double().numpy()
