@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 S4D := $(BIN)/python -m s4d
 
 .DEFAULT_GOAL := help
-.PHONY: help venv reproduce smoke verify test test-all lab strip pins clean
+.PHONY: help venv reproduce smoke verify test test-all lab paper strip pins clean
 
 help: ## this list
 	@echo "make reproduce [PROFILE=sandbox|gpu|paper] [FRESH=1] [DATA=data] [OUT=figures]"
@@ -52,6 +52,14 @@ test-all: $(STAMP) ## every test
 
 lab: $(STAMP) ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab $(ARGS) notebooks
+
+paper: ## paper/main.pdf from figures/; needs LaTeX
+	@test -f figures/tables/numbers.tex || { echo "figures/tables/numbers.tex is missing: run make reproduce first" >&2; exit 1; }
+	@cd paper && if command -v latexmk >/dev/null; then latexmk -pdf -interaction=nonstopmode -halt-on-error -quiet main.tex; \
+	elif command -v pdflatex >/dev/null && command -v bibtex >/dev/null; then \
+	  run="pdflatex -interaction=batchmode -halt-on-error main.tex"; $$run && bibtex -terse main && $$run && $$run; \
+	else echo "no LaTeX here: install latexmk and pdflatex, on Debian and Ubuntu with: apt install latexmk texlive-latex-recommended, \
+	on macOS with MacTeX, on Windows with MiKTeX; then call make paper again" >&2; exit 1; fi
 
 strip: $(STAMP) ## remove outputs from the notebooks before a commit
 	@find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' -exec $(BIN)/nbstripout --keep-id {} +

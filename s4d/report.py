@@ -171,6 +171,21 @@ def runs_as_read(rows: pd.DataFrame, profile: str) -> pd.DataFrame:
     return table[["profile", "stage", "runs", "steps", "device", "versions"]]
 
 
+def long_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """Notebook 03's scores, of the systems it trained on a task.
+
+    Args:
+        table: task, pretrained, method, metric, value, low, high (shares), subjects, samples, in any order; more columns are left out.
+    Raises:
+        OutputError: for a column that is missing.
+    """
+    wanted = ["task", "pretrained", "method", "metric", "value", "low", "high", "subjects", "samples"]
+    for column in wanted:
+        if column not in table:
+            raise OutputError(f"finetuning_table.csv has no column {column!r} (it has {', '.join(table.columns)}): run notebook 03 again")
+    return table[wanted].dropna(subset="value").reset_index(drop=True)
+
+
 def macro_name(*parts: object) -> str:
     """A LaTeX command's name: the parts joined, each with a capital; digits as words, since TeX allows only letters.
 
