@@ -1,4 +1,4 @@
-"""What all tests share: one thread, no display, and notebooks made on the spot."""
+"""What all tests share: one thread, no display, notebooks, pictures and datasets in miniature made on the spot."""
 from __future__ import annotations
 
 import os
@@ -8,9 +8,12 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from pathlib import Path
 
+import av
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from PIL import Image
 
 PARAMETERS = 'profile = "smoke"\nout = "figures"\ndata = "data"\nruns = "runs"'
 
@@ -26,3 +29,63 @@ def write_notebook():
         nbformat.write(nb, path)
         return path
     return write
+
+
+def smooth(seed: int, width: int = 64, height: int = 64, t: float = 0.0) -> np.ndarray:
+    """A random smooth picture `[H, W, 3]` uint8; `t` moves it."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:1:height * 1j, 0:1:width * 1j]
+    channels = [np.sin(rng.uniform(2, 6) * x + rng.uniform(2, 6) * y + rng.uniform(0, 6) + t) for _ in range(3)]
+    return np.uint8(127.5 + 120 * np.stack(channels, -1))
+
+
+def write_image(path: Path, seed: int = 0, width: int = 64, height: int = 64) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(smooth(seed, width, height)).save(path)
+    return path
+
+
+def write_video(path: Path, seed: int = 0, frames: int = 8, width: int = 64, height: int = 64, gop: int = 12) -> Path:
+    """An H.264 clip whose frame t is `smooth(seed, t=t / 4)`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=8, options={"crf": "18", "preset": "ultrafast", "g": str(gop), "threads": "1"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for t in range(frames):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(smooth(seed, width, height, t / 4), format="rgb24")))
+        out.mux(stream.encode())
+    return path
+
+
+NAMES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
+
+
+def write_affectnet(root: Path, train: int = 2, test: int = 1) -> Path:
+    """AffectNet in class folders: `train` and `test` photos of each of seven classes."""
+    for part, count in (("train", train), ("val", test)):
+        for k, name in enumerate(NAMES):
+            for i in range(count):
+                write_image(root / part / name / f"{i:03d}.jpg", 100 * k + i + 50 * (part == "val"))
+    return root
+
+
+def write_dfew(root: Path, train: int = 14, test: int = 7, frames: int = 8) -> Path:
+    """DFEW with fold 1 in the official lists (1 = happiness ... 7 = fear) and clips in Clip/original."""
+    number = 0
+    for split, count in (("train", train), ("test", test)):
+        lines = ["video_name,label"]
+        for i in range(count):
+            number += 1
+            write_video(root / "Clip/original" / f"{number:05d}.mp4", number, frames)
+            lines.append(f"{number:05d},{i % 7 + 1}")
+        path = root / "EmoLabel_DataSplit" / f"{split}(single-labeled)" / "set_1.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n")
+    return root
+
+
+def write_voxceleb2(root: Path, people: int = 2, clips: int = 2, frames: int = 8) -> Path:
+    for p in range(people):
+        for c in range(clips):
+            write_video(root / "dev/mp4" / f"id0000{p}" / "video" / f"{c:05d}.mp4", 10 * p + c, frames)
+    return root
