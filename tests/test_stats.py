@@ -163,6 +163,16 @@ def test_mean_interval_resamples_subjects():
     assert high - low == pytest.approx(2 * 1.96 * 0.5 / 10, rel=0.12)
 
 
+def test_tables_read_as_a_paper_prints_them():
+    rows = table(["neutral"] * 8 + ["fear"] * 2, ["neutral"] * 8 + ["fear"] * 2)
+    found = stats.readable(stats.scores(rows, resamples=50))
+    assert found["WAR"].tolist() == ["100.0 [100.0, 100.0]"] and found["subjects"].tolist() == [10]
+    pair = [(dict(task="video", method="s4d"), dict(task="video", method="static"))]
+    differences = stats.paired(pd.concat([rows, rows.assign(method="static", predicted="none")]), pair, resamples=99)
+    shown = stats.readable(differences, "difference").iloc[0]
+    assert (shown["UAR"], shown["UAR p"], shown["method_reference"]) == ("+100.0 [+100.0, +100.0]", "0.020", "static")
+
+
 def test_only_trained_tasks_are_collected():
     class Stored:
         def predictions(self):

@@ -263,6 +263,26 @@ def baselines(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
+def readable(table: pd.DataFrame, value: str = "value") -> pd.DataFrame:
+    """Scores or differences as a paper prints them: a row per system or pair, a column per metric, `41.5 [37.0, 46.1]` in per cent.
+
+    Args:
+        table: of `scores`, or of `paired` with value="difference"; then the sign is shown and Holm's p has columns too.
+    """
+    sign = "+" if value == "difference" else ""
+    names = list(table.columns[: table.columns.get_loc("metric")])
+    out = table[names].drop_duplicates().reset_index(drop=True)
+    for metric, rows in table.groupby("metric", sort=False):
+        if len(rows) != len(out):
+            raise StatsError(f"{metric} has {len(rows)} rows for {len(out)} systems: give all metrics of one table")
+        numbers = zip(*(100 * rows[c] for c in (value, "low", "high")))
+        out[metric] = [f"{v:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]" for v, low, high in numbers]
+        if "p_holm" in rows:
+            out[f"{metric} p"] = [f"{p:.3f}" for p in rows["p_holm"]]
+    last = table.drop_duplicates(names).reset_index(drop=True)
+    return out.assign(**{c: last[c] for c in ("seeds", "subjects", "samples") if c in last})
+
+
 def verdict(low: float, high: float, p_holm: float, level: float = 0.05) -> str:
     """What an interval of a difference allows to say, in one clause."""
     if low <= 0 <= high:

@@ -25,7 +25,7 @@ def pretraining_loss(table: pd.DataFrame, window: int = 25, note: str = "") -> F
     """
     fig, ax = figure(COLUMN, 2.3)
     ax.axhline(1, color=GREY, lw=0.8, ls=":")
-    ax.text(0, 1, "a token's mean", color=GREY, fontsize=6.5, va="bottom", transform=ax.get_yaxis_transform())
+    ax.text(1, 1, "predicting each token's mean", color=GREY, fontsize=6.5, ha="right", va="top", transform=ax.get_yaxis_transform())
     levels = [1.0]
     for task in ("image", "video"):
         rows = table[table["modality"] == task].sort_values("step")
@@ -79,10 +79,12 @@ def masks(photo, photo_mask, clip, clip_mask, positions, patch: int, note: str =
     for ax in axes[0, 3:]:
         ax.remove()
     ax = fig.add_subplot(axes[0, 0].get_gridspec()[0, 4:])
-    ax.imshow(positions.T, aspect="auto", cmap="cividis", vmin=-1, vmax=1, origin="lower", interpolation="nearest")
+    waves = np.concatenate([positions[:, 0::2], positions[:, 1::2]], axis=1)     # told apart, sines and cosines show their waves
+    ax.imshow(waves.T, aspect="auto", cmap="cividis", vmin=-1, vmax=1, origin="lower", interpolation="nearest")
     ax.axvline(side * side - 0.5, color="w", lw=0.8)
-    ax.set(xlabel=f"token (a photo has the first {side * side})", ylabel="dimension")
-    ax.set_title("positions, -1 (dark) to 1", fontsize=7, fontweight="normal", loc="center", pad=2)
+    ax.set(xlabel=f"token (a photo has the first {side * side})", yticks=[])
+    ax.set_title(f"positions: {waves.shape[1] // 2} sines below, as many cosines above; -1 dark, 1 bright", fontsize=7, fontweight="normal",
+                 loc="center", pad=2)
     stamp(fig, note)
     return fig
 
@@ -94,7 +96,7 @@ def reconstructions(pictures: np.ndarray, rows: Sequence[str], columns: Sequence
         pictures: `[R, C, 3, H, W]`, uint8 or floats in 0..1.
         rows, columns: names; an empty column name leaves the title out.
     """
-    fig, axes = figure(PAGE, 0.2 + PAGE * 0.92 * len(rows) / len(columns), len(rows), len(columns), squeeze=False)
+    fig, axes = figure(PAGE, 0.4 + PAGE * 0.92 * len(rows) / len(columns), len(rows), len(columns), squeeze=False)
     for r, name in enumerate(rows):
         for c, title in enumerate(columns):
             show(pictures[r][c], axes[r, c], title if r == 0 else "")
