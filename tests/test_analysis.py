@@ -77,8 +77,8 @@ def test_an_expert_is_switched_off_inside_the_context_only():
     assert torch.equal(ex.routes_of(model, x)[1], free)
     with pytest.raises(ValueError, match="no expert 9 in block 1"), ex.without_expert(model, 1, 9):
         pass
-    changes = ex.cost_of_experts(model, x, np.zeros(12, int), "image")
-    assert len(changes) == 4 and changes.change.abs().max() <= 100
+    changes = ex.cost_of_experts(model, x, labelled(12), np.zeros(12, int), "image", resamples=20)
+    assert len(changes) == 4 and changes.change.abs().max() <= 100 and (changes.low <= changes.high).all()
 
 
 def test_usage_counts_assignments_by_emotion():
@@ -167,6 +167,8 @@ def test_released_routing_changes_between_passes_and_paper_routing_does_not():
     assert 0 < dropped["capacity only"] < 1
     layer = model.moae_layers()[1]
     assert layer.capacity_factor is None and layer.noisy == "train"
+    summary = ex.modes_table(table, {"image": labelled(40).subject}, resamples=20).set_index("mode")
+    assert summary.cost["paper"] == 0 and summary["shift"]["released"] > 0
 
 
 # Correlation

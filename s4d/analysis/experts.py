@@ -11,6 +11,7 @@ import torch
 from sklearn.metrics import adjusted_mutual_info_score
 from torch import Tensor, nn
 
+from .stats import mean_interval
 from .stimuli import batches, probabilities
 
 Routes = dict[int, Tensor]      # block index -> gates [N, L, E]
@@ -261,22 +262,23 @@ def seed_agreement(routes: dict[int, Routes]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["layer", "seed_a", "seed_b", "agreement"])
 
 
-def cost_of_experts(model: nn.Module, x: Tensor, target: np.ndarray, task: str) -> pd.DataFrame:
+def cost_of_experts(model: nn.Module, x: Tensor, rows: pd.DataFrame, target: np.ndarray, task: str, resamples: int = 1000) -> pd.DataFrame:
     """WAR without each expert in turn, minus WAR with all.
 
     Args:
         x: uint8 samples of the task.
+        rows: table of the samples (subject).
         target: class number of each.
     Returns:
-        layer, expert, task, change (in points of WAR, negative when the expert is missed).
+        layer, expert, task, change (points of WAR, negative when the expert is missed), low, high (95 % over subjects).
     """
-    war = lambda: 100 * float((probabilities(model, x, task).argmax(1) == target).mean())
-    whole, rows = war(), []
+    hits = lambda: 100.0 * (probabilities(model, x, task).argmax(1) == target)
+    whole, out = hits(), []
     for layer, moae in _layers(model).items():
         for expert in range(moae.experts):
             with without_expert(model, layer, expert):
-                rows.append((layer, expert, task, war() - whole))
-    return pd.DataFrame(rows, columns=["layer", "expert", "task", "change"])
+                out.append((layer, expert, task, *mean_interval(hits() - whole, rows.subject, resamples)))
+    return pd.DataFrame(out, columns=["layer", "expert", "task", "change", "low", "high"])
 
 
 MODES = {"paper": (None, False), "noise only": (None, True), "capacity only": (1.0, False), "released": (1.0, True)}
@@ -308,3 +310,23 @@ def compare_modes(model: nn.Module, x: Tensor, target: np.ndarray, task: str, se
                                      changed=(first.argmax(1) != second.argmax(1)).astype(float),
                                      shift=np.abs(first - second).sum(1) / 2, dropped=1 - kept / asked)))
     return pd.concat(out, ignore_index=True)
+
+
+def modes_table(passes: pd.DataFrame, subjects: dict[str, pd.Series], resamples: int = 1000) -> pd.DataFrame:
+    """Every routing mode of each task, against the paper's.
+
+    Args:
+        passes: of `compare_modes`, seeds and tasks stacked.
+        subjects: task -> subject of each sample.
+    Returns:
+        task, mode, war (%), cost (points of WAR below the paper's mode), low, high (of the cost: 95 % over subjects), changed (%
+        of the predictions that differ between two passes), shift (total variation, %), dropped (% of the assignments).
+    """
+    out = []
+    for task, part in passes.groupby("task", sort=False):
+        mean = 100 * part.groupby(["mode", "sample"], sort=False)[["correct", "changed", "shift", "dropped"]].mean()
+        for mode in MODES:
+            m = mean.loc[mode]
+            cost, low, high = mean_interval((mean.loc["paper"].correct - m.correct).to_numpy(), subjects[task], resamples)
+            out.append((task, mode, m.correct.mean(), cost, low, high, m.changed.mean(), m["shift"].mean(), m.dropped.mean()))
+    return pd.DataFrame(out, columns=["task", "mode", "war", "cost", "low", "high", "changed", "shift", "dropped"])

@@ -1,0 +1,136 @@
+"""Figures of the experts' study: usage, maps over the face, specificity in bits, what switching one off costs."""
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .style import PAGE, TASK_COLOURS, TASK_LABELS, figure, stamp
+
+SMALL = 6.5          # pt, for numbers inside cells
+
+
+def usage(table: pd.DataFrame, note: str = "") -> Figure:
+    """Share of assignments by expert (columns, from the most static to the most dynamic) and by task and emotion (rows).
+
+    Args:
+        table: of `analysis.experts.usage_table`, both tasks, one seed.
+    """
+    layers = sorted(table.layer.unique())
+    across = min(len(layers), 3)
+    down = -(-len(layers) // across)
+    groups = table.drop_duplicates(["task", "emotion"])
+    groups = [(t, e) for t in ("image", "video") for e in groups[groups.task == t].emotion]
+    fig, axes = figure(PAGE, 0.5 + 0.155 * len(groups) * down + 0.35 * down, down, across, squeeze=False, sharey=True)
+    top = 100 * table.share.max()
+    for ax, layer in zip(axes.flat, layers):
+        wide = table[table.layer == layer].pivot(index=["task", "emotion"], columns="expert", values="share").loc[groups]
+        order = (wide.loc[("video", "all")] - wide.loc[("image", "all")]).sort_values(kind="stable").index
+        share = 100 * wide[order].to_numpy()
+        picture = ax.imshow(share, vmin=0, vmax=top, aspect="auto", cmap="cividis")
+        if across <= 2:
+            for (i, j), v in np.ndenumerate(share):
+                ax.text(j, i, f"{v:.0f}", ha="center", va="center", fontsize=SMALL, color="white" if v < 0.55 * top else "black")
+        ax.set_title(f"Block {layer + 1}")
+        ax.set_xticks(range(len(order)), [f"{e + 1}" for e in order])
+        ax.set_yticks(range(len(groups)), [f"{TASK_LABELS[t].split()[0]}: {e}" for t, e in groups])
+        ax.axhline(sum(t == "image" for t, _ in groups) - 0.5, color="white", linewidth=2)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        ax.set_xlabel("expert, from static to dynamic")
+    for ax in axes.flat[len(layers):]:
+        ax.set_axis_off()
+    bar = fig.colorbar(picture, ax=axes, shrink=0.8, pad=0.01)
+    bar.set_label("share of the token assignments (%)")
+    even = 100 / table.expert.nunique()
+    if even < top:
+        bar.ax.axhline(even, color="white", linewidth=1.5)
+        bar.ax.set_title("line: even use", fontsize=SMALL, fontweight="normal", loc="right")
+    stamp(fig, note)
+    return fig
+
+
+def maps(table: pd.DataFrame, faces: dict[str, np.ndarray], note: str = "") -> Figure:
+    """Mean gate of every expert on the token grid, over the mean face.
+
+    Args:
+        table: layer, task, expert, row, column, gate, one seed.
+        faces: task -> grey mean picture `[H, W]`, 0..1.
+    """
+    rows = [(layer, task) for layer in sorted(table.layer.unique()) for task in ("image", "video")]
+    experts = sorted(table.expert.unique())
+    fig, axes = figure(PAGE, 0.45 + 0.85 * len(rows), len(rows), len(experts), squeeze=False)
+    top = table.gate.max()
+    for (layer, task), line in zip(rows, axes):
+        for e, ax in zip(experts, line):
+            part = table[(table.layer == layer) & (table.task == task) & (table.expert == e)]
+            grid = part.pivot(index="row", columns="column", values="gate").to_numpy()
+            extent = (0, 1, 1, 0)
+            ax.imshow(faces[task], cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="bilinear")
+            picture = ax.imshow(grid, cmap="cividis", vmin=0, vmax=top, extent=extent, alpha=0.62)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+            if line is axes[0]:
+                ax.set_title(f"expert {e + 1}", fontsize=7, fontweight="normal", loc="center")
+        line[0].set_ylabel(f"block {layer + 1}\n{TASK_LABELS[task].split()[0]}", fontsize=7)
+    fig.colorbar(picture, ax=axes, shrink=0.7, pad=0.01).set_label("mean gate of a token")
+    stamp(fig, note)
+    return fig
+
+
+PANELS = {"Task": [("task", "#000000", "all time steps"), ("task, first time step", "#999999", "first time step")],
+          "Emotion": [(f"emotion, {t}", TASK_COLOURS[t], TASK_LABELS[t].split()[0]) for t in TASK_COLOURS],
+          "Place on the face": [(f"place, {t}", TASK_COLOURS[t], TASK_LABELS[t].split()[0]) for t in TASK_COLOURS]}
+
+
+def specificity(table: pd.DataFrame, note: str = "") -> Figure:
+    """Mutual information between expert and task, emotion, place, by layer: one point a seed, its interval, its null.
+
+    Args:
+        table: of `analysis.experts.specificity_table` with a column seed.
+    """
+    fig, axes = figure(PAGE, 2.3, 1, 3)
+    layers, seeds = sorted(table.layer.unique()), sorted(table.seed.unique())
+    for ax, (title, series) in zip(axes, PANELS.items()):
+        for s, (about, colour, label) in enumerate(series):
+            for j, seed in enumerate(seeds):
+                part = table[(table.about == about) & (table.seed == seed)].sort_values("layer")
+                x = np.arange(len(layers)) + (s - 0.5) * 0.4 + (j - (len(seeds) - 1) / 2) * 0.1
+                if part.low.notna().all():
+                    ax.vlines(x, part.low, part.high, color=colour, linewidth=0.9)
+                ax.plot(x, part.bits, "o", color=colour, label=label if j == 0 else None)
+                ax.hlines(part.null_95, x - 0.045, x + 0.045, color="#CC79A7", linewidth=1.5, zorder=3,
+                          label="null, 95th percentile" if s == 1 and j == 0 else None)
+        ax.set_title(title)
+        ax.set_xticks(range(len(layers)), [f"{i + 1}" for i in layers])
+        ax.set_xlim(-0.6, len(layers) - 0.4)
+        ax.set_ylim(0, 1.45 * max(table[table.about.isin([a for a, *_ in series])][["bits", "high", "null_95"]].max()))
+        ax.set_xlabel("block")
+        ax.legend(loc="upper left", fontsize=SMALL, handlelength=1, borderaxespad=0, labelspacing=0.2)
+    axes[0].set_ylabel("mutual information\nwith the expert (bits)")
+    stamp(fig, note)
+    return fig
+
+
+def switched_off(table: pd.DataFrame, note: str = "") -> Figure:
+    """Change of WAR when one expert is never chosen.
+
+    Args:
+        table: of `analysis.experts.cost_of_experts`, both tasks, one seed.
+    """
+    layers = sorted(table.layer.unique())
+    fig, axes = figure(PAGE, 2.0, 1, len(layers), squeeze=False, sharey=True)
+    for ax, layer in zip(axes[0], layers):
+        for k, (task, colour) in enumerate(TASK_COLOURS.items()):
+            part = table[(table.layer == layer) & (table.task == task)].sort_values("expert")
+            x = part.expert + (k - 0.5) * 0.3
+            ax.vlines(x, part.low, part.high, color=colour, linewidth=0.9)
+            ax.plot(x, part.change, "o", color=colour, label=TASK_LABELS[task])
+        ax.axhline(0, color="#888888", linewidth=0.6, zorder=0)
+        ax.set_title(f"Block {layer + 1}")
+        ax.set_xticks(range(table.expert.nunique()), [f"{e + 1}" for e in range(table.expert.nunique())])
+        ax.set_xlabel("expert switched off")
+    axes[0, 0].set_ylabel("change of WAR (points)")
+    axes[0, 0].legend(loc="best", fontsize=SMALL)
+    stamp(fig, note)
+    return fig
