@@ -104,7 +104,7 @@ class DualMAE(nn.Module):
         visible, removed = self.split(mask, x)
         predicted = self.decode(x, visible, mask.shape[1], removed)
         target, _, _ = self.standardise(gather(self.patchify(x), removed))
-        return (predicted.float() - target.float()).square().mean()
+        return (predicted.to(target.dtype) - target).square().mean()
 
     def reconstruct(self, x: Tensor, mask: Tensor) -> Tensor:
         """Normalised predictions of ALL tokens in place, `[B, L, 2 P P 3]`."""

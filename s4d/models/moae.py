@@ -45,9 +45,10 @@ class MoAE(nn.Module):
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens `[B, L, D]` -> gates `[B, L, E]` (0 where not chosen), chosen `[B, L, E]` bool, scores `[B, L, E]`."""
-        scores = self.router(x).float()
+        full = torch.promote_types(x.dtype, torch.float32)      # half precision would tie scores
+        scores = self.router(x).to(full)
         if self.noisy == "always" or (self.noisy == "train" and self.training):
-            scores = scores + torch.randn_like(scores) * F.softplus(self.noise(x).float())
+            scores = scores + torch.randn_like(scores) * F.softplus(self.noise(x).to(full))
         top, index = scores.topk(self.top_k, dim=-1)
         gates = torch.zeros_like(scores).scatter(-1, index, top.softmax(-1))
         chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, index, True)

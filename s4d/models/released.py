@@ -33,8 +33,9 @@ def read_state(source: str | Path | dict) -> dict[str, Tensor]:
             else:
                 with torch.serialization.safe_globals([argparse.Namespace]):
                     source = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise CheckpointError(f"cannot read checkpoint {path}: {str(error).splitlines()[0]}; it may be truncated, or hold objects "
+        except Exception as error:      # torch raises many kinds, some without a text
+            cause = next(iter(str(error).splitlines()), type(error).__name__)
+            raise CheckpointError(f"cannot read checkpoint {path}: {cause}; it may be truncated, or hold objects "
                                   "other than tensors, which are refused: save its state_dict alone") from error
     for key in ("model", "module"):
         if isinstance(source, dict) and isinstance(source.get(key), dict):

@@ -58,9 +58,14 @@ class Run:
         try:
             model.load_state_dict(load_file(path))
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise RunError(f"cannot read {path} ({str(error).splitlines()[0]}): it is missing or damaged; remove the folder {self.dir} and "
+            raise RunError(f"cannot read {path} ({cause_of(error)}): it is missing or damaged; remove the folder {self.dir} and "
                            "train again") from error
         return model.eval()
+
+
+def cause_of(error: Exception) -> str:
+    """An error's first line; torch raises some without a text."""
+    return getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def build(cfg) -> torch.nn.Module:
@@ -98,8 +103,7 @@ def write(path: Path, save) -> None:
     except (OSError, RuntimeError, SafetensorError) as error:      # torch and safetensors report a full disk by types of their own
         if temporary.exists():
             temporary.unlink()
-        cause = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise RunError(f"cannot write {path}: {cause}; free space or choose another runs folder, then call again: "
+        raise RunError(f"cannot write {path}: {cause_of(error)}; free space or choose another runs folder, then call again: "
                        "the run continues from its last state") from error
 
 
@@ -149,7 +153,7 @@ def load_state(folder: Path) -> dict | None:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:   # torch raises many kinds for a damaged archive
         path.rename(path.with_suffix(".damaged"))
-        print(f"state of {folder.name} is damaged ({str(error).splitlines()[0][:80]}): set aside, the run starts again")
+        print(f"state of {folder.name} is damaged ({cause_of(error)[:80]}): set aside, the run starts again")
         return None
 
 
