@@ -557,14 +557,14 @@ def test_eight_samples_are_learned():
 def test_the_autoencoder_learns_eight_samples():
     torch.manual_seed(0)
     mae = models.create("s4d_mae_nano_patch16_64").train()
-    optimizer = torch.optim.AdamW(mae.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(mae.parameters(), lr=2e-3)
     ramp = torch.linspace(-2, 2, 64)
-    x = torch.stack([torch.sin(ramp * (i + 1)) + ramp.flip(0)[:, None] for i in range(8)])[:, None].expand(-1, 3, -1, -1)
+    x = torch.stack([ramp * math.cos(i) + ramp[:, None] * math.sin(i) for i in range(8)])[:, None].expand(-1, 3, -1, -1)
     mask = random_mask(8, 16, 0.5, torch.Generator().manual_seed(0))
     first = mae(x, mask).item()
-    for _ in range(100):
+    for _ in range(60):
         loss = mae(x, mask)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss.item() < 0.4 * first
+    assert loss.item() < 0.05 * first

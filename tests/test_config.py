@@ -1,0 +1,110 @@
+"""Configurations: what they refuse, what names a run, and the vocabularies of labels."""
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from s4d import config
+from s4d.config import METHODS, ConfigError, Finetune, Pretrain, Source
+from s4d.emotions import EMOTIONS, EMOTIONS_8, EMOTIONS_11, ORDERS, LabelError, by_index, canonical, vocabulary
+
+PHOTOS, CLIPS = Source("affectnet", "data/affectnet"), Source("dfew", "data/dfew", 1)
+
+
+def test_unknown_profile_names_the_known_ones():
+    with pytest.raises(ConfigError, match="unknown profile 'tiny': choose one of smoke, sandbox, gpu, paper"):
+        config.profile("tiny")
+
+
+@pytest.mark.parametrize("name", config.PROFILES)
+def test_every_profile_survives_its_dictionary(name):
+    profile = config.profile(name, data="d", runs="r")
+    assert config.from_dict(config.to_dict(profile)) == profile and profile.runs == "r"
+    for source in (profile.pretrain.images, profile.finetune.video):
+        assert source.root.startswith("d/")
+    assert {m for m, *_ in profile.methods_grid()} == set(METHODS)
+    assert len({config.digest(c) for *_, c in profile.methods_grid()}) == 2 * len(profile.seeds) * len(profile.methods)
+
+
+def test_the_grid_holds_every_method_with_and_without_pretraining():
+    profile = config.profile("smoke")
+    for method, pretrained, seed, cfg in profile.methods_grid():
+        assert (cfg.tasks, cfg.experts) == METHODS[method] and cfg.seed == seed
+        assert cfg.init == (profile.pretrain if pretrained else None)
+
+
+def test_the_papers_recipe_is_the_released_one():
+    paper = config.profile("paper", data="d")
+    p, f = paper.pretrain, paper.finetune
+    assert (p.model, p.epochs, p.lr, p.betas, p.image_mask, p.video_mask, p.repeats) == (
+        "s4d_mae_base_patch16_160", 100, 1.6e-3, (0.9, 0.95), 0.9, 0.95, 4)
+    assert (f.model, f.lr, f.layer_decay, f.mixup, f.cutmix, f.smoothing, f.experts, f.top_k, f.balance) == (
+        "s4d_base_patch16_160", 1e-5, 0.75, 0.8, 1.0, 0.1, 8, 2, 1e-3)
+    assert paper.faces is None and f.video == Source("dfew", "d/dfew", 1)
+
+
+def test_the_digest_names_what_is_computed_and_not_how():
+    cfg = Finetune(PHOTOS, CLIPS)
+    name = config.digest(cfg)
+    moved = config.update(cfg, image=Source("affectnet", "/elsewhere"), workers=0, cache=True, save_minutes=1.0)
+    assert config.digest(moved) == name
+    for change in (dict(lr=2e-5), dict(seed=1), dict(experts=0), dict(tasks=("video",)), dict(video=Source("dfew", "data/dfew", 2)),
+                   dict(init=Pretrain(PHOTOS, None)), dict(image=Source("affectnet", "data/affectnet", classes=8))):
+        assert config.digest(config.update(cfg, **change)) != name, change
+    assert config.digest(Pretrain(PHOTOS, None)) != config.digest(Pretrain(PHOTOS, None, seed=1))
+
+
+def test_unknown_and_missing_keys_are_named():
+    with pytest.raises(ConfigError, match="unknown key 'epoch' for Finetune: allowed are amp, balance, balanced"):
+        config.update(Finetune(PHOTOS, CLIPS), epoch=3)
+    values = config.to_dict(Pretrain(PHOTOS, CLIPS))
+    with pytest.raises(ConfigError, match="unknown key 'masks' for Pretrain"):
+        config.from_dict({**values, "masks": 1})
+    with pytest.raises(ConfigError, match="unknown key 'path' for Source"):
+        config.from_dict({**values, "images": {**values["images"], "path": "x"}})
+    with pytest.raises(ConfigError, match="key 'images' of Pretrain is missing"):
+        config.from_dict({k: v for k, v in values.items() if k != "images"})
+    with pytest.raises(ConfigError, match="unknown configuration kind 'Train'"):
+        config.from_dict({"kind": "Train"})
+
+
+@pytest.mark.parametrize("cls, change, said", [
+    (Pretrain, dict(epochs=0), "Pretrain.epochs is 0: expected a number above 0"),
+    (Pretrain, dict(epochs="ten"), "Pretrain.epochs is 'ten'"), (Pretrain, dict(video_mask=1.0), "video_mask is 1.0: .* above 0 and below 1"),
+    (Pretrain, dict(video_share=0.0), "video_share is 0.0"), (Pretrain, dict(lr=float("nan")), "Pretrain.lr is nan"),
+    (Finetune, dict(image_batch=0), "Finetune.image_batch is 0: expected a number from 1"), (Finetune, dict(crop=(0.5, 2.0)), "crop is"),
+    (Finetune, dict(smoothing=1.5), "smoothing is 1.5: expected a number from 0 to 1"), (Finetune, dict(validation=0.0), "validation is 0.0"),
+    (Finetune, dict(tasks=()), r"tasks is \(\)"), (Finetune, dict(tasks=("images",)), "expected image \\(photos\\), video \\(clips\\) or both"),
+    (Finetune, dict(experts=4, top_k=5), "top_k is 5: expected 1 to 4, the number of experts"), (Finetune, dict(seed=-1), "seed is -1")])
+def test_values_outside_their_range_are_refused(cls, change, said):
+    with pytest.raises(ConfigError, match=said):
+        dataclasses.replace(cls(PHOTOS, CLIPS), **change)
+    with pytest.raises(ConfigError, match=said):
+        cls(PHOTOS, CLIPS, **change)
+
+
+def test_a_changed_corpus_has_another_folder():
+    assert config.Faces().folder != config.Faces(seed=1).folder != config.Faces(photos=10).folder
+
+
+def test_vocabularies():
+    assert [vocabulary(n) for n in (7, 8, 11)] == [EMOTIONS, EMOTIONS_8, EMOTIONS_11]
+    assert EMOTIONS_11[:7] == EMOTIONS and len(set(EMOTIONS_11)) == 11
+    for order in ORDERS.values():
+        assert len(set(order)) == len(order) and set(order) <= set(EMOTIONS_11)
+    with pytest.raises(LabelError, match="no vocabulary of 9 classes: choose 7, 8"):
+        vocabulary(9)
+
+
+def test_labels_have_one_name():
+    assert canonical(" Happy ") == canonical("HAPPINESS", 7) == "happiness" and canonical("Angry") == "anger"
+    with pytest.raises(LabelError, match="unknown label 'contempt' in list.csv: expected one of neutral, .*anger$"):
+        canonical("contempt", 7, "list.csv")
+    assert by_index(0, "affectnet") == "neutral" and by_index(1, "dfew", base=1) == "happiness" and by_index(7, "dfew", base=1) == "fear"
+    assert by_index(4, "rafdb", base=1) == "happiness" and by_index(1, ("a", "b")) == "b"
+    for index in (-1, 8):
+        with pytest.raises(LabelError, match=f"unknown label {index} in l.csv: expected 0..7 for neutral"):
+            by_index(index, "affectnet", where="l.csv")
+    with pytest.raises(LabelError, match="expected 1..7"):
+        by_index(0, "dfew", base=1)
