@@ -33,7 +33,7 @@ __all__ = ["FacesError", "ensure", "truth"]
 ANGLES = ("yaw", "pitch", "roll")
 COLUMNS = ("path", "corpus", "frame", "subject", "label", "phase", "apex", "intensity",
            *(f"AU{a}_{side}" for a in facs.ACTIONS for side in "LR"), *ANGLES)
-BATCH = 32                # frames drawn at a time
+BATCH = 16                # frames drawn at a time: their maps just fit a core's cache
 
 
 def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bool = False) -> Path:

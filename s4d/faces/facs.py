@@ -39,7 +39,7 @@ TIMING = {"surprise": (.25, .40, .50), "fear": (.35, .70, .70), "disgust": (.40,
 SPREAD = .35              # standard deviation of the logarithm of a duration
 JITTER = .15              # standard deviation of an action's intensity about its mean
 REST = .08                # largest intensity of an action that takes no part
-BLEND, BLEND_RANGE = .35, (.25, .65)   # share of expressions with a trace of a second emotion, and how strong it is
+BLEND, BLEND_RANGE = .40, (.30, .80)   # share of expressions with a trace of a second emotion, and how strong it is
 EARLY = (5, 7, 9)         # actions that lead
 
 

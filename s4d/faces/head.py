@@ -13,22 +13,39 @@ X0, X1, Y0, Y1 = -1.1, 1.1, -1.5, 1.15          # extent of the displacement tab
 DEPTH = 0.80                                     # front-to-back half depth of the head
 
 
+def window(mask):
+    """The smallest window (row slice, column slice) that holds every true pixel of a batch `[n, H, W]`; None where there is none."""
+    rows, columns = (mask.any(0).any(d).nonzero()[:, 0].tolist() for d in (1, 0))
+    return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if rows else None
+
+
+def at(v, box):
+    """A view of a window of the last two axes."""
+    return v[..., box[0], box[1]]
+
+
 def unit(v):
-    return v * torch.rsqrt((v * v).sum(1, keepdim=True).clamp(min=1e-8))
+    """Vectors along axis 1, scaled to length 1."""
+    return v * torch.rsqrt((v * v).sum(1, keepdim=True).clamp_(min=1e-8))
 
 
 def ramp(x, w):
     """Anti-aliased step: 0 to 1 across a width w around 0."""
-    return (x / w + .5).clamp(0, 1)
+    return (x / w).add_(.5).clamp_(0, 1)
 
 
 def smooth(x, a, b):
-    t = ((x - a) / (b - a)).clamp(0, 1)
-    return t * t * (3 - 2 * t)
+    """Smoothstep from 0 at a to 1 at b; a may be the larger one."""
+    t = ((x - a) / (b - a)).clamp_(0, 1)
+    return (3 - 2 * t).mul_(t).mul_(t)
 
 
 def gauss(x, s):
-    return torch.exp(-(x / s) ** 2)
+    """exp(-(x / s)^2)."""
+    if torch.is_tensor(s):
+        x = x / s
+        return (x * x).neg_().exp_()
+    return (x * x).mul_(-1 / (s * s)).exp_()
 
 
 def controls(I, au, gaze):
@@ -278,9 +295,7 @@ def head_table(C, light, T):
         sh = torch.maximum(sh, (zz - Zs - (lz * step).view(-1, 1, 1, 1)) / (.25 * step + .012))
     sh = F.interpolate(sh.clamp(0, 1), size=(T, T), mode='bilinear', align_corners=True)[:, 0]
     ex = lambda a: a.expand(n, T, T)
-    march = torch.stack([h, ex(iw2), ex(Yf)], 1)
-    shade = torch.stack([hx, hy, ex(d1(iw2)), ex(d1(Yf)), cav, sh], 1)
-    return march, shade, Z
+    return torch.stack([h, ex(iw2), ex(Yf), hx, hy, ex(d1(iw2)), ex(d1(Yf)), cav, sh], 1)
 
 
 def quadric(o, d, centre, axes):
@@ -299,23 +314,40 @@ def lookup(table, x, y):
     return F.grid_sample(table, g, align_corners=True, padding_mode='border')
 
 
-def march_head(march, o, d, face_width, face_length, jaw, steps=12):
-    """Sphere tracing, then regula falsi once the surface is bracketed: hit t, and the least pseudo-distance of misses."""
-    zero = torch.zeros_like(face_width)
-    t_in, _, _ = quadric(o, d, (zero, zero - .5 * jaw, zero), (face_width + .05, face_length.clamp(min=1.0) + .5 * jaw + .03, zero + DEPTH))
-    t = t_in - .42
-    best, tbest = torch.full_like(t, 9.), t                                 # nearest approach, for soft silhouettes
-    lo, flo, hi, fhi = t, torch.full_like(t, .1), torch.full_like(t, 1e3), torch.full_like(t, -.1)
-    for k in range(steps):
-        x, y, z = (a + t * b for a, b in zip(o, d))
-        h, iw2, Y = lookup(march, x, y).unbind(1)
-        X = x * x * iw2
-        f = ((X * (.74 + .26 * X * X) + ((z - h) * (1 / DEPTH)) ** 2 + Y).sqrt() - 1) * .58
-        nearer = f < best
-        best, tbest = torch.where(nearer, f, best), torch.where(nearer, t, tbest)
-        out = f > 0
-        lo, flo = torch.where(out, t, lo), torch.where(out, f, flo)
-        hi, fhi = torch.where(out, hi, t), torch.where(out, fhi, f)
-        inside = hi < 999.
-        t = torch.where(inside, lo + (hi - lo) * (flo / (flo - fhi)).clamp(.08, .92), t + f)   # regula falsi once bracketed
-    return torch.where(inside, t, tbest), torch.where(inside, torch.zeros_like(best), best)
+def march_head(table, o, d, C, px, steps=10):
+    """Where each ray meets the head: sphere tracing, then regula falsi once the surface is bracketed.
+
+    Args:
+        table: height, 1 / width^2 and vertical profile `[n, 3, T, T]`.
+        o, d: origin and unit direction of the rays, three maps each.
+        C: control points.
+        px: size of a pixel `[n, 1, 1]`.
+        steps: evaluations of the surface a ray.
+    Returns:
+        distance along the ray and anti-aliased cover 0..1, `[n, S, S]` each.
+    """
+    width, length, jaw = C.I['face_width'], C.I['face_length'].clamp(min=1.0), C.jaw.view(-1, 1, 1)
+    centre, axes = (0 * width, -.5 * jaw, 0 * width), (width + .05, length + .5 * jaw + .03, 0 * width + DEPTH)
+    entry, _, _ = quadric(o, d, centre, axes)
+    _, _, m = quadric(o, d, centre, axes[:2] + (axes[2] + .35,))           # a nose in profile sticks out
+    box = window(m < 1.15)
+    hit, cover = torch.full_like(entry, 6.5), torch.zeros_like(entry)
+    if box:
+        d = [at(v, box) for v in d]
+        t = at(entry, box) - .42
+        best, tbest = torch.full_like(t, 9.), t                                 # nearest approach, for soft silhouettes
+        lo, flo, hi, fhi = t, torch.full_like(t, .1), torch.full_like(t, 1e3), torch.full_like(t, -.1)
+        for _ in range(steps):
+            x, y, z = (a + t * b for a, b in zip(o, d))
+            h, iw2, Y = lookup(table, x, y).unbind(1)
+            X = x * x * iw2
+            f = ((X * (.74 + .26 * X * X) + ((z - h) * (1 / DEPTH)) ** 2 + Y).sqrt_() - 1) * .58
+            nearer, out = f < best, f > 0
+            best, tbest = torch.where(nearer, f, best), torch.where(nearer, t, tbest)
+            lo, flo = torch.where(out, t, lo), torch.where(out, f, flo)
+            hi, fhi = torch.where(out, hi, t), torch.where(out, fhi, f)
+            inside = hi < 999.
+            t = torch.where(inside, lo + (hi - lo) * (flo / (flo - fhi)).clamp_(.08, .92), t + f)
+        at(hit, box).copy_(torch.where(inside, t, tbest))
+        at(cover, box).copy_(ramp(px - torch.where(inside, 0., best), px * 1.1))
+    return hit, cover

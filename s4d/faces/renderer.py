@@ -1,45 +1,45 @@
 """Identity x actions x scene -> pixels."""
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
 
-from .head import controls, head_table, march_head, ramp
+from .head import controls, head_table, march_head
 from .identity import seeded_normal
 from .scene import camera_rays
-from .shading import shade_faces
+from .shading import develop, picture
 
 
 @torch.no_grad()
-def render(I, au, scene, S=64, table=None, gen=None, hit=None, steps=12):
-    """Renders identities I with au [n, 2, 23] under a scene: [n, 3, S, S] in [0, 1], sRGB."""
-    n = au.shape[0]
-    T = table or (96 if S <= 72 else 144 if S <= 128 else 176)
-    C = controls(I, au, scene['gaze'])
+def render(identity: dict, actions: torch.Tensor, scene: dict, size: int = 64, gen: torch.Generator | None = None) -> torch.Tensor:
+    """Draws faces.
+
+    Args:
+        identity: of `sample_identity`, n rows; rows of one person repeated make a clip.
+        actions: `[n, 2, 23]` in 0..1, left and right, in the order of `facs.ACTIONS`.
+        scene: of `neutral_scene` or `sample_scene`, n rows; angles in radians.
+        size: pixels a side.
+        gen: source of the sensor's noise.
+    Returns:
+        float32 `[n, 3, size, size]` in 0..1, sRGB.
+    """
+    C = controls(identity, actions, scene['gaze'])
     C.gaze = scene['gaze']
-    P = C.I
-    o, d, oh, dh, R, px = camera_rays(scene, S)
-    key_dir = scene['light'] / scene['light'].norm(dim=1, keepdim=True)
-    lh = torch.einsum('nij,ni->nj', R, key_dir)                                                 # light in the head frame
-    march, shade, Z = head_table(C, lh, T)
-    if hit is None:
-        t, miss = march_head(march, oh, dh, P['face_width'], P['face_length'], C.jaw.view(-1, 1, 1), steps)
-        cover = ramp(px - miss, px * 1.1)
-    else:
-        t, cover = hit(C, march, R, scene, S, oh, dh)
-    seed = I['seed']                                                        # texture belongs to the identity, so frames of one face agree
-    tex_t = torch.cat([F.interpolate(seeded_normal(seed, 1, 9), size=(64, 64), mode='bicubic'), seeded_normal(seed + 1, 1, 64)], 1)
-    blob = seeded_normal(seed + 2, 1, 6) + .3 * seeded_normal(seed + 3, 3, 6)
-    blobs = F.interpolate(blob, size=(S, S), mode='bicubic', align_corners=True)
-    img = shade_faces(C, I, scene, o, d, oh, dh, R, px, lh, t, cover, march, shade, tex_t, blobs)
-    if bool((scene['blur'] > 0).any()):
-        p = F.pad(img, (2, 2, 2, 2), mode='replicate')
-        p = .0625 * (p[..., :-4] + p[..., 4:]) + .25 * (p[..., 1:-3] + p[..., 3:-1]) + .375 * p[..., 2:-2]
-        b = .0625 * (p[..., :-4, :] + p[..., 4:, :]) + .25 * (p[..., 1:-3, :] + p[..., 3:-1, :]) + .375 * p[..., 2:-2, :]
-        img = torch.lerp(img, b, scene['blur'].view(-1, 1, 1, 1))
-    if bool((scene['noise'] > 0).any()):
-        img = img + scene['noise'].view(-1, 1, 1, 1) * torch.randn(n, 3, S, S, generator=gen)
-    return img.clamp(0, 1)
+    rays, R = camera_rays(scene, size)
+    lh = torch.einsum('nij,ni->nj', R, scene['light'] / scene['light'].norm(dim=1, keepdim=True))      # light in the head frame
+    surface = head_table(C, lh, 96 if size <= 72 else 144 if size <= 128 else 176)
+    hit, cover = march_head(surface[:, :3], rays.head_origin, rays.head, C, rays.px)
+    tables = SimpleNamespace(surface=surface, **textures(identity['seed'], scene, size))
+    return develop(picture(C, identity, scene, rays, R, lh, hit, cover, tables), identity, scene, gen)
+
+
+def textures(seed: torch.Tensor, scene: dict, size: int) -> dict:
+    """Skin noise `[n, 2, 64, 64]` and background blobs. They belong to the identity, so that frames of one person agree."""
+    own, row = torch.unique(seed, return_inverse=True)
+    skin = torch.cat([F.interpolate(seeded_normal(own, 1, 9), size=(64, 64), mode='bicubic'), seeded_normal(own + 1, 1, 64)], 1)
+    if not bool((scene['bg_tex'] > 0).any()):
+        return {'skin': skin[row], 'blobs': None}
+    blobs = seeded_normal(own + 2, 1, 6) + .3 * seeded_normal(own + 3, 3, 6)
+    return {'skin': skin[row], 'blobs': F.interpolate(blobs, size=(size, size), mode='bicubic', align_corners=True)[row]}

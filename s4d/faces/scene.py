@@ -68,5 +68,7 @@ def camera_rays(scene, S):
     d = unit(d)
     oh = (cam - PIVOT) @ R + PIVOT                                                              # R^T (cam - pivot) + pivot
     dh = torch.einsum('nij,nihw->njhw', R, d)
-    o = [cam[i].view(1, 1, 1).expand(n, 1, 1) for i in range(3)]
-    return o, list(d.unbind(1)), [oh[:, i].view(-1, 1, 1) for i in range(3)], list(dh.unbind(1)), R, (2 * ext / S).view(-1, 1, 1)
+    rays = SimpleNamespace(camera_origin=[cam[i].view(1, 1, 1).expand(n, 1, 1) for i in range(3)], camera=list(d.unbind(1)),
+                           head_origin=[oh[:, i].view(-1, 1, 1) for i in range(3)], head=list(dh.unbind(1)),
+                           px=(2 * ext / S).view(-1, 1, 1))
+    return rays, R

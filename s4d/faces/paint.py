@@ -1,0 +1,259 @@
+"""Skin, brows, eyes, lips and wrinkles, painted in frontal head coordinates. Each feature touches only the window it lies in."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+
+from .head import at, brow_line, gauss, lip_curves, ramp, sided, smooth, window
+
+
+@dataclass
+class Patch:
+    """Head coordinates of the pixels of a window, all `[n, H, W]`; px is the size of a pixel `[n, 1, 1]`."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    z: torch.Tensor
+    n1: torch.Tensor          # coarse and fine skin noise
+    n2: torch.Tensor
+    px: torch.Tensor
+
+    @property
+    def ax(self) -> torch.Tensor:
+        return self.x.abs()
+
+    def cut(self, box) -> "Patch":
+        """The part inside a window."""
+        return Patch(*(at(v, box) for v in (self.x, self.y, self.z, self.n1, self.n2)), self.px)
+
+
+def over(col, layer, alpha):
+    """Lays a layer over colours `[n, 3, H, W]` with opacity `[n, H, W]`."""
+    return torch.lerp(col, layer, alpha[:, None])
+
+
+def rgb(t):
+    """One colour a face, ready to broadcast."""
+    return t.view(-1, 3, 1, 1)
+
+
+def tint(*c):
+    """A fixed colour, ready to broadcast."""
+    return torch.tensor(c).view(1, 3, 1, 1)
+
+
+RED, DARK = tint(1.0, .62, .55), tint(.62, .50, .46)
+
+
+def value(C, name):
+    """A control that both sides share, ready to broadcast."""
+    return getattr(C, name).view(-1, 1, 1)
+
+
+def strand(C, u, w, px):
+    """Hair strand texture along w, in [-1, 1]; u runs across the strands."""
+    s = C.I['seed'].float() % 97
+    fade = lambda f: (1 / (f * px * .55)).clamp(max=1)
+    u = u + (.10 * C.I['curl'] * torch.sin(w * 11 + s) + .05 * torch.sin(w * 5 + s * 2))
+    return (.45 * torch.sin(u * 31 + s) * fade(31) + .35 * torch.sin(u * 57 + s * 3 + 2 * w) * fade(57)
+            + .35 * torch.sin(u * 103 + s * 5 + w * 4) * fade(103))
+
+
+def paint(C, I, p):
+    """Paints the face.
+
+    Args:
+        C: control points of `head.controls`.
+        I: identities, a dictionary of `[n]` and `[n, 3]` tensors.
+        p: Patch of the window that holds the face.
+    Returns:
+        albedo `[n, 3, H, W]`; gloss and painted occlusion `[n, H, W]`; layers of the eyes and of the mouth, each with its window.
+    """
+    alb, gloss = skin(C, I, p)
+    occ = torch.zeros_like(p.x)
+    for draw, mask in ((upper_folds, (p.y > -.32) & (p.y < .66)), (lower_folds, p.y < -.06), (beard, p.y < -.02)):
+        box = window(mask)
+        if box:
+            draw(C, I, p.cut(box), at(alb, box), at(gloss, box), at(occ, box))
+    if bool((C.I['bald'] < 1).any()):
+        scalp = smooth(p.y - C.I['hairline'] + C.I['fringe'], .06, .12) + smooth(p.z, .05, -.10) * smooth(p.y, .12, .28)
+        alb.copy_(over(alb, rgb(I['hair_rgb']) * .6, scalp.clamp_(0, 1) * (1 - C.I['bald'])))
+    box = window((p.y > -.05) & (p.y < .55) & (p.ax < .66))
+    if box:
+        brows(C, I, p.cut(box), at(alb, box), at(gloss, box), at(occ, box))
+    eye = mouth = None
+    box = window((p.y.abs() < .22) & (p.ax < .56))
+    if box:
+        eye = eyes(C, I, p.cut(box), at(alb, box))
+        eye.box = box
+    reach = C.cx.amax(1).view(-1, 1, 1) * 1.08 + .04
+    box = window((p.y < value(C, 'ym') + .30) & (p.y > value(C, 'ym') - .28 - value(C, 'jaw') * 1.1) & (p.ax < reach))
+    if box:
+        mouth = lips(C, I, p.cut(box), at(alb, box), at(gloss, box))
+        mouth.box = box
+    return alb, gloss, occ, eye, mouth
+
+
+def skin(C, I, p):
+    """Albedo and gloss of bare skin: blood in cheeks and nose, dark eye sockets, freckles."""
+    P, ax, y = C.I, p.ax, p.y
+    base, tone, nl = rgb(I['skin']), P['tone'] / 9, P['nose_length']
+    blood = .42 * gauss(ax - .40, .17) * gauss(y + .25, .14) + .40 * gauss(p.x, .10) * gauss(y + nl - .03, .08) + .10 * p.n1
+    socket = gauss(ax - P['eye_spacing'] + .02, .15) * (.55 * gauss(y + .07, .055) * (.4 + .6 * P['age']) + .40 * gauss(y - .055, .06))
+    alb = base * (1 + .06 * p.n2[:, None])
+    alb = over(alb, base * RED, (blood * (1 - .55 * tone)).clamp_(-.3, .8))
+    alb = over(alb, base * DARK, (socket * .75).clamp_(0, .8))
+    if bool((P['freckles'] > 0).any()):
+        freckles = (p.n2 * 2.2 - 1.7).clamp(0, 1) * P['freckles'] * gauss(ax - .2, .3) * gauss(y + .18, .2)
+        alb = over(alb, base * DARK * .7, freckles * .8)
+    gloss = .35 + .20 * gauss(p.x, .12) * gauss(y + .2, .3) + .2 * gauss(y - .45, .2)
+    return alb, gloss
+
+
+def upper_folds(C, I, p, alb, gloss, occ):
+    """Frown, forehead lines, nose root, crow's feet, bags: at low resolution wrinkles read mainly as darkening."""
+    ax, x, y = p.ax, p.x, p.y
+    ex, ey, crow, bag, fore1, fore2 = sided(C, ('ex', 'ey', 'crow', 'bag', 'fore1', 'fore2'), x)
+    frown, nosew = value(C, 'frown'), value(C, 'nosew')
+    occ += .55 * frown * gauss(ax - .052 - .10 * (y - .16), .013) * gauss(y - .17, .075)
+    occ += .30 * frown * gauss(y - .10, .014) * gauss(x, .06)
+    lines = (y - .50 - .012 * torch.cos(x * 9)) * (2 * math.pi / .085)
+    raised = (fore1 * gauss(ax, .22) + fore2 * gauss(ax - .32, .17)).clamp_(max=1)
+    occ += .26 * raised * (.5 + .5 * torch.cos(lines)) ** 3 * smooth(y, .25, .33) * smooth(y, .60, .50)
+    occ += .50 * nosew * (.5 + .5 * torch.cos((y + .35 * ax) * (2 * math.pi / .052))) ** 2 * gauss(ax - .05, .075) * gauss(y - .035, .065)
+    dx, dy = ax - (value(C, 'ew') + ex + .012), y - ey - .004
+    r = (dx * dx + dy * dy).sqrt_() + 1e-4
+    fan = torch.cos(dy / r * 8 + .4)
+    occ += .45 * crow * smooth(dx, 0., .03) * gauss(r - .085, .055) * fan.mul_(fan).mul_(fan)
+    ox = ax - ex
+    occ += .30 * bag * gauss(y - ey + .105 + .25 * ox * ox - .10 * ox, .016) * gauss(ox + .02, .13)
+
+
+def lower_folds(C, I, p, alb, gloss, occ):
+    """Nasolabial fold, nostrils, dimples, marionette lines, chin crease."""
+    P, ax, x, y, px = C.I, p.ax, p.x, p.y, p.px
+    nlf, cx, up, dimple, dn, mario, ala = sided(C, ('nlf', 'cx', 'up', 'dimple', 'down', 'mario', 'ala'), x)
+    ym, nl = value(C, 'ym'), P['nose_length']
+    top, bottom = ala - nl + .05, ym - .075 + .25 * up
+    w = ((top - y) / (top - bottom)).clamp_(-.3, 1.3)
+    w0 = w.clamp(min=0)
+    fold = P['nose_width'] + .045 + (cx + .035 - P['nose_width']) * (w0 * (1.55 - .55 * w0))
+    occ += .36 * nlf * gauss(ax - fold, .020 + .3 * px) * smooth(w, -.25, .1) * smooth(w, 1.28, .7)
+    occ += .55 * gauss(ax - P['nose_width'] - .035, .020) * gauss(y + nl - .02 - ala, .035)
+    occ += .75 * gauss(ax - .052, .026) * gauss(y + nl + .022 - .4 * ala, .018)
+    occ += .62 * dimple * gauss(ax - cx - .050, .020) * gauss(y - ym - up, .06)
+    drop = y - ym + dn
+    occ += .45 * mario * gauss(ax - cx - .006 - .25 * (-drop - .05).clamp_(0), .016) * gauss(drop + .075, .05)
+    crease = y - (ym - P['lower_lip'] - .062 - .5 * value(C, 'jaw')) + .6 * x * x
+    occ += .26 * (value(C, 'chinw') + .25) * gauss(crease, .022) * gauss(x, .15)
+
+
+def beard(C, I, p, alb, gloss, occ):
+    """Stubble, beard and moustache of those who have them."""
+    P, ax, x, y = C.I, p.ax, p.x, p.y
+    if not bool((P['beard'] + P['stubble'] > 0).any()):
+        return
+    _, _, _, uo, lo, _, _ = lip_curves(C, x)
+    cx, = sided(C, ('cx',), x)
+    ym, nl = value(C, 'ym'), P['nose_length']
+    zone = smooth(y, -.10, -.42) * smooth(ax, .40, .52) + smooth(y, ym - .07, ym - .14)
+    zone = zone + smooth(y, -nl - .025, -nl - .085) * smooth(y, uo - .03, uo + .015) * smooth(ax, cx + .10, cx - .03)
+    zone = zone + gauss(x, .05) * gauss(y - lo + .06, .05) + smooth(y, ym + .10, ym - .06) * smooth(ax, cx, cx + .09)
+    zone = zone.clamp_(0, 1) * smooth(y, -.02, -.16)
+    stub = strand(C, x * 1.3 + .4 * y * torch.where(x > 0, 1., -1.), y, p.px)
+    alb.copy_(over(alb, rgb(I['skin']) * tint(.55, .58, .62), .55 * zone * P['stubble']))
+    thick = ((zone - .5 + .22 * stub + .14 * p.n2) * 2 + .25 + .4 * P['beard']).clamp_(0, 1)
+    thick = thick * zone.clamp(max=.5) * 2 * (P['beard'] * 1.6).clamp(0, .95)
+    alb.copy_(over(alb, rgb(I['hair_rgb']) * (1.15 + .35 * stub[:, None]), thick))
+    gloss *= 1 - thick
+
+
+def brows(C, I, p, alb, gloss, occ):
+    """Brow hairs, and the shade under a lowered brow."""
+    P, ax, x, y, px = C.I, p.ax, p.x, p.y, p.px
+    ex, ey, uh, b4 = sided(C, ('ex', 'ey', 'uh', 'b4'), x)
+    t, line = brow_line(C, ax, x)
+    tc = t.clamp(0, 1)
+    half = P['brow_thick'] * (1.08 - .75 * tc * tc) * (.75 + .25 * smooth(t, -.05, .2))
+    mask = ramp(half - (y - line).abs(), px * 1.15 + .018) * smooth(t, -.10, .10) * smooth(t, 1.10, .80)
+    hairs = torch.sin((ax + (y - line) * (.9 - 1.8 * t)) * 260 + P['seed'].float() % 7) * (1 / (260 * px * .6)).clamp(max=1)
+    mask = mask * (P['brow_density'] + .12 * hairs + .16 * p.n2).clamp_(0, 1)
+    alb.copy_(over(alb, torch.minimum(rgb(I['hair_rgb']) * .85 + .004, rgb(I['skin']) * .45), mask))
+    gloss *= 1 - mask
+    occ += 3.0 * b4 * smooth(line - y, half * .2, half + .02) * smooth(y, ey + uh * .8, line) * gauss(ax - ex + .03, .16)
+
+
+def eyes(C, I, p, alb):
+    """Paints lids and lashes into the albedo; returns eyeball, opening, lashes and glint as layers."""
+    P, x, y, px = C.I, p.x, p.y, p.px
+    aa, base, sign = px * 1.15, rgb(I['skin']), torch.where(x > 0, 1., -1.)
+    ex, ey, uh, lh = sided(C, ('ex', 'ey', 'uh', 'lh'), x)
+    lx = p.ax - ex
+    te = lx / value(C, 'ew')
+    te2, tip = te * te, P['eye_tilt'] * te
+    arc = (1 - te2) * (1 - .22 * te + .10 * te2)                                # upper arc peaks medially
+    upper, lower = ey + tip + uh * arc, ey + tip - lh * (1 - te2) * (1 + .22 * te)
+    inside = ramp(upper - y, aa) * ramp(y - lower, aa) * (te2 < 1).float()
+    gx, gy = C.gaze[:, 0].view(-1, 1, 1), C.gaze[:, 1].view(-1, 1, 1)
+    ix, iy = lx - gx * .058 * sign, y - ey - .004 - gy * .036
+    r = (ix * ix + iy * iy).sqrt_()
+    shade = .55 + .45 * smooth(upper - y, .0, .035)
+    ball = tint(.62, .56, .52) * ((1 - .85 * te2 - 5. * (y - ey) ** 2).clamp_(.25, 1) * shade)[:, None]
+    spoke = 1 + .25 * torch.sin(torch.atan2(iy, ix) * 13) * gauss(r - .04, .02)
+    iris = rgb(I['iris_rgb']) * (spoke * shade * (.75 + 6 * (-iy).clamp_(0, .06)))[:, None]
+    eye = over(ball, iris, ramp(.064 - r, aa))
+    eye = over(eye, iris * .25, gauss(r - .064, .010) * .7)
+    eye = over(eye, torch.full_like(eye, .004), ramp(.027 - r, aa))
+    eye = over(eye, base * RED * .8, gauss(te + .93, .10) * .7)                   # caruncle
+    glint = gauss(lx - gx * .05 * sign - .020 * sign, .011 + .25 * px) * gauss(iy - .026, .011 + .25 * px)
+    span = smooth(te2, 1.15, .75)
+    lash = gauss(y - upper - .004, .011 + .4 * px) * span * (.75 + .35 * P['makeup'] + .25 * smooth(te, -.2, .9)).clamp_(0, 1)
+    crease_y = torch.maximum(upper + .022, ey + tip + .058 * arc) + .008 + .016 * P['lid_crease']    # stays up when the lid closes
+    crease = gauss(y - crease_y, .011 + .3 * px) * span * P['lid_crease'].clamp(0, 1) * .55
+    alb.copy_(over(alb, base * DARK * .55, crease.clamp_(0, .7)))
+    if bool((P['makeup'] > 0).any()):
+        lid = ramp(y - upper, aa) * ramp(crease_y - y, .02) * span
+        alb.copy_(over(alb, base * tint(.75, .35, .42), lid * .55 * P['makeup']))
+    lower_lash = gauss(y - lower + .004, .008 + .3 * px) * span * (.28 + .3 * P['makeup'])
+    alb.copy_(over(alb, base * tint(.80, .55, .50), lower_lash.clamp_(0, 1) * .8))
+    return SimpleNamespace(colour=eye, inside=inside, lash=lash.clamp_(0, 1), glint=inside * glint)
+
+
+def lips(C, I, p, alb, gloss):
+    """Paints the lips into the albedo; returns the opening, the line where closed lips meet, and the inner edges."""
+    P, x, y, px = C.I, p.x, p.y, p.px
+    aa = px * 1.15
+    t, ui, li, uo, lo, line, _ = lip_curves(C, x)
+    cx, = sided(C, ('cx',), x)
+    mask = ramp(uo - y, aa + .008) * ramp(y - lo, aa + .010) * ramp((1 - t) * cx, aa + .015)
+    colour = rgb(I['skin']) * torch.lerp(tint(.88, .52, .50), tint(.78, .32, .33), P['lip_red'][:, None])
+    colour = torch.lerp(colour, tint(.32, .03, .04), (.7 * P['makeup'])[:, None])
+    lines = 1 - .10 * torch.sin(x * 120 + 3 * p.n2) * (1 / (120 * px * .5)).clamp(max=1)
+    upper = ramp(y - line, .02)
+    alb.copy_(over(alb, colour * (lines * (1 - .22 * upper))[:, None], mask * .92))
+    gloss.copy_(torch.lerp(gloss, (.75 + .5 * P['makeup']).expand_as(gloss), mask * (1 - upper)))
+    opening = ramp(ui - y, aa) * ramp(y - li, aa) * (t < 1).float()
+    seam = gauss(y - line, .009 + .35 * px) * smooth(t, 1.06, .9) * (1 - value(C, 'part')) * (.75 + .35 * value(C, 'press'))
+    return SimpleNamespace(opening=opening, seam=seam.clamp_(0, 1), ui=ui, li=li)
+
+
+def mouth_interior(C, x, y, m, px):
+    """Cavity, tongue and teeth: the upper ones fixed to the skull, the lower ones borne by the jaw."""
+    aa, ym = px * 1.15, value(C, 'ym')
+    tt = x / (C.cx.mean(1).view(-1, 1, 1) * .92)
+    t2 = tt * tt
+    arch = (1 - t2).clamp(0, 1)
+    upper = ramp(y - (ym - .028 + .030 * t2), aa) * ramp(m.ui - y - .002, aa)
+    lower = ramp(ym - .038 - value(C, 'jaw') + .028 * t2 - y, aa) * ramp(y - m.li - .004, aa)
+    gaps = 1 - .28 * gauss(torch.remainder(x + .0225, .045) - .0225, .004 + .3 * px) * (.012 / px).clamp(max=1)
+    shade = (.25 + .75 * arch) * (.55 + .45 * smooth(m.ui - y, .0, .03))
+    tongue, tooth = tint(.30, .085, .08), tint(.66, .60, .50)
+    depth = smooth(m.ui - m.li, .02, .12)
+    col = tint(.045, .010, .010).expand(x.shape[0], 3, *x.shape[1:])
+    tip = m.li + .30 * (m.ui - m.li)
+    col = over(col, tongue * (.35 + .5 * arch)[:, None], .8 * depth * ramp(tip - y + .02 * arch, .04) * smooth(tt.abs(), .85, .5))
+    col = over(col, tooth * (.6 * shade * gaps)[:, None], lower * smooth(tt.abs(), .80, .62) * .85)
+    return over(col, tooth * (shade * gaps)[:, None], upper * smooth(tt.abs(), .99, .84))
