@@ -1,0 +1,197 @@
+"""The report: published numbers, verdicts, macros, figures, and that README and paper only use what exists."""
+from __future__ import annotations
+
+import ast
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from s4d import published, report
+from s4d.__main__ import parser
+from s4d.analysis import stats
+from s4d.artifacts import Artifacts, OutputError
+from s4d.config import PROFILES
+from s4d.data.datasets import REGISTRY
+from s4d.notebooks import NOTEBOOKS
+from s4d.plots import report as plots
+
+ROOT = Path(__file__).resolve().parents[1]
+README, PAPER = (ROOT / "README.md").read_text(), (ROOT / "paper" / "main.tex").read_text()
+BIB = (ROOT / "paper" / "references.bib").read_text()
+REPORT = ["".join(c["source"]) for c in json.loads((ROOT / "notebooks" / "06_report.ipynb").read_text())["cells"] if c["cell_type"] == "code"]
+CLAIM = report.CLAIMS[0]                # multitask minus dynamic on clips, expected to be negative
+
+
+def row(claim: report.Claim, low: float, high: float, p_holm: float = 0.01) -> dict:
+    """One line of a paired table in which a claim's difference has this interval."""
+    partners = {f"{c}_reference": v for c, v in claim.reference.items() if claim.system[c] != v}
+    return {**claim.system, **partners, "metric": "WAR", "difference": (low + high) / 2, "low": low, "high": high, "p_holm": p_holm,
+            "seeds": 3, "subjects": 20}
+
+
+def scores(methods=("dynamic", "multitask", "s4d")) -> pd.DataFrame:
+    rows = [(t, p, m, k, 0.5, 0.4, 0.6, 20, 280) for t in ("image", "video") for p in (True, False) for m in methods for k in ("UAR", "WAR")]
+    return pd.DataFrame(rows, columns=["task", "pretrained", "method", "metric", "value", "low", "high", "subjects", "samples"])
+
+
+def test_published_numbers_are_plausible_and_sourced():
+    table = published.results()
+    assert len(table) == 39 and not table.duplicated(["method", "dataset"]).any()
+    assert table[["WAR", "UAR"]].stack().dropna().between(20, 80).all()
+    both = table.dropna()
+    assert len(both) == 29 and (both["UAR"] < both["WAR"]).all()
+    assert table["source"].str.len().gt(5).all() and table["year"].between(2021, 2025).all()
+    assert [k for k in table["key"].unique() if f"{{{k}," not in BIB] == []
+
+
+def test_the_papers_headline_numbers():
+    gains = published.gains().set_index("dataset")
+    assert gains.loc[["FERV39K", "MAFW", "DFEW"], "s4d"].tolist() == [53.65, 58.44, 76.68]      # from the paper's abstract
+    assert gains["gain"].tolist() == [2.08, 1.26, 4.93]
+    ranks = published.ranks()
+    assert ranks["methods"].tolist() == [13, 12, 10] and ranks["best"].tolist() == ["MMA-DFER", "FineCLIPER", "MMA-DFER"]
+
+
+@pytest.mark.parametrize("low, high, p, said", [(-0.05, -0.01, 0.01, "supported"), (0.01, 0.05, 0.01, "against"),
+                                                (-0.05, 0.01, 0.01, "not decided"), (-0.05, -0.01, 0.20, "not decided"),
+                                                (-0.05, 0.0, 0.01, "not decided"), (-0.05, -0.01, np.nan, "not decided")])
+def test_verdicts_follow_interval_correction_and_expected_sign(low, high, p, said):
+    paired = pd.DataFrame([row(CLAIM, low, high, p)])
+    judged = report.judge(paired, [CLAIM])
+    assert judged["verdict"].tolist() == [said] and judged["low"].iloc[0] == pytest.approx(100 * low)
+    mirrored = report.word(-high, -low, p, -CLAIM.expected)
+    assert mirrored == said
+
+
+def test_a_comparison_that_was_not_made_has_no_number():
+    judged = report.judge(pd.DataFrame([row(CLAIM, -0.05, -0.01)]))
+    assert judged["verdict"].tolist() == ["supported", *["not measured"] * 3]
+    assert judged["difference"].isna().sum() == 3 and "--" in report.claims_as_read(judged).iloc[1].tolist()
+    plots.claims(judged, "a note").savefig("/dev/null", format="png")
+
+
+def test_claims_find_their_rows_in_real_statistics(tmp_path):
+    """Predictions in which multi-task is worse, experts better, and pre-training better: every claim holds, also through a CSV file."""
+    quality, rng, rows = {("dynamic", True): 0.6, ("multitask", True): 0.3, ("s4d", True): 0.9, ("s4d", False): 0.5}, np.random.default_rng(0), []
+    luck = rng.random(400)
+    for (method, pretrained), share in quality.items():
+        for i in range(400):
+            label = ("anger", "fear")[i % 2]
+            rows.append({"task": "video", "method": method, "pretrained": pretrained, "seed": 0, "path": f"{i:03d}", "subject": str(i // 10),
+                         "label": label, "predicted": label if luck[i] < share else "disgust"})
+    pairs = [(dict(c.system), dict(c.reference)) for c in report.CLAIMS]
+    stats.paired(pd.DataFrame(rows), pairs, resamples=300).to_csv(tmp_path / "p.csv", index=False)
+    judged = report.judge(pd.read_csv(tmp_path / "p.csv"))
+    assert judged["verdict"].tolist() == ["supported"] * 4
+    assert judged["difference"].round().tolist() == pytest.approx([100 * (a - b) for a, b in ((.3, .6), (.9, .3), (.9, .6), (.9, .5))], abs=8)
+    assert (np.sign(judged["difference"]) == judged["expected"]).all()
+
+
+def test_names_and_text_of_macros():
+    assert report.macro_name("war", "s4d", "FERV39K", "pre-trained") == "WarSFourDFERVThreeNineKPreTrained"
+    assert [report.signed(v) for v in (1.26, -0.04, -2.0)] == ["+1.3", "0.0", "−2.0"]
+    table = pd.DataFrame({"name": ["A", "B"], "text": ["50 %", "−2.0"]})
+    assert report.macros_text(table) == "\\newcommand{\\A}{50 \\%}\n\\newcommand{\\B}{$-$2.0}\n"
+    for names in (["A", "A"], ["A", "B1"]):
+        with pytest.raises(OutputError, match="unique and of letters only"):
+            report.macros_text(table.assign(name=names))
+    with pytest.raises(OutputError, match="no letter or digit"):
+        report.macro_name("war", "-")
+
+
+def macros() -> pd.DataFrame:
+    judged = report.judge(pd.DataFrame([row(c, -0.05, -0.01) for c in report.CLAIMS]))
+    assignment = next(node for cell in REPORT for node in ast.walk(ast.parse(cell))
+                      if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "extra")
+    extra = {key.value: "1" for key in assignment.value.keys}
+    return report.macros_of(judged, scores(), published.gains(), published.ranks(), extra)
+
+
+def test_every_number_of_the_paper_has_a_macro(tmp_path):
+    made = Artifacts(tmp_path, "smoke", "06_report")
+    report.write_macros(made, macros())
+    made.check(["numbers"])
+    defined = set(re.findall(r"\\newcommand\{\\([A-Za-z]+)\}", (tmp_path / "tables" / "numbers.tex").read_text()))
+    used = set(re.findall(r"\\([A-Z][A-Za-z]+)", PAPER)) - {"DeclareMathOperator"}
+    assert {"DiffRepair", "WarSFourDVideoPretrained", "PublishedGainMAFW"} <= used <= defined
+
+
+def test_the_paper_types_no_result_and_uses_only_declared_artifacts():
+    body = PAPER.split(r"\begin{document}")[1]
+    assert not re.search(r"\d+\.\d", re.sub(r"\[.*?\]\{", "{", body))          # decimals are results, and results are macros
+    declared = set(re.findall(r'"([a-z_]+)"', REPORT[-1]))
+    used = set(re.findall(r"(?:includegraphics(?:\[.*?\])?\{|\\fit\{\\[a-z]+\}\{)([a-z_]+)", PAPER))
+    assert used - {"finetuning_comparison"} <= declared and len(used) == 6
+    assert set(re.findall(r"\\cite\{([a-z0-9,]+)\}", PAPER)) and all(
+        f"{{{key}," in BIB for keys in re.findall(r"\\cite\{([a-z0-9,]+)\}", PAPER) for key in keys.split(","))
+
+
+def test_results_of_another_profile_or_none_are_refused(tmp_path):
+    with pytest.raises(OutputError, match="scores.csv is missing: .* notebooks 02 to 05"):
+        report.read_results(tmp_path, ["scores"], "smoke")
+    Artifacts(tmp_path, "smoke", "03_finetuning").table(scores(), "scores", "Scores.")
+    assert len(report.read_results(tmp_path, ["scores"], "smoke")["scores"]) == 24
+    with pytest.raises(OutputError, match="made with profile smoke and the report is for gpu: run 03_finetuning"):
+        report.read_results(tmp_path, ["scores"], "gpu")
+    with pytest.raises(OutputError, match="no column 'low'"):
+        report.long_scores(scores().drop(columns="low"))
+
+
+def test_published_figure_shows_all_and_is_the_same_each_time(tmp_path):
+    table = published.results()
+    for folder in ("a", "b"):
+        fig = plots.published(table)
+        Artifacts(tmp_path / folder, "smoke", "06_report").figure(fig, "published", table, "Published.")
+    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in ("published.pdf", "source_data/published.csv"))
+    assert len(fig.axes) == 3 and len(fig.axes[0].get_yticklabels()) == 13
+    texts = [t.get_text() for ax in fig.axes for t in ax.texts]
+    assert texts.count("not found") == 4 and {"76.68", "53.65", "58.44"} <= set(texts) and "none was measured here" in fig.get_supxlabel()
+
+
+def test_every_verdict_is_set_in_the_same_type():
+    judged = report.judge(pd.DataFrame([row(c, *i) for c, i in zip(report.CLAIMS, ((-.1, -.05), (-.1, -.05), (-.1, .1), (.05, .1)))]))
+    assert judged["verdict"].tolist() == ["supported", "against", "not decided", "supported"]
+    said = [t for t in plots.claims(judged, "note").axes[0].texts]
+    assert len(said) == 4 and len({(t.get_fontsize(), t.get_fontweight(), t.get_color()) for t in said}) == 1
+
+
+def test_what_is_compared_byte_by_byte_holds_no_time_and_no_machine():
+    rows = pd.DataFrame([{"stage": "finetune", "model": "m", "tasks": "video", "experts": 0, "pretrained": False, "seed": s, "steps": 4,
+                          "seconds": 1.5 + s, "device": "CPU", "versions": "torch 2"} for s in (0, 1)])
+    assert list(report.runs_summary(rows).columns) == ["stage", "model", "tasks", "experts", "pretrained", "runs", "seeds", "steps"]
+    assert report.runs_summary(rows)[["runs", "seeds", "steps"]].values.tolist() == [[2, 2, 4]]
+    assert "seconds" not in report.runs_as_read(rows, "smoke")
+
+
+def test_readme_commands_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`?make ([a-z-]+)", README)) - {"every"}:
+        assert re.search(rf"^{target}:", makefile, re.M), f"make {target}"
+    for line in re.findall(r"^(?:\.venv/bin/)?python -m s4d (.+)$", README, re.M):
+        args, rest = parser().parse_known_args(line.split())
+        assert all(a in ("--video.fold", "1") for a in rest), line
+        assert getattr(args, "dataset", "dfew") in REGISTRY and getattr(args, "profile", "paper") in PROFILES
+    for block in re.findall(r"```python\n(.*?)```", README, re.S):
+        ast.parse(block)
+
+
+def test_readme_links_lead_somewhere():
+    links = {link for link in re.findall(r"\]\((?!http)([^)#]+)\)", README)}
+    assert {f"notebooks/{n}.ipynb" for n in NOTEBOOKS} <= links
+    figures = (ROOT / "figures").is_dir()
+    assert [link for link in sorted(links) if not (ROOT / link).exists() and (figures or not link.startswith("figures/"))] == []
+
+
+def test_citation_and_licence_agree():
+    citation, project = yaml.safe_load((ROOT / "CITATION.cff").read_text()), tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"]) == (project["version"], "MIT")
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License")
+    preferred = citation["preferred-citation"]
+    for text in (README, BIB):
+        assert preferred["doi"] in text and preferred["title"] in " ".join(text.split())
