@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import av
@@ -146,6 +147,10 @@ def _read_video(path: Path, indices: Sequence[int] | None, size: int | None) -> 
     files whose header counts more frames than decode, and face clips are short with few key frames, so it saves little.
     """
     _check_shape(path, frame_size(path))
+    stamp = path.stat()
+    damage = _damage(str(path), stamp.st_size, stamp.st_mtime_ns)
+    if damage:
+        raise MediaError(path, damage)
     reader = _reader(path, size)
     wanted = _checked(path, indices, len(reader))
     needed, frames = set(wanted), {}
@@ -157,6 +162,25 @@ def _read_video(path: Path, indices: Sequence[int] | None, size: int | None) -> 
         if t in needed:
             frames[t] = frame.asnumpy()
     return [frames[t] for t in wanted]
+
+
+@lru_cache(maxsize=1 << 16)
+def _damage(path: str, size: int, modified: int) -> str | None:
+    """What is wrong inside a video, or None. Once per file and process: size and time of modification tell a changed file.
+
+    decord paints over damaged parts from their neighbours and says nothing. FFmpeg can be told to refuse them; the pass costs
+    little, since no frame is converted to RGB.
+    """
+    good = 0
+    try:
+        with av.open(path) as container:
+            stream = container.streams.video[0]
+            stream.thread_type, stream.codec_context.options = "NONE", {"err_detect": "explode"}
+            for _ in container.decode(stream):
+                good += 1
+    except av.FFmpegError:
+        return f"it is damaged or truncated after frame {good}: copy or extract it again"
+    return None
 
 
 def _reader(path: str | Path, size: int | None) -> decord.VideoReader:

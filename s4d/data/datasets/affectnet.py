@@ -85,13 +85,13 @@ def lists(root: Path) -> list[tuple]:
         if split is None:
             continue
         for number, line in enumerate((root / name).read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
-            parts = re.split(r"[,\s]+", line.strip())
-            if parts == [""] or (number == 1 and not Path(parts[0]).suffix):      # blank, or a header
+            match = re.fullmatch(r"(.+?)[,\s]+([^,\s]+)", line.strip())      # the image's name may hold blanks
+            image, label = match.groups() if match else (line.strip(), None)
+            if not image or (number == 1 and not Path(image).suffix):      # blank, or a header
                 continue
             where = f"{root / name}, line {number}"
-            if len(parts) < 2:
-                raise LabelError(f"no label for {parts[0]!r} in {where}: expected `image label`")
-            image, label = re.fullmatch(r"(.+?)[,\s]+([^,\s]+)", line.strip()).groups()
+            if label is None:
+                raise LabelError(f"no label for {image!r} in {where}: expected `image label`")
             out.append((images.find(image), emotion(label, where), None, split))
     return out
 
