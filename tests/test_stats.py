@@ -88,6 +88,13 @@ def test_seed_spread_enters_the_interval():
     assert means.std() == pytest.approx(0.5 / np.sqrt(3), rel=0.08)     # sd of three seeds / sqrt(3): n - 1 draws are unbiased
 
 
+def test_one_answer_for_all_has_a_uar_without_spread():
+    """Few people, so that resamples miss classes: the UAR of a constant answer is 1 / K in every one of them."""
+    rows = made_up(subjects=4, each=5, seeds=2).assign(predicted="sadness")
+    found = stats.scores(rows, resamples=500).set_index("metric")
+    assert found.loc["UAR", ["value", "low", "high"]].tolist() == pytest.approx([1 / 7] * 3) and found.loc["WAR", "high"] > 1 / 7
+
+
 def test_identical_methods_differ_by_exactly_zero():
     rows = made_up("s4d")
     both = pd.concat([rows, rows.assign(method="multitask")])

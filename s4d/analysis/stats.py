@@ -89,14 +89,16 @@ def count(predictions: pd.DataFrame) -> Counts:
     return Counts(total, correct, tuple(int(p["seed"].iloc[0]) for p in groups), key)
 
 
-def rates(total: np.ndarray, correct: np.ndarray) -> dict[str, np.ndarray]:
+def rates(total: np.ndarray, correct: np.ndarray, absent: np.ndarray | float = 0.0) -> dict[str, np.ndarray]:
     """UAR and WAR, shares in 0..1.
 
     Args:
-        total, correct: `[..., K]` samples and correct ones of each class; a class without samples is left out of the UAR.
+        total, correct: `[..., K]` samples and correct ones of each class.
+        absent: recall of a class without samples, broadcast to `correct`.
     """
-    recall = np.divide(correct, total, out=np.zeros(np.broadcast_shapes(total.shape, correct.shape)), where=total > 0)
-    return {"UAR": recall.sum(-1) / (total > 0).sum(-1), "WAR": correct.sum(-1) / total.sum(-1)}
+    recall = np.array(np.broadcast_to(absent, correct.shape), dtype=float)
+    np.divide(correct, total, out=recall, where=np.broadcast_to(total > 0, correct.shape))
+    return {"UAR": recall.mean(-1), "WAR": correct.sum(-1) / total.sum(-1)}
 
 
 def draws(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -108,14 +110,17 @@ def draws(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def resample(counts: Counts, resamples: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """UAR and WAR of each resample, `[R]`. Systems on the same samples get the same draws, so differences are paired."""
+    """UAR and WAR of each resample, `[R]`. Systems on the same samples get the same draws, so differences are paired.
+
+    A class that no drawn subject shows keeps its recall of the whole test part: leaving it out would shift the UAR of a
+    system that always gives one answer.
+    """
     rng = np.random.default_rng(seed)
     people = draws(len(counts.total), resamples, rng).astype(float)                        # [R, G]
-    seeds = draws(len(counts.seeds), resamples, rng).astype(float)                         # [R, S]
-    correct = np.zeros((resamples, counts.total.shape[1]))
-    for s, layer in enumerate(counts.correct):
-        correct += (people @ layer) * (seeds[:, s] / seeds.sum(1))[:, None]
-    return rates(people @ counts.total, correct)
+    seeds = draws(len(counts.seeds), resamples, rng).astype(float)
+    seeds /= seeds.sum(1, keepdims=True)                                                   # [R, S]
+    correct = sum((people @ layer) * seeds[:, s, None] for s, layer in enumerate(counts.correct))      # [R, K]
+    return rates(people @ counts.total, correct, absent=seeds @ (counts.correct.sum(1) / counts.total.sum(0)))
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:

@@ -25,13 +25,15 @@ def pretraining_loss(table: pd.DataFrame, window: int = 25, note: str = "") -> F
     """
     fig, ax = figure(COLUMN, 2.3)
     ax.axhline(1, color=GREY, lw=0.8, ls=":")
-    ax.text(1, 1, "predicting each token's mean", color=GREY, fontsize=6.5, ha="right", va="top", transform=ax.get_yaxis_transform())
+    ax.annotate("predicting each token's mean", (1, 1), (0, -2), ax.get_yaxis_transform(), "offset points", color=GREY, fontsize=6.5,
+                ha="right", va="top")
     levels = [1.0]
     for task in ("image", "video"):
         rows = table[table["modality"] == task].sort_values("step")
         middle = rows["loss"].rolling(window, min_periods=1, center=True).median()
         ax.plot(rows["step"], rows["loss"], color=TASK_COLOURS[task], lw=0.4, alpha=0.3)
-        ax.plot(rows["step"], middle, color=TASK_COLOURS[task], lw=1.2, label=TASK_LABELS[task])
+        few = "o" if len(rows) < 20 else None          # a single point makes no line
+        ax.plot(rows["step"], middle, color=TASK_COLOURS[task], lw=1.2, marker=few, ms=2.5, label=TASK_LABELS[task])
         levels += [middle.min(), min(middle.max(), 1.25)]
     ax.set(xlabel="step of pre-training", ylabel="masked squared error\n(share of a token's variance)",
            ylim=(min(levels) - 0.06, max(levels) + 0.06))
