@@ -58,9 +58,10 @@ def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bo
         return folder
     build = folder.with_name(folder.name + ".part")
     try:
-        build.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(build):
             if not (folder / "corpus.json").is_file():
+                build.mkdir(exist_ok=True)
                 _draw_all(cfg, build, max(1, int(workers)), progress)
                 _finish(cfg, build)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -82,7 +83,6 @@ def _alone(build: Path):
     path = build.with_name(build.name + ".lock")
     with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        build.mkdir(parents=True, exist_ok=True)
         yield
     path.unlink(missing_ok=True)
 

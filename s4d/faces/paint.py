@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import torch
 
-from .head import at, brow_line, gauss, lip_curves, ramp, sided, smooth, window
+from .controls import brow_line, lip_curves, sided
+from .shapes import at, gauss, ramp, smooth, window
 
 
 @dataclass

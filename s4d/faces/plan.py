@@ -41,7 +41,8 @@ def check(cfg: Faces) -> None:
         if not ok:
             raise FacesError(f"faces setting {name} = {getattr(cfg, name)!r}: {what}")
     need(isinstance(cfg.size, int) and 32 <= cfg.size <= 224 and cfg.size % 2 == 0, "size", "give an even number of pixels from 32 to 224")
-    for name, least in (("photos", 21), ("photo_identities", 3), ("clips", 35), ("clip_identities", 5), ("speaking", 1), ("speaking_identities", 1)):
+    for name, least in (("photos", 21), ("photo_identities", 3), ("clips", 35), ("clip_identities", 5), ("speaking", 1),
+                        ("speaking_identities", 1)):
         need(getattr(cfg, name) >= least, name, f"at least {least} are needed to fill every split and class")
     need(2 <= cfg.frames <= 600, "frames", "give 2 to 600 frames a clip")
     need(1 <= cfg.fps <= 60, "fps", "give 1 to 60 frames a second")

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
-from .head import controls, head_table, march_head
+from .controls import controls
+from .head import head_table, march_head
 from .identity import seeded_normal
 from .scene import camera_rays
 from .shading import develop, picture
@@ -26,7 +27,6 @@ def render(identity: dict, actions: torch.Tensor, scene: dict, size: int = 64, g
         float32 `[n, 3, size, size]` in 0..1, sRGB.
     """
     C = controls(identity, actions, scene['gaze'])
-    C.gaze = scene['gaze']
     rays, R = camera_rays(scene, size)
     lh = torch.einsum('nij,ni->nj', R, scene['light'] / scene['light'].norm(dim=1, keepdim=True))      # light in the head frame
     surface = head_table(C, lh, 96 if size <= 72 else 144 if size <= 128 else 176)

@@ -1,19 +1,19 @@
 """Around the face: pose, camera, light, background, occluder, sensor."""
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 
 import torch
-import torch.nn.functional as F
 
-from .head import unit
+from .shapes import unit
 
-def neutral_scene(n):
+def neutral_scene(n: int) -> dict[str, torch.Tensor]:
+    """n frontal views in even light before a plain background: name -> tensor with n rows; angles in radians."""
     z = torch.zeros(n)
+    bg = torch.full((n, 2, 3), .18) * torch.tensor([1., 1.02, 1.08])
     return dict(yaw=z, pitch=z, roll=z, scale=z + 1, shift=torch.zeros(n, 2), light=torch.tensor([.35, .55, .75]).expand(n, 3),
-                key=z + 1.55, ambient=z + .5, warmth=z, bg=torch.full((n, 2, 3), .18) * torch.tensor([1., 1.02, 1.08]), bg_tex=z + .3,
-                occluder=torch.zeros(n, 5), noise=z, blur=z, exposure=z + 1, gaze=torch.zeros(n, 2))
+                key=z + 1.55, ambient=z + .5, warmth=z, bg=bg, bg_tex=z + .3, occluder=torch.zeros(n, 5), noise=z, blur=z,
+                exposure=z + 1, gaze=torch.zeros(n, 2))
 
 
 def sample_scene(n, gen, nuisance=0., zoom=1.):
@@ -48,20 +48,23 @@ def rotation(yaw, pitch, roll):
 PIVOT = torch.tensor([0., -.62, -.22])                  # neck joint, head frame
 
 
-def camera_aim(scene, R):
-    """Camera position and the image-plane point it frames: follows the face as the head turns."""
-    face = torch.tensor([0., -.05, .45])
-    moved = (face - PIVOT) @ R.transpose(1, 2) + PIVOT
-    return torch.tensor([0., -.1, 6.5]), torch.stack([.7 * moved[:, 0], .8 * (moved[:, 1] + .05)], 1) - scene['shift'] - torch.tensor([0., .02])
-
-
 def camera_rays(scene, S):
-    """Camera origin and ray directions in the camera and head frames, pixel size at the head."""
+    """A ray for every pixel, in the frames of the camera and of the head; the camera follows the face as the head turns.
+
+    Args:
+        scene: of `neutral_scene` or `sample_scene`.
+        S: pixels a side.
+    Returns:
+        a namespace (camera_origin and head_origin: three numbers a face; camera and head: unit directions, three maps `[n, S, S]`;
+        px: size of a pixel at the head) and the rotation from head to camera `[n, 3, 3]`.
+    """
     n = scene['yaw'].shape[0]
     ext = 1.16 / scene['scale']
     p = (torch.arange(S) + .5) / S * 2 - 1
     R = rotation(scene['yaw'], scene['pitch'], scene['roll'])
-    cam, aim = camera_aim(scene, R)
+    cam, centre = torch.tensor([0., -.1, 6.5]), torch.tensor([0., -.05, .45])
+    moved = (centre - PIVOT) @ R.transpose(1, 2) + PIVOT
+    aim = torch.stack([.7 * moved[:, 0], .8 * (moved[:, 1] + .05)], 1) - scene['shift'] - torch.tensor([0., .02])
     gx = (p.view(1, 1, S) * ext.view(-1, 1, 1) + aim[:, 0].view(-1, 1, 1)).expand(n, S, S)
     gy = (-p.view(1, S, 1) * ext.view(-1, 1, 1) + aim[:, 1].view(-1, 1, 1)).expand(n, S, S)
     d = torch.stack([gx - cam[0], gy - cam[1], torch.full_like(gx, .3) - cam[2]], 1)

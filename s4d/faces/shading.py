@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
-from .head import DEPTH, at, gauss, lookup, quadric, ramp, smooth, unit, window
+from .head import DEPTH
 from .paint import Patch, mouth_interior, over, paint, rgb, strand, tint
+from .shapes import at, gauss, lookup, quadric, ramp, smooth, unit, window
 
 WRAP = tint(.34, .20, .15)            # light creeps round the terminator, red the furthest
 EAR = (.085, .20, .13)                # half axes
@@ -252,8 +253,8 @@ def picture(C, I, scene, rays, R, lh, hit, cover, tables):
         colour, lit, p = face(C, I, lights, rays, hit, tables, box)
         if glasses:
             side = P['eye_spacing'] + P['glasses_size'] * .95
-            temple = ramp(.014 - (p.y - .04).abs(), px * 1.15) * smooth(p.ax, side, side + .1 * P['glasses_size']) * (P['glasses'] > 0).float()
-            colour = over(colour, rgb(I['glasses_rgb']) * lit, temple)
+            temple = ramp(.014 - (p.y - .04).abs(), px * 1.15) * smooth(p.ax, side, side + .1 * P['glasses_size'])
+            colour = over(colour, rgb(I['glasses_rgb']) * lit, temple * (P['glasses'] > 0).float())
         part = at(img, box)
         part.copy_(over(part, colour, at(cover, box)))
     if wig is not None:

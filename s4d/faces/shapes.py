@@ -1,0 +1,58 @@
+"""Small tensor functions that everything is drawn with: ramps, bells, windows, table look-up, rays against ellipsoids."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+X0, X1, Y0, Y1 = -1.1, 1.1, -1.5, 1.15          # extent of the tables in head coordinates
+
+
+def window(mask):
+    """The smallest window (row slice, column slice) that holds every true pixel of a batch `[n, H, W]`; None where there is none."""
+    rows, columns = (mask.any(0).any(d).nonzero()[:, 0].tolist() for d in (1, 0))
+    return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if rows else None
+
+
+def at(v, box):
+    """A view of a window of the last two axes."""
+    return v[..., box[0], box[1]]
+
+
+def unit(v):
+    """Vectors along axis 1, scaled to length 1."""
+    return v * torch.rsqrt((v * v).sum(1, keepdim=True).clamp_(min=1e-8))
+
+
+def ramp(x, w):
+    """Anti-aliased step: 0 to 1 across a width w around 0."""
+    return (x / w).add_(.5).clamp_(0, 1)
+
+
+def smooth(x, a, b):
+    """Smoothstep from 0 at a to 1 at b; a may be the larger one."""
+    t = ((x - a) / (b - a)).clamp_(0, 1)
+    return (3 - 2 * t).mul_(t).mul_(t)
+
+
+def gauss(x, s):
+    """exp(-(x / s)^2)."""
+    if torch.is_tensor(s):
+        x = x / s
+        return (x * x).neg_().exp_()
+    return (x * x).mul_(-1 / (s * s)).exp_()
+
+
+def quadric(o, d, centre, axes):
+    """Ray against an axis-aligned ellipsoid: entry t, exit t, least normalised distance."""
+    o_, d_ = [(a - c) / e for a, c, e in zip(o, centre, axes)], [a / e for a, e in zip(d, axes)]
+    A = sum(a * a for a in d_)
+    B = sum(a * b for a, b in zip(o_, d_))
+    tc = -B / A
+    m2 = (sum(a * a for a in o_) - B * B / A).clamp(min=0)
+    half = ((1 - m2).clamp(min=0) / A).sqrt()
+    return tc - half, tc + half, m2.sqrt()
+
+
+def lookup(table, x, y):
+    g = torch.stack([(x - X0) * (2 / (X1 - X0)) - 1, (y - Y0) * (2 / (Y1 - Y0)) - 1], -1)
+    return F.grid_sample(table, g, align_corners=True, padding_mode='border')
