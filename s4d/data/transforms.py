@@ -12,6 +12,8 @@ GREY = tuple(round(255 * m) for m in MEAN)                     # 0 after normali
 
 
 def _crop(size: int, scale: tuple[float, float]) -> v2.Transform:
+    if tuple(scale) == (1, 1):        # the whole picture: aligned faces stay aligned, and nothing is resampled
+        return v2.Resize((size, size), interpolation=InterpolationMode.BICUBIC, antialias=True)
     return v2.RandomResizedCrop(size, scale=tuple(scale), interpolation=InterpolationMode.BICUBIC, antialias=True)
 
 
@@ -20,7 +22,7 @@ def pretrain_transform(size: int, crop: tuple[float, float] = (0.2, 1.0), flip: 
 
     Args:
         size: side in px of the result.
-        crop: range of the cropped area as a share of the picture.
+        crop: range of the cropped area as a share of the picture; (1, 1) keeps it whole.
         flip: mirror half of the draws; the released recipe does so for photos and not for clips.
     Returns:
         uint8 `[T, 3, H, W]` -> uint8 `[T, 3, size, size]`, drawing from torch's global generator.
@@ -34,7 +36,7 @@ def train_transform(size: int, crop: tuple[float, float] = (0.5, 1.0), randaugme
 
     Args:
         size: side in px of the result.
-        crop: range of the cropped area as a share of the picture.
+        crop: range of the cropped area as a share of the picture; (1, 1) keeps it whole.
         randaugment: timm's notation "m<magnitude 0..10>-n<operations>"; empty for none.
         erasing: probability that a rectangle is painted over, the same in all frames.
     Returns:
