@@ -212,8 +212,8 @@ class S4D(Encoder):
         return self.head[task]
 
     def group_matcher(self, coarse: bool = False) -> dict:
-        """timm's description of depth, which layer-wise learning-rate decay reads."""
-        return dict(stem=r"^patch_embed", blocks=[(r"^blocks\.(\d+)", None), (r"^fc_norm|^head", (99999,))])
+        """timm's description of depth, which layer-wise learning-rate decay reads: stem, each block, then the rest (heads)."""
+        return dict(stem=r"^patch_embed", blocks=r"^blocks\.(\d+)")
 
 
 def count_parameters(model: nn.Module, pattern: str = "") -> int:

@@ -33,8 +33,8 @@ def cosine(step: int, steps: int, warmup: int, peak: float, low: float = 0.0, st
 def optimizer_for(model: torch.nn.Module, betas: tuple[float, float], weight_decay: float, layer_decay: float = 1.0):
     """AdamW over timm's groups: no decay on biases and norms, layer-wise learning-rate scales in `lr_scale`."""
     spared = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
-    groups = (param_groups_layer_decay(model, weight_decay, spared, layer_decay=layer_decay) if layer_decay < 1
-              else param_groups_weight_decay(model, weight_decay, spared))
+    groups = (param_groups_layer_decay(model, weight_decay, no_weight_decay_list=spared, layer_decay=layer_decay) if layer_decay < 1
+              else param_groups_weight_decay(model, weight_decay, no_weight_decay_list=spared))
     return torch.optim.AdamW(groups, lr=0.0, betas=betas)
 
 
