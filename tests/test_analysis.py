@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
+from s4d.analysis import confusions as cf
 from s4d.analysis import correlation as co
 from s4d.analysis import experts as ex
 from s4d.analysis import stimuli as st
@@ -98,6 +99,8 @@ def test_token_maps_put_a_token_where_it_lies_on_the_face():
     gates[:, [4, 10], 1] = 1.0                                            # row 1, column 1, at both time steps
     maps = ex.token_maps(gates, (2, 2, 3))
     assert maps.shape == (2, 2, 3) and maps[1, 1, 1] == 1 and maps.sum() == 1
+    table = ex.maps_table({3: gates}, (2, 2, 3), "video")
+    assert len(table) == 12 and table.loc[table.gate.idxmax(), ["layer", "expert", "row", "column"]].tolist() == [3, 1, 1, 1]
     with pytest.raises(ValueError, match="12 tokens"):
         ex.token_maps(gates, (1, 2, 3))
 
@@ -178,7 +181,7 @@ def test_cka_and_rsa_of_equal_rotated_and_independent_representations():
     x, noise = rng.normal(size=(60, 12)), rng.normal(size=(60, 30))
     turn = np.linalg.qr(rng.normal(size=(12, 12)))[0]
     assert co.cka(x, x) == pytest.approx(1) and co.rsa(x, x) == pytest.approx(1)
-    assert co.cka(x, 3 * x @ turn + 1) == pytest.approx(1)
+    assert co.cka(x, 3 * x @ turn + 1) == pytest.approx(1) and co.rsa(x, 3 * x @ turn + 1) == pytest.approx(1)
     assert abs(co.cka(x, noise)) < 0.1 and abs(co.rsa(x, noise)) < 0.1
     with pytest.raises(ValueError, match="at least 4"):
         co.cka(x[:3], x[:3])
@@ -190,7 +193,7 @@ def test_rsa_is_scipys_spearman_of_the_distances():
     rng = np.random.default_rng(3)
     x = rng.normal(size=(20, 6))
     y = x[:, :4] + rng.normal(size=(20, 4))
-    assert co.rsa(x, y) == pytest.approx(spearmanr(pdist(x, "correlation"), pdist(y, "correlation"))[0])
+    assert co.rsa(x, y) == pytest.approx(spearmanr(*(pdist(v - v.mean(0), "cosine") for v in (x, y)))[0])
 
 
 def test_layer_similarity_tells_category_from_individual_content():
@@ -212,6 +215,10 @@ def test_prototypes_match_across_an_offset_and_not_when_classes_are_renamed():
     a, b = co.prototypes(make(0), labels, NAMES), co.prototypes(make(9), labels, NAMES)
     found = co.matched_classes(a @ b.T)
     assert found["diagonal"] > 0.9 and found["p"] < 0.01
+    photos, moving = ({("m", seed): make(offset) for seed in (0, 1)} for offset in (0, 9))
+    cells, stats = co.prototype_study(photos, moving, labels, labels, list(NAMES))
+    equal = cells[cells.image_class == cells.video_class].cosine
+    assert len(cells) == 49 and equal.mean() == pytest.approx(stats.diagonal[0]) and stats.seed_low[0] <= stats.seed_high[0]
     assert co.matched_classes(a @ b[[1, 2, 3, 4, 5, 6, 0]].T)["p"] > 0.5
 
 
@@ -225,13 +232,14 @@ def test_a_class_without_samples_is_left_out_of_the_match():
 
 def test_transfer_reads_the_trained_head_on_the_other_modality():
     model, x, rows = tiny(), clips(), labelled(6)
-    read = pd.concat([co.read_by_head(model, x, rows, head, NAMES, list(NAMES)).assign(method="m", seed=0, head=head, stimuli="video")
+    pooled = st.features(model, x)
+    read = pd.concat([co.read_by_head(model, pooled, rows, head, NAMES, list(NAMES)).assign(method="m", seed=0, head=head, stimuli="video")
                       for head in ("image", "video")])
-    direct = model.head["image"](torch.from_numpy(st.features(model, x)).float()).argmax(1)
+    direct = model.head["image"](torch.from_numpy(pooled).float()).argmax(1)
     assert read[read["head"] == "image"].predicted.tolist() == [NAMES[i] for i in direct]
     table = co.transfer_matrix(read, resamples=50)
     assert table.zero_shot.tolist() == [True, False] and table.war.between(0, 100).all()
-    part = co.read_by_head(model, x, rows, "image", NAMES, ["neutral", "fear"])
+    part = co.read_by_head(model, pooled, rows, "image", NAMES, ["neutral", "fear"])
     assert set(part.predicted) <= {"neutral", "fear"} and set(part.label) == {"neutral", "fear"}
 
 
@@ -246,37 +254,39 @@ def curves(follow: bool) -> pd.DataFrame:
 
 
 def test_a_planted_course_is_found_and_locked_to_the_apex():
-    table = co.course(curves(True), fps=8, resamples=50)
+    table = cf.course(curves(True), fps=8, resamples=50)
     mean = table[(table.label == "expressive") & (table.quantity == "probability")].set_index("time")["mean"]
     assert mean.idxmax() == 0 and mean[0] == pytest.approx(0.8) and mean.index.min() >= -1
-    found = co.follow(curves(True), resamples=50)
+    found = cf.follow(curves(True), resamples=50)
     assert (found["mean"] > 0.999).all() and (found.null < found["mean"] - 0.05).all()
-    assert (co.follow(curves(False), resamples=50)["mean"].abs() < 0.3).all()
+    assert (cf.follow(curves(False), resamples=50)["mean"].abs() < 0.3).all()
 
 
 def test_without_truth_the_course_is_locked_to_the_middle():
     frames = curves(True).assign(apex=np.nan, intensity=np.nan)
-    table = co.course(frames, resamples=20)
+    table = cf.course(frames, resamples=20)
     assert set(table.quantity) == {"probability"} and table.time.min() >= -7 and table.time.max() <= 7
-    assert co.follow(frames, resamples=20).empty
+    assert cf.follow(frames, resamples=20).empty
 
 
 def test_confusability_finds_shared_confusions_and_rejects_renamed_ones():
     rng = np.random.default_rng(0)
     base = rng.random((7, 7)) ** 3 + 6 * np.eye(7)
     a, b = (m / m.sum(1, keepdims=True) for m in (base, base + 0.02 * rng.random((7, 7))))
-    assert co.confusability(a, b)["rho"] > 0.8 and co.confusability(a, b)["p"] < 0.01
+    assert cf.confusability(a, b)["rho"] > 0.8 and cf.confusability(a, b)["p"] < 0.01
     order = rng.permutation(7)
-    assert co.confusability(a, b[np.ix_(order, order)])["p"] > 0.05
+    assert cf.confusability(a, b[np.ix_(order, order)])["p"] > 0.05
 
 
 def test_soft_confusion_is_the_mean_probability_by_true_class():
     rows = labelled(70).assign(**{f"prob_{n}": p for n, p in zip(NAMES, np.random.default_rng(0).dirichlet(np.ones(7), 70).T)})
-    found = co.soft_confusion(rows, list(NAMES))
+    found = cf.soft_confusion(rows, list(NAMES))
     columns = [f"prob_{n}" for n in NAMES]
     np.testing.assert_allclose(found, rows.groupby("label")[columns].mean().loc[list(NAMES)].to_numpy())
-    low, high = co.confusability_interval(rows, rows, list(NAMES), resamples=20)
-    assert -1 <= low <= high <= 1
+    keys = (("m", "image"), ("m", "video"))
+    pairs, stats = cf.confusion_study(dict.fromkeys(keys, rows), {"m": keys}, list(NAMES), 20)
+    assert len(pairs) == 42 and (pairs.static == pairs.dynamic).all()
+    assert stats.rho[0] == pytest.approx(1) and -1 <= stats.low[0] <= stats.high[0] <= 1
 
 
 def test_apex_frames_take_the_true_apex_or_the_middle():

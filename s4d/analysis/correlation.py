@@ -1,36 +1,13 @@
-"""How static and dynamic expressions correlate: transfer, prototypes, CKA and RSA, the course along a clip, confusions."""
+"""How static and dynamic expressions correlate inside the networks: transfer, class prototypes, CKA and RSA by layer."""
 from __future__ import annotations
-
-from itertools import permutations as all_orders
-from math import factorial
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.stats import rankdata
-from torch import Tensor, nn
+from torch import nn
 
-from .experts import units_of
-from .stats import mean_interval
-from .stimuli import probabilities
-
-
-def over_subjects(values, subjects, resamples: int = 1000, seed: int = 0) -> dict:
-    """Mean with a 95 % interval over subjects.
-
-    Args:
-        values: `[N]`, one a sample; missing values are left out.
-        subjects: N names; a sample without one is a subject of its own.
-    Returns:
-        mean, low, high (the limits are missing with fewer than two subjects), samples, subjects.
-    """
-    values, names = np.asarray(values, float), pd.Series(list(subjects), dtype=object)
-    names = names.where(names.notna(), "row " + names.index.astype(str))[~np.isnan(values)]
-    values = values[~np.isnan(values)]
-    people = names.nunique()
-    if people < 2:
-        return dict(mean=values.mean() if len(values) else np.nan, low=np.nan, high=np.nan, samples=len(values), subjects=people)
-    mean, low, high = mean_interval(values, names, resamples, seed)
-    return dict(mean=mean, low=low, high=high, samples=len(values), subjects=people)
+from .confusions import class_orders, over_subjects, tidy
 
 
 # Transfer ---------------------------------------------------------------------------------------------------------------
@@ -40,21 +17,24 @@ def shared_classes(image: tuple[str, ...], video: tuple[str, ...]) -> list[str]:
     return [name for name in image if name in video]
 
 
-def read_by_head(model: nn.Module, x: Tensor, rows: pd.DataFrame, head: str, names: tuple[str, ...], shared: list[str]) -> pd.DataFrame:
+@torch.no_grad()
+def read_by_head(model: nn.Module, pooled: np.ndarray, rows: pd.DataFrame, head: str, names: tuple[str, ...],
+                 shared: list[str]) -> pd.DataFrame:
     """Every sample as one head reads it, among the emotions that both tasks share.
 
     Args:
-        x: uint8 pictures or clips; the head may belong to the other task (zero-shot).
-        rows: table of the samples (label, subject).
+        pooled: features `[N, D]` of pictures or of clips; the head may belong to the other task (zero-shot).
+        rows: table of the samples (path, label, subject).
         head: "image" or "video".
         names: the head's classes in order.
     Returns:
         one row a sample with a shared label: path, label, subject, predicted, correct.
     """
-    use = rows.label.isin(shared).to_numpy()
-    found = probabilities(model, x, head)[:, [names.index(n) for n in shared]]
-    out = rows[["path", "label", "subject"]].assign(predicted=np.array(shared)[found.argmax(1)])
-    return out.assign(correct=(out.predicted == out.label).astype(float))[use].reset_index(drop=True)
+    weight = next(model.parameters())
+    logits = model.forward_head(torch.from_numpy(pooled).to(weight), head).float().cpu().numpy()
+    found = logits[:, [names.index(n) for n in shared]].argmax(1)
+    out = rows[["path", "label", "subject"]].assign(predicted=np.array(shared)[found])
+    return out.assign(correct=(out.predicted == out.label).astype(float))[rows.label.isin(shared)].reset_index(drop=True)
 
 
 def transfer_matrix(read: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
@@ -88,14 +68,6 @@ def prototypes(features: np.ndarray, labels: np.ndarray, names: list[str]) -> np
     return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
 
 
-def class_orders(classes: int, most: int = 5040, seed: int = 0) -> np.ndarray:
-    """All orders of the classes where they are few, else `most` random ones; the first is the identity. `[R, K]`."""
-    if factorial(classes) <= most:
-        return np.array(list(all_orders(range(classes))))
-    rng = np.random.default_rng(seed)
-    return np.array([np.arange(classes), *(rng.permutation(classes) for _ in range(most - 1))])
-
-
 def matched_classes(similarity: np.ndarray, seed: int = 0) -> dict:
     """Are equal classes more alike across modalities than unequal ones?
 
@@ -114,6 +86,27 @@ def matched_classes(similarity: np.ndarray, seed: int = 0) -> dict:
     difference = on - (s.sum() - on * k) / (k * (k - 1))
     return dict(diagonal=on[0], off_diagonal=(s.sum() - on[0] * k) / (k * (k - 1)), difference=difference[0],
                 null_95=np.percentile(difference, 95), p=(difference >= difference[0] - 1e-12).mean())
+
+
+def prototype_study(photos: dict[tuple[str, int], np.ndarray], clips: dict[tuple[str, int], np.ndarray], photo_labels: pd.Series,
+                    clip_labels: pd.Series, names: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Prototypes of both tasks in every network.
+
+    Args:
+        photos, clips: (method, seed) -> pooled features `[N, D]`.
+        photo_labels, clip_labels: emotions of the samples.
+        names: classes to compare.
+    Returns:
+        cells: method, image_class, video_class, cosine (mean over seeds); and one row a method: `matched_classes` of the mean
+        matrix, with seed_low and seed_high, the range of the difference over seeds.
+    """
+    cells, stats = [], []
+    for method in dict.fromkeys(m for m, _ in photos):
+        each = [prototypes(photos[k], photo_labels, names) @ prototypes(clips[k], clip_labels, names).T for k in photos if k[0] == method]
+        mean, differences = np.mean(each, axis=0), [matched_classes(s)["difference"] for s in each]
+        cells.append(tidy(mean, names, "image_class", "video_class", "cosine").assign(method=method))
+        stats.append(dict(method=method, **matched_classes(mean), seed_low=min(differences), seed_high=max(differences)))
+    return pd.concat(cells, ignore_index=True), pd.DataFrame(stats)
 
 
 # Representations --------------------------------------------------------------------------------------------------------
@@ -135,10 +128,14 @@ def unbiased_centre(x: np.ndarray) -> np.ndarray:
 
 
 def rank_rdm(x: np.ndarray) -> np.ndarray:
-    """Ranks of the pairwise correlation distances of `[N, D]`, standardised, zero diagonal: products are Spearman's rho."""
+    """Ranks of the pairwise cosine distances of `[N, D]`, standardised, zero diagonal: products are Spearman's rho.
+
+    The mean stimulus is subtracted first. Unlike the usual correlation distance, which subtracts every stimulus' mean over
+    features, this does not change when the features are rotated.
+    """
     n = len(x)
     upper = np.triu_indices(n, 1)
-    centred = x - x.mean(1, keepdims=True)
+    centred = x - x.mean(0)
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     rank = rankdata((1 - centred @ centred.T)[upper].round(12))
     rank -= rank.mean()
@@ -160,7 +157,7 @@ def cka(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def rsa(x: np.ndarray, y: np.ndarray) -> float:
-    """Representational similarity: Spearman correlation of the two matrices of pairwise correlation distances."""
+    """Representational similarity: Spearman correlation of the two tables of pairwise cosine distances."""
     return float((rank_rdm(x) * rank_rdm(y)).sum() / 2)
 
 
@@ -200,123 +197,3 @@ def _within(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         rows = np.flatnonzero(labels == name)
         order[rows] = rng.permutation(rows)
     return order
-
-
-# Along a clip -----------------------------------------------------------------------------------------------------------
-
-def true_probability(found: np.ndarray, labels: pd.Series, names: tuple[str, ...]) -> np.ndarray:
-    """Probability of each sample's own class `[N]`; missing where the head does not know the class."""
-    column = labels.map({n: i for i, n in enumerate(names)})
-    return np.array([row[int(c)] if c == c else np.nan for row, c in zip(found, column)])
-
-
-def course(frames: pd.DataFrame, fps: float | None = None, resamples: int = 1000) -> pd.DataFrame:
-    """Mean curves around the apex, by emotion and over all but neutral.
-
-    Args:
-        frames: one row a frame: path, label, subject, frame, apex (missing: the clip's middle), probability, intensity.
-        fps: frames per second of the files; None leaves time in frames.
-    Returns:
-        tidy table: label ("expressive" over all but neutral), quantity ("probability", "intensity"), time (s or frames from
-        the apex), mean, low, high (95 % over subjects), samples, subjects. Times that under a quarter of the clips reach
-        are left out.
-    """
-    middle = frames.groupby("path").frame.transform("median").round()
-    frames = frames.assign(offset=(frames.frame - frames.apex.astype(float).fillna(middle)).astype(int))
-    expressive = frames[frames.label != "neutral"].assign(label="expressive")
-    out = []
-    for label, group in pd.concat([expressive, frames]).groupby("label", sort=False):
-        clips = group.path.nunique()
-        for offset, rows in group.groupby("offset"):
-            if rows.path.nunique() * 4 < clips:
-                continue
-            for quantity in ("probability", "intensity"):
-                if rows[quantity].notna().any():
-                    found = over_subjects(rows[quantity], rows.subject, resamples)
-                    out.append(dict(label=label, quantity=quantity, time=offset / (fps or 1), **found))
-    return pd.DataFrame(out)
-
-
-def follow(frames: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Does the probability follow the true intensity inside each clip?
-
-    Args:
-        frames: as in `course`; clips of constant intensity (neutral) have no correlation and are left out.
-    Returns:
-        label, mean, low, high (Pearson r inside a clip; 95 % over subjects), null (mean r with the intensity of another clip
-        of the emotion, which keeps what all clips share in their time course), clips, subjects.
-    """
-    rng, curves = np.random.default_rng(seed), {}
-    for (path, label, subject), g in frames.groupby(["path", "label", "subject"], dropna=False, sort=True):
-        curves.setdefault(label, []).append((subject, g.probability.to_numpy(float), g.intensity.to_numpy(float)))
-    out = []
-    for label, clips in curves.items():
-        own = np.array([_pearson(p, i) for _, p, i in clips])
-        shift = rng.integers(1, len(clips), size=len(clips)) if len(clips) > 1 else np.zeros(1, int)
-        other = [_pearson(p, clips[(k + s) % len(clips)][2]) if len(clips) > 1 else np.nan
-                 for k, ((_, p, _), s) in enumerate(zip(clips, shift))]
-        if np.isfinite(own).any():
-            found = over_subjects(own, [s for s, _, _ in clips], resamples)
-            null = np.array(other)[np.isfinite(other)]
-            out.append(dict(label=label, mean=found["mean"], low=found["low"], high=found["high"],
-                            null=null.mean() if len(null) else np.nan, clips=found["samples"], subjects=found["subjects"]))
-    return pd.DataFrame(out, columns=["label", "mean", "low", "high", "null", "clips", "subjects"])
-
-
-def _pearson(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation over the common length; missing where either is constant or unknown."""
-    n = min(len(a), len(b))
-    a, b = a[:n] - a[:n].mean(), b[:n] - b[:n].mean()
-    scale = np.linalg.norm(a) * np.linalg.norm(b)
-    return float(a @ b / scale) if scale > 1e-9 else np.nan
-
-
-# Confusions -------------------------------------------------------------------------------------------------------------
-
-def soft_confusion(predictions: pd.DataFrame, names: list[str], weights: np.ndarray | None = None) -> np.ndarray:
-    """Mean probability of every class given the true one, `[K, K]`, rows sum to 1.
-
-    Args:
-        predictions: label and prob_<emotion> of every sample; seeds may be stacked.
-        weights: `[N]`, how often each row counts (a bootstrap's draw).
-    """
-    table = predictions[[f"prob_{n}" for n in names]].to_numpy(float)
-    weights = np.where(np.isnan(table).any(1), 0, 1 if weights is None else weights)
-    member = (predictions.label.to_numpy()[None] == np.array(names)[:, None]) * weights
-    total = member @ np.nan_to_num(table)
-    return total / np.maximum(total.sum(1, keepdims=True), 1e-12)
-
-
-def confusability(static: np.ndarray, dynamic: np.ndarray, seed: int = 0) -> dict:
-    """Do static confusions predict dynamic ones? Spearman correlation of the off-diagonal cells.
-
-    Returns:
-        rho, null_95 and p against renaming the classes of one side in every order; rho_cells after the mean of each column
-        is removed, which takes away the plain preference of both models for a class.
-    """
-    k = len(static)
-    off = ~np.eye(k, dtype=bool)
-    x = rankdata(static[off])
-    score = lambda m: _pearson(x, rankdata(m[off]))
-    orders = class_orders(k, 2000, seed)
-    null = np.array([score(dynamic[np.ix_(o, o)]) for o in orders])
-    centred = [np.where(off, m, np.nan) - np.nanmean(np.where(off, m, np.nan), 0) for m in (static, dynamic)]
-    return dict(rho=null[0], null_95=np.nanpercentile(null, 95), p=(null >= null[0] - 1e-12).mean(),
-                rho_cells=_pearson(rankdata(centred[0][off]), rankdata(centred[1][off])))
-
-
-def confusability_interval(static: pd.DataFrame, dynamic: pd.DataFrame, names: list[str], resamples: int = 300,
-                           seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the correlation when the subjects of both test sets are drawn again (samples, where subjects are unknown)."""
-    rng, found = np.random.default_rng(seed), []
-    units = [units_of(t.subject.where(t.subject.notna(), t.path)) for t in (static, dynamic)]
-    off = ~np.eye(len(names), dtype=bool)
-    for _ in range(resamples):
-        drawn = []
-        for table, unit in zip((static, dynamic), units):
-            count = unit.max() + 1
-            times = np.bincount(rng.integers(count, size=count), minlength=count)
-            drawn.append(soft_confusion(table, names, times[unit])[off])
-        found.append(_pearson(rankdata(drawn[0]), rankdata(drawn[1])))
-    low, high = np.nanpercentile(found, [2.5, 97.5])
-    return float(low), float(high)

@@ -125,6 +125,12 @@ def token_maps(gates: Tensor, grid: tuple[int, int, int]) -> np.ndarray:
     return gates.double().mean(0).view(*grid, -1).mean(0).permute(2, 0, 1).numpy()
 
 
+def maps_table(routes: Routes, grid: tuple[int, int, int], task: str) -> pd.DataFrame:
+    """`token_maps` of every layer as a tidy table: layer, task, expert, row, column, gate."""
+    rows = [(layer, task, *place, g) for layer, gates in routes.items() for place, g in np.ndenumerate(token_maps(gates, grid))]
+    return pd.DataFrame(rows, columns=["layer", "task", "expert", "row", "column", "gate"])
+
+
 def entropy(p: np.ndarray, axis: int = -1) -> np.ndarray:
     """Shannon entropy in bits along an axis of probabilities; 0 log 0 = 0."""
     return -(p * np.log2(np.where(p > 0, p, 1))).sum(axis)

@@ -110,8 +110,8 @@ def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, unit: str, note: str
     """The photo head read along the frames of clips.
 
     Args:
-        courses: of `analysis.correlation.course` with a column method.
-        follow: of `analysis.correlation.follow` with a column method; empty where no truth is known.
+        courses: of `analysis.confusions.course` with a column method.
+        follow: of `analysis.confusions.follow` with a column method; empty where no truth is known.
         unit: of time, "s" or "frames".
     """
     fig, axes = figure(PAGE, 2.5, 1, 2 + (len(follow) > 0), gridspec_kw=dict(width_ratios=[1, 1.25, 1][: 2 + (len(follow) > 0)]))
