@@ -253,18 +253,20 @@ def confusion(predictions: pd.DataFrame, classes: int = 7) -> pd.DataFrame:
     return table.assign(share=(table["count"] / total).where(total > 0))
 
 
-def baselines(predictions: pd.DataFrame) -> pd.DataFrame:
+def baselines(predictions: pd.DataFrame, classes: int | dict[str, int] = 7) -> pd.DataFrame:
     """What needs no model, by task: guessing among the classes with equal probability, and always the most frequent class.
 
+    Args:
+        classes: how many a system chooses from, for all tasks or by task; some may not occur in a small test part.
     Returns:
         table: task, baseline (chance, majority), label (the frequent class), UAR, WAR, in expectation, shares.
     """
     out = []
     for task, rows in predictions.drop_duplicates(["task", "path"]).groupby("task", sort=False):
         share = rows["label"].value_counts(normalize=True)
-        each = 1 / len(share)
-        out += [{"task": task, "baseline": "chance", "label": None, "UAR": each, "WAR": each},
-                {"task": task, "baseline": "majority", "label": share.index[0], "UAR": each, "WAR": share.iloc[0]}]
+        guess = 1 / (classes[task] if isinstance(classes, dict) else classes)
+        out += [{"task": task, "baseline": "chance", "label": None, "UAR": guess, "WAR": guess},
+                {"task": task, "baseline": "majority", "label": share.index[0], "UAR": 1 / len(share), "WAR": share.iloc[0]}]
     return pd.DataFrame(out)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from .style import COLUMN, METHOD_COLOURS, METHOD_LABELS, METHOD_NAMES, PAGE, TASK_COLOURS, TASK_LABELS, figure, show, stamp
 
@@ -115,16 +116,15 @@ def _present(table: pd.DataFrame) -> list[str]:
 def _baselines(ax, rows: pd.DataFrame, metric: str, horizontal: bool = False) -> None:
     """Lines at chance and, where it differs, at the score of always naming the most frequent class."""
     line = ax.axhline if horizontal else ax.axvline
-    drawn = []
-    for row in rows.itertuples():
-        x = 100 * getattr(row, metric)
-        if drawn and abs(x - drawn[0]) < 0.05:
-            continue
-        line(x, color=GREY, lw=0.8, ls=":" if row.baseline == "chance" else "--", zorder=0)
+    values = {row.baseline: 100 * getattr(row, metric) for row in rows.itertuples()}
+    if abs(values["majority"] - values["chance"]) < 0.05:
+        del values["majority"]
+    for name, x in values.items():
+        line(x, color=GREY, lw=0.8, ls=":" if name == "chance" else "--", zorder=0)
         if not horizontal:
-            ax.text(x, 1.0, row.baseline, color=GREY, fontsize=6, ha="left" if drawn and x > drawn[0] else "right" if drawn else "center",
-                    va="bottom", transform=ax.get_xaxis_transform())
-        drawn.append(x)
+            side = "center" if len(values) == 1 else "right" if x == min(values.values()) else "left"      # names never meet
+            ax.annotate(name, (x, 1), ({"right": -1, "left": 1}.get(side, 0), 1), ax.get_xaxis_transform(), "offset points", color=GREY,
+                        fontsize=6, ha=side, va="bottom")
 
 
 def _comparison(ax, scores: pd.DataFrame, single: pd.DataFrame, methods: list[str]) -> None:
@@ -215,8 +215,8 @@ def curves(table: pd.DataFrame, baselines: pd.DataFrame, note: str = "") -> Figu
             ax.set_title(f"{TASK_LABELS[task][0].upper()}{TASK_LABELS[task][1:]}, {name}")
         axes[r, 0].set_ylabel("validation WAR, %")
     for ax in axes[-1]:
-        ax.set_xlabel("epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.set(xlabel="epoch", xlim=(0, 1.03 * table["epoch"].max()))
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     handles = [Line2D([], [], color=METHOD_COLOURS[m], lw=1.4, label=METHOD_LABELS[m]) for m in _present(table)]
     handles += [Line2D([], [], color=GREY, lw=0.8, ls=ls, label=name) for ls, name in ((":", "chance"), ("--", "majority class"))]
     fig.legend(handles=handles, loc="outside upper center", ncols=len(handles))
