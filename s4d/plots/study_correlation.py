@@ -61,7 +61,8 @@ def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, note: str = "
         for k in range(len(names)):
             ax.add_patch(Rectangle((k - 0.5, k - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=0.7))
         found = stats[stats.method == method].iloc[0]
-        ax.set_title(f"{METHOD_LABELS[method]}\ndifference {found.difference:.2f}, p = {found.p:.2g}", fontsize=7, fontweight="normal")
+        numbers = f"difference {found.difference:.2f}, p = {found.p:.2g}".replace("-", "−")
+        ax.set_title(f"{METHOD_LABELS[method]}\n{numbers}", fontsize=7, fontweight="normal")
         ax.set_xticks(range(len(names)), [SHORT[n] for n in names], rotation=90)
         ax.set_yticks(range(len(names)), names)
         ax.tick_params(length=0)
@@ -96,7 +97,7 @@ def layer_similarity(table: pd.DataFrame, titles: dict[str, str], note: str = ""
             ax.axhline(0, color="#cccccc", linewidth=0.5, zorder=0)
             if measure == "cka":
                 ax.set_title(titles[name], fontsize=7)
-        row[0].set_ylabel({"cka": "linear CKA", "rsa": "RSA (Spearman's ρ)"}[measure])
+        row[0].set_ylabel({"cka": "linear CKA", "rsa": "RSA (rank ρ)"}[measure])
     for ax in axes[1]:
         shown = range(len(layers)) if len(layers) <= 8 else [0, *range(2, len(layers) - 1, 3), len(layers) - 1]
         ax.set_xticks(list(shown), [layers[i] for i in shown], rotation=90)
@@ -132,9 +133,9 @@ def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, unit: str, note: str
         part = part.sort_values("time")
         axes[1].plot(part.time, part["mean"], color=EMOTION_COLOURS[label])
         ends.append((part["mean"].iloc[-1], label, part.time.iloc[-1]))
+    axes[1].set_ylim(0, 1.15 * axes[1].get_ylim()[1])
     _direct_labels(axes[1], ends)
     axes[1].set_title(f"{METHOD_LABELS['static']}, by emotion")
-    axes[1].set_ylim(0, None)
     for ax in axes[:2]:
         ax.axvline(0, color="#cccccc", linewidth=0.6, zorder=0)
         ax.set_xlabel(f"time from the {'apex' if len(follow) else 'middle'} ({unit})")
@@ -164,13 +165,12 @@ def _follow(ax, follow: pd.DataFrame) -> None:
         y = np.arange(len(labels)) + (k - (len(methods) - 1) / 2) * 0.3
         ax.hlines(y, part.low, part.high, color=METHOD_COLOURS[method], linewidth=0.9)
         ax.plot(part["mean"], y, "o", color=METHOD_COLOURS[method])
-        ax.plot(part.null, y, "|", color="#CC79A7", markersize=6, markeredgewidth=1.5, label="another clip's intensity" if k == 0 else None)
+        ax.plot(part.null, y, "|", color="#CC79A7", markersize=6, markeredgewidth=1.5)
     ax.axvline(0, color="#cccccc", linewidth=0.6, zorder=0)
     ax.set_yticks(range(len(labels)), labels)
     ax.invert_yaxis()
-    ax.set_xlabel("r with the true intensity, inside a clip")
-    ax.set_title("Follows the intensity?")
-    ax.legend(fontsize=SMALL, loc="best")
+    ax.set_xlabel("r with the true intensity\n(pink: with another clip's)")
+    ax.set_title("Inside a clip")
 
 
 def confusability(cells: pd.DataFrame, stats: pd.DataFrame, titles: dict[str, str], note: str = "") -> Figure:
@@ -186,14 +186,27 @@ def confusability(cells: pd.DataFrame, stats: pd.DataFrame, titles: dict[str, st
     for ax, name in zip(axes[0], names):
         part, found = cells[cells.comparison == name], stats[stats.comparison == name].iloc[0]
         ax.scatter(100 * part.static, 100 * part.dynamic, s=12, c=[EMOTION_COLOURS[n] for n in part.label], linewidths=0)
-        top = part.assign(both=part.static.rank() + part.dynamic.rank()).nlargest(4, "both")
-        for i, r in enumerate(top.sort_values("dynamic").itertuples()):
-            ax.annotate(f"{SHORT[r.label]} → {SHORT[r.wrong]}", (100 * r.static, 100 * r.dynamic), xytext=(-4, 2 + 2 * (i % 2)),
-                        textcoords="offset points", ha="right", fontsize=SMALL - 0.5, color=EMOTION_COLOURS[r.label])
-        ax.set_title(f"{titles[name]}\nρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}], p = {found.p:.2g}", fontsize=7,
-                     fontweight="normal")
+        for r in _apart(part):
+            left = r.static < part.static.min() + 0.4 * (part.static.max() - part.static.min())
+            ax.annotate(f"{SHORT[r.label]} → {SHORT[r.wrong]}", (100 * r.static, 100 * r.dynamic), xytext=(3 if left else -3, 3),
+                        textcoords="offset points", ha="left" if left else "right", fontsize=SMALL - 0.5, color=EMOTION_COLOURS[r.label])
+        numbers = f"ρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}], p = {found.p:.2g}".replace("-", "−")
+        ax.set_title(f"{titles[name]}\n{numbers}", fontsize=7, fontweight="normal")
         ax.set_xlabel("static confusion, photos (%)")
-        ax.margins(0.08)
+        ax.margins(0.1)
     axes[0, 0].set_ylabel("dynamic confusion, clips (%)")
+    for label in [n for n in EMOTION_COLOURS if n in set(cells.label)]:
+        axes[0, 0].scatter([], [], s=12, color=EMOTION_COLOURS[label], label=label)
+    fig.legend(loc="outside upper center", ncols=11, fontsize=SMALL, title="true class", title_fontsize=SMALL, handletextpad=0.1)
     stamp(fig, note)
     return fig
+
+
+def _apart(part: pd.DataFrame, most: int = 4) -> list:
+    """The pairs that are confused most on both sides, far enough from each other to carry a label."""
+    x, y = (part[c] / max(part[c].max() - part[c].min(), 1e-9) for c in ("static", "dynamic"))
+    chosen = []
+    for i in (part.static.rank() + part.dynamic.rank()).sort_values(ascending=False).index[:15]:
+        if len(chosen) < most and all(abs(y[i] - y[j]) > 0.09 or abs(x[i] - x[j]) > 0.4 for j in chosen):
+            chosen.append(i)
+    return list(part.loc[chosen].itertuples())

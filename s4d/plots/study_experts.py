@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .style import PAGE, TASK_COLOURS, TASK_LABELS, figure, stamp
+from .style import EMOTION_COLOURS, PAGE, TASK_COLOURS, TASK_LABELS, figure, stamp
 
 SMALL = 6.5          # pt, for numbers inside cells
 
@@ -20,7 +20,7 @@ def usage(table: pd.DataFrame, note: str = "") -> Figure:
     across = min(len(layers), 3)
     down = -(-len(layers) // across)
     groups = table.drop_duplicates(["task", "emotion"])
-    groups = [(t, e) for t in ("image", "video") for e in groups[groups.task == t].emotion]
+    groups = [(t, e) for t in ("image", "video") for e in ("all", *EMOTION_COLOURS) if e in set(groups[groups.task == t].emotion)]
     fig, axes = figure(PAGE, 0.5 + 0.155 * len(groups) * down + 0.35 * down, down, across, squeeze=False, sharey=True)
     top = 100 * table.share.max()
     for ax, layer in zip(axes.flat, layers):
@@ -41,11 +41,10 @@ def usage(table: pd.DataFrame, note: str = "") -> Figure:
     for ax in axes.flat[len(layers):]:
         ax.set_axis_off()
     bar = fig.colorbar(picture, ax=axes, shrink=0.8, pad=0.01)
-    bar.set_label("share of the token assignments (%)")
+    bar.set_label("share of the assignments (%), line: even use")
     even = 100 / table.expert.nunique()
     if even < top:
         bar.ax.axhline(even, color="white", linewidth=1.5)
-        bar.ax.set_title("line: even use", fontsize=SMALL, fontweight="normal", loc="right")
     stamp(fig, note)
     return fig
 
@@ -61,8 +60,8 @@ def maps(table: pd.DataFrame, faces: dict[str, np.ndarray], note: str = "") -> F
     experts = sorted(table.expert.unique())
     fig, axes = figure(PAGE, 0.45 + 0.85 * len(rows), len(rows), len(experts), squeeze=False)
     top = table.gate.max()
-    for (layer, task), line in zip(rows, axes):
-        for e, ax in zip(experts, line):
+    for i, (layer, task) in enumerate(rows):
+        for e, ax in zip(experts, axes[i]):
             part = table[(table.layer == layer) & (table.task == task) & (table.expert == e)]
             grid = part.pivot(index="row", columns="column", values="gate").to_numpy()
             extent = (0, 1, 1, 0)
@@ -70,9 +69,9 @@ def maps(table: pd.DataFrame, faces: dict[str, np.ndarray], note: str = "") -> F
             picture = ax.imshow(grid, cmap="cividis", vmin=0, vmax=top, extent=extent, alpha=0.62)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
-            if line is axes[0]:
+            if i == 0:
                 ax.set_title(f"expert {e + 1}", fontsize=7, fontweight="normal", loc="center")
-        line[0].set_ylabel(f"block {layer + 1}\n{TASK_LABELS[task].split()[0]}", fontsize=7)
+        axes[i, 0].set_ylabel(f"block {layer + 1}\n{TASK_LABELS[task].split()[0]}", fontsize=7)
     fig.colorbar(picture, ax=axes, shrink=0.7, pad=0.01).set_label("mean gate of a token")
     stamp(fig, note)
     return fig
@@ -130,6 +129,8 @@ def switched_off(table: pd.DataFrame, note: str = "") -> Figure:
         ax.set_title(f"Block {layer + 1}")
         ax.set_xticks(range(table.expert.nunique()), [f"{e + 1}" for e in range(table.expert.nunique())])
         ax.set_xlabel("expert switched off")
+    largest = max(1.0, table[["change", "low", "high"]].abs().max().max())
+    axes[0, 0].set_ylim(-1.1 * largest, 1.1 * largest)
     axes[0, 0].set_ylabel("change of WAR (points)")
     axes[0, 0].legend(loc="best", fontsize=SMALL)
     stamp(fig, note)
