@@ -15,6 +15,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
+from s4d.config import Finetune, Pretrain, Source
+from s4d.training import Run, finetune
+
 PARAMETERS = 'profile = "smoke"\nout = "figures"\ndata = "data"\nruns = "runs"'
 
 
@@ -89,3 +92,33 @@ def write_voxceleb2(root: Path, people: int = 2, clips: int = 2, frames: int = 8
         for c in range(clips):
             write_video(root / "dev/mp4" / f"id0000{p}" / "video" / f"{c:05d}.mp4", 10 * p + c, frames)
     return root
+
+
+@pytest.fixture(scope="session")
+def mini(tmp_path_factory) -> Path:
+    """A folder with the three datasets in miniature; tests that change files copy it."""
+    root = tmp_path_factory.mktemp("mini")
+    write_affectnet(root / "affectnet", 2, 1)
+    write_dfew(root / "dfew", 14, 7, frames=6)
+    write_voxceleb2(root / "voxceleb2", frames=6)
+    return root
+
+
+def tiny_pretrain(root: Path, **changes) -> Pretrain:
+    """The smallest pre-training: nano model, 14 photos, 4 clips, one epoch of six steps."""
+    given = dict(model="s4d_mae_nano_patch16_64", size=32, frames=4, stride=1, image_batch=4, video_batch=1, repeats=2, video_share=0.75,
+                 epochs=1, workers=0, crop=(0.6, 1.0))
+    return Pretrain(Source("affectnet", str(root / "affectnet")), Source("voxceleb2", str(root / "voxceleb2")), **{**given, **changes})
+
+
+def tiny_finetune(root: Path, **changes) -> Finetune:
+    """The smallest fine-tuning: nano model, 7 photos, a dozen clips, one epoch of six steps, everything random switched on."""
+    given = dict(model="s4d_nano_patch16_64", size=32, frames=4, stride=1, image_batch=2, video_batch=2, image_share=1.0, epochs=1, lr=1e-3,
+                 drop_path=0.1, crop=(0.8, 1.0), segments=1, crops=1, workers=0)
+    return Finetune(Source("affectnet", str(root / "affectnet")), Source("dfew", str(root / "dfew"), 1), **{**given, **changes})
+
+
+@pytest.fixture(scope="session")
+def finished(mini, tmp_path_factory) -> Run:
+    """A finished fine-tuning run of both tasks."""
+    return finetune(tiny_finetune(mini), tmp_path_factory.mktemp("runs"))
