@@ -152,7 +152,8 @@ def test_talking_moves_the_mouth_and_not_the_brows():
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"photo_identities": 0}, "photo_identities = 0"), ({"size": 16}, "size = 16"), ({"size": 33}, "even number"), ({"size": 256}, "size = 256"),
+    ({"photo_identities": 0}, "photo_identities = 0"), ({"size": 16}, "size = 16"), ({"size": 33}, "even number"),
+    ({"size": 256}, "size = 256"),
     ({"photo_intensity": (-0.1, 1.0)}, "photo_intensity"), ({"frames": 1}, "frames = 1"), ({"speech": 1.5}, "speech = 1.5"),
     ({"balance": 2.0}, "balance = 2.0"), ({"clips": 10}, "clips = 10")])
 def test_settings_that_cannot_be_drawn_are_named(change, message, tmp_path):

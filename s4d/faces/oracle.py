@@ -10,7 +10,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..data import index, read_clip
-from . import facs
 from .corpus import truth
 
 SIDE = 24                 # pixels a side of what the pixel classifier sees, in grey
@@ -39,7 +38,8 @@ def difficulty(folder: str | Path, train: int = 2000, test: int = 600, fold: int
         for kind in INPUTS:
             x = {k: known.loc[p["path"], actions].to_numpy() if kind == INPUTS[0] else pixels(folder, p["path"], known["apex"])
                  for k, p in parts.items()}
-            model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0 if kind == INPUTS[0] else 1e-3, max_iter=200, class_weight="balanced"))
+            strength = 1.0 if kind == INPUTS[0] else 1e-3            # pixels outnumber samples: regularised harder
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=200, class_weight="balanced"))
             model.fit(x["train"], parts["train"]["label"])
             out.append(parts["test"][["path", "subject", "split", "label"]].assign(
                 task=task, input=kind, seed=seed, predicted=model.predict(x["test"]), trained=len(parts["train"])))
@@ -50,11 +50,3 @@ def pixels(folder: str | Path, paths: pd.Series, apex: pd.Series) -> np.ndarray:
     """Grey pictures of the apex frames, flattened `[n, SIDE * SIDE]`."""
     grey = [read_clip(Path(folder) / p, [int(apex[p])], size=SIDE)[0].float().mean(0).flatten().numpy() for p in paths]
     return np.stack(grey)
-
-
-def apex_table(folder: str | Path, corpus: str = "dfew") -> pd.DataFrame:
-    """Mean intensity of every action (both sides) at the apex, one row an emotion, one column an action."""
-    known = truth(folder)
-    known = known[(known["frame"] == known["apex"]) & (known["corpus"] == corpus)]
-    means = {a: known[[f"AU{a}_L", f"AU{a}_R"]].mean(1).groupby(known["label"]).mean() for a in facs.ACTIONS}
-    return pd.DataFrame(means)

@@ -38,7 +38,8 @@ def panel(person: dict | None = None, actions: tuple[int, ...] = SLIDERS, size: 
     import ipywidgets as widgets
     person = person or people(1, seed=21, glasses=0)
     wide = {"style": {"description_width": "150px"}, "layout": widgets.Layout(width="340px")}
-    sliders = [widgets.FloatSlider(0.0, min=0, max=1, step=.05, description=f"{a} {facs.NAMES[a]}", continuous_update=False, **wide) for a in actions]
+    sliders = [widgets.FloatSlider(0.0, min=0, max=1, step=.05, description=f"{a} {facs.NAMES[a]}", continuous_update=False, **wide)
+               for a in actions]
     yaw, pitch = (widgets.FloatSlider(0.0, min=-35, max=35, step=5, description=f"{n} (degrees)", continuous_update=False, **wide)
                   for n in ("yaw", "pitch"))
     view = widgets.Image(format="png", width=2 * size, height=2 * size)

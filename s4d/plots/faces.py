@@ -24,7 +24,7 @@ def sheet(pictures, labels: Sequence[str], columns: int = 8, note: str = "") -> 
         note: stamp.
     """
     rows = -(-len(pictures) // columns)
-    fig, axes = figure(PAGE, rows * (PAGE / columns + 0.30) + 0.15, rows, columns, squeeze=False)
+    fig, axes = figure(PAGE, rows * (PAGE / columns + 0.14) + 0.15, rows, columns, squeeze=False)
     for ax, picture, label in zip(axes.flat, pictures, labels):
         show(picture, ax, label)
     for ax in axes.flat[len(pictures):]:
