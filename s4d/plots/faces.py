@@ -80,7 +80,8 @@ def filmstrip(frames, table: pd.DataFrame, shown: int = 8, note: str = "") -> Fi
     _end_labels(ax, ends)
     phases = table.drop_duplicates("time").sort_values("time")
     _shade(ax, phases)
-    ax.set(xlabel="time (s)", ylabel="intensity of the action (0..1)", ylim=(-0.02, 1.12), xlim=(phases["time"].min(), phases["time"].max()))
+    ax.set(xlabel="time (s)", ylabel="intensity of the action (0..1)", ylim=(-0.02, 1.02),
+           xlim=(phases["time"].min(), phases["time"].max()))
     stamp(fig, note)
     return fig
 
@@ -103,5 +104,5 @@ def _shade(ax, phases: pd.DataFrame) -> None:
         if phase in PHASES:
             ax.axvspan(left, right, color="k", alpha=PHASES[phase], lw=0)
             middle = (max(left, time[0]) + min(right, time[-1])) / 2
-            ax.text(middle, 1.10, phase, ha="center", va="top", fontsize=7, color="#444444")
+            ax.text(middle, 1.03, phase, ha="center", va="bottom", fontsize=7, color="#444444")
     ax.axvline(phases.loc[phases["apex"], "time"].iloc[0], color="k", lw=0.8, ls=":")
