@@ -16,7 +16,7 @@ __all__ = ["S4D", "DualMAE", "Encoder", "MoAE", "CheckpointError", "encoder_from
 
 # Encoder and decoder of each variant (METHOD section 3). The nano variants are ours: they train on a laptop, on 64 px faces.
 VARIANTS = {
-    "nano_patch16_64": dict(size=64, frames=8, patch=16, width=128, depth=4, heads=4, stem=32),
+    "nano_patch16_64": dict(size=64, frames=8, patch=16, width=128, depth=3, heads=4, stem=32),
     "small_patch16_160": dict(size=160, frames=16, patch=16, width=384, depth=12, heads=6),
     "base_patch16_160": dict(size=160, frames=16, patch=16, width=768, depth=12, heads=12),
     "large_patch16_160": dict(size=160, frames=16, patch=16, width=1024, depth=24, heads=16),
