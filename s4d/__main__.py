@@ -71,9 +71,10 @@ def train(args, rest: list[str]) -> int:
 
 
 def sentence(box: str) -> str:
-    """The first paragraph of the framed text in which tyro reports an error."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    return " ".join(itertools.takewhile(lambda line: not line.startswith("─"), lines)).rstrip(".") + ":"
+    """The first paragraph under the title of the framed text in which tyro reports an error; the frame depends on the terminal."""
+    lines = [line.strip("│| ") for line in box.splitlines()][1:]                # the first holds the title
+    rule = lambda line: not line.strip("─-╭╮╰╯")
+    return " ".join(itertools.takewhile(lambda line: not rule(line), itertools.dropwhile(rule, lines))).rstrip(".") + ":"
 
 
 class Parser(argparse.ArgumentParser):
@@ -99,8 +100,9 @@ def open_run(folder: str):
 def evaluate(args) -> int:
     """Prints UAR and WAR of a run's predictions."""
     from .training import war_uar
+    table = open_run(args.run).predictions()
     print(f"{'task':<8}{'split':<12}{'samples':>8}{'unreadable':>12}{'UAR %':>8}{'WAR %':>8}")
-    for (task, split), rows in open_run(args.run).predictions().groupby(["task", "split"]):
+    for (task, split), rows in table.groupby(["task", "split"]):
         war, uar = war_uar(rows["label"], rows["predicted"])
         print(f"{task:<8}{split:<12}{len(rows):>8}{rows['predicted'].isna().sum():>12}{100 * uar:>8.2f}{100 * war:>8.2f}")
     return 0

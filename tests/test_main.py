@@ -1,0 +1,192 @@
+"""The command line: exit status, and one sentence on the error stream for whatever goes wrong."""
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import tiny_pretrain, write_affectnet, write_image, write_video
+
+from s4d import config, training
+from s4d.__main__ import key_value, main
+from s4d.training import locate
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    """Exit status, output and error text of a command."""
+    try:
+        status = main([str(a) for a in arguments])
+    except SystemExit as stop:
+        status = stop.code
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def fails(capsys, *arguments, status: int = 2) -> str:
+    """The one sentence that a failing command says."""
+    code, out, err = run(capsys, *arguments)
+    assert code == status and err.startswith("s4d: ") and err.count("\n") == 1 and "Traceback" not in err, (code, out, err)
+    assert out == "" or arguments[0] in ("pretrain", "finetune")      # which print their configuration first
+    return err
+
+
+def test_wrong_command_lines_are_one_sentence(capsys):
+    assert "unknown profile 'tiny': choose one of smoke, sandbox" in fails(capsys, "pretrain", "--profile", "tiny")
+    assert "unknown profile 'tiny'" in fails(capsys, "faces", "--profile", "tiny")
+    assert "invalid choice: 'train'" in fails(capsys, "train")
+    assert "required: command" in fails(capsys)
+    assert "unrecognized arguments: --fold-number" in fails(capsys, "audit", "dfew", "x", "--fold-number", "1")
+    assert "required: --run" in fails(capsys, "predict", "a.jpg")
+    assert "--epochz" in fails(capsys, "pretrain", "--profile", "smoke", "--epochz", "3")
+    assert "Error parsing --epochs: could not convert string to float: 'ten'" in fails(capsys, "pretrain", "--epochs", "ten")
+    assert "--method: invalid choice: 'both'" in fails(capsys, "finetune", "--method", "both")
+    assert "Pretrain.epochs is -1.0: expected a number above 0" in fails(capsys, "pretrain", "--profile", "smoke", "--epochs", "-1")
+    assert "no checkpoint 'none.pth'" in fails(capsys, "finetune", "--profile", "smoke", "--init", "none.pth")
+    assert "profile paper reads licensed data" in fails(capsys, "faces", "--profile", "paper")
+    assert "parameter 'x' is not of the form name=value" in fails(capsys, "reproduce", "-p", "x")
+    assert key_value("n=3") == ("n", 3) and key_value("s=a=b") == ("s", "a=b")
+
+
+def test_missing_data_and_models_are_one_sentence(capsys, tmp_path):
+    assert "there is no folder" in fails(capsys, "pretrain", "--profile", "paper", "--data", tmp_path, "--runs", tmp_path / "runs")
+    assert "unknown dataset 'afew'" in fails(capsys, "audit", "afew", tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_lists_every_field(capsys):
+    status, out, _ = run(capsys, "finetune", "--help")
+    assert status == 0 and "--layer-decay" in out and "--max-bad" in out
+    status, out, _ = run(capsys, "--help")
+    assert status == 0 and all(c in out for c in ("faces", "audit", "evaluate", "predict", "reproduce", "verify"))
+
+
+def test_flags_reach_the_configuration(capsys, tmp_path, monkeypatch):
+    seen = []
+
+    class Done:
+        dir, provenance = tmp_path / "run", {"seconds": 1.0}
+    monkeypatch.setattr(training, "train", lambda cfg, runs: seen.append((cfg, runs)) or Done)
+    assert run(capsys, "finetune", "--profile", "smoke", "--data", "d", "--runs", "r", "--method", "dynamic", "--init", "none", "--lr", "0.5",
+               "--image.classes", "8")[0] == 0
+    cfg, runs = seen[0]
+    wanted = config.profile("smoke", data="d").finetune
+    assert cfg == config.update(wanted, tasks=("video",), experts=0, lr=0.5, init=None, image=config.update(wanted.image, classes=8)) and runs == "r"
+    status, out, _ = run(capsys, "finetune", "--profile", "smoke", "--data", "d")
+    smoke = config.profile("smoke", data="d")
+    assert status == 0 and seen[1][0] == config.update(smoke.finetune, init=smoke.pretrain)
+    assert config.from_dict(json.loads(out[: out.rindex("}") + 1])) == seen[1][0]
+
+
+def test_evaluate_prints_what_the_predictions_say(capsys, finished):
+    status, out, err = run(capsys, "evaluate", finished.dir)
+    assert status == 0 and err == ""
+    table = finished.predictions()
+    rows = [line.split() for line in out.splitlines()[1:]]
+    assert [r[:3] for r in rows] == [[t, s, "7"] for t in ("image", "video") for s in ("test", "validation")]
+    for task, split, _, _, uar, war in rows:
+        part = table[(table.task == task) & (table.split == split)]
+        assert float(war) == pytest.approx(100 * (part.label == part.predicted).mean(), abs=0.006)
+
+
+@pytest.mark.parametrize("command", [("evaluate",), ("predict", "a.jpg", "--run")])
+def test_what_is_no_finished_finetuning_run_is_refused(capsys, finished, mini, tmp_path, command):
+    assert "is not a run: it has no config.json" in fails(capsys, *command, tmp_path / "none")
+    unfinished = Path(shutil.copytree(finished.dir, tmp_path / "unfinished"))
+    (unfinished / "provenance.json").unlink()
+    assert "unfinished is not finished: call its training again" in fails(capsys, *command, unfinished)
+    pre = training.pretrain(tiny_pretrain(mini, epochs=0.34), tmp_path / "runs")
+    assert "is a pre-training" in fails(capsys, *command, pre.dir)
+
+
+def test_predict_judges_files_of_every_kind(capsys, finished, tmp_path):
+    image, video = write_image(tmp_path / "a.png", 3), write_video(tmp_path / "v.mp4", 3)
+    for i in range(5):
+        write_image(tmp_path / "frames" / f"{i}.jpg", 3)
+    status, out, err = run(capsys, "predict", image, video, tmp_path / "frames", "--run", finished.dir)
+    assert status == 0 and err == ""
+    rows = [line.split() for line in out.splitlines() if str(tmp_path) in line]
+    assert [(Path(r[0]).name, r[1]) for r in rows] == [("a.png", "image"), ("v.mp4", "video"), ("frames", "video")]
+    for row in rows:
+        assert sum(map(float, row[3:])) == pytest.approx(1, abs=0.01) and row[2] in ("neutral", "happiness", "sadness", "surprise", "fear",
+                                                                                     "disgust", "anger")
+
+
+def test_predict_names_the_files_that_cannot_be_read(capsys, finished, tmp_path):
+    good, video = write_image(tmp_path / "a.png", 3), write_video(tmp_path / "v.mp4", 3, gop=4)
+    content = bytearray(video.read_bytes())
+    content[len(content) // 2: len(content) // 2 + 400] = b"\xa5" * 400
+    video.write_bytes(bytes(content))
+    (tmp_path / "e.jpg").write_bytes(b"")
+    status, out, err = run(capsys, "predict", good, video, tmp_path / "e.jpg", tmp_path / "no.jpg", "--run", finished.dir)
+    assert status == 1 and "a.png" in out and "v.mp4" not in out
+    lines = err.splitlines()
+    assert len(lines) == 3 and all(line.startswith("s4d: ") and "cannot be read: " in line for line in lines)
+    assert {Path(line.split()[1]).name for line in lines} == {"v.mp4", "e.jpg", "no.jpg"}
+
+
+def test_predict_refuses_a_task_that_was_never_trained(capsys, finished, tmp_path):
+    copy = Path(shutil.copytree(finished.dir, tmp_path / "run"))
+    values = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**values, "tasks": ["video"]}))
+    assert "was not trained on images, so it cannot judge" in fails(capsys, "predict", write_image(tmp_path / "a.png"), "--run", copy)
+
+
+def test_predict_with_damaged_weights_is_a_sentence(capsys, finished, tmp_path):
+    copy = Path(shutil.copytree(finished.dir, tmp_path / "run"))
+    (copy / "weights.safetensors").write_bytes(b"half")
+    assert "weights.safetensors" in fails(capsys, "predict", write_image(tmp_path / "a.png"), "--run", copy)
+
+
+def test_audit_prints_problems_and_says_so_by_its_status(capsys, tmp_path):
+    write_affectnet(tmp_path / "photos", 1, 1)
+    status, out, err = run(capsys, "audit", "affectnet", tmp_path / "photos")
+    assert (status, out) == (0, "") and "no problems" in err
+    (tmp_path / "photos/val/fear/000.jpg").write_bytes(b"")
+    status, out, err = run(capsys, "audit", "affectnet", tmp_path / "photos")
+    assert status == 1 and out.startswith("val/fear/000.jpg: it cannot be read: the file is empty") and err == "1 problems\n"
+
+
+def test_verify(capsys, tmp_path):
+    for folder, value in (("a", 0.5), ("b", 0.9)):
+        (tmp_path / folder).mkdir()
+        pd.DataFrame({"uar": [value]}).to_csv(tmp_path / folder / "t.csv", index=False)
+    assert run(capsys, "verify", tmp_path / "a", tmp_path / "a")[0] == 0
+    status, out, err = run(capsys, "verify", tmp_path / "a", tmp_path / "b")
+    assert status == 1 and "uar differs" in out and err == "1 differences\n"
+    assert "no source data" in fails(capsys, "verify", tmp_path / "a", tmp_path / "none")
+
+
+def test_an_interrupted_command_says_that_it_goes_on(capsys, monkeypatch, mini):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(training, "train", interrupt)
+    assert "the same command continues" in fails(capsys, "pretrain", "--profile", "smoke", status=130)
+
+
+def test_a_full_disk_is_one_sentence(capsys, monkeypatch, mini, tmp_path):
+    cfg = tiny_pretrain(mini)
+    monkeypatch.setattr(config, "profile", lambda *_, **__: type("P", (), {"pretrain": cfg}))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr("os.replace", full)
+    assert "No space left on device; free space" in fails(capsys, "pretrain", "--runs", tmp_path)
+    assert not list(locate(cfg, tmp_path).dir.iterdir())
+
+
+def test_a_defect_shows_its_traceback(monkeypatch):
+    monkeypatch.setattr(training, "train", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["pretrain", "--profile", "smoke"])
+    with pytest.raises(config.ConfigError):
+        main(["--debug", "faces", "--profile", "tiny"])
+
+
+@pytest.mark.slow
+def test_the_module_is_a_program(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "s4d", "evaluate", "none"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith("s4d: none is not a run")
