@@ -254,7 +254,7 @@ PRETRAIN = {
 }
 FINETUNE = {
     "smoke": dict(_NANO_FT, epochs=1, lr=1e-3),
-    "sandbox": dict(_NANO_FT, epochs=8, lr=1e-3),
+    "sandbox": dict(_NANO_FT, epochs=7, lr=1e-3),
     "gpu": dict(model="s4d_small_patch16_160", epochs=20),
 }
 
