@@ -14,7 +14,7 @@ from .artifacts import ROOT, code_version, manifest_text, packages, read_manifes
 from .notebooks import NOTEBOOKS, PipelineError, cells_of, check_parameters, execute, select
 
 # Seconds per stage before anything was measured here: corpus, training, one notebook.
-EXPECTED = {"smoke": (10, 60, 12), "sandbox": (60, 1200, 45), "gpu": (400, 1200, 60), "paper": (0, 7 * 86400, 1800)}
+EXPECTED = {"smoke": (15, 20, 12), "sandbox": (110, 1150, 25), "gpu": (400, 1200, 60), "paper": (0, 7 * 86400, 1800)}
 
 
 def sources(profile: configs.Profile) -> list[configs.Source]:
