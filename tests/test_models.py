@@ -70,7 +70,7 @@ def test_registry_holds_what_is_promised():
 def test_nano_forward_backward_save_load(tmp_path, experts):
     model = timm.create_model(NANO, image_classes=8, video_classes=11, experts=experts).train()
     assert model(images()).shape == (2, 8) and model(clips()).shape == (2, 11)
-    assert model.forward_features(clips()).shape == (2, 128)
+    assert model.forward_features(clips()).shape == (2, model.width)
     loss = model(images()).logsumexp(-1).sum() + model.balance_loss()
     (loss + model(clips()).square().sum() + model.balance_loss()).backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
@@ -96,7 +96,7 @@ def test_nano_autoencoder_forward_backward():
 def test_forward_intermediates_end_in_the_same_logits():
     model = stirred(timm.create_model(NANO), 0.05).eval()
     out = model.forward_intermediates(clips())
-    assert len(out["blocks"]) == 4 and out["embed"].shape == out["blocks"][-1].shape == (2, 64, 128)
+    assert len(out["blocks"]) == len(model.blocks) and out["embed"].shape == out["blocks"][-1].shape == (2, 64, model.width)
     assert torch.allclose(out["logits"], model(clips()), atol=1e-6)
 
 
@@ -412,7 +412,7 @@ def test_the_autoencoders_loss_is_the_papers(video):
 def test_positions_are_the_papers():
     assert (sincos(800, 12).double() - naive_positions(800, 12)).abs().max() < 1e-6
     model = models.create(NANO)
-    assert model.positions.shape == (64, 128) and "positions" not in model.state_dict()
+    assert model.positions.shape == (64, model.width) and "positions" not in model.state_dict()
 
 
 # --- invariants
@@ -519,7 +519,7 @@ def test_the_new_branch_changes_nothing_at_step_0():
 def test_an_image_is_a_clip_of_its_frame_repeated():
     model, x = stirred(models.create(NANO), 0.05).eval(), images()
     clip = x[:, :, None].repeat(1, 1, 2, 1, 1)
-    assert torch.equal(model.embed(x), model.embed(clip)) and model.embed(x).shape == (2, 16, 128)
+    assert torch.equal(model.embed(x), model.embed(clip)) and model.embed(x).shape == (2, 16, model.width)
     assert torch.equal(model.forward_features(x), model.forward_features(clip))
 
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from s4d.config import ConfigError, Source, update
-from s4d.data import DatasetError
+from s4d.data import DatasetError, MediaError
 from s4d.data.batches import Clips
 from s4d.models import CheckpointError, create
 from s4d.training import RunError, finetune, locate, predict, pretrain, run_all, train, war_uar
@@ -308,8 +308,9 @@ def test_layer_decay_reaches_every_parameter():
     found = {names[id(p)]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
     assert set(found) == set(names.values())
     for name, (lr, decay) in found.items():
-        layer = 0 if name.startswith("patch_embed") else int(name.split(".")[1]) + 1 if name.startswith("blocks") else 5
-        assert lr == 0.5 ** (5 - layer), name
+        last = len(model.blocks) + 1
+        layer = 0 if name.startswith("patch_embed") else int(name.split(".")[1]) + 1 if name.startswith("blocks") else last
+        assert lr == 0.5 ** (last - layer), name
         assert decay == (0 if name.rsplit(".", 1)[1] in ("bias", "q_bias", "v_bias", "b1", "b2") or "norm" in name else 0.05), name
     set_lr(optimizer, 0.1)
     assert max(g["lr"] for g in optimizer.param_groups) == 0.1
@@ -357,6 +358,17 @@ def test_predictions_are_the_mean_over_views(mini):
         with torch.no_grad():
             parts = [model(clip[:, :, s:s + 4]).softmax(-1)[0].numpy() for s in (0, 2, 1)]
         assert np.allclose(views[1][row], (parts[0] + parts[1]) / 2, atol=1e-5) and np.allclose(views[0][row], parts[2], atol=1e-5)
+
+
+def test_a_clip_of_which_one_view_is_broken_has_no_prediction(mini):
+    class HalfBroken(Clips):
+        def load(self, key, generator):
+            if key.row == 1 and key.view == 1:
+                raise MediaError(self.table["path"][1], "damaged")
+            return super().load(key, generator)
+    table = stage_finetune.tables(tiny_finetune(mini))["video"].query("split == 'test'")
+    rows, bad = predict(create("s4d_nano_patch16_64", size=32, frames=4), HalfBroken(table, mini / "dfew", "video", 32, 4, 1, segments=2), 7)
+    assert bad == {rows.path[1]: "damaged"} and rows.predicted.isna().tolist() == [i == 1 for i in range(7)]
 
 
 # --- several runs
