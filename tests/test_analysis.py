@@ -301,3 +301,19 @@ def test_layers_are_read_in_order_and_pooled_is_what_the_heads_see():
     assert list(found) == ["embed", "block 1", "block 2", "pooled"]
     np.testing.assert_allclose(found["pooled"], st.features(model, x), atol=1e-6)
     assert np.array_equal(st.choose(10, 4, 1), st.choose(10, 4, 1)) and len(st.choose(3, 10)) == 3
+
+
+def test_the_size_of_the_experts_branch():
+    model = tiny(experts=4)
+    x = torch.randn(2, 3, 32, 32)
+    for layer in model.moae_layers().values():
+        torch.nn.init.zeros_(layer.w2)
+        torch.nn.init.zeros_(layer.b2)
+    assert set(ex.branch_size(model, x).values()) == {0.0}
+    last = list(model.moae_layers())[-1]
+    seen = []
+    handle = model.blocks[last].mlp.register_forward_hook(lambda module, given, output: seen.append(output.detach()))
+    model(x)
+    handle.remove()
+    torch.nn.init.ones_(model.moae_layers()[last].b2)          # every token gets exactly 1 from this branch
+    assert ex.branch_size(model, x)[last] == pytest.approx(float(1 / seen[0].square().mean().sqrt()), rel=1e-5)

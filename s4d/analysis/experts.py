@@ -336,3 +336,22 @@ def modes_table(passes: pd.DataFrame, subjects: dict[str, pd.Series], resamples:
             cost, low, high = mean_interval((mean.loc["paper"].correct - m.correct).to_numpy(), subjects[task], resamples)
             out.append((task, mode, m.correct.mean(), cost, low, high, m.changed.mean(), m["shift"].mean(), m.dropped.mean()))
     return pd.DataFrame(out, columns=["task", "mode", "war", "cost", "low", "high", "changed", "shift", "dropped"])
+
+
+@torch.no_grad()
+def branch_size(model: nn.Module, x: Tensor) -> dict[int, float]:
+    """How loud the experts are: root mean square of a block's MoAE output over that of its MLP, by block index.
+
+    Args:
+        x: normalised photos `[B, 3, H, W]` or clips `[B, 3, T, H, W]`.
+    Returns:
+        0 where the experts say nothing (a model before its first step), 1 where both branches are of one size.
+    """
+    found = model.forward_intermediates(x)
+    inputs = [found["embed"], *found["blocks"][:-1]]
+    out = {}
+    for i, layer in _layers(model).items():
+        block, h = model.blocks[i], inputs[i]
+        n = block.norm2(h + block.attn(block.norm1(h)))
+        out[i] = float(layer(n).square().mean().sqrt() / block.mlp(n).square().mean().sqrt())
+    return out
