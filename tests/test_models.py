@@ -31,6 +31,11 @@ TINY = dict(size=32, frames=4, patch=16, width=16, depth=2, heads=2)
 NANO = "s4d_nano_patch16_64"
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 def images(n: int = 2, size: int = 64, seed: int = 0, **kw) -> torch.Tensor:
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed), **kw)
 
