@@ -71,11 +71,14 @@ def test_unknown_and_missing_keys_are_named():
 
 @pytest.mark.parametrize("cls, change, said", [
     (Pretrain, dict(epochs=0), "Pretrain.epochs is 0: expected a number above 0"),
-    (Pretrain, dict(epochs="ten"), "Pretrain.epochs is 'ten'"), (Pretrain, dict(video_mask=1.0), "video_mask is 1.0: .* above 0 and below 1"),
+    (Pretrain, dict(epochs="ten"), "Pretrain.epochs is 'ten'"),
+    (Pretrain, dict(video_mask=1.0), "video_mask is 1.0: .* above 0 and below 1"),
     (Pretrain, dict(video_share=0.0), "video_share is 0.0"), (Pretrain, dict(lr=float("nan")), "Pretrain.lr is nan"),
     (Finetune, dict(image_batch=0), "Finetune.image_batch is 0: expected a number from 1"), (Finetune, dict(crop=(0.5, 2.0)), "crop is"),
-    (Finetune, dict(smoothing=1.5), "smoothing is 1.5: expected a number from 0 to 1"), (Finetune, dict(validation=0.0), "validation is 0.0"),
-    (Finetune, dict(tasks=()), r"tasks is \(\)"), (Finetune, dict(tasks=("images",)), "expected image \\(photos\\), video \\(clips\\) or both"),
+    (Finetune, dict(smoothing=1.5), "smoothing is 1.5: expected a number from 0 to 1"),
+    (Finetune, dict(validation=0.0), "validation is 0.0"),
+    (Finetune, dict(tasks=()), r"tasks is \(\)"),
+    (Finetune, dict(tasks=("images",)), "expected image \\(photos\\), video \\(clips\\) or both"),
     (Finetune, dict(experts=4, top_k=5), "top_k is 5: expected 1 to 4, the number of experts"), (Finetune, dict(seed=-1), "seed is -1")])
 def test_values_outside_their_range_are_refused(cls, change, said):
     with pytest.raises(ConfigError, match=said):

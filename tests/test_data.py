@@ -235,7 +235,8 @@ def test_dfew_in_its_official_layout(tmp_path):
     path = tmp_path / "EmoLabel_DataSplit/test(single-labeled)/set_1.csv"
     for text, error, said in (("video_name,label\n1,8\n", LabelError, "unknown label 8 in .*set_1.csv: expected 1..7"),
                               ("video_name,label\n1,happy\n", LabelError, "unknown label 'happy' in .*set_1.csv"),
-                              ("video_name,label\n", DatasetError, "set_1.csv holds no clips"), ("", DatasetError, "set_1.csv cannot be read"),
+                              ("video_name,label\n", DatasetError, "set_1.csv holds no clips"),
+                              ("", DatasetError, "set_1.csv cannot be read"),
                               ("clip,label\n1,1\n", DatasetError, "no column 'video_name'")):
         path.write_text(text)
         with pytest.raises(error, match=said):
@@ -370,8 +371,8 @@ def test_a_cache_on_a_full_disk_is_a_sentence_and_leaves_nothing(clips_root, tmp
 def test_clips_are_the_same_with_and_without_a_cache(clips_root, segments, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     table = table_of(clips_root)
-    options = dict(size=32, frames=4, stride=2, segments=segments)
-    plain, cached = (Clips(table, clips_root, "video", cache=c, transform=pretrain_transform(32), repeats=2, **options) for c in (False, True))
+    options = dict(size=32, frames=4, stride=2, segments=segments, transform=pretrain_transform(32), repeats=2)
+    plain, cached = (Clips(table, clips_root, "video", cache=c, **options) for c in (False, True))
     for key in (Key("video", 0, 5), Key("video", 2, 6, view=1 if segments else 0)):
         assert torch.equal(plain[key]["clip"], cached[key]["clip"]) and plain[key]["clip"].shape == (2, 4, 3, 32, 32)
     assert not torch.equal(plain[Key("video", 0, 5)]["clip"][0], plain[Key("video", 0, 5)]["clip"][1])

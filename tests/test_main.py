@@ -70,11 +70,12 @@ def test_flags_reach_the_configuration(capsys, tmp_path, monkeypatch):
     class Done:
         dir, provenance = tmp_path / "run", {"seconds": 1.0}
     monkeypatch.setattr(training, "train", lambda cfg, runs: seen.append((cfg, runs)) or Done)
-    assert run(capsys, "finetune", "--profile", "smoke", "--data", "d", "--runs", "r", "--method", "dynamic", "--init", "none", "--lr", "0.5",
-               "--image.classes", "8")[0] == 0
+    assert run(capsys, "finetune", "--profile", "smoke", "--data", "d", "--runs", "r", "--method", "dynamic", "--init", "none",
+               "--lr", "0.5", "--image.classes", "8")[0] == 0
     cfg, runs = seen[0]
     wanted = config.profile("smoke", data="d").finetune
-    assert cfg == config.update(wanted, tasks=("video",), experts=0, lr=0.5, init=None, image=config.update(wanted.image, classes=8)) and runs == "r"
+    image = config.update(wanted.image, classes=8)
+    assert cfg == config.update(wanted, tasks=("video",), experts=0, lr=0.5, init=None, image=image) and runs == "r"
     status, out, _ = run(capsys, "finetune", "--profile", "smoke", "--data", "d")
     smoke = config.profile("smoke", data="d")
     assert status == 0 and seen[1][0] == config.update(smoke.finetune, init=smoke.pretrain)

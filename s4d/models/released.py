@@ -152,8 +152,8 @@ def encoder_from(source, model: nn.Module) -> dict[str, list[str]]:
         raise CheckpointError("no encoder weights in the checkpoint: expected names that begin with 'encoder.' or 'backbone.'")
     missing = [k for k in own if k not in encoder and not re.match(r"fc_norm\.|head\.|blocks\.\d+\.moae\.", k)]
     if missing:
-        raise CheckpointError(f"{len(missing)} encoder tensors are not in the checkpoint, among them {', '.join(missing[:3])}: pre-train and "
-                              "fine-tune the same variant")
+        raise CheckpointError(f"{len(missing)} encoder tensors are not in the checkpoint, among them {', '.join(missing[:3])}: pre-train "
+                              "and fine-tune the same variant")
     for k in common:
         if encoder[k].shape != own[k].shape:
             raise CheckpointError(f"tensor {k}: {tuple(encoder[k].shape)} in the checkpoint, {tuple(own[k].shape)} in the model; "

@@ -72,7 +72,8 @@ def release_2021(root: Path) -> list[tuple]:
             try:
                 label = str(np.load(note, allow_pickle=False))
             except (OSError, ValueError, EOFError) as error:
-                raise DatasetError(f"{folder.name}/images/{name} has no readable annotation {note} ({error}): copy the annotations again") from error
+                raise DatasetError(f"{folder.name}/images/{name} has no readable annotation {note} ({error}): copy the annotations "
+                                   "again") from error
             out.append((f"{folder.name}/images/{name}", emotion(label, str(note)), None, SPLITS[part]))
     return out
 
