@@ -79,7 +79,7 @@ def test_an_expert_is_switched_off_inside_the_context_only():
     with pytest.raises(ValueError, match="no expert 9 in block 1"), ex.without_expert(model, 1, 9):
         pass
     changes = ex.cost_of_experts(model, x, labelled(12), np.zeros(12, int), "image", resamples=20)
-    assert len(changes) == 4 and changes.change.abs().max() <= 100 and (changes.low <= changes.high).all()
+    assert len(changes) == 4 and 0 < changes.change.abs().max() <= 100 and (changes.low <= changes.high).all()
 
 
 def test_usage_counts_assignments_by_emotion():

@@ -269,21 +269,23 @@ def seed_agreement(routes: dict[int, Routes]) -> pd.DataFrame:
 
 
 def cost_of_experts(model: nn.Module, x: Tensor, rows: pd.DataFrame, target: np.ndarray, task: str, resamples: int = 1000) -> pd.DataFrame:
-    """WAR without each expert in turn, minus WAR with all.
+    """Probability of the true class without each expert in turn, minus that with all experts.
+
+    Probabilities tell more than decisions: a quiet branch may shift every answer and turn none.
 
     Args:
         x: uint8 samples of the task.
         rows: table of the samples (subject).
         target: class number of each.
     Returns:
-        layer, expert, task, change (points of WAR, negative when the expert is missed), low, high (95 % over subjects).
+        layer, expert, task, change (points of probability, negative when the expert is missed), low, high (95 % over subjects).
     """
-    hits = lambda: 100.0 * (probabilities(model, x, task).argmax(1) == target)
-    whole, out = hits(), []
+    true = lambda: 100.0 * probabilities(model, x, task)[np.arange(len(target)), target]
+    whole, out = true(), []
     for layer, moae in _layers(model).items():
         for expert in range(moae.experts):
             with without_expert(model, layer, expert):
-                out.append((layer, expert, task, *mean_interval(hits() - whole, rows.subject, resamples)))
+                out.append((layer, expert, task, *mean_interval(true() - whole, rows.subject, resamples)))
     return pd.DataFrame(out, columns=["layer", "expert", "task", "change", "low", "high"])
 
 

@@ -112,7 +112,7 @@ def specificity(table: pd.DataFrame, note: str = "") -> Figure:
 
 
 def switched_off(table: pd.DataFrame, note: str = "") -> Figure:
-    """Change of WAR when one expert is never chosen.
+    """Change of the probability of the true class when one expert is never chosen.
 
     Args:
         table: of `analysis.experts.cost_of_experts`, both tasks, one seed.
@@ -131,7 +131,7 @@ def switched_off(table: pd.DataFrame, note: str = "") -> Figure:
         ax.set_xlabel("expert switched off")
     largest = max(1.0, table[["change", "low", "high"]].abs().max().max())
     axes[0, 0].set_ylim(-1.1 * largest, 1.1 * largest)
-    axes[0, 0].set_ylabel("change of WAR (points)")
+    axes[0, 0].set_ylabel("change of the true class's\nprobability (points)")
     axes[0, 0].legend(loc="best", fontsize=SMALL)
     stamp(fig, note)
     return fig

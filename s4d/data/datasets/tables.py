@@ -143,5 +143,6 @@ def stamps(paths: Iterable[str], root: str | Path) -> list[tuple[int, int]]:
     full = [os.path.join(root, p) for p in paths]
     if len(full) < 2000:
         return [stamp(p) for p in full]
-    with ThreadPoolExecutor(8) as pool:          # hides the latency of network disks
-        return list(pool.map(stamp, full, chunksize=500))
+    groups = [full[i:i + 500] for i in range(0, len(full), 500)]      # a task per file would cost more than the file
+    with ThreadPoolExecutor(8) as pool:                              # hides the latency of network disks
+        return [s for group in pool.map(lambda group: [stamp(p) for p in group], groups) for s in group]
