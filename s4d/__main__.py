@@ -40,6 +40,8 @@ def audit(args) -> int:
 def train(args, rest: list[str]) -> int:
     """Trains one configuration: the profile's, changed by a flag per field."""
     import tyro
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:      # every process would train the same run over the others
+        raise CommandError(f"training uses one process, but torchrun started {os.environ['WORLD_SIZE']}: call python -m s4d without it")
     settings = configs.profile(args.profile, data=args.data, runs=args.runs)
     base = settings.pretrain if args.command == "pretrain" else settings.finetune
     if args.command == "finetune":
@@ -61,12 +63,9 @@ def train(args, rest: list[str]) -> int:
     if args.command == "finetune":
         cfg = configs.update(cfg, init=init)
     from . import training                       # after the flags were checked: torch takes seconds to load
-    first = os.environ.get("RANK", "0") == "0"   # under torchrun one process speaks
-    if first:
-        print(json.dumps(configs.to_dict(cfg), indent=1))
+    print(json.dumps(configs.to_dict(cfg), indent=1))
     run = training.train(cfg, args.runs)
-    if first:
-        print(f"{run.dir} ({run.provenance['seconds']:.0f} s)")
+    print(f"{run.dir} ({run.provenance['seconds']:.0f} s)")
     return 0
 
 

@@ -101,8 +101,8 @@ def packages() -> dict[str, str]:
 
 def flat(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a meaningful index as columns, and one level of column names."""
-    if not isinstance(table.index, pd.RangeIndex):
-        table = table.reset_index()
+    if not isinstance(table.index, pd.RangeIndex):       # row numbers left over from a selection have no name and say nothing
+        table = table.reset_index(drop=table.index.names == [None])
     if isinstance(table.columns, pd.MultiIndex):
         table = table.set_axis(["_".join(str(part) for part in name if part != "") for name in table.columns], axis=1)
     return table

@@ -241,8 +241,8 @@ def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:
 
 
 # What each profile changes of the released recipe. The sandbox values were chosen by measurement: see LOG.md.
-# In fine-tuning aligned faces stay whole (crop 1): a transformer this small does not learn from a few thousand shifted ones. The mask ratios are
-# lower than the paper's because a nano model has 16 tokens a photo, of which 90 % would leave two.
+# In fine-tuning aligned faces stay whole (crop 1): a transformer this small does not learn from a few thousand shifted ones.
+# The mask ratios are lower than the paper's because a nano model has 16 tokens a photo, of which 90 % would leave two.
 _NANO_PT = dict(model="s4d_mae_nano_patch16_64", image_mask=0.75, video_mask=0.9, lr=1.2e-2, crop=(0.5, 1.0))
 _NANO_FT = dict(model="s4d_nano_patch16_64", image_batch=32, video_batch=16, image_share=0.5, balanced=True, layer_decay=1.0,
                 mixup=0.0, cutmix=0.0, smoothing=0.1, randaugment="", erasing=0.0, crop=(1.0, 1.0), drop_path=0.0,

@@ -191,3 +191,9 @@ def test_a_defect_shows_its_traceback(monkeypatch):
 def test_the_module_is_a_program(tmp_path):
     done = subprocess.run([sys.executable, "-m", "s4d", "evaluate", "none"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith("s4d: none is not a run")
+
+
+def test_several_processes_are_refused(capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert main(["pretrain", "--profile", "smoke"]) == 2
+    assert "torchrun started 4" in capsys.readouterr().err

@@ -293,6 +293,7 @@ def test_text_of_tables():
     assert r"multi\_task & 51.23 & 50 $\pm$ 2 \\" in tex and r"s4d & -- & -- \\" in tex
     grouped = pd.DataFrame({"a": [1, 1, 2], "b": [0.5, 1.5, 2.5]}).groupby("a").agg(["mean", "count"])
     assert csv_text(grouped) == "a,b_mean,b_count\n1,1,2\n2,2.5,1\n"
+    assert csv_text(pd.DataFrame({"x": [1, 2, 3]}).query("x > 1")) == "x\n2\n3\n"      # row numbers are no column
 
 
 def test_compare(tmp_path):

@@ -195,3 +195,13 @@ def test_citation_and_licence_agree():
     preferred = citation["preferred-citation"]
     for text in (README, BIB):
         assert preferred["doi"] in text and preferred["title"] in " ".join(text.split())
+
+
+def test_the_readmes_results_are_those_of_the_committed_run():
+    section = (ROOT / "README.md").read_text().split("## Results")[1].split("\n## ")[0]
+    quoted = re.findall(r"[+-]?\d+\.\d \[[+-]?\d+\.\d, [+-]?\d+\.\d\]", section)
+    known = set()
+    for name, value, sign in (("finetuning_table", "value", ""), ("finetuning_paired", "difference", "+")):
+        for row in pd.read_csv(ROOT / f"figures/source_data/{name}.csv").itertuples():
+            known.add("{:{s}.1f} [{:{s}.1f}, {:{s}.1f}]".format(*(100 * v for v in (getattr(row, value), row.low, row.high)), s=sign))
+    assert len(quoted) > 20 and not set(quoted) - known
