@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import contextlib
 import io
 import itertools
 import json
@@ -158,12 +159,13 @@ def key_value(text: str) -> tuple[str, object]:
 
 def verify(args) -> int:
     """Compares the numbers behind the figures with committed ones; exit status 1 when they differ."""
-    from .artifacts import compare
-    problems = compare(args.fresh, args.committed, args.tolerance)
+    from .artifacts import committed_data, compare
+    with contextlib.nullcontext(args.committed) if args.committed else committed_data() as committed:
+        problems = compare(args.fresh, committed, args.tolerance)
     for problem in problems:
         print(problem)
     agree = "same bytes" if not args.tolerance else f"counts equal, decimals within {args.tolerance:g}"
-    print(f"{len(problems)} differences" if problems else f"{args.fresh} agrees with {args.committed} ({agree})", file=sys.stderr)
+    print(f"{len(problems)} differences" if problems else f"{args.fresh} agrees with {args.committed or 'the last commit'} ({agree})", file=sys.stderr)
     return 1 if problems else 0
 
 
@@ -209,7 +211,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a further notebook parameter")
     sub = command("verify", verify)
     sub.add_argument("fresh", help="folder of source data just made")
-    sub.add_argument("committed", nargs="?", default="figures/source_data", help="folder to compare with (default figures/source_data)")
+    sub.add_argument("committed", nargs="?", help="folder to compare with (default: figures/source_data of the last git commit)")
     sub.add_argument("--tolerance", type=float, default=0.05, help="absolute and relative, of decimals (default 0.05); 0: same bytes")
     return top
 

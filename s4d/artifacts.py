@@ -3,12 +3,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,7 +33,7 @@ class OutputError(RuntimeError):
 
 
 def write_all(savers: dict[Path, Callable[[Path], object]]) -> None:
-    """Writes several files or none: each under a temporary name in its folder, then all renamed.
+    """Writes several files or none: each under a temporary name in its folder, then, when all are there, renamed one after another.
 
     Args:
         savers: file -> function that writes it to the path it is given.
@@ -228,6 +231,24 @@ class Artifacts:
                     raise OutputError(f"artifact {name!r} lacks its file {self.out / file}: run {self.notebook} again")
                 if sha256(self.out / file) != digest:
                     raise OutputError(f"{self.out / file} changed after {manifest[name]['notebook']} wrote it: run that notebook again")
+
+
+@contextlib.contextmanager
+def committed_data(folder: str = "figures/source_data") -> Iterator[Path]:
+    """The source data of the last git commit, in a temporary folder: `reproduce` writes over the files of the working tree.
+
+    Raises:
+        OutputError: outside a git repository, or when nothing is committed.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            packed = subprocess.run(["git", "-C", str(ROOT), "archive", "HEAD", folder], capture_output=True, check=True, timeout=60).stdout
+        except (OSError, subprocess.SubprocessError) as error:
+            raise OutputError(f"the committed numbers cannot be read from git ({type(error).__name__}): name a folder of source data to "
+                              "compare with as the second argument") from error
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            archive.extractall(place, filter="data")
+        yield Path(place) / folder
 
 
 def compare(fresh: str | Path, committed: str | Path, tolerance: float = 0.05) -> list[str]:

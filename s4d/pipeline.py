@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import config as configs
-from .artifacts import ROOT, code_version, manifest_text, packages, read_manifest, sha256, write_all, write_text
+from .artifacts import ROOT, OutputError, code_version, manifest_text, packages, read_manifest, sha256, write_all, write_text
 from .notebooks import NOTEBOOKS, PipelineError, cells_of, check_parameters, execute, select
 
 # Seconds per stage before anything was measured here: corpus, training, one notebook.
@@ -114,10 +114,13 @@ def _read_json(path: Path) -> dict:
 def forget(job: Job) -> None:
     """Removes what the profile made before: corpus, runs, executed notebooks, staged artifacts. Published ones stay."""
     from .training.runs import forget as forget_runs
-    forget_runs([d for cfg in configurations(job.profile) for d in run_folders(job.profile, cfg)])
-    if job.profile.faces is not None:
-        shutil.rmtree(job.data / job.profile.faces.folder, ignore_errors=True)
-    shutil.rmtree(job.build, ignore_errors=True)
+    folders = [d for cfg in configurations(job.profile) for d in run_folders(job.profile, cfg)]
+    forget_runs(folders)
+    folders += [job.build] + ([job.data / job.profile.faces.folder] if job.profile.faces is not None else [])
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            raise OutputError(f"{folder} cannot be removed, so FRESH would not be fresh: make its folder writable, or remove it by hand")
 
 
 def prepare(job: Job) -> str:
@@ -249,10 +252,10 @@ def reproduce(profile: str = "sandbox", out: str | Path = "figures", data: str |
     given = check_parameters(Path(folder), names, parameters or {})
     check_data(settings)
     job = Job(settings, names, given, Path(folder), Path(out), Path(data), Path(build) / profile)
+    check_writable(job.out)             # before anything is forgotten
     if fresh:
         forget(job)
-    for target in (job.out, job.build):
-        check_writable(target)
+    check_writable(job.build)
     job.inputs = prepare(job)
     run_notebooks(job)
     count = publish(job)

@@ -197,3 +197,27 @@ def test_several_processes_are_refused(capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert main(["pretrain", "--profile", "smoke"]) == 2
     assert "torchrun started 4" in capsys.readouterr().err
+
+
+def test_requests_of_the_pipeline_that_cannot_be_met_end_with_a_sentence(capsys, tmp_path):
+    assert main(["reproduce", "-p", "sampels=4", "--out", str(tmp_path / "out")]) == 2
+    assert "unknown notebook parameter 'sampels'" in capsys.readouterr().err
+    (tmp_path / "affectnet").mkdir()
+    assert main(["reproduce", "--profile", "paper", "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert f"{tmp_path}/affectnet, which is empty" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_label_outside_the_vocabulary_ends_with_a_sentence(capsys, tmp_path):
+    folder = tmp_path / "train" / "joyful"
+    folder.mkdir(parents=True)
+    (folder / "1.jpg").write_bytes(b"never opened")
+    assert main(["audit", "affectnet", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "'joyful'" in said and "happiness" in said and said.count("\n") == 1
+
+
+def test_an_image_of_the_wrong_size_ends_with_a_sentence(capsys, finished, tmp_path):
+    from PIL import Image
+    Image.new("RGB", (8, 8)).save(tmp_path / "tiny.png")
+    assert main(["predict", str(tmp_path / "tiny.png"), "--run", str(finished.dir)]) == 1
+    assert "8 x 8 px" in capsys.readouterr().err

@@ -309,3 +309,36 @@ def test_compare(tmp_path):
     assert compare(a, b) == [f"more.csv is missing in {a}"] and main(["verify", str(a), str(b)]) == 1
     with pytest.raises(OutputError, match="holds no source data"):
         compare(a, tmp_path)
+
+
+def test_the_committed_numbers_come_from_git(tmp_path, monkeypatch):
+    def git(*arguments):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True, capture_output=True)
+    monkeypatch.setattr(artifacts, "ROOT", tmp_path)
+    with pytest.raises(OutputError, match="cannot be read from git"), artifacts.committed_data():
+        pass
+    data = tmp_path / "figures/source_data"
+    data.mkdir(parents=True)
+    (data / "t.csv").write_text("uar\n0.5\n")
+    for command in (["init"], ["add", "."], ["commit", "-m", "numbers"]):
+        git(*command)
+    (data / "t.csv").write_text("uar\n0.9\n")            # as `reproduce` does
+    assert main(["verify", str(data)]) == 1
+    (data / "t.csv").write_text("uar\n0.5\n")
+    assert main(["verify", str(data), "--tolerance", "0"]) == 0
+
+
+def test_fresh_forgets_nothing_before_it_may_write(stages, tmp_path, write_notebook, monkeypatch):
+    write_notebook(tmp_path / "nb" / "01_faces.ipynb")
+    reproduce(tmp_path, ["01_faces"])
+    before = snapshot(tmp_path / "runs")
+    monkeypatch.setattr(os, "replace", raise_for(".tmp-probe", errno.EROFS))
+    with pytest.raises(OutputError, match="read-only"):
+        reproduce(tmp_path, ["01_faces"], fresh=True)
+    assert snapshot(tmp_path / "runs") == before
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline.shutil, "rmtree", lambda *_, **__: None)
+    with pytest.raises(OutputError, match="FRESH would not be fresh"):
+        pipeline.forget(pipeline.Job(config.profile("smoke", data=str(tmp_path / "data"), runs=str(tmp_path / "runs")), ["01_faces"], {},
+                                     tmp_path / "nb", tmp_path / "out", tmp_path / "data", tmp_path / "build/smoke"))

@@ -134,7 +134,7 @@ def confusability(static: np.ndarray, dynamic: np.ndarray, seed: int = 0) -> dic
     """Do static confusions predict dynamic ones? Spearman correlation of the off-diagonal cells.
 
     Returns:
-        rho, null_95 and p against renaming the classes of one side in every order; rho_cells after the mean of each column
+        rho, null_95 and p against renaming the classes of one side in 2000 random orders (all, where there are fewer); rho_cells after the mean of each column
         is removed, which takes away the plain preference of both models for a class.
     """
     k = len(static)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .. import config as configs
+from ..artifacts import code_version
 
 
 class RunError(RuntimeError):
@@ -116,9 +117,9 @@ def save_weights(path: Path, state: dict) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computed the run."""
+    """Versions of what computed the run; `s4d` is the digest of this package's sources."""
     from importlib.metadata import version
-    return {"python": platform.python_version(), **{p: version(p) for p in ("torch", "torchvision", "timm", "numpy")}}
+    return {"s4d": code_version(), "python": platform.python_version(), **{p: version(p) for p in ("torch", "torchvision", "timm", "numpy")}}
 
 
 def device_name(device: torch.device) -> str:
