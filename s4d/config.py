@@ -17,7 +17,7 @@ class ConfigError(ValueError):
 class Faces:
     """The embedded corpora of procedural faces. Times in seconds, angles in degrees, shares in 0..1."""
 
-    version: int = 2                  # of the generator; raised whenever its pixels change
+    version: int = 3                  # of the generator; raised whenever its pixels change
     seed: int = 0
     size: int = 64                    # pixels, square
     photos: int = 8000                # labelled photos, train + validation + test (AffectNet's layout)
