@@ -52,4 +52,4 @@ def panel(person: dict | None = None, actions: tuple[int, ...] = SLIDERS, size: 
     for slider in (*sliders, yaw, pitch):
         slider.observe(redraw, "value")
     redraw()
-    return widgets.HBox([view, widgets.VBox([*sliders, yaw, pitch])])
+    return widgets.HBox([view, widgets.VBox([*sliders, yaw, pitch])], layout=widgets.Layout(align_items="flex-start"))
