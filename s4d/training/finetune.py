@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -19,10 +18,10 @@ from ..data.batches import Clips, Joint, epoch_plan, loader, to_model
 from ..data.transforms import normalise, train_transform
 from ..models import CheckpointError, encoder_from
 from .evaluate import predict, war_uar
-from .loop import (MediaGuard, Progress, Saver, autocast, cosine, optimizer_for, pick_device, restore_rng, seed_all, set_lr, step_loss)
+from .loop import autocast, cosine, optimizer_for, pick_device, resume, seed_all, set_lr, step_loss
 from .pretrain import locate as locate_pretrain
 from .pretrain import pretrain
-from .runs import Log, Run, build, device_name, load_state, run_dir, save_weights, versions, write, write_text
+from .runs import Run, build, device_name, run_dir, save_weights, versions, write, write_text
 
 
 def sources(cfg: Finetune) -> dict:
@@ -162,25 +161,17 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
     per_epoch = len(plan(cfg, data, 0))
     steps = max(1, round(cfg.epochs * per_epoch))
     peak, low = cfg.lr * cfg.video_batch / 8, cfg.min_lr * (cfg.video_batch + cfg.image_batch) / 256
-    step, seconds, best, kept, value = 0, 0.0, -1.0, None, None
-    state = load_state(run.dir)
-    if state:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, seconds, best, kept = state["step"], state["seconds"], state["best"], state["kept"]
-        restore_rng(state)
-    log = Log(run.dir / "metrics.jsonl", state["log"] if state else 0)
-    saver, guard = Saver(run.dir, cfg.save_minutes), MediaGuard(sum(map(len, data.values())), cfg.max_bad, (state or {}).get("bad"))
-    progress, joint, started = Progress("fine-tuning", steps, step), Joint(data), time.monotonic()
+    loop, state = resume(run, cfg, "fine-tuning", steps, sum(map(len, data.values())), model, optimizer)
+    best, kept, joint, value = state.get("best", -1.0), state.get("kept"), Joint(data), None
 
-    while step < steps:
-        epoch, inside = divmod(step, per_epoch)
-        batches = plan(cfg, data, epoch)[inside: inside + steps - step]
+    while loop.step < steps:
+        epoch, inside = divmod(loop.step, per_epoch)
+        batches = plan(cfg, data, epoch)[inside: inside + steps - loop.step]
         for batch in loader(joint, batches, cfg.workers):
-            guard.see(batch["bad"])
+            loop.guard.see(batch["bad"])
             if "clip" in batch:
                 task = batch["task"]
-                lr = cosine(step, steps, round(cfg.warmup * steps), peak, low)
+                lr = cosine(loop.step, steps, round(cfg.warmup * steps), peak, low)
                 set_lr(optimizer, lr)
                 x = normalise(to_model(batch["clip"].to(device, non_blocking=True), task))   # [B, 3, (T,) H, W]
                 y = batch["label"].to(device, non_blocking=True)                              # [B], or [B, K] when mixed
@@ -194,28 +185,25 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
                 total.backward()
                 if cfg.clip_grad:
                     torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.clip_grad)
-                value = step_loss(total, step, run.dir)
+                value = step_loss(total, loop.step, run.dir)
                 optimizer.step()
-                log.add(step=step, epoch=round(step / per_epoch, 4), modality=task, loss=round(loss.item(), 6), lr=lr)
-            step += 1
-            progress.step(value)
-            if step % per_epoch == 0 or step == steps:
+                loop.log.add(step=loop.step, epoch=round(loop.step / per_epoch, 4), modality=task, loss=round(loss.item(), 6), lr=lr)
+            loop.advance(value)
+            if loop.step % per_epoch == 0 or loop.step == steps:
                 scores = validate(cfg, model, held, device)
                 model.train()
-                log.add(step=step, epoch=round(step / per_epoch, 4), modality="validation", **scores)
+                loop.log.add(step=loop.step, epoch=round(loop.step / per_epoch, 4), modality="validation", **scores)
                 score = sum(scores[f"{t}_war"] for t in cfg.tasks) / len(cfg.tasks)
                 if score > best:
                     best, kept = score, {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
-            if saver.due():
-                saver.save(model=model.state_dict(), optimizer=optimizer.state_dict(), step=step, log=log.length, best=best, kept=kept,
-                           bad=guard.bad, seconds=seconds + time.monotonic() - started)
-    progress.close()
+            loop.save(model, optimizer, best=best, kept=kept)
+    loop.progress.close()
     model.load_state_dict(kept)
     predictions, missing = test(cfg, model, rows, device)
     save_weights(run.dir / "weights.safetensors", kept)
     write(run.dir / "predictions.csv", lambda p: predictions.to_csv(p, index=False))
     write_text(run.dir / "provenance.json", json.dumps(dict(
-        stage="finetune", steps=steps, seconds=round(seconds + time.monotonic() - started, 1), device=device_name(device),
-        best_validation=best, unreadable=guard.bad, missing_in_test=missing, versions=versions()), indent=1))
+        stage="finetune", steps=steps, seconds=round(loop.elapsed(), 1), device=device_name(device),
+        best_validation=best, unreadable=loop.guard.bad, missing_in_test=missing, versions=versions()), indent=1))
     (run.dir / "state.pt").unlink(missing_ok=True)
     return run

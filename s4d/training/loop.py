@@ -5,13 +5,14 @@ import math
 import random
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from tqdm.auto import tqdm
 
-from .runs import RunError, write
+from .runs import Log, Run, RunError, load_state, write
 
 
 def pick_device() -> torch.device:
@@ -122,3 +123,55 @@ def restore_rng(state: dict) -> None:
 def seed_all(seed: int) -> None:
     random.seed(seed)
     torch.manual_seed(seed)
+
+
+@dataclass
+class Loop:
+    """Where the loop of a run stands, and what it keeps beside model and optimizer."""
+
+    step: int                         # the next one
+    seconds: float                    # that earlier calls spent
+    log: Log
+    guard: MediaGuard
+    saver: Saver
+    progress: Progress
+    started: float = field(default_factory=time.monotonic)
+
+    def elapsed(self) -> float:
+        """Seconds spent in this call and in earlier ones."""
+        return self.seconds + time.monotonic() - self.started
+
+    def advance(self, loss: float | None) -> None:
+        """One step done; `loss` is None when no batch was readable yet."""
+        self.step += 1
+        self.progress.step(loss)
+
+    def save(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, **more) -> None:
+        """Writes the resumable state, `more` beside it, when it is time."""
+        if self.saver.due():
+            self.saver.save(model=model.state_dict(), optimizer=optimizer.state_dict(), step=self.step, log=self.log.length,
+                            bad=self.guard.bad, seconds=self.elapsed(), **more)
+
+
+def resume(run: Run, cfg, name: str, steps: int, samples: int, model: torch.nn.Module,
+           optimizer: torch.optim.Optimizer) -> tuple[Loop, dict]:
+    """A run's loop: at step 0, or where its last state was saved, with model, optimizer and random generators as they were then.
+
+    Args:
+        run: its folder holds the state, if there is one.
+        cfg: configuration of either stage.
+        name: what the bar is called.
+        steps: of the whole run.
+        samples: that it trains on; the guard counts shares of them.
+        model, optimizer: filled in place.
+    Returns:
+        the loop, and the state that was read, empty at step 0.
+    """
+    state = load_state(run.dir) or {}
+    if state:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        restore_rng(state)
+    step, log = state.get("step", 0), Log(run.dir / "metrics.jsonl", state.get("log", 0))
+    guard, saver = MediaGuard(samples, cfg.max_bad, state.get("bad")), Saver(run.dir, cfg.save_minutes)
+    return Loop(step, state.get("seconds", 0.0), log, guard, saver, Progress(name, steps, step)), state

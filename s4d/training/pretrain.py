@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import torch
@@ -13,8 +12,8 @@ from ..data import DatasetError, fingerprint, index
 from ..data.batches import Clips, Joint, epoch_plan, loader, sample_seed, to_model
 from ..data.transforms import normalise, pretrain_transform
 from ..models import random_mask
-from .loop import (MediaGuard, Progress, Saver, autocast, cosine, optimizer_for, pick_device, restore_rng, seed_all, set_lr, step_loss)
-from .runs import Log, Run, build, device_name, load_state, run_dir, save_weights, versions, write_text
+from .loop import autocast, cosine, optimizer_for, pick_device, resume, seed_all, set_lr, step_loss
+from .runs import Run, build, device_name, run_dir, save_weights, versions, write_text
 
 
 def tables(cfg: Pretrain) -> dict:
@@ -77,45 +76,34 @@ def pretrain(cfg: Pretrain, runs: str | Path = "runs") -> Run:
     steps = max(1, round(cfg.epochs * per_epoch))
     peak = cfg.lr * cfg.image_batch / 512
     ratio = {"image": cfg.image_mask, "video": cfg.video_mask}
-    step, seconds, value = 0, 0.0, None
-    state = load_state(run.dir)
-    if state:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, seconds = state["step"], state["seconds"]
-        restore_rng(state)
-    log = Log(run.dir / "metrics.jsonl", state["log"] if state else 0)
-    saver, guard = Saver(run.dir, cfg.save_minutes), MediaGuard(sum(map(len, rows.values())), cfg.max_bad, (state or {}).get("bad"))
-    progress, joint, started = Progress("pre-training", steps, step), Joint(data), time.monotonic()
+    loop, _ = resume(run, cfg, "pre-training", steps, sum(map(len, rows.values())), model, optimizer)
+    joint, value = Joint(data), None
 
-    while step < steps:
-        epoch, inside = divmod(step, per_epoch)
-        batches = plan(cfg, data, epoch)[inside: inside + steps - step]
+    while loop.step < steps:
+        epoch, inside = divmod(loop.step, per_epoch)
+        batches = plan(cfg, data, epoch)[inside: inside + steps - loop.step]
         for batch in loader(joint, batches, cfg.workers):
-            guard.see(batch["bad"])
+            loop.guard.see(batch["bad"])
             if "clip" in batch:
                 task = batch["task"]
-                lr = cosine(step, steps, round(cfg.warmup * steps), peak)
+                lr = cosine(loop.step, steps, round(cfg.warmup * steps), peak)
                 set_lr(optimizer, lr)
                 x = normalise(to_model(batch["clip"].to(device, non_blocking=True), task))   # [B, 3, (T,) H, W]
-                draw = torch.Generator().manual_seed(sample_seed(cfg.seed, step, 31))
+                draw = torch.Generator().manual_seed(sample_seed(cfg.seed, loop.step, 31))
                 mask = random_mask(len(x), model.encoder.tokens[task], ratio[task], draw, device)   # [B, L], True = removed
                 with autocast(device, cfg.amp):
                     loss = model(x, mask)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
-                value = step_loss(loss, step, run.dir)
+                value = step_loss(loss, loop.step, run.dir)
                 optimizer.step()
-                log.add(step=step, epoch=round(step / per_epoch, 4), modality=task, loss=round(value, 6), lr=lr)
-            step += 1
-            progress.step(value)
-            if saver.due():
-                saver.save(model=model.state_dict(), optimizer=optimizer.state_dict(), step=step, log=log.length, bad=guard.bad,
-                           seconds=seconds + time.monotonic() - started)
-    progress.close()
+                loop.log.add(step=loop.step, epoch=round(loop.step / per_epoch, 4), modality=task, loss=round(value, 6), lr=lr)
+            loop.advance(value)
+            loop.save(model, optimizer)
+    loop.progress.close()
     save_weights(run.dir / "weights.safetensors", model.state_dict())
     write_text(run.dir / "provenance.json", json.dumps(dict(
-        stage="pretrain", steps=steps, seconds=round(seconds + time.monotonic() - started, 1), device=device_name(device),
-        unreadable=guard.bad, versions=versions()), indent=1))
+        stage="pretrain", steps=steps, seconds=round(loop.elapsed(), 1), device=device_name(device),
+        unreadable=loop.guard.bad, versions=versions()), indent=1))
     (run.dir / "state.pt").unlink(missing_ok=True)
     return run

@@ -119,7 +119,8 @@ def save_weights(path: Path, state: dict) -> None:
 def versions() -> dict[str, str]:
     """Versions of what computed the run; `s4d` is the digest of this package's sources."""
     from importlib.metadata import version
-    return {"s4d": code_version(), "python": platform.python_version(), **{p: version(p) for p in ("torch", "torchvision", "timm", "numpy")}}
+    return {"s4d": code_version(), "python": platform.python_version(),
+            **{p: version(p) for p in ("torch", "torchvision", "timm", "numpy")}}
 
 
 def device_name(device: torch.device) -> str:
