@@ -224,7 +224,7 @@ def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:
                        seeds=(0, 1, 2), jobs=1, runs=runs)
     faces = {"smoke": Faces(photos=280, photo_identities=70, clips=100, clip_identities=20, speaking=40,
                             speaking_identities=10, frames=8),
-             "sandbox": Faces(),
+             "sandbox": Faces(seed=1),      # people nobody looked at while the settings were chosen, with seed 0: see LOG.md
              "gpu": Faces(size=160, photos=40000, photo_identities=10000, clips=20000, clip_identities=2000,
                           speaking=20000, speaking_identities=4000, frames=32, fps=12)}[name]
     root = Path(data) / faces.folder
