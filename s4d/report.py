@@ -9,9 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from .artifacts import LATEX, Artifacts, OutputError, csv_text, read_manifest
+from .config import digest
 from .plots.style import METHOD_LABELS
 
 LEVEL = 0.05      # of Holm-corrected p below which a difference counts
+STAGES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Claim:
         text: the statement in short.
         system, reference: column -> value, as the paired table names them.
         expected: +1 or -1, the sign of system minus reference that the paper expects.
+        premise: name of the claim that this one takes for granted.
+        without: the system without its experts, when the claim's difference could be due to something else than them.
     """
 
     name: str
@@ -30,6 +34,8 @@ class Claim:
     system: dict = field(hash=False)
     reference: dict = field(hash=False)
     expected: int
+    premise: str = ""
+    without: dict | None = field(default=None, hash=False)
 
 
 def _on_clips(method: str, pretrained: bool = True) -> dict:
@@ -39,8 +45,8 @@ def _on_clips(method: str, pretrained: bool = True) -> dict:
 # The statements are those of the paper's abstract; there they stand for licensed data and full-size models.
 CLAIMS = (
     Claim("NegativeTransfer", "plain multi-task harms clips", _on_clips("multitask"), _on_clips("dynamic"), -1),
-    Claim("Repair", "experts repair it", _on_clips("s4d"), _on_clips("multitask"), +1),
-    Claim("StaticHelps", "photos with experts help clips", _on_clips("s4d"), _on_clips("dynamic"), +1),
+    Claim("Repair", "experts repair that harm", _on_clips("s4d"), _on_clips("multitask"), +1, premise="NegativeTransfer"),
+    Claim("StaticHelps", "photos with experts help clips", _on_clips("s4d"), _on_clips("dynamic"), +1, without=_on_clips("multitask")),
     Claim("Pretraining", "pre-training helps clips", _on_clips("s4d"), _on_clips("s4d", pretrained=False), +1),
 )
 
@@ -140,6 +146,71 @@ def claims_as_read(judged: pd.DataFrame) -> pd.DataFrame:
                          "difference, 95 % interval": judged.apply(value, axis=1), "verdict": judged["verdict"]})
 
 
+def sentences(paired: pd.DataFrame, claims: Iterable[Claim] = CLAIMS, metric: str = "WAR") -> list[str]:
+    """What the measured differences allow to say of each claim, in Markdown.
+
+    Args:
+        paired: as `judge` takes it.
+    Returns:
+        a text a claim, by one rule. Where experts and photos come together, it also says what photos give without experts;
+        where a claim's premise is not supported, it says so.
+    """
+    claims, out = tuple(claims), []
+    judged = {row.name: row for row in judge(paired, claims, metric).itertuples(index=False)}
+    for claim in claims:
+        parts = [_sentence(judged[claim.name])]
+        premise = judged.get(claim.premise)
+        if premise is not None and premise.verdict != "supported":
+            parts.append(f"The claim takes for granted that {premise.claim}, which is not shown here.")
+        if claim.without is not None:
+            parts.append(_without_experts(claim, paired, metric))
+        out.append(" ".join(parts))
+    return out
+
+
+def _numbers(row) -> str:
+    return f"{row.comparison} is {signed(row.difference)} points ({signed(row.low)} to {signed(row.high)}, p = {row.p_holm:.3f})"
+
+
+def _sentence(row) -> str:
+    """One judged claim. A claim that is not decided stands as a question, so that it cannot be read as a finding."""
+    if row.verdict == "not measured":
+        return f"**Not measured**: whether {row.claim}."
+    if row.verdict == "not decided":
+        why = ("the interval includes 0, so neither a gain nor a loss is shown" if row.low <= 0 <= row.high else
+               "the difference does not outlast the correction for all comparisons, so it is not claimed")
+        return f"**Not decided**: whether {row.claim}. {_numbers(row)}: {why}."
+    return f"**{row.verdict.capitalize()}**: that {row.claim}. {_numbers(row)}; {row.subjects} people."
+
+
+def _without_experts(claim: Claim, paired: pd.DataFrame, metric: str) -> str:
+    """What the system gives without its experts, and whether the rest can be put down to them."""
+    pairs = ((claim.without, claim.reference), (claim.system, claim.without))
+    plain, added = (judge(paired, [Claim(claim.name, "", a, b, +1)], metric).iloc[0] for a, b in pairs)
+    if "not measured" in (plain["verdict"], added["verdict"]):
+        return "What it gives without experts was not measured, so nothing is to be credited to the experts."
+    credit = {"supported": "the experts add to what sharing gives", "against": "with the experts it is lower",
+              "not decided": "an effect of the experts is not shown, and the difference above is not to be credited to them"}
+    return f"Without experts, {_numbers(plain)}. What the experts change: {_numbers(added)}; {credit[added['verdict']]}."
+
+
+def pixel_classifier(out: str | Path, profile: str, faces) -> pd.DataFrame | None:
+    """UAR of notebook 01's logistic regression on raw pixels, as it left it in `out`.
+
+    Args:
+        out: folder of the artifacts.
+        profile, faces: of the systems it is to be compared with (`Profile.faces`; None for licensed data).
+    Returns:
+        table by task (image, video): value, low, high (shares), subjects, samples, and more; None where notebook 01 has not
+        scored these very data.
+    """
+    entry = read_manifest(Path(out)).get("faces_difficulty")
+    if faces is None or entry is None or (entry["profile"], entry["config"]) != (profile, digest(faces)):
+        return None
+    table = read_results(out, ["faces_difficulty"], profile)["faces_difficulty"]
+    return table[(table["input"] == "raw pixels") & (table["metric"] == "UAR")].set_index("task")
+
+
 def run_rows(configurations: Iterable, runs: Iterable) -> pd.DataFrame:
     """One row per run: what it computed, and where, from its provenance.
 
@@ -164,10 +235,27 @@ def runs_summary(rows: pd.DataFrame) -> pd.DataFrame:
         {"steps": int}).reset_index()
 
 
+def summary_as_read(summary: pd.DataFrame) -> pd.DataFrame:
+    """The runs of `runs_summary` in words: stage, system, network, start, runs, seeds, steps (each)."""
+    def system(row) -> str:
+        if row["stage"] == "pretrain":
+            return "masked autoencoder"
+        single = {"video": "dynamic", "image": "static"}.get(row["tasks"])
+        return METHOD_LABELS[single or ("s4d" if row["experts"] else "multitask")]
+
+    def network(name: str) -> str:
+        found = re.fullmatch(r"s4d(?:_mae)?_(.+)_patch(\d+)_(\d+)", name)
+        return "{}, tokens of {} px, pictures of {} px".format(*found.groups()) if found else name
+    start = summary["pretrained"].map({False: "from scratch", True: "pre-trained"}).where(summary["stage"] != "pretrain", "-")
+    return pd.DataFrame({"stage": summary["stage"].replace(STAGES), "system": summary.apply(system, axis=1),
+                         "network": summary["model"].map(network), "start": start, **summary[["runs", "seeds", "steps"]]})
+
+
 def runs_as_read(rows: pd.DataFrame, profile: str) -> pd.DataFrame:
     """Runs by stage and place: profile, stage, runs, steps (all), device, versions. Times are left out: they differ each time."""
     table = rows.groupby(["stage", "device", "versions"], sort=False).agg(runs=("seed", "size"), steps=("steps", "sum")).reset_index()
     table.insert(0, "profile", profile)
+    table["stage"] = table["stage"].replace(STAGES)
     return table[["profile", "stage", "runs", "steps", "device", "versions"]]
 
 

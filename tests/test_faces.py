@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from s4d.artifacts import OutputError
 from s4d.config import Faces
 from s4d.data import count_frames, index, read_clip
 from s4d.emotions import EMOTIONS, ORDERS
-from s4d.faces import FacesError, corpus, facs, people, plan, render, views
+from s4d.faces import FacesError, corpus, facs, panel, people, plan, render, views
 
 TINY = Faces(size=32, photos=70, photo_identities=12, clips=35, clip_identities=10, speaking=4, speaking_identities=2, frames=4, fps=4)
 
@@ -190,3 +191,23 @@ def test_equal_frames_give_equal_bytes_every_time(tmp_path):
         corpus.write_clip(tmp_path / "clip.mp4", frames, 8)
         found.add((tmp_path / "clip.mp4").read_bytes())
     assert len(found) == 1
+
+
+def test_the_panel_has_a_slider_for_every_action_of_the_seven_emotions():
+    taking_part = {a for e in EMOTIONS for a, *_ in facs.PROTOTYPES[e]} | {a for a, _ in facs.ALTERNATIVES["anger"]}
+    assert taking_part == set(panel.SLIDERS) and {10, 23, 24, 25} <= taking_part
+    sliders = panel.panel(people(1, seed=1), size=32).children[1].children
+    assert [s.description.split()[0] for s in sliders] == [*map(str, panel.SLIDERS), "yaw", "pitch"]
+
+
+def test_a_portrait_is_drawn_on_one_thread_and_the_number_is_restored(monkeypatch):
+    before, inside = torch.get_num_threads(), []
+    monkeypatch.setattr(panel, "render", lambda *a: inside.append(torch.get_num_threads()) or render(*a))
+    torch.set_num_threads(2)
+    try:
+        assert panel.portrait(people(1, seed=1), {12: 1}, size=32).size == (32, 32)
+        with pytest.raises(FacesError, match="give 32 to 224"):
+            panel.portrait(people(1, seed=1), {12: 1}, size=8)
+        assert inside == [1, 1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -5,6 +5,7 @@ import ast
 import json
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from s4d import published, report
+from s4d import config as configs, published, report
 from s4d.__main__ import parser
 from s4d.analysis import stats
 from s4d.artifacts import Artifacts, OutputError, sha256
@@ -159,6 +160,54 @@ def test_every_verdict_is_set_in_the_same_type():
     assert judged["verdict"].tolist() == ["supported", "against", "not decided", "supported"]
     said = [t for t in plots.claims(judged, "note").axes[0].texts]
     assert len(said) == 4 and len({(t.get_fontsize(), t.get_fontweight(), t.get_color()) for t in said}) == 1
+
+
+def differences(**intervals) -> pd.DataFrame:
+    """A paired table with the claims' comparisons: claim's name -> (low, high)."""
+    return pd.DataFrame([row(c, *intervals[c.name]) for c in report.CLAIMS if c.name in intervals])
+
+
+def test_a_claim_that_is_not_decided_is_a_question_and_never_a_finding():
+    up, over, down = (.05, .1), (-.1, .1), (-.1, -.05)
+    harm, repair, helps, start = report.sentences(differences(NegativeTransfer=up, Repair=over, StaticHelps=over, Pretraining=up))
+    assert harm.startswith("**Against**: that plain multi-task harms clips. Multi-task minus Dynamic only is +7.5 points (+5.0 to +10.0")
+    assert repair.startswith("**Not decided**: whether experts repair that harm.") and "neither a gain nor a loss is shown" in repair
+    assert "takes for granted that plain multi-task harms clips, which is not shown here" in repair
+    assert helps.startswith("**Not decided**: whether photos") and start.startswith("**Supported**: that pre-training helps clips.")
+    shown = report.sentences(differences(NegativeTransfer=down, Repair=up))
+    assert shown[0].startswith("**Supported**") and "takes for granted" not in shown[1] and shown[3].startswith("**Not measured**: whether")
+    uncorrected = report.sentences(pd.DataFrame([row(CLAIM, -.1, -.05, 0.2)]), [CLAIM])[0]
+    assert uncorrected.startswith("**Not decided**: whether") and "does not outlast the correction" in uncorrected
+
+
+@pytest.mark.parametrize("experts, said", [((-.1, .1), "not to be credited to them"), ((.05, .1), "the experts add"),
+                                           ((-.1, -.05), "with the experts it is lower")])
+def test_what_photos_give_without_experts_stands_beside_the_claim(experts, said):
+    text = report.sentences(differences(NegativeTransfer=(.2, .3), Repair=experts, StaticHelps=(.2, .4)))[2]
+    assert text.startswith("**Supported**") and "Without experts, Multi-task minus Dynamic only is +25.0 points (+20.0 to +30.0" in text
+    assert said in text
+    assert "was not measured" in report.sentences(differences(StaticHelps=(.2, .4)))[2]
+
+
+def test_the_pixel_classifier_is_read_only_for_the_same_faces(tmp_path):
+    faces = configs.profile("smoke").faces
+    table = pd.DataFrame([(t, i, m, v, v - .1, v + .1) for t, v in (("image", .5), ("video", .3)) for i in ("true actions", "raw pixels")
+                          for m in ("UAR", "WAR")], columns=["task", "input", "metric", "value", "low", "high"])
+    assert report.pixel_classifier(tmp_path, "smoke", faces) is None
+    Artifacts(tmp_path, "smoke", "01_faces", config_digest=configs.digest(faces)).table(table, "faces_difficulty", "Scores.")
+    assert report.pixel_classifier(tmp_path, "smoke", faces)["value"].to_dict() == {"image": .5, "video": .3}
+    assert report.pixel_classifier(tmp_path, "smoke", replace(faces, seed=9)) is None
+    assert report.pixel_classifier(tmp_path, "sandbox", faces) is None and report.pixel_classifier(tmp_path, "smoke", None) is None
+
+
+def test_runs_are_shown_in_words():
+    rows = [("pretrain", "s4d_mae_nano_patch16_64", "image+video", 0, False), ("finetune", "s4d_nano_patch16_64", "video", 0, False),
+            ("finetune", "s4d_nano_patch16_64", "image+video", 0, True), ("finetune", "s4d_nano_patch16_64", "image+video", 8, True)]
+    table = pd.DataFrame(rows, columns=["stage", "model", "tasks", "experts", "pretrained"])
+    shown = report.summary_as_read(table.assign(runs=1, seeds=1, steps=4))
+    assert shown["system"].tolist() == ["masked autoencoder", "Dynamic only", "Multi-task", "S4D (MoAE)"]
+    assert shown["start"].tolist() == ["-", "from scratch", "pre-trained", "pre-trained"]
+    assert shown["network"].iloc[0] == "nano, tokens of 16 px, pictures of 64 px" and shown["stage"].iloc[1] == "fine-tuning"
 
 
 def test_what_is_compared_byte_by_byte_holds_no_time_and_no_machine():

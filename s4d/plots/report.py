@@ -74,6 +74,7 @@ def claims(table: pd.DataFrame, note: str) -> Figure:
         ax.annotate(row.verdict, (middle, y), (0, 5), textcoords="offset points", ha="center", fontsize=7)
     ax.axvline(0, color="#333333", linewidth=0.6)
     ax.set_yticks(range(len(table)), table["claim"].iloc[::-1])
+    ax.set_title("the paper's claim ", loc="left", ha="right", fontsize=6.5, fontweight="normal", color="#777777", pad=2)
     ax.set(xlim=(-reach, reach), ylim=(-0.6, len(table) - 0.4), xlabel="WAR difference (percentage points)")
     ax.tick_params(axis="y", length=0)
     stamp(fig, note)
