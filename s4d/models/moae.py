@@ -37,7 +37,7 @@ class MoAE(nn.Module):
         self.b1 = nn.Parameter(torch.zeros(experts, hidden))
         self.w2 = nn.Parameter(torch.zeros(experts, width, hidden))   # zero: the new branch changes nothing at step 0
         self.b2 = nn.Parameter(torch.zeros(experts, width))
-        nn.init.trunc_normal_(self.w1, std=(2 / (width + hidden)) ** 0.5)      # Xavier: with 0.02 a narrow branch stays silent
+        nn.init.trunc_normal_(self.w1, std=0.02)
         self.capacity_factor: float | None = None
         self.noisy: str = "train"
         self.record: list[Tensor] | None = None    # set by analysis.experts.record_routing
