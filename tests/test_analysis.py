@@ -5,12 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.text import Text
 
 from s4d.analysis import confusions as cf
 from s4d.analysis import correlation as co
 from s4d.analysis import experts as ex
 from s4d.analysis import stimuli as st
 from s4d.models import create
+from s4d.plots import study_correlation, study_experts
 
 NAMES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
 
@@ -100,7 +102,7 @@ def test_token_maps_put_a_token_where_it_lies_on_the_face():
     maps = ex.token_maps(gates, (2, 2, 3))
     assert maps.shape == (2, 2, 3) and maps[1, 1, 1] == 1 and maps.sum() == 1
     table = ex.maps_table({3: gates}, (2, 2, 3), "video")
-    assert len(table) == 12 and table.loc[table.gate.idxmax(), ["layer", "expert", "row", "column"]].tolist() == [3, 1, 1, 1]
+    assert len(table) == 12 and table.loc[table.gate.idxmax(), ["block", "expert", "row", "column"]].tolist() == [4, 2, 1, 1]
     with pytest.raises(ValueError, match="12 tokens"):
         ex.token_maps(gates, (1, 2, 3))
 
@@ -171,7 +173,9 @@ def test_released_routing_changes_between_passes_and_paper_routing_does_not():
     layer = model.moae_layers()[1]
     assert layer.capacity_factor is None and layer.noisy == "train"
     summary = ex.modes_table(table, {"image": labelled(40).subject}, resamples=20).set_index("mode")
-    assert summary.cost["paper"] == 0 and summary["shift"]["released"] > 0
+    assert summary.change["paper"] == 0 and summary["shift"]["released"] > 0
+    lost = table.assign(correct=np.where(table["mode"] == "released", 0.0, 1.0))
+    assert ex.modes_table(lost, {"image": labelled(40).subject}, resamples=20).set_index("mode").change["released"] == -100
 
 
 # Correlation
@@ -295,6 +299,35 @@ def test_apex_frames_take_the_true_apex_or_the_middle():
     assert st.apex_frames(frames, pd.Series({"a": 4, "b": 0})).tolist() == [4, 5]
 
 
+def test_files_that_cannot_be_read_are_named_with_their_number():
+    assert st.left_out({}) == ""
+    assert "1 file cannot" in st.left_out({"a.jpg": "empty"})
+    assert st.left_out({"a.jpg": "empty", "b.mp4": "truncated"}) == (
+        "Left out, because 2 files cannot be read: `a.jpg` (empty); `b.mp4` (truncated).")
+
+
+def test_a_broken_photo_and_a_broken_clip_are_left_out_and_named(tmp_path, monkeypatch):
+    from PIL import Image
+
+    from s4d.config import Finetune, Source
+    for name in ("good", "other"):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{name}.png")
+        (tmp_path / name).mkdir()
+        for t in range(4):
+            Image.new("RGB", (32, 32)).save(tmp_path / name / f"{t}.png")
+    (tmp_path / "other.png").write_bytes(b"no picture")
+    (tmp_path / "other" / "3.png").write_bytes(b"no picture")
+    row = lambda path: dict(path=path, label="fear", subject="a", split="test")
+    source = Source("affectnet", str(tmp_path))
+    cfg = Finetune(image=source, video=source, size=32, frames=4, stride=1)
+    monkeypatch.setattr(st, "tables", lambda cfg: {"image": pd.DataFrame([row("good.png"), row("other.png")])})
+    found: dict[str, str] = {}
+    x, rows = st.subset(cfg, "image", unreadable=found)
+    assert len(x) == 1 and rows.path.tolist() == ["good.png"] and list(found) == ["other.png"] and found["other.png"]
+    x, frames = st.frames_of(cfg, pd.DataFrame([row("good"), row("other")]), unreadable=found)
+    assert len(x) == 4 and set(frames.path) == {"good"} and list(found) == ["other.png", "other"]
+
+
 def test_layers_are_read_in_order_and_pooled_is_what_the_heads_see():
     model, x = tiny(), clips()
     found = st.layer_features(model, x)
@@ -317,3 +350,46 @@ def test_the_size_of_the_experts_branch():
     handle.remove()
     torch.nn.init.ones_(model.moae_layers()[last].b2)          # every token gets exactly 1 from this branch
     assert ex.branch_size(model, x)[last] == pytest.approx(float(1 / seen[0].square().mean().sqrt()), rel=1e-5)
+
+
+# Figures
+
+def confused(seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two comparisons with many wrong pairs that lie close together."""
+    rng, pairs = np.random.default_rng(seed), [(a, b) for a in NAMES for b in NAMES if a != b]
+    cells = pd.concat([pd.DataFrame(dict(comparison=c, label=[a for a, _ in pairs], wrong=[b for _, b in pairs],
+                                         static=0.2 + 0.05 * rng.random(42), dynamic=0.2 + 0.05 * rng.random(42))) for c in ("m", "s4d")])
+    return cells, pd.DataFrame(dict(comparison=["m", "s4d"], rho=0.5, low=0.1, high=0.9, p=[0.0005, 0.25]))
+
+
+def test_labels_of_the_scatter_cover_neither_each_other_nor_the_border():
+    fig = study_correlation.confusability(*confused(), {"m": "One", "s4d": "Two"})
+    fig.draw_without_rendering()
+    for ax in fig.axes:
+        boxes = [Text.get_window_extent(t) for t in ax.texts]       # without the line to the point
+        assert len(boxes) >= 2
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+        assert all(0 <= b.x0 and b.x1 <= fig.bbox.x1 for b in boxes)
+    assert "p < 0.001" in fig.axes[0].get_title(loc="left") and "p = 0.250" in fig.axes[1].get_title(loc="left")
+    assert "0.000" not in "".join(ax.get_title(loc="left") for ax in fig.axes)
+
+
+def test_the_legend_along_a_clip_lies_outside_the_axes():
+    frames = curves(True)
+    courses, follow = cf.course(frames, 8, 20).assign(method="static"), cf.follow(frames, 20).assign(method="static")
+    fig = study_correlation.along_clip(courses, follow, "s")
+    fig.draw_without_rendering()
+    assert all(ax.get_legend() is None for ax in fig.axes)
+    legend = fig.legends[0].get_window_extent()
+    assert not any(legend.overlaps(ax.get_window_extent()) for ax in fig.axes)
+
+
+def test_the_label_of_switched_off_experts_fits_into_the_figure():
+    table = pd.DataFrame([(b, e, t, 0.1, 0.0, 0.2) for b in (2, 3) for e in (1, 2) for t in ("image", "video")],
+                         columns=["block", "expert", "task", "change", "low", "high"])
+    fig = study_experts.switched_off(table)
+    fig.draw_without_rendering()
+    ax = fig.axes[0]
+    box, axes = ax.yaxis.label.get_window_extent(), ax.get_window_extent()
+    assert axes.y0 <= box.y0 and box.y1 <= axes.y1 and box.x0 >= 0
+    assert [a.get_title(loc="left") for a in fig.axes] == ["Block 2", "Block 3"]

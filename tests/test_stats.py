@@ -211,6 +211,11 @@ def test_what_cannot_be_compared_is_said():
         stats.count(table(["fear", None], ["fear", "fear"]))
 
 
+def test_a_printed_p_is_never_zero():
+    assert [stats.p_text(p) for p in (0.25, 0.0011, 0.001, 0.0009, 1 / 5040, 0.0, float("nan"))] == [
+        "0.250", "0.001", "0.001", "< 0.001", "< 0.001", "< 0.001", "n/a"]
+
+
 def test_a_full_study_takes_seconds():
     rng = np.random.default_rng(0)
     rows = pd.concat([made_up(m, subjects=100, rng=rng, pretrained=p, task=t) for t in ("image", "video") for p in (False, True)

@@ -134,8 +134,9 @@ def confusability(static: np.ndarray, dynamic: np.ndarray, seed: int = 0) -> dic
     """Do static confusions predict dynamic ones? Spearman correlation of the off-diagonal cells.
 
     Returns:
-        rho, null_95 and p against renaming the classes of one side in 2000 random orders (all, where there are fewer); rho_cells after the mean of each column
-        is removed, which takes away the plain preference of both models for a class.
+        rho, null_95 and p against renaming the classes of one side in 2000 random orders (all, where there are fewer); p_least, the
+        smallest p that so many orders can give; rho_cells after the mean of each column is removed, which takes away the plain
+        preference of both models for a class.
     """
     k = len(static)
     off = ~np.eye(k, dtype=bool)
@@ -144,7 +145,7 @@ def confusability(static: np.ndarray, dynamic: np.ndarray, seed: int = 0) -> dic
     orders = class_orders(k, 2000, seed)
     null = np.array([score(dynamic[np.ix_(o, o)]) for o in orders])
     centred = [np.where(off, m, np.nan) - np.nanmean(np.where(off, m, np.nan), 0) for m in (static, dynamic)]
-    return dict(rho=null[0], null_95=np.nanpercentile(null, 95), p=(null >= null[0] - 1e-12).mean(),
+    return dict(rho=null[0], null_95=np.nanpercentile(null, 95), p=(null >= null[0] - 1e-12).mean(), p_least=1 / len(null),
                 rho_cells=_pearson(rankdata(centred[0][off]), rankdata(centred[1][off])))
 
 
@@ -175,7 +176,7 @@ def confusion_study(tests: dict[tuple[str, str], pd.DataFrame], sides: dict[str,
         names: classes that both tasks know.
     Returns:
         one row a pair of classes: comparison, label, wrong, static, dynamic (mean probability of the wrong class); and one row a
-        comparison: rho, low, high, null_95, p, rho_cells.
+        comparison: rho, low, high, null_95, p, p_least, rho_cells.
     """
     pairs, stats = [], []
     for comparison, keys in sides.items():

@@ -75,17 +75,17 @@ def matched_classes(similarity: np.ndarray, seed: int = 0) -> dict:
         similarity: `[K, K]`, row class in one modality, column class in the other.
     Returns:
         diagonal, off_diagonal, difference (their means), null_95 and p against the same matrix with the classes of one side
-        renamed in every order.
+        renamed in every order; p_least, the smallest p that so many orders can give.
     """
     known = ~np.isnan(similarity).all(1) & ~np.isnan(similarity).all(0)
     s = similarity[np.ix_(known, known)]
     k = len(s)
     if k < 2:
-        return dict(diagonal=np.nan, off_diagonal=np.nan, difference=np.nan, null_95=np.nan, p=np.nan)
+        return dict(diagonal=np.nan, off_diagonal=np.nan, difference=np.nan, null_95=np.nan, p=np.nan, p_least=np.nan)
     on = s[np.arange(k), class_orders(k, seed=seed)].mean(1)
     difference = on - (s.sum() - on * k) / (k * (k - 1))
     return dict(diagonal=on[0], off_diagonal=(s.sum() - on[0] * k) / (k * (k - 1)), difference=difference[0],
-                null_95=np.percentile(difference, 95), p=(difference >= difference[0] - 1e-12).mean())
+                null_95=np.percentile(difference, 95), p=(difference >= difference[0] - 1e-12).mean(), p_least=1 / len(difference))
 
 
 def prototype_study(photos: dict[tuple[str, int], np.ndarray], clips: dict[tuple[str, int], np.ndarray], photo_labels: pd.Series,

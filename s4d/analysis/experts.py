@@ -1,4 +1,7 @@
-"""Which expert serves whom: routing records, usage, specificity in bits, agreement between seeds, what switching off costs."""
+"""Which expert serves whom: routing records, usage, specificity in bits, agreement between seeds, what switching off changes.
+
+Gates are kept by block index, from 0 as in `model.blocks`; the tables number blocks and experts from 1, as they are read.
+"""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -58,17 +61,17 @@ def routes_of(model: nn.Module, x: Tensor) -> Routes:
 
 
 @contextmanager
-def without_expert(model: nn.Module, layer: int, expert: int) -> Iterator[nn.Module]:
-    """Inside the context the router of one layer never chooses one expert: its tokens go to their next best ones.
+def without_expert(model: nn.Module, block: int, expert: int) -> Iterator[nn.Module]:
+    """Inside the context the router of one block never chooses one expert: its tokens go to their next best ones.
 
     Raises:
-        ValueError: for a layer without experts or an expert number outside it.
+        ValueError: for a block without experts or an expert number outside it (both counted from 0).
     """
     layers = _layers(model)
-    if layer not in layers or not 0 <= expert < layers[layer].experts:
-        raise ValueError(f"no expert {expert} in block {layer}: blocks with experts are {sorted(layers)}, "
+    if block not in layers or not 0 <= expert < layers[block].experts:
+        raise ValueError(f"no expert {expert} in block {block}: blocks with experts are {sorted(layers)}, "
                          f"experts 0..{next(iter(layers.values())).experts - 1}")
-    bias = layers[layer].router.bias.data
+    bias = layers[block].router.bias.data
     before = bias[expert].clone()
     try:
         bias[expert] = -1e9
@@ -95,23 +98,23 @@ def sample_usage(gates: Tensor) -> np.ndarray:
 
 
 def usage_table(routes: Routes, rows: pd.DataFrame, task: str) -> pd.DataFrame:
-    """Share of the token assignments per expert, layer and emotion.
+    """Share of the token assignments per expert, block and emotion.
 
     Args:
         routes: of one task.
         rows: table with `label` of the same samples.
     Returns:
-        tidy table: layer, task, emotion ("all" over all samples), expert, share (sums to 1 over experts), gate (mean gate of
+        tidy table: block, task, emotion ("all" over all samples), expert, share (sums to 1 over experts), gate (mean gate of
         a token), samples.
     """
     out = []
-    for layer, gates in routes.items():
+    for block, gates in routes.items():
         share, weight = sample_usage(gates), gates.double().mean(1).numpy()
         for emotion in ("all", *sorted(rows.label.unique())):
             use = np.ones(len(rows), bool) if emotion == "all" else (rows.label == emotion).to_numpy()
             for e in range(gates.shape[-1]):
-                out.append((layer, task, emotion, e, share[use, e].mean(), weight[use, e].mean(), int(use.sum())))
-    return pd.DataFrame(out, columns=["layer", "task", "emotion", "expert", "share", "gate", "samples"])
+                out.append((block + 1, task, emotion, e + 1, share[use, e].mean(), weight[use, e].mean(), int(use.sum())))
+    return pd.DataFrame(out, columns=["block", "task", "emotion", "expert", "share", "gate", "samples"])
 
 
 def token_maps(gates: Tensor, grid: tuple[int, int, int]) -> np.ndarray:
@@ -126,9 +129,9 @@ def token_maps(gates: Tensor, grid: tuple[int, int, int]) -> np.ndarray:
 
 
 def maps_table(routes: Routes, grid: tuple[int, int, int], task: str) -> pd.DataFrame:
-    """`token_maps` of every layer as a tidy table: layer, task, expert, row, column, gate."""
-    rows = [(layer, task, *place, g) for layer, gates in routes.items() for place, g in np.ndenumerate(token_maps(gates, grid))]
-    return pd.DataFrame(rows, columns=["layer", "task", "expert", "row", "column", "gate"])
+    """`token_maps` of every block as a tidy table: block, task, expert, row and column (from 0), gate."""
+    rows = [(block + 1, task, e + 1, *place, g) for block, gates in routes.items() for (e, *place), g in np.ndenumerate(token_maps(gates, grid))]
+    return pd.DataFrame(rows, columns=["block", "task", "expert", "row", "column", "gate"])
 
 
 def entropy(p: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -137,17 +140,17 @@ def entropy(p: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def entropy_table(routes: Routes, task: str) -> pd.DataFrame:
-    """How evenly the experts of a layer are used, and how decided a token's gates are.
+    """How evenly the experts of a block are used, and how decided a token's gates are.
 
     Returns:
-        layer, task, effective_experts (2 to the entropy of the usage: 1..E), gate_bits (mean entropy of a token's gates,
+        block, task, effective_experts (2 to the entropy of the usage: 1..E), gate_bits (mean entropy of a token's gates,
         at most log2 of top k), unused (experts that take under 1 % of the assignments).
     """
     rows = []
-    for layer, gates in routes.items():
+    for block, gates in routes.items():
         share = sample_usage(gates).mean(0)
-        rows.append((layer, task, 2 ** float(entropy(share)), float(entropy(gates.double().numpy()).mean()), int((share < 0.01).sum())))
-    return pd.DataFrame(rows, columns=["layer", "task", "effective_experts", "gate_bits", "unused"])
+        rows.append((block + 1, task, 2 ** float(entropy(share)), float(entropy(gates.double().numpy()).mean()), int((share < 0.01).sum())))
+    return pd.DataFrame(rows, columns=["block", "task", "effective_experts", "gate_bits", "unused"])
 
 
 def information(usage: np.ndarray, member: np.ndarray) -> np.ndarray:
@@ -221,7 +224,7 @@ def place_specificity(gates: Tensor, permutations: int = 100, seed: int = 0) -> 
 
 
 def specificity_table(image: Routes, video: Routes, rows: dict[str, pd.DataFrame], permutations: int = 500, seed: int = 0) -> pd.DataFrame:
-    """Specificity of every layer for the task, for the emotion (within each task) and for the place on the face.
+    """Specificity of every block for the task, for the emotion (within each task) and for the place on the face.
 
     The task is also read on the clips' first time step alone: a photo has the positions of time step 0, so a router that
     merely reads positions would look task-specific when all time steps of a clip are counted.
@@ -230,23 +233,23 @@ def specificity_table(image: Routes, video: Routes, rows: dict[str, pd.DataFrame
         image, video: gates of photos and clips.
         rows: {"image": table, "video": table} with label and subject.
     Returns:
-        tidy table: layer, about, limit (largest possible bits), bits, low, high, null_mean, null_95, p.
+        tidy table: block, about, limit (largest possible bits), bits, low, high, null_mean, null_95, p.
     """
     out = []
     units = {t: units_of(r.subject) for t, r in rows.items()}
     task = np.repeat(["image", "video"], [len(rows["image"]), len(rows["video"])])
     both = np.concatenate([units["image"], units["video"] + len(rows["image"])])      # nobody is in both corpora
-    for layer in image:
-        photo, clip = image[layer], video[layer]
+    for block in image:
+        photo, clip = image[block], video[block]
         cap = np.log2(photo.shape[-1])
         for about, seen in (("task", clip), ("task, first time step", clip[:, :photo.shape[1]])):
             usage = np.concatenate([sample_usage(photo), sample_usage(seen)])
-            out.append(dict(layer=layer, about=about, limit=1.0, **specificity(usage, task, both, True, permutations, seed)))
+            out.append(dict(block=block + 1, about=about, limit=1.0, **specificity(usage, task, both, True, permutations, seed)))
         for name, gates in (("image", photo), ("video", clip)):
             label = rows[name].label.to_numpy()
             found = specificity(sample_usage(gates), label, units[name], False, permutations, seed)
-            out.append(dict(layer=layer, about=f"emotion, {name}", limit=min(cap, np.log2(len(set(label)))), **found))
-            out.append(dict(layer=layer, about=f"place, {name}", limit=min(cap, np.log2(gates.shape[1])),
+            out.append(dict(block=block + 1, about=f"emotion, {name}", limit=min(cap, np.log2(len(set(label)))), **found))
+            out.append(dict(block=block + 1, about=f"place, {name}", limit=min(cap, np.log2(gates.shape[1])),
                             **place_specificity(gates, max(20, permutations // 5), seed)))
     return pd.DataFrame(out)
 
@@ -257,15 +260,15 @@ def seed_agreement(routes: dict[int, Routes]) -> pd.DataFrame:
     Args:
         routes: seed -> gates of the same stimuli.
     Returns:
-        layer, seed_a, seed_b, agreement: adjusted mutual information of the tokens' leading experts (0 chance, 1 the same
+        block, seed_a, seed_b, agreement: adjusted mutual information of the tokens' leading experts (0 chance, 1 the same
         division). Empty with a single seed.
     """
     rows = []
     for a, b in combinations(sorted(routes), 2):
-        for layer in routes[a]:
-            leading = [routes[s][layer].argmax(-1).flatten().numpy() for s in (a, b)]
-            rows.append((layer, a, b, adjusted_mutual_info_score(*leading)))
-    return pd.DataFrame(rows, columns=["layer", "seed_a", "seed_b", "agreement"])
+        for block in routes[a]:
+            leading = [routes[s][block].argmax(-1).flatten().numpy() for s in (a, b)]
+            rows.append((block + 1, a, b, adjusted_mutual_info_score(*leading)))
+    return pd.DataFrame(rows, columns=["block", "seed_a", "seed_b", "agreement"])
 
 
 def cost_of_experts(model: nn.Module, x: Tensor, rows: pd.DataFrame, target: np.ndarray, task: str, resamples: int = 1000) -> pd.DataFrame:
@@ -278,15 +281,15 @@ def cost_of_experts(model: nn.Module, x: Tensor, rows: pd.DataFrame, target: np.
         rows: table of the samples (subject).
         target: class number of each.
     Returns:
-        layer, expert, task, change (points of probability, negative when the expert is missed), low, high (95 % over subjects).
+        block, expert, task, change (points of probability, negative when the expert is missed), low, high (95 % over subjects).
     """
     true = lambda: 100.0 * probabilities(model, x, task)[np.arange(len(target)), target]
     whole, out = true(), []
-    for layer, moae in _layers(model).items():
+    for block, moae in _layers(model).items():
         for expert in range(moae.experts):
-            with without_expert(model, layer, expert):
-                out.append((layer, expert, task, *mean_interval(true() - whole, rows.subject, resamples)))
-    return pd.DataFrame(out, columns=["layer", "expert", "task", "change", "low", "high"])
+            with without_expert(model, block, expert):
+                out.append((block + 1, expert + 1, task, *mean_interval(true() - whole, rows.subject, resamples)))
+    return pd.DataFrame(out, columns=["block", "expert", "task", "change", "low", "high"])
 
 
 MODES = {"paper": (None, False), "noise only": (None, True), "capacity only": (1.0, False), "released": (1.0, True)}
@@ -327,7 +330,7 @@ def modes_table(passes: pd.DataFrame, subjects: dict[str, pd.Series], resamples:
         passes: of `compare_modes`, seeds and tasks stacked.
         subjects: task -> subject of each sample.
     Returns:
-        task, mode, war (%), cost (points of WAR below the paper's mode), low, high (of the cost: 95 % over subjects), changed (%
+        task, mode, war (%), change (points of WAR against the paper's mode, negative is a loss), low, high (95 % over subjects), changed (%
         of the predictions that differ between two passes), shift (total variation, %), dropped (% of the assignments).
     """
     out = []
@@ -335,9 +338,9 @@ def modes_table(passes: pd.DataFrame, subjects: dict[str, pd.Series], resamples:
         mean = 100 * part.groupby(["mode", "sample"], sort=False)[["correct", "changed", "shift", "dropped"]].mean()
         for mode in MODES:
             m = mean.loc[mode]
-            cost, low, high = mean_interval((mean.loc["paper"].correct - m.correct).to_numpy(), subjects[task], resamples)
-            out.append((task, mode, m.correct.mean(), cost, low, high, m.changed.mean(), m["shift"].mean(), m.dropped.mean()))
-    return pd.DataFrame(out, columns=["task", "mode", "war", "cost", "low", "high", "changed", "shift", "dropped"])
+            change, low, high = mean_interval((m.correct - mean.loc["paper"].correct).to_numpy(), subjects[task], resamples)
+            out.append((task, mode, m.correct.mean(), change, low, high, m.changed.mean(), m["shift"].mean(), m.dropped.mean()))
+    return pd.DataFrame(out, columns=["task", "mode", "war", "change", "low", "high", "changed", "shift", "dropped"])
 
 
 @torch.no_grad()

@@ -214,6 +214,13 @@ def p_value(differences: np.ndarray) -> float:
     return float(min(1.0, 2 * (1 + tail) / (1 + len(differences))))
 
 
+def p_text(p: float) -> str:
+    """A p value as it is printed: three decimals, `< 0.001` below that (never 0.000), `n/a` where there is none."""
+    if np.isnan(p):
+        return "n/a"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def holm(p: np.ndarray) -> np.ndarray:
     """Holm's step-down correction: the i-th smallest of m values (from 0) times m - i, made increasing, at most 1."""
     p = np.asarray(p, dtype=float)
@@ -285,7 +292,7 @@ def readable(table: pd.DataFrame, value: str = "value") -> pd.DataFrame:
         numbers = zip(*(100 * rows[c] for c in (value, "low", "high")))
         out[metric] = [f"{v:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]" for v, low, high in numbers]
         if "p_holm" in rows:
-            out[f"{metric} p"] = [f"{p:.3f}" for p in rows["p_holm"]]
+            out[f"{metric} p"] = [p_text(p) for p in rows["p_holm"]]
     last = table.drop_duplicates(names).reset_index(drop=True)
     return out.assign(**{c: last[c] for c in ("seeds", "subjects", "samples") if c in last})
 

@@ -24,7 +24,8 @@ def choose(rows: int, limit: int, seed: int = 0) -> np.ndarray:
     return np.sort(np.random.default_rng([seed, rows]).permutation(rows)[:limit])
 
 
-def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed: int = 0) -> tuple[Tensor, pd.DataFrame]:
+def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed: int = 0,
+           unreadable: dict[str, str] | None = None) -> tuple[Tensor, pd.DataFrame]:
     """A random subset of one task's samples, one central view each.
 
     Args:
@@ -33,6 +34,7 @@ def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed
         split: "train", "validation" or "test".
         limit: largest number of samples.
         seed: of the draw.
+        unreadable: gets {path: cause} of the drawn files that cannot be read, for `left_out` to name.
     Returns:
         uint8 `[N, 3, H, W]` or `[N, 3, T, H, W]`, and the table of the same N samples (path, label, subject, split).
         Files that cannot be read are left out.
@@ -43,22 +45,26 @@ def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed
     kept, clips = [], []
     for row in choose(len(data), limit, seed):
         sample = data[Key(task, int(row), seed)]
-        if "bad" not in sample:
-            kept.append(row)
-            clips.append(sample["clip"])
+        if "bad" in sample:
+            if unreadable is not None:
+                unreadable.update([sample["bad"]])
+            continue
+        kept.append(row)
+        clips.append(sample["clip"])
     if not kept:
         raise StimuliError(f"no readable {task} sample in split {split!r} ({len(data)} listed): audit the dataset, or choose another split")
     columns = ["path", "label", "subject", "split"]
     return to_model(torch.cat(clips), task), data.table.loc[kept, columns].reset_index(drop=True)
 
 
-def frames_of(cfg: Finetune, rows: pd.DataFrame, every: int = 1) -> tuple[Tensor, pd.DataFrame]:
+def frames_of(cfg: Finetune, rows: pd.DataFrame, every: int = 1, unreadable: dict[str, str] | None = None) -> tuple[Tensor, pd.DataFrame]:
     """All frames of clips, each as a picture of its own.
 
     Args:
         cfg: names the clips' source and the picture size.
         rows: table of clips, as `subset` gives it.
         every: keep one frame in so many.
+        unreadable: gets {path: cause} of the clips of which not every frame can be read; they have no frames in the table.
     Returns:
         uint8 `[M, 3, H, W]`, and a table (path, label, subject, frame) of the same M frames, frame counted from 0.
     Raises:
@@ -69,14 +75,24 @@ def frames_of(cfg: Finetune, rows: pd.DataFrame, every: int = 1) -> tuple[Tensor
     for row in rows.itertuples():
         try:
             clip = read_clip(data.root / row.path, size=cfg.size)
-        except MediaError:
-            continue                                   # `subset` and the audit name broken files
+        except MediaError as error:
+            if unreadable is not None:
+                unreadable[row.path] = error.cause
+            continue
         numbers = range(0, len(clip), every)
         pictures.append(clip[list(numbers)])
         table += [(row.path, row.label, row.subject, t) for t in numbers]
     if not pictures:
         raise StimuliError(f"none of {len(rows)} clips in {cfg.video.root} can be read: audit the dataset")
     return torch.cat(pictures), pd.DataFrame(table, columns=["path", "label", "subject", "frame"])
+
+
+def left_out(unreadable: dict[str, str]) -> str:
+    """One sentence with the number and the names of the files that could not be read; empty when there are none."""
+    if not unreadable:
+        return ""
+    files = "; ".join(f"`{path}` ({cause})" for path, cause in unreadable.items())
+    return f"Left out, because {len(unreadable)} file{'s' * (len(unreadable) > 1)} cannot be read: {files}."
 
 
 def apex_frames(frames: pd.DataFrame, apex: pd.Series | None = None) -> np.ndarray:
@@ -96,7 +112,7 @@ def apex_frames(frames: pd.DataFrame, apex: pd.Series | None = None) -> np.ndarr
 
 
 def truth_of(corpus_folder, frames: pd.DataFrame) -> pd.DataFrame:
-    """The frames' true intensity (0..1) and the apex frame of their clip, from a procedural corpus.
+    """The frames' true intensity (0 none, 1 a full expression; strong ones exceed it) and the apex frame of their clip, from a procedural corpus.
 
     Args:
         corpus_folder: folder of the procedural corpus; None gives a table without truth (licensed data have none).

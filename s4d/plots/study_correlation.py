@@ -4,14 +4,24 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import Bbox
 
+from ..analysis.stats import p_text
 from .style import COLUMN, EMOTION_COLOURS, METHOD_COLOURS, METHOD_LABELS, METHOD_NAMES, PAGE, TASK_LABELS, figure, stamp
 
 SMALL = 6.5          # pt, for numbers inside cells
+NULL = "#CC79A7"     # what a null model gives
 HEADS = {"image": "photo head", "video": "clip head"}
 SHORT = {"neutral": "neu", "happiness": "hap", "sadness": "sad", "surprise": "sur", "fear": "fea", "disgust": "dis", "anger": "ang",
          "contempt": "con", "anxiety": "anx", "helplessness": "hel", "disappointment": "dsp"}
+
+
+def _p(p: float) -> str:
+    """`p = 0.006` or `p < 0.001`."""
+    text = p_text(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def transfer(table: pd.DataFrame, chance: float, note: str = "") -> Figure:
@@ -61,7 +71,7 @@ def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, note: str = "
         for k in range(len(names)):
             ax.add_patch(Rectangle((k - 0.5, k - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=0.7))
         found = stats[stats.method == method].iloc[0]
-        numbers = f"difference {found.difference:.2f}, p = {found.p:.2g}".replace("-", "−")
+        numbers = f"difference {found.difference:.2f}, {_p(found.p)}".replace("-", "−")
         ax.set_title(f"{METHOD_LABELS[method]}\n{numbers}", fontsize=7, fontweight="normal")
         ax.set_xticks(range(len(names)), [SHORT[n] for n in names], rotation=90)
         ax.set_yticks(range(len(names)), names)
@@ -89,7 +99,7 @@ def layer_similarity(table: pd.DataFrame, titles: dict[str, str], note: str = ""
             part = table[(table.comparison == name) & (table.measure == measure)].groupby("layer")
             mean, low, high = (getattr(part.value, f)()[layers] for f in ("mean", "min", "max"))
             colour = METHOD_COLOURS.get(name, "#000000")
-            ax.fill_between(x, part.within_mean.mean()[layers], part.within_95.mean()[layers], color="#CC79A7", alpha=0.45, linewidth=0,
+            ax.fill_between(x, part.within_mean.mean()[layers], part.within_95.mean()[layers], color=NULL, alpha=0.45, linewidth=0,
                             label="shuffled within emotion, mean to 95 %")
             ax.plot(x, part.any_95.mean()[layers], ":", color="#888888", label="shuffled freely, 95 %")
             ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -115,7 +125,7 @@ def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, unit: str, note: str
         follow: of `analysis.confusions.follow` with a column method; empty where no truth is known.
         unit: of time, "s" or "frames".
     """
-    fig, axes = figure(PAGE, 2.5, 1, 2 + (len(follow) > 0), gridspec_kw=dict(width_ratios=[1, 1.25, 1][: 2 + (len(follow) > 0)]))
+    fig, axes = figure(PAGE, 2.6, 1, 2 + (len(follow) > 0), gridspec_kw=dict(width_ratios=[1, 1.25, 1][: 2 + (len(follow) > 0)]))
     all_clips = courses[courses.label == "expressive"]
     truth = all_clips[all_clips.quantity == "intensity"].drop_duplicates("time").sort_values("time")
     if len(truth):
@@ -126,7 +136,6 @@ def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, unit: str, note: str
         axes[0].plot(part.time, part["mean"], color=METHOD_COLOURS[method], label=METHOD_LABELS[method])
     axes[0].set_title("All but neutral")
     axes[0].set_ylim(0, None)
-    axes[0].legend(fontsize=SMALL, loc="best")
     first = courses[(courses.method == "static") & (courses.quantity == "probability") & (courses.label != "expressive")]
     ends = []
     for label, part in first.groupby("label", sort=False):
@@ -140,8 +149,11 @@ def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, unit: str, note: str
         ax.axvline(0, color="#cccccc", linewidth=0.6, zorder=0)
         ax.set_xlabel(f"time from the {'apex' if len(follow) else 'middle'} ({unit})")
     axes[0].set_ylabel("probability of the true class")
+    handles = axes[0].get_legend_handles_labels()[0]
     if len(follow):
         _follow(axes[2], follow)
+        handles.append(Line2D([], [], linestyle="", marker="|", color=NULL, markersize=6, markeredgewidth=1.5, label="with another clip's intensity"))
+    fig.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=SMALL)
     stamp(fig, note)
     return fig
 
@@ -149,7 +161,7 @@ def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, unit: str, note: str
 def _direct_labels(ax, ends: list[tuple[float, str, float]]) -> None:
     """Names at the right ends of lines, pushed apart so that none overlap."""
     low, high = 0.0, ax.get_ylim()[1]
-    gap, y = 0.075 * (high - low), low - 1
+    gap, y = 0.075 * (high - low), low - 0.02 * (high - low)      # the lowest name stays clear of the axis
     right = max(t for *_, t in ends)
     for value, label, _ in sorted(ends):
         y = max(value, y + gap)
@@ -165,11 +177,11 @@ def _follow(ax, follow: pd.DataFrame) -> None:
         y = np.arange(len(labels)) + (k - (len(methods) - 1) / 2) * 0.3
         ax.hlines(y, part.low, part.high, color=METHOD_COLOURS[method], linewidth=0.9)
         ax.plot(part["mean"], y, "o", color=METHOD_COLOURS[method])
-        ax.plot(part.null, y, "|", color="#CC79A7", markersize=6, markeredgewidth=1.5)
+        ax.plot(part.null, y, "|", color=NULL, markersize=6, markeredgewidth=1.5)
     ax.axvline(0, color="#cccccc", linewidth=0.6, zorder=0)
     ax.set_yticks(range(len(labels)), labels)
     ax.invert_yaxis()
-    ax.set_xlabel("r with the true intensity\n(pink: with another clip's)")
+    ax.set_xlabel("r with the true intensity")
     ax.set_title("Inside a clip")
 
 
@@ -186,11 +198,7 @@ def confusability(cells: pd.DataFrame, stats: pd.DataFrame, titles: dict[str, st
     for ax, name in zip(axes[0], names):
         part, found = cells[cells.comparison == name], stats[stats.comparison == name].iloc[0]
         ax.scatter(100 * part.static, 100 * part.dynamic, s=12, c=[EMOTION_COLOURS[n] for n in part.label], linewidths=0)
-        for r in _apart(part):
-            left = r.static < part.static.min() + 0.4 * (part.static.max() - part.static.min())
-            ax.annotate(f"{SHORT[r.label]} → {SHORT[r.wrong]}", (100 * r.static, 100 * r.dynamic), xytext=(3 if left else -3, 3),
-                        textcoords="offset points", ha="left" if left else "right", fontsize=SMALL - 0.5, color=EMOTION_COLOURS[r.label])
-        numbers = f"ρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}], p = {found.p:.2g}".replace("-", "−")
+        numbers = f"ρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}], {_p(found.p)}".replace("-", "−")
         ax.set_title(f"{titles[name]}\n{numbers}", fontsize=7, fontweight="normal")
         ax.set_xlabel("static confusion, photos (%)")
         ax.margins(0.1)
@@ -199,7 +207,37 @@ def confusability(cells: pd.DataFrame, stats: pd.DataFrame, titles: dict[str, st
         axes[0, 0].scatter([], [], s=12, color=EMOTION_COLOURS[label], label=label)
     fig.legend(loc="outside upper center", ncols=11, fontsize=SMALL, title="true class", title_fontsize=SMALL, handletextpad=0.1)
     stamp(fig, note)
+    fig.draw_without_rendering()         # fixes the axes, so that labels can be placed between the points
+    for ax, name in zip(axes[0], names):
+        _label_pairs(ax, cells[cells.comparison == name])
     return fig
+
+
+def _label_pairs(ax, part: pd.DataFrame) -> None:
+    """Writes the names of the most confused pairs where they cover neither a point nor each other; a thin line leads to the point.
+
+    For each name, of the places around its point (eight directions, growing distance), the nearest free one is taken.
+    """
+    scale = ax.figure.dpi / 72                                                        # pixels in a point
+    points = ax.transData.transform(100 * part[["static", "dynamic"]].to_numpy())
+    inside, taken = ax.get_window_extent(), []
+    for r in _apart(part):
+        note = ax.annotate(f"{SHORT[r.label]} → {SHORT[r.wrong]}", (100 * r.static, 100 * r.dynamic), xytext=(0, 0), textcoords="offset points",
+                           ha="center", va="center", fontsize=SMALL - 0.5, color=EMOTION_COLOURS[r.label],
+                           arrowprops=dict(arrowstyle="-", linewidth=0.4, color=EMOTION_COLOURS[r.label], shrinkA=0, shrinkB=2))
+        note.set_in_layout(False)                                                     # else the axes would move once more
+        text = Bbox(note.get_window_extent().get_points())
+        best = None
+        for distance in range(1, 12):
+            for way in np.arange(8) * np.pi / 4:
+                shift = np.array([(text.width / 2 + 3 * distance * scale) * np.cos(way), (text.height / 2 + 3 * distance * scale) * np.sin(way)])
+                box = text.translated(*shift)
+                crossed = box.padded(2 * scale).count_contains(points) + 3 * box.count_overlaps(taken)
+                crossed += 3 * (not (inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1)))
+                if best is None or crossed < best[0]:
+                    best = crossed, shift, box
+        note.set_position(best[1] / scale)
+        taken.append(best[2].padded(scale))
 
 
 def _apart(part: pd.DataFrame, most: int = 4) -> list:
