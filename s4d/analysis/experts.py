@@ -130,7 +130,8 @@ def token_maps(gates: Tensor, grid: tuple[int, int, int]) -> np.ndarray:
 
 def maps_table(routes: Routes, grid: tuple[int, int, int], task: str) -> pd.DataFrame:
     """`token_maps` of every block as a tidy table: block, task, expert, row and column (from 0), gate."""
-    rows = [(block + 1, task, e + 1, *place, g) for block, gates in routes.items() for (e, *place), g in np.ndenumerate(token_maps(gates, grid))]
+    rows = [(block + 1, task, e + 1, *place, g) for block, gates in routes.items()
+            for (e, *place), g in np.ndenumerate(token_maps(gates, grid))]
     return pd.DataFrame(rows, columns=["block", "task", "expert", "row", "column", "gate"])
 
 

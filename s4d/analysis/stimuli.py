@@ -112,7 +112,7 @@ def apex_frames(frames: pd.DataFrame, apex: pd.Series | None = None) -> np.ndarr
 
 
 def truth_of(corpus_folder, frames: pd.DataFrame) -> pd.DataFrame:
-    """The frames' true intensity (0 none, 1 a full expression; strong ones exceed it) and the apex frame of their clip, from a procedural corpus.
+    """The frames' true intensity (1: a full expression; strong ones exceed it) and the apex frame of their clip, from a procedural corpus.
 
     Args:
         corpus_folder: folder of the procedural corpus; None gives a table without truth (licensed data have none).

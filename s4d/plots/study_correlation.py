@@ -152,7 +152,8 @@ def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, unit: str, note: str
     handles = axes[0].get_legend_handles_labels()[0]
     if len(follow):
         _follow(axes[2], follow)
-        handles.append(Line2D([], [], linestyle="", marker="|", color=NULL, markersize=6, markeredgewidth=1.5, label="with another clip's intensity"))
+        handles.append(Line2D([], [], linestyle="", marker="|", color=NULL, markersize=6, markeredgewidth=1.5,
+                              label="with another clip's intensity"))
     fig.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=SMALL)
     stamp(fig, note)
     return fig
@@ -222,15 +223,15 @@ def _label_pairs(ax, part: pd.DataFrame) -> None:
     points = ax.transData.transform(100 * part[["static", "dynamic"]].to_numpy())
     inside, taken = ax.get_window_extent(), []
     for r in _apart(part):
-        note = ax.annotate(f"{SHORT[r.label]} → {SHORT[r.wrong]}", (100 * r.static, 100 * r.dynamic), xytext=(0, 0), textcoords="offset points",
-                           ha="center", va="center", fontsize=SMALL - 0.5, color=EMOTION_COLOURS[r.label],
+        note = ax.annotate(f"{SHORT[r.label]} → {SHORT[r.wrong]}", (100 * r.static, 100 * r.dynamic), xytext=(0, 0),
+                           textcoords="offset points", ha="center", va="center", fontsize=SMALL - 0.5, color=EMOTION_COLOURS[r.label],
                            arrowprops=dict(arrowstyle="-", linewidth=0.4, color=EMOTION_COLOURS[r.label], shrinkA=0, shrinkB=2))
         note.set_in_layout(False)                                                     # else the axes would move once more
         text = Bbox(note.get_window_extent().get_points())
         best = None
         for distance in range(1, 12):
             for way in np.arange(8) * np.pi / 4:
-                shift = np.array([(text.width / 2 + 3 * distance * scale) * np.cos(way), (text.height / 2 + 3 * distance * scale) * np.sin(way)])
+                shift = (np.array([text.width, text.height]) / 2 + 3 * distance * scale) * (np.cos(way), np.sin(way))
                 box = text.translated(*shift)
                 crossed = box.padded(2 * scale).count_contains(points) + 3 * box.count_overlaps(taken)
                 crossed += 3 * (not (inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1)))
