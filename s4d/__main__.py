@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import contextlib
 import io
 import itertools
 import json
@@ -142,7 +141,7 @@ def reproduce(args) -> int:
     """Every figure and table of a profile."""
     from .pipeline import reproduce as run
     run(args.profile, out=args.out, data=args.data, runs=args.runs, fresh=args.fresh, notebooks=args.notebook,
-        parameters=dict(map(key_value, args.parameter)))
+        parameters=dict(map(key_value, args.parameter)), jobs=args.jobs)
     return 0
 
 
@@ -207,6 +206,7 @@ def parser() -> argparse.ArgumentParser:
     places(sub, "sandbox", "data", "runs")
     sub.add_argument("--out", default="figures", help="folder of the artifacts (default figures)")
     sub.add_argument("--fresh", action="store_true", help="forget the profile's corpus, runs and executed notebooks first")
+    sub.add_argument("--jobs", type=int, help="runs trained side by side (default: the profile's); 1 needs the least memory")
     sub.add_argument("--notebook", action="append", help="only this notebook; may be given several times")
     sub.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a further notebook parameter")
     sub = command("verify", verify)

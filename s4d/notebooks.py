@@ -13,6 +13,11 @@ from pathlib import Path
 from .artifacts import ROOT, OutputError, write_text
 
 NOTEBOOKS = ("01_faces", "02_pretraining", "03_finetuning", "04_experts", "05_correlation", "06_report")
+# Papermill ends a kernel right after a last question, so that the interrupt with which Jupyter ends kernels may meet it answering.
+# It then logs an error where nothing is wrong; all its other errors are shown.
+KERNEL_CONFIG = '''import logging
+logging.getLogger("IPKernelApp").addFilter(lambda record: not record.getMessage().startswith("KeyboardInterrupt caught in kernel"))
+'''
 GIVEN = ("profile", "out", "data", "runs")      # parameters that every notebook has and `reproduce` itself sets
 
 
@@ -115,6 +120,7 @@ def kernel(folder: Path):
                     "PYDEVD_DISABLE_FILE_VALIDATION": "1",      # or the debugger warns in every kernel's log
                     "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}}
     write_text(jupyter / "kernels" / "s4d" / "kernel.json", json.dumps(spec, indent=1))
+    write_text(jupyter / "ipython" / "profile_default" / "ipython_kernel_config.py", KERNEL_CONFIG)
     before = os.environ.get("JUPYTER_PATH")
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(jupyter), before]))
     try:

@@ -67,6 +67,7 @@ class Job:
     out: Path
     data: Path
     build: Path                       # build/<profile>: executed notebooks, staged artifacts, state
+    jobs: int | None = None           # runs trained side by side; None: as many as the profile says
     started: float = field(default_factory=time.monotonic)
     inputs: str = ""                  # names corpus and runs, once they exist
 
@@ -136,7 +137,7 @@ def prepare(job: Job) -> str:
     data = _corpus(job, training + notebooks)
     started = time.monotonic()
     job.say(f"training: {missing} runs to go" if missing else "training: all runs found", training + notebooks if missing else None)
-    found = run_all(configurations(job.profile), runs=job.profile.runs, workers=job.profile.jobs)
+    found = run_all(configurations(job.profile), runs=job.profile.runs, workers=job.jobs or job.profile.jobs)
     if missing == len(configurations(job.profile)):
         job.measure("training", started)
     weights = [(r.dir / "weights.safetensors") for r in found]
@@ -230,7 +231,7 @@ def publish(job: Job) -> int:
 
 def reproduce(profile: str = "sandbox", out: str | Path = "figures", data: str | Path = "data", runs: str | Path = "runs",
               fresh: bool = False, notebooks: list[str] | None = None, parameters: dict | None = None,
-              folder: str | Path = ROOT / "notebooks", build: str | Path = "build") -> int:
+              folder: str | Path = ROOT / "notebooks", build: str | Path = "build", jobs: int | None = None) -> int:
     """Makes every figure and table of a profile; earlier artifacts are replaced only when all notebooks succeeded.
 
     Args:
@@ -242,16 +243,19 @@ def reproduce(profile: str = "sandbox", out: str | Path = "figures", data: str |
         parameters: further notebook parameters; each must be known to a selected notebook.
         folder: of the notebooks.
         build: folder of executed notebooks, staged artifacts and the record of what was done.
+        jobs: runs trained side by side; None: as many as the profile says.
     Returns:
         number of artifacts in place.
     Raises:
         ConfigError, PipelineError, OutputError: before anything is computed where possible, one sentence each.
     """
     settings = configs.profile(profile, data=str(data), runs=str(runs))
+    if jobs is not None and jobs < 1:
+        raise PipelineError(f"jobs is {jobs}: expected the number of runs to train side by side, 1 or more")
     names = select(Path(folder), notebooks)
     given = check_parameters(Path(folder), names, parameters or {})
     check_data(settings)
-    job = Job(settings, names, given, Path(folder), Path(out), Path(data), Path(build) / profile)
+    job = Job(settings, names, given, Path(folder), Path(out), Path(data), Path(build) / profile, jobs)
     check_writable(job.out)             # before anything is forgotten
     if fresh:
         forget(job)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import tiny_pretrain, write_affectnet, write_image, write_video
+from conftest import tiny_finetune, tiny_pretrain, write_affectnet, write_image, write_video
 
 from s4d import config, training
 from s4d.__main__ import key_value, main
@@ -48,7 +48,23 @@ def test_wrong_command_lines_are_one_sentence(capsys):
     assert "no checkpoint 'none.pth'" in fails(capsys, "finetune", "--profile", "smoke", "--init", "none.pth")
     assert "profile paper reads licensed data" in fails(capsys, "faces", "--profile", "paper")
     assert "parameter 'x' is not of the form name=value" in fails(capsys, "reproduce", "-p", "x")
+    assert "jobs is 0: expected the number of runs" in fails(capsys, "reproduce", "--profile", "smoke", "--jobs", "0")
     assert key_value("n=3") == ("n", 3) and key_value("s=a=b") == ("s", "a=b")
+
+
+@pytest.mark.parametrize("stage, flags, said", [
+    ("finetune", ("--randaugment", "foo"), "unknown RandAugment 'foo': expected m<magnitude 0..10>-n<operations>, as in m7-n4"),
+    ("finetune", ("--model", "foo"), "unknown model 'foo': choose one of s4d_nano_patch16_64"),
+    ("finetune", ("--model", "s4d_mae_nano_patch16_64"), "a model of the other stage: finetune takes s4d_nano_patch16_64"),
+    ("pretrain", ("--model", "s4d_nano_patch16_64"), "a model of the other stage: pretrain takes s4d_mae_nano_patch16_64"),
+    ("pretrain", ("--betas", "2", "3"), "betas are (2.0, 3.0): expected two numbers from 0 and below 1"),
+    ("finetune", ("--seed", str(2 ** 63)), f"seed is {2 ** 63}: expected a whole number below 2 ** 63")])
+def test_options_that_no_training_can_follow_are_one_sentence(capsys, monkeypatch, mini, tmp_path, stage, flags, said):
+    small = type("P", (), {"pretrain": tiny_pretrain(mini), "finetune": tiny_finetune(mini)})
+    monkeypatch.setattr(config, "profile", lambda *_, **__: small)
+    init = ("--init", "none") if stage == "finetune" else ()
+    assert said in fails(capsys, stage, *init, "--runs", tmp_path, *flags)
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_missing_data_and_models_are_one_sentence(capsys, tmp_path):

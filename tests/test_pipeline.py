@@ -137,11 +137,17 @@ def test_command_line_status(monkeypatch, capsys):
         fail(ZeroDivisionError())
 
 
+class Done(list):
+    """What the stages did, and how many runs at a time."""
+
+    workers = None
+
+
 @pytest.fixture
 def stages(tmp_path, monkeypatch):
     """Corpus and training that write only what the pipeline looks at; returns the list of what they did."""
     monkeypatch.chdir(tmp_path)
-    done = []
+    done = Done()
 
     def ensure(cfg, data, workers, progress):
         folder = Path(data) / cfg.folder
@@ -152,6 +158,7 @@ def stages(tmp_path, monkeypatch):
         return folder
 
     def run_all(jobs, runs, workers):
+        done.workers = workers
         folders = [Path(runs) / f"{cfg.stage}-{config.digest(cfg)}-00000000" for cfg in jobs]
         for folder in folders:
             if not folder.exists():
@@ -177,6 +184,7 @@ def test_corpus_and_runs_are_found_again_and_forgotten(stages, tmp_path, write_n
     write_notebook(tmp_path / "nb" / "01_faces.ipynb")
     reproduce(tmp_path, ["01_faces"])
     assert len(stages) == 10                             # the corpus, one pre-training, four methods with and without it
+    assert stages.workers == 2
     said = capsys.readouterr().out.splitlines()
     assert "corpus: drawing the faces, about " in said[0] and "training: 9 runs to go, about " in said[1]
     assert "01_faces, about 0:12 left" in said[2] and "done: 0 figures" in said[3]
@@ -191,7 +199,8 @@ def test_corpus_and_runs_are_found_again_and_forgotten(stages, tmp_path, write_n
     reproduce(tmp_path, ["01_faces"])
     assert "skipped" not in capsys.readouterr().out
 
-    reproduce(tmp_path, ["01_faces"], fresh=True)
+    reproduce(tmp_path, ["01_faces"], fresh=True, jobs=1)
+    assert stages.workers == 1
     assert len(stages) == 20 and (tmp_path / "runs" / "finetune-other-0").exists()
 
 

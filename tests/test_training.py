@@ -7,6 +7,8 @@ import math
 import os
 import queue
 import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -113,6 +115,7 @@ def test_a_runs_folder_follows_everything_it_was_made_from(mini, tmp_path):
         (tmp_path / "c.pth").write_bytes(content)
         found.append(locate(tiny_finetune(root, init=str(tmp_path / "c.pth"))).dir)
     assert found[0] != found[1]
+    assert len(found[0].name.split("-")[-1]) == 3 * 8              # photos, clips and checkpoint, eight digits each
     with pytest.raises(CheckpointError, match="cannot read checkpoint none.pth: No such file"):
         locate(tiny_finetune(root, init="none.pth"))
 
@@ -423,6 +426,45 @@ def test_a_failing_run_among_several_raises_its_own_error(mini, tmp_path):
     (root / "affectnet/train/fear/000.jpg").write_bytes(b"")
     with pytest.raises(RunError, match="unreadable, more than max_bad"):
         run_all([tiny_pretrain(root), tiny_pretrain(root, seed=1)], tmp_path / "runs", workers=2)
+
+
+def be_killed(cfg, runs):
+    """A run for which there is no memory, as its process sees it."""
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_a_sentence(mini, tmp_path, monkeypatch):
+    monkeypatch.setattr("s4d.training.jobs.train", be_killed)
+    jobs = [tiny_pretrain(mini), tiny_pretrain(mini, seed=1), tiny_pretrain(mini, seed=2)]
+    one, two = (locate(cfg, tmp_path).dir.name for cfg in jobs[:2])
+    with pytest.raises(RunError, match=f"killed while it trained {one} or {two}, most often for want of memory: .*--jobs 1.*smaller batches"):
+        run_all(jobs, tmp_path, workers=2)
+
+
+ORPHANS = """import sys, time
+from s4d.config import Pretrain
+from s4d.training import jobs
+
+def linger(cfg, runs):
+    print("begun", flush=True)
+    time.sleep(30)
+
+if __name__ == "__main__":
+    jobs.train = linger
+    jobs._side_by_side([Pretrain(None, None, seed=0), Pretrain(None, None, seed=1)], set(), "runs", 2, "training")
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    """Killed, not stopped, so that it cannot tell them. The pipe ends when the last process that could write to it is gone."""
+    (tmp_path / "program.py").write_text(ORPHANS)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "program.py"], cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as parent:
+        assert [parent.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
+        parent.kill()
+        assert parent.communicate(timeout=10)[0] == ""
 
 
 def test_metrics_are_one_object_a_line(finished):

@@ -67,13 +67,20 @@ def locate(cfg: Finetune, runs: str | Path = "runs", rows: dict[str, pd.DataFram
     return Run(run_dir(cfg, runs, marks))
 
 
+def augmentation(cfg: Finetune):
+    """The transform of training samples."""
+    try:
+        return train_transform(cfg.size, crop=cfg.crop, randaugment=cfg.randaugment, erasing=cfg.erasing)
+    except ValueError as error:
+        raise ConfigError(f"Finetune.randaugment cannot be used: {error}") from error
+
+
 def part(cfg: Finetune, task: str, table: pd.DataFrame, split: str) -> Clips:
     """Samples of one task and split."""
     source = sources(cfg)[task]
     training = split == "train"
-    transform = train_transform(cfg.size, crop=cfg.crop, randaugment=cfg.randaugment, erasing=cfg.erasing) if training else None
     return Clips(table[table.split == split], source.root, task, cfg.size, cfg.frames, cfg.stride, classes=source.classes,
-                 transform=transform, segments=0 if training else cfg.segments, cache=cfg.cache)
+                 transform=augmentation(cfg) if training else None, segments=0 if training else cfg.segments, cache=cfg.cache)
 
 
 def plan(cfg: Finetune, data: dict[str, Clips], epoch: int):
@@ -144,6 +151,7 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
         RunError, DatasetError, LabelError, ConfigError, CheckpointError: one sentence each.
     Source: METHOD sections 5 and 6. Differs: the best epoch is chosen on validation, not on test.
     """
+    augmentation(cfg)               # says what is wrong before anything is read or written
     rows = tables(cfg)
     run = locate(cfg, runs, rows)
     if run.done:

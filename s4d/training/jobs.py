@@ -2,8 +2,11 @@
 from __future__ import annotations
 
 import multiprocessing as mp
+import os
 import queue
+import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
@@ -15,7 +18,7 @@ from .finetune import locate as locate_finetune
 from .loop import Progress
 from .pretrain import locate as locate_pretrain
 from .pretrain import pretrain
-from .runs import Run
+from .runs import Run, RunError
 
 
 def train(cfg: Pretrain | Finetune, runs: str | Path = "runs") -> Run:
@@ -28,7 +31,17 @@ def locate(cfg: Pretrain | Finetune, runs: str | Path = "runs") -> Run:
     return locate_pretrain(cfg, runs) if isinstance(cfg, Pretrain) else locate_finetune(cfg, runs)
 
 
+def _end_with_parent() -> None:
+    """Ends this process once its parent is gone, killed as a kernel may be, which tells its workers nothing.
+
+    The wait is on a pipe that the parent alone holds open, so it ends at once, on every system.
+    """
+    mp.parent_process().join()
+    os._exit(1)
+
+
 def _enter(channel) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     Progress.queue = channel
 
@@ -57,30 +70,37 @@ def _side_by_side(waiting: list, done: set[str], runs, workers: int, name: str) 
     """Trains `waiting`; `done` holds the digests of the configurations that are finished."""
     context = mp.get_context("spawn")
     ready = lambda c: not (isinstance(c, Finetune) and isinstance(c.init, Pretrain) and digest(c.init) not in done)
-    running, overall = {}, Overall(name, len(waiting))
-    with context.Manager() as manager:
-        channel = manager.Queue()
-        pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=_enter, initargs=(channel,))
-        try:
-            while waiting or running:
-                for cfg in [c for c in waiting if ready(c)][: workers - len(running)]:
-                    waiting.remove(cfg)
-                    running[pool.submit(train, cfg, runs)] = cfg
-                finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-                overall.read(channel)
-                for future in finished:
-                    future.result()          # raises the run's own error
-                    done.add(digest(running.pop(future)))
-                    overall.finish()
-        except BaseException:
-            processes = list((pool._processes or {}).values())      # shutdown forgets them
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.terminate()
-            raise
-        finally:
-            overall.bar.close()
-        pool.shutdown()
+    running, overall, channel = {}, Overall(name, len(waiting)), context.Queue()
+    pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=_enter, initargs=(channel,))
+    try:
+        while waiting or running:
+            for cfg in [c for c in waiting if ready(c)][: workers - len(running)]:
+                waiting.remove(cfg)
+                running[pool.submit(train, cfg, runs)] = cfg
+            finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+            overall.read(channel)
+            for future in finished:
+                future.result()          # raises the run's own error
+                done.add(digest(running.pop(future)))
+                overall.finish()
+    except BaseException as error:
+        processes = list((pool._processes or {}).values())      # shutdown forgets them
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise _killed([locate(c, runs).dir.name for c in running.values()]) from error
+        raise
+    finally:
+        overall.bar.close()
+    pool.shutdown()
+
+
+def _killed(names: list[str]) -> RunError:
+    """What to say when the system ended a worker; it does not tell which of the runs under way that was."""
+    return RunError(f"a training process was killed while it trained {' or '.join(names)}, most often for want of memory: close other "
+                    "programs, train one run at a time (--jobs 1, or workers=1 of run_all) or with smaller batches (image_batch and "
+                    "video_batch), then call again; finished runs are kept, the others continue from their last state")
 
 
 class Overall:

@@ -12,6 +12,7 @@ import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from tqdm.auto import tqdm
 
+from ..config import ConfigError
 from .runs import Log, Run, RunError, load_state, write
 
 
@@ -32,7 +33,13 @@ def cosine(step: int, steps: int, warmup: int, peak: float, low: float = 0.0, st
 
 
 def optimizer_for(model: torch.nn.Module, betas: tuple[float, float], weight_decay: float, layer_decay: float = 1.0):
-    """AdamW over timm's groups: no decay on biases and norms, layer-wise learning-rate scales in `lr_scale`."""
+    """AdamW over timm's groups: no decay on biases and norms, layer-wise learning-rate scales in `lr_scale`.
+
+    Raises:
+        ConfigError: for betas outside 0..1.
+    """
+    if not all(0 <= beta < 1 for beta in betas):
+        raise ConfigError(f"betas are {tuple(betas)!r}: expected two numbers from 0 and below 1, as in (0.9, 0.999)")
     spared = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
     groups = (param_groups_layer_decay(model, weight_decay, no_weight_decay_list=spared, layer_decay=layer_decay) if layer_decay < 1
               else param_groups_weight_decay(model, weight_decay, no_weight_decay_list=spared))
@@ -121,6 +128,8 @@ def restore_rng(state: dict) -> None:
 
 
 def seed_all(seed: int) -> None:
+    if seed >= 2 ** 63:
+        raise ConfigError(f"seed is {seed}: expected a whole number below 2 ** 63")
     random.seed(seed)
     torch.manual_seed(seed)
 

@@ -70,9 +70,18 @@ def cause_of(error: Exception) -> str:
 
 
 def build(cfg) -> torch.nn.Module:
-    """The untrained model of a configuration."""
+    """The untrained model of a configuration.
+
+    Raises:
+        ConfigError: for an unknown model, and for one of the other stage.
+    """
     from ..models import create
-    if isinstance(cfg, configs.Pretrain):
+    pre = isinstance(cfg, configs.Pretrain)
+    size = cfg.model.removeprefix("s4d_").removeprefix("mae_")
+    wanted = f"s4d_mae_{size}" if pre else f"s4d_{size}"
+    if cfg.model.startswith("s4d_") and cfg.model != wanted:
+        raise configs.ConfigError(f"{type(cfg).__name__}.model is {cfg.model!r}, a model of the other stage: {cfg.stage} takes {wanted}")
+    if pre:
         return create(cfg.model, size=cfg.size, frames=cfg.frames)
     classes = {f"{t}_classes": s.classes for t, s in (("image", cfg.image), ("video", cfg.video)) if s is not None}
     return create(cfg.model, size=cfg.size, frames=cfg.frames, experts=cfg.experts, top_k=cfg.top_k, drop_path=cfg.drop_path, **classes)
@@ -84,7 +93,7 @@ def run_dir(cfg, runs: str | Path, fingerprints: list[str]) -> Path:
     Args:
         fingerprints: hexadecimal texts that name the data, and what training starts from.
     """
-    data = "".join(f[:4] for f in fingerprints)
+    data = "".join(f[:8] for f in fingerprints)
     return Path(runs) / f"{cfg.stage}-{configs.digest(cfg)}-{data}"
 
 
