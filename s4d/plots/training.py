@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -179,13 +180,10 @@ def confusion(table: pd.DataFrame, note: str = "") -> Figure:
         rows = table[table["task"] == task]
         order = list(dict.fromkeys(rows["label"]))
         across = list(dict.fromkeys(rows["predicted"]))
-        matrix = 100 * rows.pivot(index="label", columns="predicted", values="share").reindex(index=order, columns=across).to_numpy()
-        ax.imshow(matrix, cmap="Blues", vmin=0, vmax=100)
-        for (i, j), v in np.ndenumerate(matrix):
-            if np.isfinite(v):
-                ax.text(j, i, f"{v:.0f}", ha="center", va="center", fontsize=6.5, color="w" if v > 55 else "k")
-        ax.set_xticks(range(len(across)), across, rotation=40, ha="right", rotation_mode="anchor")
-        ax.set_yticks(range(len(order)), order)
+        matrix = 100 * rows.pivot(index="label", columns="predicted", values="share").reindex(index=order, columns=across)
+        seaborn.heatmap(matrix, vmin=0, vmax=100, cmap="Blues", annot=True, fmt=".0f", annot_kws={"size": 6.5}, cbar=False, square=True,
+                        xticklabels=True, yticklabels=True, ax=ax)
+        ax.set_xticks(ax.get_xticks(), across, rotation=40, ha="right", rotation_mode="anchor")
         ax.set(xlabel="predicted", ylabel="true")
         ax.set_title(TASK_LABELS[task][0].upper() + TASK_LABELS[task][1:] + ", % of the true class")
         ax.spines[:].set_visible(False)
