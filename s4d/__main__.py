@@ -164,7 +164,8 @@ def verify(args) -> int:
     for problem in problems:
         print(problem)
     agree = "same bytes" if not args.tolerance else f"counts equal, decimals within {args.tolerance:g}"
-    print(f"{len(problems)} differences" if problems else f"{args.fresh} agrees with {args.committed or 'the last commit'} ({agree})", file=sys.stderr)
+    same = f"{args.fresh} agrees with {args.committed or 'the last commit'} ({agree})"
+    print(f"{len(problems)} differences" if problems else same, file=sys.stderr)
     return 1 if problems else 0
 
 

@@ -438,7 +438,7 @@ def test_a_worker_that_is_killed_is_a_sentence(mini, tmp_path, monkeypatch):
     monkeypatch.setattr("s4d.training.jobs.train", be_killed)
     jobs = [tiny_pretrain(mini), tiny_pretrain(mini, seed=1), tiny_pretrain(mini, seed=2)]
     one, two = (locate(cfg, tmp_path).dir.name for cfg in jobs[:2])
-    with pytest.raises(RunError, match=f"killed while it trained {one} or {two}, most often for want of memory: .*--jobs 1.*smaller batches"):
+    with pytest.raises(RunError, match=f"killed while it trained {one} or {two}, most often for want of memory: .*--jobs 1.*smaller"):
         run_all(jobs, tmp_path, workers=2)
 
 

@@ -43,6 +43,7 @@ def _end_with_parent() -> None:
 def _enter(channel) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())        # its own lock is for several processes, and one that is stopped would leave it behind
     Progress.queue = channel
 
 
