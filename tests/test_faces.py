@@ -16,7 +16,8 @@ from s4d.data import count_frames, index, read_clip
 from s4d.emotions import EMOTIONS, ORDERS
 from s4d.faces import FacesError, corpus, facs, panel, people, plan, render, views
 
-TINY = Faces(size=32, photos=70, photo_identities=12, clips=35, clip_identities=10, speaking=4, speaking_identities=2, frames=4, fps=4)
+TINY = Faces(size=32, photos=70, photo_identities=12, clips=35, clip_identities=10, speaking=4, speaking_identities=2, compound=55,
+             compound_identities=10, frames=4, fps=4)
 
 
 @pytest.fixture(scope="module")
@@ -134,19 +135,19 @@ def test_yaw_turns_the_head_and_rows_must_match():
 def test_expressions_rise_and_fall_within_the_clip():
     rng, peaks, ends = np.random.default_rng(0), [], []
     for _ in range(40):
-        act = facs.perform("happiness", 1.0, 16, 8, False, rng)
+        act = facs.perform("happiness", 1.0, 16, 8, rng)
         smile = act["actions"][:, 0, facs.INDEX[12]]
         assert smile[act["apex"]] > .8 * smile.max() and 3 <= act["apex"] <= 12
         peaks.append(smile[act["apex"]])
         ends.append((smile[0] + smile[-1]) / 2)
     assert np.mean(peaks) > 2 * np.mean(ends)
     assert facs.ramp(np.array([-1, 0, .5, 1, 2])).tolist() == [0, 0, .5, 1, 1]
-    quiet = facs.perform("neutral", 1.0, 16, 8, False, rng)
+    quiet = facs.perform("neutral", 1.0, 16, 8, rng)
     assert set(quiet["phase"]) == {"neutral"} and not quiet["intensity"].any()
 
 
 def test_talking_moves_the_mouth_and_not_the_brows():
-    loud, silent = (facs.perform("neutral", 1.0, 32, 8, talk, np.random.default_rng(5)) for talk in (True, False))
+    loud, silent = (facs.perform("neutral", 1.0, 32, 8, np.random.default_rng(5), talk) for talk in (True, False))
     part, brow = facs.INDEX[25], facs.INDEX[4]
     assert loud["actions"][:, 0, part].max() > .3 > silent["actions"][:, 0, part].max()
     assert loud["actions"][:, 0, brow].max() < .1
@@ -155,7 +156,7 @@ def test_talking_moves_the_mouth_and_not_the_brows():
 @pytest.mark.parametrize("change, message", [
     ({"photo_identities": 0}, "photo_identities = 0"), ({"size": 16}, "size = 16"), ({"size": 33}, "even number"),
     ({"size": 256}, "size = 256"),
-    ({"photo_intensity": (-0.1, 1.0)}, "photo_intensity"), ({"frames": 1}, "frames = 1"), ({"speech": 1.5}, "speech = 1.5"),
+    ({"intensity": (-0.1, 1.0)}, "intensity"), ({"frames": 1}, "frames = 1"), ({"gap": 1.5}, "gap = 1.5"),
     ({"balance": 2.0}, "balance = 2.0"), ({"clips": 10}, "clips = 10")])
 def test_settings_that_cannot_be_drawn_are_named(change, message, tmp_path):
     with pytest.raises(FacesError, match=message):
@@ -182,7 +183,7 @@ def test_a_folder_that_cannot_be_written_and_a_missing_corpus(tmp_path):
 
 def test_equal_frames_give_equal_bytes_every_time(tmp_path):
     """With x264's macroblock tree on, repeats in one process differ, depending on what lies in memory."""
-    actions, who = facs.perform("happiness", 1.0, 16, 8, True, np.random.default_rng(49))["actions"], people(1, seed=49)     # sensitive
+    actions, who = facs.perform("happiness", 1.0, 16, 8, np.random.default_rng(49), True)["actions"], people(1, seed=49)     # sensitive
     turn = [dict(yaw=float(4 * np.sin(t / 3)), pitch=float(2 * np.cos(t / 4))) for t in range(16)]
     frames = np.concatenate([render(who, a[None], views(1, **v), size=64).numpy() for a, v in zip(actions, turn)]).transpose(0, 2, 3, 1)
     rng, litter, found = np.random.default_rng(0), [], set()

@@ -1,4 +1,5 @@
-"""The embedded corpora as files in the real datasets' layouts: AffectNet's photos, DFEW's clips, VoxCeleb2's speaking clips.
+"""The embedded corpora as files in the real datasets' layouts: AffectNet's photos, DFEW's and MAFW's clips, VoxCeleb2's
+speaking clips.
 
 Beside them lies `truth.csv.gz`, what no dataset has: each frame's actions, phase and pose. Training never reads it.
 """
@@ -25,13 +26,13 @@ from ..config import Faces, to_dict
 from ..emotions import ORDERS
 from . import facs
 from .identity import sample_identity
-from .plan import CORPORA, FOLDS, SHARD, FacesError, Sample, check, identities, samples
+from .plan import CORPORA, FOLDS, SHARD, FacesError, Sample, check, distance, identities, samples
 from .renderer import render
 from .scene import sample_scene
 
 __all__ = ["FacesError", "ensure", "truth"]
 ANGLES = ("yaw", "pitch", "roll")
-COLUMNS = ("path", "corpus", "frame", "subject", "label", "phase", "apex", "intensity",
+COLUMNS = ("path", "corpus", "frame", "subject", "label", "performed", "before", "phase", "apex", "intensity",
            *(f"AU{a}_{side}" for a in facs.ACTIONS for side in "LR"), *ANGLES)
 BATCH = 16                # frames drawn at a time: their maps just fit a core's cache
 
@@ -47,7 +48,7 @@ def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bo
         workers: processes, one thread each; 1 draws in this process.
         progress: show a bar.
     Returns:
-        `<data>/<cfg.folder>` with affectnet/, dfew/, voxceleb2/, truth.csv.gz and corpus.json (written last).
+        `<data>/<cfg.folder>` with affectnet/, dfew/, mafw/, voxceleb2/, truth.csv.gz and corpus.json (written last).
     Raises:
         FacesError: for settings that cannot be drawn.
         OutputError: for a folder that cannot be written.
@@ -136,9 +137,10 @@ def draw_shard(cfg: Faces, build: Path, corpus: str, number: int, members: list[
         if still:
             Image.fromarray(frames[0]).save(path, quality=95, subsampling=0)
         else:
-            write_clip(path, frames, cfg.fps)
+            write_clip(path, frames, cfg.fps, distance(cfg).crf)
         for t in range(len(frames)):
-            rows.append([f"{corpus}/{sample.path}", corpus, t, sample.subject, sample.label, act["phase"][t], act["apex"],
+            rows.append([f"{corpus}/{sample.path}", corpus, t, sample.subject, sample.label, sample.performed,
+                         sample.before or "", act["phase"][t], act["apex"],
                          f"{act['intensity'][t]:.4f}", *(f"{v:.3f}" for v in act["actions"][t].T.reshape(-1)),
                          *(f"{v:.2f}" for v in act["pose"][t])])
     part = _part(build, corpus, number)
@@ -147,30 +149,31 @@ def draw_shard(cfg: Faces, build: Path, corpus: str, number: int, members: list[
     os.replace(part.with_suffix(".tmp"), part)
 
 
-def _pose(cfg: Faces, rng: np.random.Generator) -> np.ndarray:
+def _pose(sd: float, rng: np.random.Generator) -> np.ndarray:
     """Yaw, pitch and roll in degrees."""
-    return cfg.pose * np.array([1, .7, .6]) * rng.standard_normal(3).clip(-2, 2)
+    return sd * np.array([1, .7, .6]) * rng.standard_normal(3).clip(-2, 2)
 
 
 def _photo(cfg: Faces, sample: Sample, rng: np.random.Generator) -> dict:
-    strength = rng.uniform(*cfg.photo_intensity)
-    actions = facs.draw(sample.label, strength, rng)[None]
-    expressed = sample.label != "neutral"
+    strength = rng.uniform(*cfg.intensity)
+    actions = facs.draw(sample.performed, strength, rng)[None]
+    expressed = sample.performed != "neutral"
     gaze = rng.normal(0, .15 + .3 * cfg.nuisance, (1, 2))
     return {"actions": actions, "intensity": np.array([strength * expressed]), "phase": ["apex" if expressed else "neutral"], "apex": 0,
-            "pose": _pose(cfg, rng)[None], "gaze": gaze}
+            "pose": _pose(cfg.pose, rng)[None], "gaze": gaze}
 
 
 def _clip(cfg: Faces, sample: Sample, rng: np.random.Generator) -> dict:
-    talk = sample.corpus == "voxceleb2" or rng.random() < cfg.speech
-    act = facs.perform(sample.label, rng.uniform(*cfg.clip_intensity), cfg.frames, cfg.fps, talk, rng)
+    far = distance(cfg)
+    talk = sample.corpus == "voxceleb2" or rng.random() < far.speech
+    strength = rng.uniform(*far.intensity)
+    act = facs.perform(sample.performed, strength, cfg.frames, cfg.fps, rng, talk, sample.before, far.life)
     t = np.arange(cfg.frames) / cfg.fps
-    motion = (.5 + .2 * cfg.pose) * np.array([1, .7, .6])
-    act["pose"] = _pose(cfg, rng) + np.stack([facs.wander(t, m, rng) for m in motion], 1)
-    gaze = rng.normal(0, .15 + .3 * cfg.nuisance, 2) + np.stack([facs.wander(t, .08, rng) for _ in range(2)], 1)
-    if sample.label == "sadness":                            # eyes and head sink
-        gaze[:, 1] -= .4 * act["intensity"]
-        act["pose"][:, 1] += .6 * cfg.pose * act["intensity"]
+    act["pose"] = _pose(far.pose, rng) + np.stack([facs.wander(t, m * far.motion, rng) for m in (1, .7, .6)], 1)
+    gaze = rng.normal(0, .15 + .3 * cfg.nuisance, 2) + np.stack([facs.wander(t, .08 * far.life, rng) for _ in range(2)], 1)
+    if sample.performed == "sadness":                        # eyes and head sink
+        gaze[:, 1] -= .4 * far.life * act["intensity"]
+        act["pose"][:, 1] += .6 * far.life * cfg.pose * act["intensity"]
     act["gaze"] = gaze
     return act
 
@@ -198,17 +201,18 @@ def _pixels(cfg: Faces, members: list[Sample], acts: list[dict], seed: int) -> l
     return np.split(np.concatenate(out), np.cumsum(counts)[:-1])
 
 
-def write_clip(path: Path, frames: np.ndarray, fps: int) -> None:
+def write_clip(path: Path, frames: np.ndarray, fps: int, crf: int = 18) -> None:
     """Writes an H.264 video with a key frame every four frames.
 
     Args:
         path: file to write.
         frames: uint8 `[T, H, W, 3]`, even sides.
         fps: frames per second.
+        crf: x264's quality, from 0 (no loss) to 51.
     """
     with av.open(str(path), "w") as container:
         # x264's macroblock tree gives now and then other bytes for equal frames (about one clip in a thousand): off.
-        options = {"crf": "18", "preset": "veryfast", "g": "4", "threads": "1", "x264-params": "mbtree=0"}
+        options = {"crf": str(crf), "preset": "veryfast", "g": "4", "threads": "1", "x264-params": "mbtree=0"}
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
         stream.codec_context.thread_count = 1                # the bytes must not depend on the number of cores
@@ -222,14 +226,18 @@ def write_clip(path: Path, frames: np.ndarray, fps: int) -> None:
 def _finish(cfg: Faces, build: Path) -> None:
     """Writes the lists, the truth and, last, corpus.json."""
     everything = samples(cfg)
-    for name in ("affectnet", "dfew"):
+    for name in ("affectnet", "dfew", "mafw"):
         _csv(build / name / "subjects.csv", ("path", "subject"), [(s.path, s.subject) for s in everything if s.corpus == name])
     number = {name: i for i, name in enumerate(ORDERS["dfew"], 1)}
-    clips = [(int(Path(s.path).stem), number[s.label], s.split) for s in everything if s.corpus == "dfew"]
+    lists = build / "dfew/EmoLabel_DataSplit"
     for k in FOLDS:
         for split in ("train", "test"):
-            chosen = [(name, label) for name, label, fold in clips if (fold == str(k)) == (split == "test")]
-            _csv(build / "dfew/EmoLabel_DataSplit" / f"{split}(single-labeled)" / f"set_{k}.csv", ("video_name", "label"), chosen)
+            of = lambda corpus: [s for s in everything if s.corpus == corpus and (s.split == str(k)) == (split == "test")]
+            _csv(lists / f"{split}(single-labeled)" / f"set_{k}.csv", ("video_name", "label"),
+                 [(int(Path(s.path).stem), number[s.label]) for s in of("dfew")])
+            listed = build / "mafw/single/no_caption" / f"set_{k}" / f"{split}.txt"
+            listed.parent.mkdir(parents=True, exist_ok=True)
+            listed.write_text("".join(f"{Path(s.path).name} {s.label}\n" for s in of("mafw")), encoding="utf-8")
     with open(build / "truth.csv.gz", "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as f:      # equal bytes every time
         f.write((",".join(COLUMNS) + "\n").encode())
         for name, k, _ in shards(cfg):
@@ -253,7 +261,7 @@ def truth(folder: str | Path) -> pd.DataFrame:
     Args:
         folder: as `ensure` returns it.
     Returns:
-        path (below the folder), corpus, frame, subject, label, phase, apex (frame number), intensity, AU<n>_L and AU<n>_R (0..1),
+        path (below the folder), corpus, frame, subject, label (as listed), performed (as shown), before (the emotion that turned into it), phase, apex (frame number), intensity, AU<n>_L and AU<n>_R (0..1),
         yaw, pitch, roll (degrees).
     Raises:
         FacesError: where no finished corpus lies.

@@ -41,6 +41,12 @@ JITTER = .15              # standard deviation of an action's intensity about it
 REST = .08                # largest intensity of an action that takes no part
 BLEND, BLEND_RANGE = .40, (.30, .80)   # share of expressions with a trace of a second emotion, and how strong it is
 EARLY = (5, 7, 9)         # actions that lead
+FLUTTER = .06             # standard deviation of an action's slow fluctuation about its course
+# What an emotion is mistaken for most easily, by annotators and by the procedural faces alike.
+NEIGHBOUR = {"neutral": "sadness", "happiness": "neutral", "sadness": "neutral", "surprise": "fear", "fear": "surprise", "disgust": "anger",
+             "anger": "disgust", "contempt": "neutral", "anxiety": "fear", "helplessness": "sadness", "disappointment": "sadness"}
+# Emotions that turn into each other. Both ways pass through the same faces; the label is the one that the clip ends in.
+TURNS = {"surprise": "happiness", "happiness": "surprise", "fear": "sadness", "sadness": "fear", "disgust": "anger", "anger": "disgust"}
 
 
 def draw(emotion: str, strength: float, rng: np.random.Generator) -> np.ndarray:
@@ -85,39 +91,69 @@ def durations(emotion: str, rng: np.random.Generator) -> np.ndarray:
     return np.array(TIMING[emotion]) * np.exp(SPREAD * rng.standard_normal(3).clip(-2, 2))
 
 
-def perform(emotion: str, strength: float, frames: int, fps: float, talk: bool, rng: np.random.Generator) -> dict:
-    """An expression in time: neutral, onset, apex, offset; blinks; talking where asked for.
+def perform(emotion: str, strength: float, frames: int, fps: float, rng: np.random.Generator, talk: bool = False,
+            before: str | None = None, life: float = 1.0) -> dict:
+    """An expression in time: neutral, onset, apex, offset; blinks, small fluctuations; talking where asked for.
 
     Args:
         emotion: a key of PROTOTYPES.
         strength: factor on the emotion's actions.
         frames, fps: length and frame rate of the clip.
-        talk: mouth actions of speech are added, unrelated to the emotion.
         rng: source of every draw.
+        talk: mouth actions of speech are added, unrelated to the emotion.
+        before: an emotion that is shown first and turns into this one.
+        life: 0 holds the apex from the first frame to the last, as a photo would .. 1 moves as people do.
     Returns:
         actions float32 `[T, 2, 23]`; intensity `[T]`, the envelope 0..1 times strength; phase, T names; apex, a frame number.
     """
     t = np.arange(frames) / fps
-    length = frames / fps
-    onset, hold, offset = durations(emotion, rng)
-    centre = length * rng.uniform(.35, .65)
-    start = centre - hold / 2 - onset
-    envelope = lambda lag: ramp((t - start - lag) / onset) * (1 - ramp((t - start - lag - onset - hold) / offset) ** .85)
     peak = draw(emotion, strength, rng)
-    lags = rng.uniform(0, .15, len(ACTIONS))
-    lags[[INDEX[a] for a in EARLY]] *= .2
-    actions = np.empty((frames, 2, len(ACTIONS)))
-    for side in range(2):
-        own = lags + (rng.uniform(-.03, .03) if side else 0)
-        actions[:, side] = np.stack([envelope(lag) for lag in own], 1) * peak[side]
-    level = envelope(0)
+    if before is None:
+        actions, level = _rise_and_fall(emotion, peak, t, frames / fps, life, rng)
+    else:
+        length = frames / fps
+        actions, level = turn(draw(before, strength, rng), peak, t, length, length * rng.uniform(.45, .55))
+    actions, level = peak + life * (actions - peak), 1 + life * (level - 1)
     if talk:
         actions = np.maximum(actions * np.where(np.isin(ACTIONS, MOUTH), .85, 1), speech(t, rng)[:, None])
-    actions[:, :, INDEX[43]] = np.maximum(actions[:, :, INDEX[43]], blinks(t, rng)[:, None])
-    still = emotion == "neutral"
-    phase = ["neutral" if still or v < .05 else "apex" if v > .95 else "onset" if s < centre else "offset" for v, s in zip(level, t)]
-    apex = int(np.argmin(np.abs(t - centre)))
+    flutter = np.stack([wander(t, FLUTTER, rng) for _ in ACTIONS], 1)
+    actions = actions * (1 + life * flutter[:, None])
+    actions[:, :, INDEX[43]] = np.maximum(actions[:, :, INDEX[43]], life * blinks(t, rng)[:, None])
+    still, apex = emotion == "neutral", int(np.argmax(level + 1e-9 * np.arange(frames)))
+    held = np.flatnonzero(level > .95)
+    if len(held):
+        apex = int(held[len(held) // 2])                     # the middle of the plateau
+    phase = ["neutral" if still or v < .05 else "apex" if v > .95 else "onset" if i < apex else "offset" for i, v in enumerate(level)]
     return {"actions": actions.clip(0, 1).astype(np.float32), "intensity": level * strength * (not still), "phase": phase, "apex": apex}
+
+
+def _rise_and_fall(emotion: str, peak: np.ndarray, t: np.ndarray, length: float, life: float, rng: np.random.Generator):
+    """Actions `[T, 2, 23]` and envelope `[T]` of one expression; each action has a lag of its own, and so has each side."""
+    onset, hold, offset = durations(emotion, rng)
+    centre = length * (.5 + life * rng.uniform(-.25, .25))
+    start = centre - hold / 2 - onset
+    envelope = lambda lag: ramp((t - start - lag) / onset) * (1 - ramp((t - start - lag - onset - hold) / offset) ** .85)
+    lags = rng.uniform(0, .15, len(ACTIONS))
+    lags[[INDEX[a] for a in EARLY]] *= .2
+    sides = [np.stack([envelope(lag + late) for lag in lags], 1) for late in (0, rng.uniform(-.03, .03))]
+    return np.stack(sides, 1) * peak, envelope(0)
+
+
+def turn(first: np.ndarray, then: np.ndarray, t: np.ndarray, length: float, cross: float) -> tuple[np.ndarray, np.ndarray]:
+    """One expression turns into another. Played backwards it is the turn of the second into the first, frame by frame.
+
+    Args:
+        first, then: intensities of the actions at the two apices `[2, 23]`.
+        t: seconds of the frames `[T]`; the clip lasts from 0 to `length`.
+        cross: second at which both are equally strong.
+    Returns:
+        actions `[T, 2, 23]`; envelope of the second expression `[T]`.
+    """
+    middle = (t[0] + t[-1]) / 2
+    outer = ramp((length / 2 - np.abs(t - middle)) / (.2 * length))       # up from neutral, and down again
+    second = ramp((t - cross) / (.3 * length) + .5)
+    share = (outer * second)[:, None, None], (outer * (1 - second))[:, None, None]
+    return share[0] * then + share[1] * first, outer * second
 
 
 def speech(t: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -4,18 +4,22 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 
 from ..config import Faces
 from ..emotions import EMOTIONS, ORDERS
+from .facs import NEIGHBOUR, TURNS
 
-# Training photos and clips of each class in the real datasets; they set how unbalanced the embedded ones are.
+# Training photos and clips (MAFW: of fold 1) of each class in the real datasets; they set how unbalanced the embedded ones are.
 AFFECTNET = {"neutral": 74874, "happiness": 134415, "sadness": 25459, "surprise": 14090, "fear": 6378, "disgust": 3803, "anger": 24882}
+MAFW = {"anger": 1112, "anxiety": 732, "contempt": 188, "disappointment": 145, "disgust": 511, "fear": 500, "happiness": 993,
+        "helplessness": 209, "neutral": 910, "sadness": 1176, "surprise": 857}
 DFEW = {"happiness": 2445, "sadness": 1894, "neutral": 2669, "anger": 2173, "surprise": 1469, "disgust": 145, "fear": 902}
 SPLITS = {"train": .80, "val": .08, "test": .12}
 FOLDS = (1, 2, 3, 4, 5)
-SHARD = {"affectnet": 64, "dfew": 8, "voxceleb2": 8}     # samples drawn together; fixed, so that workers change nothing
+SHARD = {"affectnet": 64, "dfew": 8, "mafw": 8, "voxceleb2": 8}     # samples drawn together; fixed, so that workers change nothing
 CORPORA = tuple(SHARD)
 
 
@@ -31,8 +35,10 @@ class Sample:
     path: str                # below the corpus' own folder
     identity: int            # row in the table of all identities
     subject: str
-    label: str               # emotion; of a speaking clip too, where no list names it
+    label: str               # emotion that the lists name; a speaking clip has one too, but no list
     split: str               # of a photo; a clip's test fold
+    performed: str           # emotion that is shown: another than the label where annotators erred
+    before: str | None = None   # emotion that turns into it
 
 
 def check(cfg: Faces) -> None:
@@ -41,18 +47,35 @@ def check(cfg: Faces) -> None:
         if not ok:
             raise FacesError(f"faces setting {name} = {getattr(cfg, name)!r}: {what}")
     need(isinstance(cfg.size, int) and 32 <= cfg.size <= 224 and cfg.size % 2 == 0, "size", "give an even number of pixels from 32 to 224")
-    for name, least in (("photos", 21), ("photo_identities", 3), ("clips", 35), ("clip_identities", 5), ("speaking", 1),
+    for name, least in (("photos", 21), ("photo_identities", 3), ("clips", 35), ("clip_identities", 5), ("compound", 55),
+                        ("compound_identities", 5), ("speaking", 1),
                         ("speaking_identities", 1)):
         need(getattr(cfg, name) >= least, name, f"at least {least} are needed to fill every split and class")
     need(2 <= cfg.frames <= 600, "frames", "give 2 to 600 frames a clip")
     need(1 <= cfg.fps <= 60, "fps", "give 1 to 60 frames a second")
-    for name in ("photo_intensity", "clip_intensity"):
-        low, high = getattr(cfg, name)
-        need(0 <= low <= high <= 2, name, "give two numbers from 0 to 2, the smaller one first")
-    for name in ("speech", "nuisance", "balance"):
+    need(0 <= min(cfg.intensity) and cfg.intensity[0] <= cfg.intensity[1] <= 2, "intensity", "give two numbers from 0 to 2, the smaller one first")
+    need(0 <= cfg.label_noise <= .3, "label_noise", "give a share from 0 to 0.3")
+    for name in ("gap", "order", "nuisance", "balance"):
         need(0 <= getattr(cfg, name) <= 1, name, "give a number from 0 to 1")
     need(0 <= cfg.pose <= 30, "pose", "give 0 to 30 degrees")
     need(.5 <= cfg.zoom <= 2, "zoom", "give a number from 0.5 to 2")
+
+
+def distance(cfg: Faces) -> SimpleNamespace:
+    """What the gap makes of the clips.
+
+    Returns:
+        intensity: range of the factor on the emotion's actions, down to (.4, .8) at gap 1;
+        pose: standard deviation of yaw in degrees, up to three times that of photos; motion: of the head while the clip lasts;
+        speech: share of clips in which the person talks; order: share that turns from one emotion into another;
+        life: 0 where the apex is held all along .. 1 with onset, offset, blinks (from a gap of .2 on);
+        label_noise: share under a neighbouring label, up to three times that of photos; crf: x264's quality, 18 fine to 34 coarse.
+    """
+    g, life = cfg.gap, min(1.0, 5 * cfg.gap)
+    low, high = cfg.intensity
+    return SimpleNamespace(intensity=(low + g * (min(low, .4) - low), high + g * (min(high, .8) - high)), pose=cfg.pose * (1 + 2 * g),
+                           motion=1.5 * cfg.pose * g, speech=g, order=cfg.order * life, life=life,
+                           label_noise=cfg.label_noise * (1 + 2 * g), crf=18 + round(16 * g))
 
 
 def apportion(total: int, shares: np.ndarray, least: int = 0) -> np.ndarray:
@@ -70,18 +93,19 @@ def shares(real: dict[str, int], balance: float, names: tuple[str, ...]) -> np.n
 
 
 def samples(cfg: Faces) -> list[Sample]:
-    """Every file of the three corpora, in the order in which they are drawn.
+    """Every file of the four corpora, in the order in which they are drawn.
 
-    Identities are numbered through: first those of the photos, then of the clips, then of the speaking clips, so nobody is in
-    two corpora; nobody is in two photo splits or two clip folds.
+    Identities are numbered through, corpus after corpus, so nobody is in two of them; nobody is in two photo splits or two clip folds.
     """
     check(cfg)
-    return _photos(cfg) + _clips(cfg) + _speaking(cfg)
+    clips = _clips(cfg, "dfew", cfg.clips, cfg.clip_identities, cfg.photo_identities, DFEW)
+    compound = _clips(cfg, "mafw", cfg.compound, cfg.compound_identities, cfg.photo_identities + cfg.clip_identities, MAFW)
+    return _photos(cfg) + clips + compound + _speaking(cfg)
 
 
 def identities(cfg: Faces) -> int:
-    """Number of identities of the three corpora together."""
-    return cfg.photo_identities + cfg.clip_identities + cfg.speaking_identities
+    """Number of identities of all corpora together."""
+    return cfg.photo_identities + cfg.clip_identities + cfg.compound_identities + cfg.speaking_identities
 
 
 def _spread(count: int, people: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -99,22 +123,34 @@ def _photos(cfg: Faces) -> list[Sample]:
         labels = rng.permutation(np.repeat(EMOTIONS, apportion(count, share, 1)))
         who = _spread(count, order[first:first + persons], rng)
         first += persons
-        out += [Sample("affectnet", f"{split}/{label}/{len(out) + i:06d}.jpg", int(person), f"p{person:05d}", str(label), split)
-                for i, (label, person) in enumerate(zip(labels, who))]
+        for label, person in zip(labels, who):
+            path = f"{split}/{label}/{len(out):06d}.jpg"
+            out.append(Sample("affectnet", path, int(person), f"p{person:05d}", str(label), split, _performed(label, cfg.label_noise, rng)))
     return out
 
 
-def _clips(cfg: Faces) -> list[Sample]:
-    rng = np.random.default_rng([cfg.seed, 2])
-    names = ORDERS["dfew"]
-    labels = np.repeat(names, apportion(cfg.clips, shares(DFEW, cfg.balance, names), 5))
-    fold = np.resize(FOLDS, cfg.clips)                       # class after class, so that folds are stratified
-    groups = np.array_split(rng.permutation(cfg.clip_identities), len(FOLDS))
-    who = np.empty(cfg.clips, int)
+def _performed(label: str, noise: float, rng: np.random.Generator) -> str:
+    """The emotion that a sample with this label shows: now and then the one it is mistaken for."""
+    return NEIGHBOUR[label] if rng.random() < noise else str(label)
+
+
+def _clips(cfg: Faces, corpus: str, clips: int, people: int, first: int, real: dict[str, int]) -> list[Sample]:
+    """Labelled clips in five folds; `first` is the number of their first identity, `real` the real dataset's class counts."""
+    rng = np.random.default_rng([cfg.seed, 2 if corpus == "dfew" else 4])
+    far, names = distance(cfg), ORDERS[corpus]
+    labels = np.repeat(names, apportion(clips, shares(real, cfg.balance, names), 5))
+    fold = np.resize(FOLDS, clips)                           # class after class, so that folds are stratified
+    groups = np.array_split(rng.permutation(people), len(FOLDS))
+    who = np.empty(clips, int)
     for k in FOLDS:
         who[fold == k] = _spread(int((fold == k).sum()), groups[k - 1], rng)
-    return [Sample("dfew", f"Clip/original/{n:05d}.mp4", int(cfg.photo_identities + who[i]), f"c{who[i]:05d}", str(labels[i]), str(fold[i]))
-            for n, i in enumerate(rng.permutation(cfg.clips), 1)]
+    folder, letter = ("Clip/original", "c") if corpus == "dfew" else ("clips", "m")
+    out = []
+    for n, i in enumerate(rng.permutation(clips), 1):
+        shown = _performed(labels[i], far.label_noise, rng)
+        before = TURNS.get(shown) if rng.random() < far.order else None
+        out.append(Sample(corpus, f"{folder}/{n:05d}.mp4", int(first + who[i]), f"{letter}{who[i]:05d}", str(labels[i]), str(fold[i]), shown, before))
+    return out
 
 
 def _speaking(cfg: Faces) -> list[Sample]:
@@ -122,6 +158,6 @@ def _speaking(cfg: Faces) -> list[Sample]:
     labels = rng.choice(ORDERS["dfew"], cfg.speaking)
     who = np.sort(_spread(cfg.speaking, np.arange(cfg.speaking_identities), rng))
     name = lambda i: base64.urlsafe_b64encode(hashlib.sha256(f"{cfg.seed} {i}".encode()).digest()).decode()[:11].replace("-", "a")
-    offset = cfg.photo_identities + cfg.clip_identities
-    return [Sample("voxceleb2", f"dev/mp4/id{w + 1:05d}/{name(i)}/00001.mp4", int(offset + w), f"id{w + 1:05d}", str(label), "train")
+    offset = identities(cfg) - cfg.speaking_identities
+    return [Sample("voxceleb2", f"dev/mp4/id{w + 1:05d}/{name(i)}/00001.mp4", int(offset + w), f"id{w + 1:05d}", str(label), "train", str(label))
             for i, (w, label) in enumerate(zip(who, labels))]

@@ -11,12 +11,12 @@ from pathlib import Path
 import pandas as pd
 
 from ...emotions import LabelError, vocabulary
-from . import affectnet, dfew, voxceleb2
+from . import affectnet, dfew, mafw, voxceleb2
 from .tables import DatasetError, fingerprint, split_validation, stamps, table, with_subjects
 
 __all__ = ["REGISTRY", "DatasetError", "LabelError", "fingerprint", "index", "split_validation", "stamps"]
 
-REGISTRY = {"affectnet": affectnet, "dfew": dfew, "voxceleb2": voxceleb2}
+REGISTRY = {"affectnet": affectnet, "dfew": dfew, "mafw": mafw, "voxceleb2": voxceleb2}
 
 
 def index(name: str, root: str | Path, fold: int | None = None, classes: int | None = None) -> pd.DataFrame:
