@@ -272,7 +272,7 @@ def test_missing_and_empty_folders_say_what_is_expected(tmp_path, name, fold):
 
 
 def test_unknown_datasets_folds_and_labels(tmp_path):
-    with pytest.raises(DatasetError, match="unknown dataset 'afew': choose one of affectnet, dfew, voxceleb2"):
+    with pytest.raises(DatasetError, match="unknown dataset 'afew': choose one of affectnet, dfew, mafw, voxceleb2"):
         index("afew", tmp_path)
     write_image(tmp_path / "train/bored/1.jpg")
     with pytest.raises(LabelError, match="unknown label 'bored' in .*train: expected one of neutral"):
@@ -547,3 +547,29 @@ def test_audit_of_planted_faults_in_clips(tmp_path):
         shutil.copy(folder / "set_1.csv", folder / "set_2.csv")
     everything = set(audit("dfew", tmp_path).problem)
     assert "it is in no test fold: expected exactly one" in everything and "it is in test folds 1, 2: expected exactly one" in everything
+
+
+def test_mafw_lists_and_their_errors(tmp_path):
+    root = tmp_path / "mafw"
+    with pytest.raises(DatasetError, match="there is no folder"):
+        index("mafw", root, fold=1)
+    (root / "clips").mkdir(parents=True)
+    (root / "clips" / "00001.mp4").write_bytes(b"x")
+    with pytest.raises(DatasetError, match="has no list single/no_caption/set_1/train.txt"):
+        index("mafw", root, fold=1)
+    lists = root / "single" / "no_caption" / "set_1"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("00001.mp4 anger\n00002.mp4 helplessness\n")
+    (lists / "test.txt").write_text("")
+    with pytest.raises(DatasetError, match="test.txt holds no clips"):
+        index("mafw", root, fold=1)
+    (lists / "test.txt").write_text("00003.mp4\n")
+    with pytest.raises(DatasetError, match="has the line '00003.mp4'"):
+        index("mafw", root, fold=1)
+    (lists / "test.txt").write_text("00003.mp4 rage\n")
+    with pytest.raises(LabelError, match="unknown label 'rage'"):
+        index("mafw", root, fold=1)
+    (lists / "test.txt").write_text("00003.mp4 disappointment\n")
+    found = index("mafw", root, fold=1)
+    assert found[["path", "label", "split"]].values.tolist() == [
+        ["clips/00003.mp4", "disappointment", "test"], ["clips/00001.mp4", "anger", "train"], ["clips/00002.mp4", "helplessness", "train"]]

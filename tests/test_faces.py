@@ -13,8 +13,10 @@ import torch
 from s4d.artifacts import OutputError
 from s4d.config import Faces
 from s4d.data import count_frames, index, read_clip
-from s4d.emotions import EMOTIONS, ORDERS
+from s4d.emotions import EMOTIONS, EMOTIONS_11, ORDERS
 from s4d.faces import FacesError, corpus, facs, panel, people, plan, render, views
+from s4d.faces.controls import controls
+from s4d.faces.renderer import render as draw
 
 TINY = Faces(size=32, photos=70, photo_identities=12, clips=35, clip_identities=10, speaking=4, speaking_identities=2, compound=55,
              compound_identities=10, frames=4, fps=4)
@@ -63,6 +65,8 @@ def test_the_datasets_own_readers_index_all_three(built):
         assert not by["train"] & by["test"]
         tested += list(clips.loc[clips["split"] == "test", "path"])
     assert len(tested) == len(set(tested)) == TINY.clips
+    compound = index("mafw", built / "mafw", fold=1)
+    assert len(compound) == TINY.compound and set(compound["label"]) == set(EMOTIONS_11) and compound["subject"].notna().all()
 
 
 def test_identities_are_disjoint_between_splits_and_corpora(built):
@@ -103,12 +107,94 @@ def test_class_counts_follow_the_real_shares_by_the_balance_exponent():
     assert plan.apportion(100, np.array([3, 1, 1, 1]), 1).sum() == 100
 
 
-@pytest.mark.parametrize("action, rows", [(12, (38, 54)), (26, (40, 64)), (43, (18, 36)), (4, (12, 32))])
-def test_an_action_moves_its_own_part_of_the_face(action, rows):
-    person = people(1, seed=21, tone=3.6, glasses=0, beard=0, fringe=0)
-    still, moved = render(person, np.stack([facs.sheet({}), facs.sheet({action: 1})])).float()
+PLAIN = dict(seed=21, tone=3.6, glasses=0, beard=0, stubble=0, fringe=0)
+# Rows of a 64 px picture (0 is the top) in which each action lives: brows and forehead, lids, nose and cheeks, mouth and chin.
+REGIONS = {**dict.fromkeys((1, 2), (8, 32)), 4: (10, 36), **dict.fromkeys((5, 7, 43), (22, 36)), 6: (22, 52), 9: (16, 56), 12: (30, 60),
+           **dict.fromkeys((10, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 28), (36, 64))}
+
+
+@pytest.mark.parametrize("action", facs.ACTIONS)
+def test_an_action_changes_its_own_region_and_leaves_far_ones_alone(action):
+    still, moved = render(people(1, **PLAIN), np.stack([facs.sheet({}), facs.sheet({action: 1})])).float()
     change = (moved - still).abs().mean((0, 2))                  # by row of the picture
-    assert change[rows[0]:rows[1]].sum() > 0.7 * change.sum() and change.max() > 4
+    top, bottom = REGIONS[action]
+    inside = change[top:bottom].sum()
+    assert change.max() > 4 and inside > 0.95 * change.sum(), f"{inside / change.sum():.2f} of the change lies in its region"
+
+
+# (action, control, how it moves): what each action does to the points that the face is drawn from.
+MOVES = [(1, "b1", 1), (2, "b2", 1), (4, "b4", 1), (4, "bx", -1), (4, "frown", 1), (5, "uh", 1), (6, "cheek", 1), (6, "crow", 1), (6, "lh", -1),
+         (7, "lh", -1), (7, "uh", -1), (9, "nosew", 1), (9, "nlf", 1), (9, "ala", 1), (10, "yu", 1), (10, "nlf", 1), (12, "up", 1), (12, "cx", 1),
+         (12, "nlf", 1), (14, "dimple", 1), (15, "down", 1), (15, "mario", 1), (16, "yl", -1), (17, "chinw", 1), (17, "y0", 1), (18, "cx", -1),
+         (18, "pucker", 1), (20, "cx", 1), (22, "pout", 1), (22, "cx", -1), (23, "tu", -1), (23, "cx", -1), (24, "press", 1), (24, "tl", -1),
+         (25, "part", 1), (26, "jaw", 1), (27, "jaw", 1), (28, "tu", -1), (43, "uh", -1)]
+
+
+@pytest.mark.parametrize("action, control, sign", MOVES)
+def test_an_action_moves_the_points_that_it_should(action, control, sign):
+    person = people(1, **PLAIN)
+    of = lambda level: getattr(controls(person, torch.from_numpy(facs.sheet({action: level}))[None], torch.zeros(1, 2)), control)
+    still, half, full = (of(v).mean().item() for v in (0, .5, 1))
+    assert sign * (half - still) > 0 and sign * (full - half) >= 0
+
+
+def test_the_mouth_opens_in_the_picture_and_the_lids_close():
+    person = people(1, **PLAIN)
+    still, jaw, shut = render(person, np.stack([facs.sheet({}), facs.sheet({25: 1, 26: 1}), facs.sheet({43: 1})]), size=96).float().mean(1)
+    lips = (slice(68, 86), slice(40, 56))
+    assert jaw[lips].min() < still[lips].min() - 20              # the cavity is darker than closed lips
+    eyes = (slice(40, 50), slice(24, 72))
+    assert shut[eyes].std() < .8 * still[eyes].std()             # no white, no iris
+
+
+def test_left_is_right_in_the_mirror():
+    person = people(1, **PLAIN, asymmetry=0, part=0)
+    light = views(1)
+    light["light"] = torch.tensor([[0., .5, .8]])
+    for action in (2, 6, 12, 14, 43):
+        still, left, right = render(person, np.stack([facs.sheet({}), *(facs.sheet({(action, s): 1}) for s in ("left", "right"))]), light).float()
+        left, right = (left - still).abs().mean(0), (right - still).abs().mean(0)        # skin and background differ, changes mirror
+        assert (left - right.flip(-1)).abs().sum() < .3 * left.sum() and (left - right).abs().sum() > 1.3 * left.sum()
+
+
+def test_nothing_leaves_the_range_of_colours():
+    crowd, rng = people(6, seed=4), np.random.default_rng(0)
+    wild = draw(crowd, torch.from_numpy(rng.uniform(0, 1, (6, 2, 23)).astype(np.float32)), views(6, yaw=35.0, pitch=-20.0, nuisance=1.0), 64)
+    assert bool(wild.isfinite().all()) and 0 <= wild.min() and wild.max() <= 1
+
+
+def test_a_turn_played_backwards_is_the_turn_of_the_other_emotion():
+    first, then = (facs.draw(e, 1.0, np.random.default_rng(k)) for k, e in enumerate(("disgust", "anger")))
+    t = np.arange(16) / 8
+    there, _ = facs.turn(first, then, t, 2.0, t.mean())
+    back, _ = facs.turn(then, first, t, 2.0, t.mean())
+    assert np.allclose(there, back[::-1], atol=1e-12) and not np.allclose(there, back, atol=.1)
+    act = facs.perform("anger", 1.0, 16, 8, np.random.default_rng(1), before="disgust")
+    nose, brow = act["actions"][:, 0, facs.INDEX[9]], act["actions"][:, 0, facs.INDEX[4]]
+    assert nose.argmax() < 8 <= act["apex"] and brow[act["apex"]] > .5 * brow.max()
+
+
+def test_the_gap_goes_from_a_photo_held_still_to_far():
+    rng = np.random.default_rng(0)
+    held = facs.perform("fear", 1.0, 16, 8, rng, life=0.0)["actions"]
+    assert np.allclose(held, held[:1])
+    near, far = (plan.distance(replace(TINY, gap=g)) for g in (0.0, 1.0))
+    assert near.intensity == TINY.intensity and near.speech == near.motion == near.order == near.life == 0 and near.pose == TINY.pose
+    assert far.intensity[1] < near.intensity[0] and far.pose == 3 * near.pose and far.crf > near.crf and far.label_noise > near.label_noise
+    frames = corpus.preview(replace(TINY, gap=0.0, frames=6), "surprise", seed=3).astype(float)
+    assert np.abs(np.diff(frames, axis=0)).max() <= 1            # rounding at most
+    assert np.abs(np.diff(corpus.preview(replace(TINY, gap=1.0, frames=6), "surprise", seed=3).astype(float), axis=0)).mean() > 1
+
+
+def test_labels_err_as_often_as_asked():
+    rows = plan.samples(replace(Faces(), label_noise=.1, gap=.5))
+    for name, share in (("affectnet", .1), ("dfew", .2)):
+        of = [s for s in rows if s.corpus == name]
+        wrong = [s for s in of if s.performed != s.label]
+        assert abs(len(wrong) / len(of) - share) < 4 * (share * (1 - share) / len(of)) ** .5
+        assert all(s.performed == facs.NEIGHBOUR[s.label] for s in wrong)
+    turning = [s for s in rows if s.before]
+    assert turning and all(facs.TURNS[s.performed] == s.before and s.corpus in ("dfew", "mafw") for s in turning)
 
 
 def test_one_sided_actions_move_one_side():
@@ -147,10 +233,10 @@ def test_expressions_rise_and_fall_within_the_clip():
 
 
 def test_talking_moves_the_mouth_and_not_the_brows():
-    loud, silent = (facs.perform("neutral", 1.0, 32, 8, np.random.default_rng(5), talk) for talk in (True, False))
+    loud, silent = (facs.perform("neutral", 1.0, 32, 8, np.random.default_rng(6), talk) for talk in (True, False))
     part, brow = facs.INDEX[25], facs.INDEX[4]
     assert loud["actions"][:, 0, part].max() > .3 > silent["actions"][:, 0, part].max()
-    assert loud["actions"][:, 0, brow].max() < .1
+    assert loud["actions"][:, 0, brow].max() < .12
 
 
 @pytest.mark.parametrize("change, message", [
@@ -166,7 +252,7 @@ def test_settings_that_cannot_be_drawn_are_named(change, message, tmp_path):
 
 def test_more_identities_than_samples_is_fine():
     many = replace(TINY, photo_identities=500, clip_identities=100, speaking_identities=50)
-    assert len(plan.samples(many)) == TINY.photos + TINY.clips + TINY.speaking
+    assert len(plan.samples(many)) == TINY.photos + TINY.clips + TINY.compound + TINY.speaking
 
 
 def test_a_folder_that_cannot_be_written_and_a_missing_corpus(tmp_path):

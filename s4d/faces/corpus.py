@@ -127,6 +127,7 @@ def _part(build: Path, corpus: str, number: int) -> Path:
 
 def draw_shard(cfg: Faces, build: Path, corpus: str, number: int, members: list[Sample]) -> None:
     """Draws and writes one shard's files; its part of the truth, written last, marks it as done."""
+    torch.set_num_threads(1)                                 # a core a worker
     rng = np.random.default_rng([cfg.seed, 11 + CORPORA.index(corpus), number])
     still = corpus == "affectnet"
     acts = [_photo(cfg, s, rng) if still else _clip(cfg, s, rng) for s in members]
@@ -147,6 +148,24 @@ def draw_shard(cfg: Faces, build: Path, corpus: str, number: int, members: list[
     with open(part.with_suffix(".tmp"), "w", newline="") as f:
         csv.writer(f, lineterminator="\n").writerows(rows)
     os.replace(part.with_suffix(".tmp"), part)
+
+
+def preview(cfg: Faces, emotion: str, seed: int = 0) -> np.ndarray:
+    """A labelled clip as the corpus would hold it before it is coded; nothing is written.
+
+    Args:
+        cfg: settings.
+        emotion: that is shown.
+        seed: of the person and of the performance.
+    Returns:
+        uint8 `[T, 3, H, W]`.
+    Raises:
+        FacesError: for settings that cannot be drawn.
+    """
+    check(cfg)
+    sample = Sample("dfew", "", seed % identities(cfg), "", emotion, "", emotion)
+    frames = _pixels(cfg, [sample], [_clip(cfg, sample, np.random.default_rng(seed))], seed)[0]
+    return frames.transpose(0, 3, 1, 2)
 
 
 def _pose(sd: float, rng: np.random.Generator) -> np.ndarray:
@@ -180,7 +199,6 @@ def _clip(cfg: Faces, sample: Sample, rng: np.random.Generator) -> dict:
 
 def _pixels(cfg: Faces, members: list[Sample], acts: list[dict], seed: int) -> list[np.ndarray]:
     """The samples' pictures, uint8 `[T, H, W, 3]` each."""
-    torch.set_num_threads(1)
     gen = torch.Generator().manual_seed(seed)
     everyone = sample_identity(identities(cfg), torch.Generator().manual_seed(cfg.seed))
     counts = [len(a["actions"]) for a in acts]

@@ -1,4 +1,5 @@
-"""How hard the embedded corpora are: a linear classifier that is told the true actions, and one that sees raw pixels."""
+"""How hard the embedded corpora are: what the label's errors alone allow, linear classifiers that are told the true actions, one that
+sees raw pixels, and a trained model that sees one frame of a clip or all of it."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,11 +14,17 @@ from ..data import index, read_clip
 from .corpus import truth
 
 SIDE = 24                 # pixels a side of what the pixel classifier sees, in grey
-INPUTS = ("true actions", "raw pixels")
+COURSE = 8                # moments of a clip that the whole-clip oracle is told
+BOUND, ORACLE, MIDDLE, WHOLE, PIXELS = "emotion shown", "true actions", "true actions, middle frame", "true actions, whole clip", "raw pixels"
+INPUTS = {"image": (BOUND, ORACLE, PIXELS), "video": (BOUND, ORACLE, MIDDLE, WHOLE, PIXELS)}
 
 
 def difficulty(folder: str | Path, train: int = 2000, test: int = 600, fold: int = 1, seed: int = 0) -> pd.DataFrame:
-    """Predictions of logistic regressions on photos, and on clips at their apex frame.
+    """Predictions of the simplest readers of photos and clips.
+
+    "emotion shown" answers with the emotion that was drawn: where it differs from the label, the label is an error, and nobody can
+    do better. The others are logistic regressions on the true actions of the apex frame, of a clip's middle frame, of COURSE moments
+    of a clip, and on the grey pixels of the apex frame.
 
     Args:
         folder: of the corpora.
@@ -28,22 +35,55 @@ def difficulty(folder: str | Path, train: int = 2000, test: int = 600, fold: int
         the table of a run's predictions: task, input, seed, path, subject, split, label, predicted.
     """
     known = truth(folder)
-    known = known[known["frame"] == known["apex"]].set_index("path")
-    actions = [c for c in known if c.startswith("AU")]
+    actions = known.columns[known.columns.str.startswith("AU")]
+    apex = known[known["frame"] == known["apex"]].set_index("path")
     out = []
     for task, name, which in (("image", "affectnet", None), ("video", "dfew", fold)):
         rows = index(name, Path(folder) / name, fold=which)
         rows = rows.assign(path=name + "/" + rows["path"]).sample(frac=1, random_state=seed)
         parts = {"train": rows[rows["split"] == "train"][:train], "test": rows[rows["split"] == "test"][:test]}
-        for kind in INPUTS:
-            x = {k: known.loc[p["path"], actions].to_numpy() if kind == INPUTS[0] else pixels(folder, p["path"], known["apex"])
-                 for k, p in parts.items()}
-            strength = 1.0 if kind == INPUTS[0] else 1e-3            # pixels outnumber samples: regularised harder
-            model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=200, class_weight="balanced"))
-            model.fit(x["train"], parts["train"]["label"])
+        told = moments(known[known["corpus"] == name], actions)
+        readers = {ORACLE: lambda p: apex.loc[p, actions].to_numpy(), PIXELS: lambda p: pixels(folder, p, apex["apex"]),
+                   MIDDLE: lambda p: np.stack([told[q][COURSE // 2] for q in p]), WHOLE: lambda p: np.stack([told[q].ravel() for q in p])}
+        for kind in INPUTS[task]:
+            if kind == BOUND:
+                predicted = apex.loc[parts["test"]["path"], "performed"].to_numpy()
+            else:
+                strength = {ORACLE: 1.0, MIDDLE: 1.0, WHOLE: .03, PIXELS: 1e-3}[kind]     # the more inputs, the harder it is regularised
+                model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=200, class_weight="balanced"))
+                model.fit(readers[kind](parts["train"]["path"]), parts["train"]["label"])
+                predicted = model.predict(readers[kind](parts["test"]["path"]))
             out.append(parts["test"][["path", "subject", "split", "label"]].assign(
-                task=task, input=kind, seed=seed, predicted=model.predict(x["test"]), trained=len(parts["train"])))
+                task=task, input=kind, seed=seed, predicted=predicted, trained=len(parts["train"])))
     return pd.concat(out, ignore_index=True)
+
+
+def moments(known: pd.DataFrame, actions: pd.Index) -> dict[str, np.ndarray]:
+    """True actions at COURSE evenly spaced frames of each file: path -> `[COURSE, 46]`; a photo repeats."""
+    values = known[actions].to_numpy()
+    out = {}
+    for path, rows in known.reset_index(drop=True).groupby("path", sort=False).indices.items():
+        out[path] = values[rows[np.linspace(0, len(rows) - 1, COURSE).round().astype(int)]]
+    return out
+
+
+def frame_and_clip(run, unreadable: dict[str, str] | None = None) -> pd.DataFrame:
+    """What a trained model answers for each test clip when it sees the clip, and when it sees the middle frame all along.
+
+    Args:
+        run: finished fine-tuning run that reads clips.
+        unreadable: gets {path: cause} of the clips that cannot be read.
+    Returns:
+        path, subject, split, label, predicted, task, seed, input ("model, whole clip" or "model, middle frame").
+    """
+    from ..analysis.stimuli import probabilities, subset
+    from ..emotions import vocabulary
+    x, rows = subset(run.config, "video", limit=10 ** 9, unreadable=unreadable)
+    names = np.array(vocabulary(run.config.video.classes))
+    model, middle = run.load(), x.shape[2] // 2
+    seen = {"model, whole clip": x, "model, middle frame": x[:, :, middle:middle + 1].expand_as(x)}
+    return pd.concat([rows.assign(predicted=names[probabilities(model, v, "video").argmax(1)], task="video", seed=run.config.seed, input=k)
+                      for k, v in seen.items()], ignore_index=True)
 
 
 def pixels(folder: str | Path, paths: pd.Series, apex: pd.Series) -> np.ndarray:

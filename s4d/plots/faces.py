@@ -34,11 +34,11 @@ def sheet(pictures, labels: Sequence[str], columns: int = 8, note: str = "") -> 
 
 
 def emotions(pictures, names: Sequence[str], note: str = "") -> Figure:
-    """Rows of emotions, columns of people.
+    """Rows of emotions, columns of people or of moments.
 
     Args:
-        pictures: uint8 `[emotions, people, 3, H, W]`.
-        names: of the rows.
+        pictures: uint8 `[rows, columns, 3, H, W]`.
+        names: of the rows; those of emotions get their colour.
         note: stamp.
     """
     rows, columns = pictures.shape[:2]
@@ -49,7 +49,7 @@ def emotions(pictures, names: Sequence[str], note: str = "") -> Figure:
         for j in range(columns):
             show(pictures[i, j], axes[i, j])
         axes[i, 0].text(-0.06, 0.5, name, transform=axes[i, 0].transAxes, ha="right", va="center", fontsize=8,
-                        color=EMOTION_COLOURS[name], fontweight="bold")
+                        color=EMOTION_COLOURS.get(name, "black"), fontweight="bold")
     stamp(fig, note)
     return fig
 
