@@ -1,4 +1,4 @@
-"""The command line: `python -m s4d {faces,audit,pretrain,finetune,evaluate,predict,reproduce,verify}`."""
+"""The command line: `python -m s4d {faces,audit,pretrain,finetune,evaluate,predict,reproduce,verify,bench}`."""
 from __future__ import annotations
 
 import argparse
@@ -74,6 +74,17 @@ def sentence(box: str) -> str:
     lines = [line.strip("│| ") for line in box.splitlines()][1:]                # the first holds the title
     rule = lambda line: not line.strip("─-╭╮╰╯")
     return " ".join(itertools.takewhile(lambda line: not rule(line), itertools.dropwhile(rule, lines))).rstrip(".") + ":"
+
+
+def bench(args) -> int:
+    """Measures the machine: frames drawn a second."""
+    import torch
+
+    from . import bench as measure
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise CommandError("no CUDA device was found: choose --device cpu")
+    measure.main(args.device, args.seconds)
+    return 0
 
 
 class Parser(argparse.ArgumentParser):
@@ -214,6 +225,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("fresh", help="folder of source data just made")
     sub.add_argument("committed", nargs="?", help="folder to compare with (default: figures/source_data of the last git commit)")
     sub.add_argument("--tolerance", type=float, default=0.05, help="absolute and relative, of decimals (default 0.05); 0: same bytes")
+    sub = command("bench", bench)
+    sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
+    sub.add_argument("--seconds", type=float, default=20.0, help="to measure for each part (default 20)")
     return top
 
 

@@ -45,9 +45,9 @@ def mouth(C, a, own, uneven):
     jaw = both(.17 * a(26) + .36 * a(27)).clamp(max=.40)
     ym = -(own('nose_length') + own('philtrum'))
     smile = a(12)
-    C.cx = own('lip_width') * (1 + .30 * smile + .30 * a(20) + .10 * a(14) + .05 * a(10) - .40 * a(18) - .24 * a(22) - .12 * a(23)
+    C.cx = own('lip_width') * (1 + .26 * smile + .36 * a(20) + .10 * a(14) + .05 * a(10) - .40 * a(18) - .24 * a(22) - .12 * a(23)
                                - .05 * a(24) - .10 * a(27) - .06 * a(17) - .03 * a(15) + .03 * a(28)).clamp(min=.45)
-    C.up = .125 * smile + .050 * a(14) + .012 * a(10) + .3 * uneven - .42 * jaw      # corner rise, parabolic
+    C.up = .115 * smile + .050 * a(14) + .012 * a(10) + .3 * uneven - .42 * jaw      # corner rise, parabolic
     C.down = .010 + .105 * a(15) + .03 * a(20) + .018 * a(17)      # corner drop, at the ends
     y0 = ym + both(.055 * a(17) + .022 * a(10) + .012 * a(9) + .012 * a(24) + .016 * a(12) - .012 * a(15) + .01 * a(28))
     up_lift = .014 * part + .066 * a(10) + .036 * a(9) + .030 * a(12) * part + .022 * a(22) * part + .09 * jaw

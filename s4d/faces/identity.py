@@ -66,7 +66,7 @@ def colours(I, n, r, g, gen):
     kind = torch.multinomial(torch.tensor([.22, .28, .22, .13, .10, .05, 1e-6]), n, replacement=True, generator=gen)
     kind = torch.where(dark, (r(n) * 1.5).long(), kind)
     grey = ((I['age'] - .6) * 2.4).clamp(0, 1) * r(n)
-    I['hair_rgb'] = torch.lerp(HAIR[kind] * (1 + .15 * g(n, 3)), HAIR[6].expand(n, 3), grey[:, None]).clamp(.004, .8)
+    I['hair_rgb'] = torch.lerp(HAIR[kind] * (1 + .18 * g(n, 1) + .03 * g(n, 3)), HAIR[6].expand(n, 3), grey[:, None]).clamp(.004, .8)
     eye = torch.multinomial(torch.tensor([.3, .25, .15, .1, .13, .07]), n, replacement=True, generator=gen)
     eye = torch.where(dark, torch.zeros(n).long(), eye)
     I['iris_rgb'] = (IRIS[eye] * (1 + .25 * g(n, 1) + .04 * g(n, 3))).clamp(.01, .5)
