@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -116,6 +117,9 @@ def _draw_all(cfg: Faces, build: Path, workers: int, progress: bool) -> None:
                 for job in as_completed(jobs):
                     job.result()
                     bar.update(size(jobs[job]))
+            except BrokenProcessPool as error:               # it does not say which process died
+                raise FacesError(f"one of {workers} processes that draw faces was killed (out of memory, perhaps): draw with fewer "
+                                 "(workers=1), then call again; finished parts are kept") from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
