@@ -14,7 +14,7 @@ from s4d.artifacts import OutputError
 from s4d.config import Faces
 from s4d.data import count_frames, index, read_clip
 from s4d.emotions import EMOTIONS, EMOTIONS_11, ORDERS
-from s4d.faces import FacesError, corpus, facs, panel, people, plan, render, views
+from s4d.faces import FacesError, corpus, facs, panel, people, plan, render, renderer, views
 from s4d.faces.controls import controls
 from s4d.faces.renderer import render as draw
 
@@ -287,14 +287,15 @@ def test_the_panel_has_a_slider_for_every_action_of_the_seven_emotions():
     assert [s.description.split()[0] for s in sliders] == [*map(str, panel.SLIDERS), "yaw", "pitch"]
 
 
-def test_a_portrait_is_drawn_on_one_thread_and_the_number_is_restored(monkeypatch):
+def test_faces_are_drawn_on_one_thread_and_the_number_is_restored(monkeypatch):
     before, inside = torch.get_num_threads(), []
-    monkeypatch.setattr(panel, "render", lambda *a: inside.append(torch.get_num_threads()) or render(*a))
+    rays = renderer.camera_rays
+    monkeypatch.setattr(renderer, "camera_rays", lambda *a: inside.append(torch.get_num_threads()) or rays(*a))
     torch.set_num_threads(2)
     try:
         assert panel.portrait(people(1, seed=1), {12: 1}, size=32).size == (32, 32)
         with pytest.raises(FacesError, match="give 32 to 224"):
             panel.portrait(people(1, seed=1), {12: 1}, size=8)
-        assert inside == [1, 1] and torch.get_num_threads() == 2
+        assert inside == [1] and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -131,7 +131,6 @@ def _part(build: Path, corpus: str, number: int) -> Path:
 
 def draw_shard(cfg: Faces, build: Path, corpus: str, number: int, members: list[Sample]) -> None:
     """Draws and writes one shard's files; its part of the truth, written last, marks it as done."""
-    torch.set_num_threads(1)                                 # a core a worker
     rng = np.random.default_rng([cfg.seed, 11 + CORPORA.index(corpus), number])
     still = corpus == "affectnet"
     acts = [_photo(cfg, s, rng) if still else _clip(cfg, s, rng) for s in members]

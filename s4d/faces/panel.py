@@ -2,10 +2,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import torch
 from PIL import Image
 
 from ..emotions import EMOTIONS
@@ -13,17 +10,6 @@ from . import facs, people, render, views
 
 # Every action that takes part in one of the seven emotions, so that each prototype can be set by hand.
 SLIDERS = tuple(sorted({a for e in EMOTIONS for a, *_ in (*facs.PROTOTYPES[e], *facs.ALTERNATIVES.get(e, ()))}))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for torch inside, as many as before after it: for a single small picture, threads cost more than they give."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def portrait(person: dict, spec: dict, yaw: float = 0.0, pitch: float = 0.0, size: int = 160) -> Image.Image:
@@ -35,8 +21,7 @@ def portrait(person: dict, spec: dict, yaw: float = 0.0, pitch: float = 0.0, siz
         yaw, pitch: degrees.
         size: pixels a side.
     """
-    with one_thread():
-        pixels = render(person, facs.sheet(spec)[None], views(1, yaw, pitch), size)[0]
+    pixels = render(person, facs.sheet(spec)[None], views(1, yaw, pitch), size)[0]
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 

@@ -1,6 +1,8 @@
 """Identity x actions x scene -> pixels."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import torch
@@ -13,6 +15,18 @@ from .scene import camera_rays
 from .shading import develop, picture
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch inside, as many as before after it: the maps of a batch are small, threads cost more than they give."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@one_thread()
 @torch.no_grad()
 def render(identity: dict, actions: torch.Tensor, scene: dict, size: int = 64, gen: torch.Generator | None = None) -> torch.Tensor:
     """Draws faces.
