@@ -1,8 +1,8 @@
 """The head as a surface: tables of height, width, slope, hollows and shadow over the frontal plane, and where rays meet it.
 
 Head frame: x to the subject's left, y up, z out of the face; the head is 2 high, the eyes lie at y = 0. The surface is q = 1 with
-q^2 = X (.74 + .26 X^2) + ((z - h(x, y)) / D)^2 + Y(y), X = (x / W(y))^2. h, W and Y depend on x and y alone, so they are tabulated
-once a face, rays march against the table, and every feature is painted by the x and y of its hit.
+q^2 = G(x, y) + ((z - h(x, y)) / D)^2 with G = X (.74 + .26 X^2) + Y(y), X = (x / W(y))^2. h and G are tabulated once a face, rays
+march against the table, and every feature is painted by the x and y of its hit.
 """
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from .controls import both, lip_curves, sided
-from .shapes import X0, X1, Y0, Y1, at, gauss, lookup, quadric, ramp, smooth, window
+from .shapes import X0, X1, Y0, Y1, at, frontal, gauss, quadric, ramp, smooth, window
 
 DEPTH = 0.80                                     # front-to-back half depth of the head
 
@@ -36,7 +36,7 @@ def head_table(C, light, T):
         light: unit direction towards the light, head frame `[n, 3]`.
         T: side of the table.
     Returns:
-        `[n, 9, T, T]`: height h, 1 / W^2, Y; slopes of h along x and y, of 1 / W^2 and of Y along y; cavity; cast shadow.
+        `[n, 8, T, T]`: height h / DEPTH and profile G; slopes of h, then of G / 2, along x and y; cavity; cast shadow.
     """
     n = light.shape[0]
     x, y = grid(T)
@@ -49,14 +49,28 @@ def head_table(C, light, T):
     at(h, box).add_(mouth_relief(C, xs, ys))
     box, xs, ys = part(x, y, (X0, X1), (-.25, .2))
     at(h, box).add_(crow_feet(C, xs, ys))
-    sx, sy = (X1 - X0) / (T - 1), (Y1 - Y0) / (T - 1)
-    hp = F.pad(h[:, None], (1, 1, 1, 1), mode='replicate')[:, 0]
-    hx, hy = (hp[:, 1:-1, 2:] - hp[:, 1:-1, :-2]) / (2 * sx), (hp[:, 2:, 1:-1] - hp[:, :-2, 1:-1]) / (2 * sy)
-    slope = lambda a: torch.cat([a[:, 1:2] - a[:, :1], (a[:, 2:] - a[:, :-2]) / 2, a[:, -1:] - a[:, -2:-1]], 1) / sy
     square = x * x * iw2
-    z = h + DEPTH * (1 - square * (.74 + .26 * square * square) - Y).clamp(min=0).sqrt()
-    maps = (h, iw2, Y, hx, hy, slope(iw2), slope(Y), cavity(h), cast_shadow(z, light))
-    return torch.stack([a.expand(n, T, T) for a in maps], 1)
+    G = torch.addcmul(Y, square, .74 + .26 * square * square)
+    z = h + DEPTH * (1 - G).clamp_(min=0).sqrt_()
+    out = h.new_empty(n, 8, T, T)
+    torch.mul(h, 1 / DEPTH, out=out[:, 0])
+    out[:, 1] = G
+    slopes(h, 1., out[:, 2], out[:, 3])
+    slopes(G, .5, out[:, 4], out[:, 5])
+    out[:, 6] = cavity(h)
+    out[:, 7] = cast_shadow(z, light)
+    return out
+
+
+def slopes(a, scale, along_x, along_y):
+    """Central differences of a table `[n, T, T]` in head coordinates, times a scale, written to two tables."""
+    sx, sy = (scale * (a.shape[-1] - 1) / (2 * (v1 - v0)) for v0, v1 in ((X0, X1), (Y0, Y1)))
+    torch.sub(a[:, :, 2:], a[:, :, :-2], out=along_x[:, :, 1:-1])
+    torch.sub(a[:, 2:], a[:, :-2], out=along_y[:, 1:-1])
+    for edge, inner in ((0, 1), (-1, -2)):                                 # never seen: the head ends before the table
+        along_x[:, :, edge], along_y[:, edge] = along_x[:, :, inner], along_y[:, inner]
+    along_x *= sx
+    along_y *= sy
 
 
 def outline(C, y, low):
@@ -233,11 +247,11 @@ def cast_shadow(z, light):
     return F.interpolate(shadow.clamp(0, 1), size=(T, T), mode='bilinear', align_corners=True)[:, 0]
 
 
-def march_head(table, o, d, C, px, steps=10):
-    """Where each ray meets the head: sphere tracing, then regula falsi once the surface is bracketed.
+def march_head(table, o, d, C, px, steps=6):
+    """Where each ray meets the head.
 
     Args:
-        table: height, 1 / width^2 and vertical profile `[n, 3, T, T]`.
+        table: height / DEPTH and profile `[n, 2, T, T]`.
         o, d: origin and unit direction of the rays, three maps each.
         C: control points.
         px: size of a pixel `[n, 1, 1]`.
@@ -247,26 +261,42 @@ def march_head(table, o, d, C, px, steps=10):
     """
     width, length, jaw = C.I['face_width'], C.I['face_length'].clamp(min=1.0), C.jaw.view(-1, 1, 1)
     centre, axes = (0 * width, -.5 * jaw, 0 * width), (width + .05, length + .5 * jaw + .03, 0 * width + DEPTH)
-    entry, _, _ = quadric(o, d, centre, axes)
     _, _, m = quadric(o, d, centre, axes[:2] + (axes[2] + .35,))           # a nose in profile sticks out
     box = window(m < 1.15)
-    hit, cover = torch.full_like(entry, 6.5), torch.zeros_like(entry)
+    hit, cover = torch.full_like(m, 6.5), torch.zeros_like(m)
     if box:
         d = [at(v, box) for v in d]
-        t = at(entry, box) - .42
-        best, tbest = torch.full_like(t, 9.), t                                 # nearest approach, for soft silhouettes
-        lo, flo, hi, fhi = t, torch.full_like(t, .1), torch.full_like(t, 1e3), torch.full_like(t, -.1)
-        for _ in range(steps):
-            x, y, z = (a + t * b for a, b in zip(o, d))
-            h, iw2, Y = lookup(table, x, y).unbind(1)
-            X = x * x * iw2
-            f = ((X * (.74 + .26 * X * X) + ((z - h) * (1 / DEPTH)) ** 2 + Y).sqrt_() - 1) * .58
-            nearer, out = f < best, f > 0
-            best, tbest = torch.where(nearer, f, best), torch.where(nearer, t, tbest)
-            lo, flo = torch.where(out, t, lo), torch.where(out, f, flo)
-            hi, fhi = torch.where(out, hi, t), torch.where(out, fhi, f)
-            inside = hi < 999.
-            t = torch.where(inside, lo + (hi - lo) * (flo / (flo - fhi)).clamp_(.08, .92), t + f)
-        at(hit, box).copy_(torch.where(inside, t, tbest))
-        at(cover, box).copy_(ramp(px - torch.where(inside, 0., best), px * 1.1))
+        t, best = trace(table, o, d, quadric(o, d, centre, axes)[0] - .42, steps)
+        at(hit, box).copy_(t)
+        at(cover, box).copy_(ramp(px - .58 * best, px * 1.1))
     return hit, cover
+
+
+def trace(table, o, d, t, steps):
+    """Sphere tracing that strides to where the surface lies if q keeps falling, then regula falsi once the surface is bracketed.
+
+    Args:
+        table, o, d: as for `march_head`.
+        t: distance to begin at `[n, H, W]`.
+        steps: evaluations of the surface a ray.
+    Returns:
+        distance along the ray and, for rays that pass by, the least q - 1 (0 for those that hit), `[n, H, W]` each.
+    """
+    start, ahead = frontal(o[0], o[1]), frontal(d[0], d[1], 0., 0.)
+    oz, dz = o[2] / DEPTH, d[2] / DEPTH
+    best, tbest = torch.full_like(t, 9.), t                                 # nearest approach, for soft silhouettes
+    lo, flo, hi, fhi = t, torch.full_like(t, .1), torch.full_like(t, 1e3), torch.full_like(t, -.1)
+    for k in range(steps):
+        h, G = F.grid_sample(table, torch.addcmul(start, t[..., None], ahead), align_corners=True, padding_mode='border').unbind(1)
+        w = torch.addcmul(oz, t, dz).sub_(h)
+        f = torch.addcmul(G, w, w).sqrt_().sub_(1)
+        nearer, out = f < best, f > 0
+        best, tbest = torch.where(nearer, f, best), torch.where(nearer, t, tbest)
+        stride = f * .7
+        if k:
+            stride = torch.minimum(torch.maximum((t - lo).mul_(f).div_(flo - f), stride), f * 3)
+        lo, flo = torch.where(out, t, lo), torch.where(out, f, flo)
+        hi, fhi = torch.where(out, hi, t), torch.where(out, fhi, f)
+        inside = hi < 999.
+        t = torch.where(inside, torch.addcmul(lo, hi - lo, (flo / (flo - fhi)).clamp_(.08, .92)), stride.add_(t))
+    return torch.where(inside, t, tbest), best.clamp_(min=0)

@@ -62,12 +62,11 @@ def face(C, I, lamp, rays, hit, tables, box):
     o, d = rays.head_origin, [at(v, box) for v in rays.head]
     t = at(hit, box)
     x, y, z = (a + t * b for a, b in zip(o, d))
-    h, iw2, _, hx, hy, diw, dY, cavity, shadow = lookup(tables.surface, x, y).unbind(1)
-    zz = (z - h) * (1 / DEPTH ** 2)
-    shadow = shadow * smooth(z - h, .0, .25)                 # tabulated for the front half
-    square = x * x * iw2
-    slope = .74 + .78 * square * square
-    N = unit(torch.stack([x * iw2 * slope - zz * hx, .5 * (x * x * diw * slope + dY) - zz * hy, zz], 1))
+    h, _, hx, hy, Gx, Gy, cavity, shadow = lookup(tables.surface, x, y).unbind(1)
+    w = z - DEPTH * h
+    shadow = shadow * smooth(w, .0, .25)                     # tabulated for the front half
+    w *= 1 / DEPTH ** 2
+    N = unit(torch.stack([torch.addcmul(Gx, w, hx, value=-1), torch.addcmul(Gy, w, hy, value=-1), w], 1))
     noise = lookup(tables.skin, x, y)
     p = Patch(x, y, z, noise[:, 0], noise[:, 1], rays.px)
     alb, gloss, folds, eye, mouth = paint(C, I, p)

@@ -53,6 +53,11 @@ def quadric(o, d, centre, axes):
     return tc - half, tc + half, m2.sqrt()
 
 
+def frontal(x, y, x0=X0 + X1, y0=Y0 + Y1):
+    """Head coordinates `[n, H, W]` in the units of `grid_sample` `[n, H, W, 2]`; with x0 = y0 = 0 a direction instead of a place."""
+    return torch.stack([(x - .5 * x0) * (2 / (X1 - X0)), (y - .5 * y0) * (2 / (Y1 - Y0))], -1)
+
+
 def lookup(table, x, y):
-    g = torch.stack([(x - X0) * (2 / (X1 - X0)) - 1, (y - Y0) * (2 / (Y1 - Y0)) - 1], -1)
-    return F.grid_sample(table, g, align_corners=True, padding_mode='border')
+    """Tables `[n, c, T, T]` at head coordinates: `[n, c, H, W]`."""
+    return F.grid_sample(table, frontal(x, y), align_corners=True, padding_mode='border')
