@@ -86,29 +86,38 @@ def outline(C, y, low):
 
 
 class Bumps:
-    """A sum of bumps that factor into x and y, evaluated by one matrix product."""
+    """A sum of bumps that factor into x and y: all bells at once, then one matrix product."""
 
     def __init__(self, n, x, y):
-        self.n, self.x, self.y, self.fx, self.fy = n, x.view(1, -1), y.view(1, -1), [], []
+        self.n, self.x, self.y, self.sign, self.columns = n, x.view(1, 1, -1), y.view(1, 1, -1), [], ([], [], [], [], [])
 
     def add(self, amp, xc, xs, yc, ys):
         """Adds amp * exp(-((|x| - xc) / xs)^2 - ((y - yc) / ys)^2); values `[n, 2]` are per side; xc None is one bump at x = 0."""
-        for side, sign in ((0, 1.),) if xc is None else ((0, 1.), (1, -1.)):
-            pick = lambda p: _side(p, side)
-            across = sign * self.x if xc is None else sign * self.x - pick(xc)
-            self.fx.append((pick(amp) * gauss(across / pick(xs), 1.)).expand(self.n, -1))
-            self.fy.append(gauss((self.y - pick(yc)) / pick(ys), 1.).expand(self.n, -1))
+        signs = (1.,) if xc is None else (1., -1.)
+        self.sign += signs
+        for column, value in zip(self.columns, (amp, 0. if xc is None else xc, xs, yc, ys)):
+            value = value if torch.is_tensor(value) else float(value)
+            column.append((value, len(signs)))
 
     def sum(self):
-        """The height map `[n, T, T]`."""
-        return torch.bmm(torch.stack(self.fy, 2), torch.stack(self.fx, 1))
+        """The height map `[n, rows, columns]`."""
+        amp, xc, xs, yc, ys = (self.gather(c) for c in self.columns)
+        sign = self.x.new_tensor(self.sign).view(1, -1, 1)
+        fx = gauss(sign * self.x - xc, xs).mul_(amp)
+        return torch.bmm(gauss(self.y - yc, ys).transpose(1, 2), fx)
 
-
-def _side(p, side):
-    """One side's value `[n, 1]` of a number, a shared value or a pair."""
-    if not torch.is_tensor(p):
-        return torch.full((1, 1), float(p))
-    return p[:, side:side + 1] if p.dim() == 2 and p.shape[1] == 2 else p.view(-1, 1)
+    def gather(self, column):
+        """One argument of all bumps `[n, K, 1]`: numbers in one go, then the tensors."""
+        out = self.x.new_tensor([0. if torch.is_tensor(v) else v for v, k in column for _ in range(k)]).repeat(self.n, 1)
+        where, parts, i = [], [], 0
+        for v, k in column:
+            if torch.is_tensor(v):
+                where += range(i, i + k)
+                parts.append(v.reshape(self.n, -1).expand(-1, k))
+            i += k
+        if parts:
+            out[:, where] = torch.cat(parts, 1)
+        return out[..., None]
 
 
 def relief(C, x, y):
@@ -220,16 +229,27 @@ def crow_feet(C, xs, ys):
     return -.013 * crow * sect * (torch.cos(dy / rr * 9 + .5) ** 2 * 2 - 1)
 
 
+def box_mean(a, k):
+    """Means over k by k cells (k odd) of tables `[n, H, W]`; the outermost cells repeat."""
+    a = F.pad(a[:, None], (k // 2,) * 4, mode='replicate')[:, 0]
+    for axis in (2, 1):
+        size = a.shape[axis] - k + 1
+        total = a.narrow(axis, 0, size) + a.narrow(axis, 1, size)
+        for i in range(2, k):
+            total += a.narrow(axis, i, size)
+        a = total
+    return a.mul_(1 / k ** 2)
+
+
 def cavity(h):
     """How much deeper than its surroundings each point lies, at a fine and a coarse scale `[n, T, T]`."""
-    T = h.shape[-1]
-    k1, k2 = max(3, T // 28) | 1, max(3, T // 36) | 1
-    near = F.avg_pool2d(h[:, None], k1, 1, k1 // 2, count_include_pad=False)[:, 0]
-    wide = F.avg_pool2d(h[:, None], 4)
+    T = h.shape[-2]
+    wide = F.avg_pool2d(h[:, None], 4)[:, 0]
     for _ in range(2):
-        wide = F.avg_pool2d(wide, k2, 1, k2 // 2, count_include_pad=False)
-    wide = F.interpolate(wide, size=(T, T), mode='bilinear', align_corners=False)[:, 0]
-    return (7.5 * (near - h)).clamp(-.25, .8) + (2.6 * (wide - h)).clamp(-.2, .45)
+        wide = box_mean(wide, max(3, T // 36) | 1)
+    wide = F.interpolate(wide[:, None], size=h.shape[1:], mode='bilinear', align_corners=False)[:, 0]
+    near = box_mean(h, max(3, T // 28) | 1)
+    return near.sub_(h).mul_(7.5).clamp_(-.25, .8).add_(wide.sub_(h).mul_(2.6).clamp_(-.2, .45))
 
 
 def cast_shadow(z, light):
