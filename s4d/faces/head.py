@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from .controls import both, lip_curves, sided
-from .shapes import X0, X1, Y0, Y1, at, frontal, gauss, quadric, ramp, smooth, window
+from .folds import beard_zone, darken, spots
+from .shapes import X0, X1, Y0, Y1, at, frontal, gauss, part, quadric, ramp, smooth, window
 
 DEPTH = 0.80                                     # front-to-back half depth of the head
 
@@ -18,14 +19,6 @@ DEPTH = 0.80                                     # front-to-back half depth of t
 def grid(T):
     """Head coordinates of a table's columns `[1, 1, T]` and rows `[1, T, 1]`."""
     return torch.linspace(X0, X1, T).view(1, 1, T), torch.linspace(Y0, Y1, T).view(1, T, 1)
-
-
-def part(x, y, x_range, y_range):
-    """The window of a table that covers a range of coordinates: its slices, its columns, its rows."""
-    T = x.shape[-1]
-    rows = slice(*(int((v - Y0) / (Y1 - Y0) * T) for v in y_range))
-    columns = slice(*(int((v - X0) / (X1 - X0) * T) for v in x_range))
-    return (rows, columns), x[..., columns], y[:, rows]
 
 
 def head_table(C, light, T):
@@ -36,7 +29,8 @@ def head_table(C, light, T):
         light: unit direction towards the light, head frame `[n, 3]`.
         T: side of the table.
     Returns:
-        `[n, 8, T, T]`: height h / DEPTH and profile G; slopes of h, then of G / 2, along x and y; cavity; cast shadow.
+        `[n, 8, T, T]`: profile G and height h / DEPTH; slopes of h, then of G / 2, along x and y; occlusion; cast shadow; where one
+        of the faces has a beard, a ninth, the zone it grows in.
     """
     n = light.shape[0]
     x, y = grid(T)
@@ -45,20 +39,29 @@ def head_table(C, light, T):
     h = relief(C, x, y) + .10 * low
     box, xs, ys = part(x, y, (-.42, .42), (-.56, .36))
     at(h, box).add_(nose(C, xs, ys))
+    occ = Bumps(n, x, y)
+    spots(C, occ.add, (Y1 - Y0) / (T - 1))
+    occ = occ.sum()
     box, xs, ys = part(x, y, (-.62, .62), (-1.15, -.22))
-    at(h, box).add_(mouth_relief(C, xs, ys))
+    height, fold = mouth_relief(C, xs, ys)
+    at(h, box).add_(height)
+    at(occ, box).add_(fold)
+    darken(C, x, y, occ)
     box, xs, ys = part(x, y, (X0, X1), (-.25, .2))
     at(h, box).add_(crow_feet(C, xs, ys))
     square = x * x * iw2
     G = torch.addcmul(Y, square, .74 + .26 * square * square)
     z = h + DEPTH * (1 - G).clamp_(min=0).sqrt_()
-    out = h.new_empty(n, 8, T, T)
-    torch.mul(h, 1 / DEPTH, out=out[:, 0])
-    out[:, 1] = G
+    bearded = bool((C.I['beard'] + C.I['stubble'] > 0).any())
+    out = h.new_empty(n, 9 if bearded else 8, *h.shape[1:])
+    out[:, 0] = G
+    torch.mul(h, 1 / DEPTH, out=out[:, 1])
     slopes(h, 1., out[:, 2], out[:, 3])
     slopes(G, .5, out[:, 4], out[:, 5])
-    out[:, 6] = cavity(h)
+    torch.add(occ, cavity(h), alpha=1.05, out=out[:, 6])
     out[:, 7] = cast_shadow(z, light)
+    if bearded:
+        out[:, 8] = beard_zone(C, x, y)
     return out
 
 
@@ -191,7 +194,7 @@ def nose(C, xs, ys):
 
 
 def mouth_relief(C, xs, ys):
-    """Height of lips, nasolabial fold, chin pebbling and pucker lines in their window."""
+    """Height of lips, nasolabial fold, chin pebbling and pucker lines in their window, and the darkness of the fold."""
     I, nl = C.I, C.I['nose_length']
     v = lambda k: getattr(C, k).view(-1, 1, 1)
     t, ui, li, uo, lo_, line, taper = lip_curves(C, xs)
@@ -211,13 +214,15 @@ def mouth_relief(C, xs, ys):
     xf = I['nose_width'] + .045 + (cx + .035 - I['nose_width']) * (w0 * (1.55 - .55 * w0))
     d = (ax - xf) * .85
     env = smooth(w, -.2, .12) * smooth(w, 1.25, .75)
-    patch = patch + nlf * env * (-.040 * gauss(d, .024) + .048 * gauss(d - .075, .070))
+    groove = gauss(d, .024)
+    env *= nlf
+    patch = patch + env * (.048 * gauss(d - .075, .070) - .040 * groove)
     chinw = v('chinw')
     cyp = chin(C).view(-1, 1, 1)
     peb = torch.sin(xs * 58 + 2.1 * torch.sin(ys * 43)) * torch.sin(ys * 61 + 1.7 * torch.sin(xs * 37))
     patch = patch + .0075 * chinw * peb * gauss(xs, .15) * gauss(ys - cyp - .02, .10)
     pk = torch.sin(xs * 75) * gauss(xs, .2) * (gauss(ys - uo - .035, .03) + gauss(ys - lo_ + .035, .03))
-    return patch + .006 * v('pucker') * pk
+    return patch + .006 * v('pucker') * pk, env.mul_(groove).mul_(.36)
 
 
 def crow_feet(C, xs, ys):
@@ -271,7 +276,7 @@ def march_head(table, o, d, C, px, steps=6):
     """Where each ray meets the head.
 
     Args:
-        table: height / DEPTH and profile `[n, 2, T, T]`.
+        table: profile and height / DEPTH `[n, 2, T, T]`.
         o, d: origin and unit direction of the rays, three maps each.
         C: control points.
         px: size of a pixel `[n, 1, 1]`.
@@ -307,7 +312,7 @@ def trace(table, o, d, t, steps):
     best, tbest = torch.full_like(t, 9.), t                                 # nearest approach, for soft silhouettes
     lo, flo, hi, fhi = t, torch.full_like(t, .1), torch.full_like(t, 1e3), torch.full_like(t, -.1)
     for k in range(steps):
-        h, G = F.grid_sample(table, torch.addcmul(start, t[..., None], ahead), align_corners=True, padding_mode='border').unbind(1)
+        G, h = F.grid_sample(table, torch.addcmul(start, t[..., None], ahead), align_corners=True, padding_mode='border').unbind(1)
         w = torch.addcmul(oz, t, dz).sub_(h)
         f = torch.addcmul(G, w, w).sqrt_().sub_(1)
         nearer, out = f < best, f > 0

@@ -1,7 +1,6 @@
-"""Skin, brows, eyes, lips and wrinkles, painted in frontal head coordinates. Each feature touches only the window it lies in."""
+"""Skin, brows, eyes, lips and beard, painted in frontal head coordinates. Each feature touches only the window it lies in."""
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -63,22 +62,23 @@ def strand(C, u, w, px):
             + .35 * torch.sin(u * 103 + s * 5 + w * 4) * fade(103))
 
 
-def paint(C, I, p):
+def paint(C, I, p, zone):
     """Paints the face.
 
     Args:
         C: control points of `head.controls`.
         I: identities, a dictionary of `[n]` and `[n, 3]` tensors.
         p: Patch of the window that holds the face.
+        zone: where a beard grows 0..1 `[n, H, W]`, or None.
     Returns:
         albedo `[n, 3, H, W]`; gloss and painted occlusion `[n, H, W]`; layers of the eyes and of the mouth, each with its window.
     """
     alb, gloss = skin(C, I, p)
     occ = torch.zeros_like(p.x)
-    for draw, mask in ((upper_folds, (p.y > -.32) & (p.y < .66)), (lower_folds, p.y < -.06), (beard, p.y < -.02)):
-        box = window(mask)
+    if zone is not None:
+        box = window(zone > 0)
         if box:
-            draw(C, I, p.cut(box), at(alb, box), at(gloss, box), at(occ, box))
+            beard(C, I, p.cut(box), at(zone, box), at(alb, box), at(gloss, box))
     if bool((C.I['bald'] < 1).any()):
         scalp = smooth(p.y - C.I['hairline'] + C.I['fringe'], .06, .12) + smooth(p.z, .05, -.10) * smooth(p.y, .12, .28)
         alb.copy_(over(alb, rgb(I['hair_rgb']) * .6, scalp.clamp_(0, 1) * (1 - C.I['bald'])))
@@ -114,56 +114,9 @@ def skin(C, I, p):
     return alb, gloss
 
 
-def upper_folds(C, I, p, alb, gloss, occ):
-    """Frown, forehead lines, nose root, crow's feet, bags: at low resolution wrinkles read mainly as darkening."""
-    ax, x, y = p.ax, p.x, p.y
-    ex, ey, crow, bag, fore1, fore2 = sided(C, ('ex', 'ey', 'crow', 'bag', 'fore1', 'fore2'), x)
-    frown, nosew = value(C, 'frown'), value(C, 'nosew')
-    occ += .55 * frown * gauss(ax - .052 - .10 * (y - .16), .013) * gauss(y - .17, .075)
-    occ += .30 * frown * gauss(y - .10, .014) * gauss(x, .06)
-    lines = (y - .50 - .012 * torch.cos(x * 9)) * (2 * math.pi / .085)
-    raised = (fore1 * gauss(ax, .22) + fore2 * gauss(ax - .32, .17)).clamp_(max=1)
-    occ += .26 * raised * (.5 + .5 * torch.cos(lines)) ** 3 * smooth(y, .25, .33) * smooth(y, .60, .50)
-    occ += .50 * nosew * (.5 + .5 * torch.cos((y + .35 * ax) * (2 * math.pi / .052))) ** 2 * gauss(ax - .05, .075) * gauss(y - .035, .065)
-    dx, dy = ax - (value(C, 'ew') + ex + .012), y - ey - .004
-    r = (dx * dx + dy * dy).sqrt_() + 1e-4
-    fan = torch.cos(dy / r * 8 + .4)
-    occ += .45 * crow * smooth(dx, 0., .03) * gauss(r - .085, .055) * fan.mul_(fan).mul_(fan)
-    ox = ax - ex
-    occ += .30 * bag * gauss(y - ey + .105 + .25 * ox * ox - .10 * ox, .016) * gauss(ox + .02, .13)
-
-
-def lower_folds(C, I, p, alb, gloss, occ):
-    """Nasolabial fold, nostrils, dimples, marionette lines, chin crease."""
-    P, ax, x, y, px = C.I, p.ax, p.x, p.y, p.px
-    nlf, cx, up, dimple, dn, mario, ala = sided(C, ('nlf', 'cx', 'up', 'dimple', 'down', 'mario', 'ala'), x)
-    ym, nl = value(C, 'ym'), P['nose_length']
-    top, bottom = ala - nl + .05, ym - .075 + .25 * up
-    w = ((top - y) / (top - bottom)).clamp_(-.3, 1.3)
-    w0 = w.clamp(min=0)
-    fold = P['nose_width'] + .045 + (cx + .035 - P['nose_width']) * (w0 * (1.55 - .55 * w0))
-    occ += .36 * nlf * gauss(ax - fold, .020 + .3 * px) * smooth(w, -.25, .1) * smooth(w, 1.28, .7)
-    occ += .55 * gauss(ax - P['nose_width'] - .035, .020) * gauss(y + nl - .02 - ala, .035)
-    occ += .75 * gauss(ax - .052, .026) * gauss(y + nl + .022 - .4 * ala, .018)
-    occ += .62 * dimple * gauss(ax - cx - .050, .020) * gauss(y - ym - up, .06)
-    drop = y - ym + dn
-    occ += .45 * mario * gauss(ax - cx - .006 - .25 * (-drop - .05).clamp_(0), .016) * gauss(drop + .075, .05)
-    crease = y - (ym - P['lower_lip'] - .062 - .5 * value(C, 'jaw')) + .6 * x * x
-    occ += .26 * (value(C, 'chinw') + .25) * gauss(crease, .022) * gauss(x, .15)
-
-
-def beard(C, I, p, alb, gloss, occ):
-    """Stubble, beard and moustache of those who have them."""
-    P, ax, x, y = C.I, p.ax, p.x, p.y
-    if not bool((P['beard'] + P['stubble'] > 0).any()):
-        return
-    _, _, _, uo, lo, _, _ = lip_curves(C, x)
-    cx, = sided(C, ('cx',), x)
-    ym, nl = value(C, 'ym'), P['nose_length']
-    zone = smooth(y, -.10, -.42) * smooth(ax, .40, .52) + smooth(y, ym - .07, ym - .14)
-    zone = zone + smooth(y, -nl - .025, -nl - .085) * smooth(y, uo - .03, uo + .015) * smooth(ax, cx + .10, cx - .03)
-    zone = zone + gauss(x, .05) * gauss(y - lo + .06, .05) + smooth(y, ym + .10, ym - .06) * smooth(ax, cx, cx + .09)
-    zone = zone.clamp_(0, 1) * smooth(y, -.02, -.16)
+def beard(C, I, p, zone, alb, gloss):
+    """Stubble, beard and moustache inside the zone `[n, H, W]` where they grow."""
+    P, x, y = C.I, p.x, p.y
     stub = strand(C, x * 1.3 + .4 * y * torch.where(x > 0, 1., -1.), y, p.px)
     alb.copy_(over(alb, rgb(I['skin']) * tint(.55, .58, .62), .55 * zone * P['stubble']))
     thick = ((zone - .5 + .22 * stub + .14 * p.n2) * 2 + .25 + .4 * P['beard']).clamp_(0, 1)

@@ -62,15 +62,15 @@ def face(C, I, lamp, rays, hit, tables, box):
     o, d = rays.head_origin, [at(v, box) for v in rays.head]
     t = at(hit, box)
     x, y, z = (a + t * b for a, b in zip(o, d))
-    h, _, hx, hy, Gx, Gy, cavity, shadow = lookup(tables.surface, x, y).unbind(1)
+    h, hx, hy, Gx, Gy, occ, shadow, *zone = lookup(tables.surface[:, 1:], x, y).unbind(1)
     w = z - DEPTH * h
     shadow = shadow * smooth(w, .0, .25)                     # tabulated for the front half
     w *= 1 / DEPTH ** 2
     N = unit(torch.stack([torch.addcmul(Gx, w, hx, value=-1), torch.addcmul(Gy, w, hy, value=-1), w], 1))
     noise = lookup(tables.skin, x, y)
     p = Patch(x, y, z, noise[:, 0], noise[:, 1], rays.px)
-    alb, gloss, folds, eye, mouth = paint(C, I, p)
-    occlusion = (1 - 1.05 * cavity - folds).clamp_(.12, 1.12)
+    alb, gloss, folds, eye, mouth = paint(C, I, p, zone[0] if zone else None)
+    occlusion = (1 - occ - folds).clamp_(.12, 1.12)
     view = torch.stack(d, 1)
     colour, ndl = light(lamp, view, N, alb, gloss, occlusion, shadow)
     lit = (.45 * lamp.ambient + lamp.key * (.5 + .5 * ndl.clamp(-.3, 1)) * (1 - .5 * shadow[:, None])) * .80

@@ -18,6 +18,14 @@ def at(v, box):
     return v[..., box[0], box[1]]
 
 
+def part(x, y, x_range, y_range):
+    """The window of a table that covers a range of coordinates: its slices, its columns, its rows."""
+    width, height = x.shape[-1], y.shape[-2]
+    rows = slice(*(int((v - Y0) / (Y1 - Y0) * height) for v in y_range))
+    columns = slice(*(int((v - X0) / (X1 - X0) * width) for v in x_range))
+    return (rows, columns), x[..., columns], y[:, rows]
+
+
 def unit(v):
     """Vectors along axis 1, scaled to length 1."""
     return v * torch.rsqrt((v * v).sum(1, keepdim=True).clamp_(min=1e-8))
