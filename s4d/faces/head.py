@@ -11,9 +11,10 @@ import torch.nn.functional as F
 
 from .controls import both, lip_curves, sided
 from .folds import beard_zone, darken, spots
-from .shapes import X0, X1, Y0, Y1, at, frontal, gauss, part, quadric, ramp, smooth, window
+from .shapes import X0, X1, Y0, Y1, at, frontal, gauss, part, quadric, ramp, smooth, step, window
 
 DEPTH = 0.80                                     # front-to-back half depth of the head
+FAR = 1e3                                        # distance that no ray reaches
 
 
 def grid(T):
@@ -61,7 +62,8 @@ def head_table(C, light, T):
     torch.add(occ, cavity(h), alpha=1.05, out=out[:, 6])
     out[:, 7] = cast_shadow(z, light)
     if bearded:
-        out[:, 8] = beard_zone(C, x, y)
+        box, xs, ys = part(x, y, (-.85, .85), (-1.4, .02))
+        at(out[:, 8].zero_(), box).copy_(beard_zone(C, xs, ys))
     return out
 
 
@@ -287,7 +289,7 @@ def march_head(table, o, d, C, px, steps=6):
     width, length, jaw = C.I['face_width'], C.I['face_length'].clamp(min=1.0), C.jaw.view(-1, 1, 1)
     centre, axes = (0 * width, -.5 * jaw, 0 * width), (width + .05, length + .5 * jaw + .03, 0 * width + DEPTH)
     _, _, m = quadric(o, d, centre, axes[:2] + (axes[2] + .35,))           # a nose in profile sticks out
-    box = window(m < 1.15)
+    box = window(1.15 - m)
     hit, cover = torch.full_like(m, 6.5), torch.zeros_like(m)
     if box:
         d = [at(v, box) for v in d]
@@ -307,21 +309,25 @@ def trace(table, o, d, t, steps):
     Returns:
         distance along the ray and, for rays that pass by, the least q - 1 (0 for those that hit), `[n, H, W]` each.
     """
-    start, ahead = frontal(o[0], o[1]), frontal(d[0], d[1], 0., 0.)
+    plane = t.new_empty(t.shape[0], 2, *t.shape[1:])
+    places, spots = plane.unbind(1), plane.permute(0, 2, 3, 1)
+    start, ahead = frontal(o[0], o[1]).unbind(3), frontal(d[0], d[1], 0., 0.).unbind(3)
     oz, dz = o[2] / DEPTH, d[2] / DEPTH
     best, tbest = torch.full_like(t, 9.), t                                 # nearest approach, for soft silhouettes
-    lo, flo, hi, fhi = t, torch.full_like(t, .1), torch.full_like(t, 1e3), torch.full_like(t, -.1)
+    lo, flo, hi, fhi = t, torch.full_like(t, .1), torch.full_like(t, FAR), torch.full_like(t, -.1)
     for k in range(steps):
-        G, h = F.grid_sample(table, torch.addcmul(start, t[..., None], ahead), align_corners=True, padding_mode='border').unbind(1)
+        for place, a, b in zip(places, start, ahead):
+            torch.addcmul(a, t, b, out=place)
+        G, h = F.grid_sample(table, spots, align_corners=True, padding_mode='border').unbind(1)
         w = torch.addcmul(oz, t, dz).sub_(h)
         f = torch.addcmul(G, w, w).sqrt_().sub_(1)
-        nearer, out = f < best, f > 0
-        best, tbest = torch.where(nearer, f, best), torch.where(nearer, t, tbest)
-        stride = f * .7
+        tbest, best = torch.lerp(tbest, t, step(best - f)), torch.minimum(best, f)
+        out, stride = step(f.clone()), f * .7
         if k:
-            stride = torch.minimum(torch.maximum((t - lo).mul_(f).div_(flo - f), stride), f * 3)
-        lo, flo = torch.where(out, t, lo), torch.where(out, f, flo)
-        hi, fhi = torch.where(out, hi, t), torch.where(out, fhi, f)
-        inside = hi < 999.
-        t = torch.where(inside, torch.addcmul(lo, hi - lo, (flo / (flo - fhi)).clamp_(.08, .92)), stride.add_(t))
-    return torch.where(inside, t, tbest), best.clamp_(min=0)
+            stride = torch.minimum(torch.maximum((t - lo).mul_(f).div_((flo - f).add_(1e-9)), stride), f * 3)
+        lo, flo = torch.lerp(lo, t, out), torch.lerp(flo, f, out)
+        hi, fhi = torch.lerp(t, hi, out), torch.lerp(f, fhi, out)
+        inside = step(FAR - 1 - hi)
+        between = torch.addcmul(lo, hi - lo, (flo / (flo - fhi)).clamp_(.08, .92))
+        t = torch.lerp(stride.add_(t), between, inside)
+    return torch.lerp(tbest, t, inside), best.clamp_(min=0)

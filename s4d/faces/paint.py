@@ -76,22 +76,23 @@ def paint(C, I, p, zone):
     alb, gloss = skin(C, I, p)
     occ = torch.zeros_like(p.x)
     if zone is not None:
-        box = window(zone > 0)
+        box = window(zone)
         if box:
             beard(C, I, p.cut(box), at(zone, box), at(alb, box), at(gloss, box))
     if bool((C.I['bald'] < 1).any()):
         scalp = smooth(p.y - C.I['hairline'] + C.I['fringe'], .06, .12) + smooth(p.z, .05, -.10) * smooth(p.y, .12, .28)
         alb.copy_(over(alb, rgb(I['hair_rgb']) * .6, scalp.clamp_(0, 1) * (1 - C.I['bald'])))
-    box = window((p.y > -.05) & (p.y < .55) & (p.ax < .66))
+    box = window(torch.minimum(.30 - (p.y - .25).abs(), .66 - p.ax))
     if box:
         brows(C, I, p.cut(box), at(alb, box), at(gloss, box), at(occ, box))
     eye = mouth = None
-    box = window((p.y.abs() < .22) & (p.ax < .56))
+    box = window(torch.minimum(.22 - p.y.abs(), .56 - p.ax))
     if box:
         eye = eyes(C, I, p.cut(box), at(alb, box))
         eye.box = box
     reach = C.cx.amax(1).view(-1, 1, 1) * 1.08 + .04
-    box = window((p.y < value(C, 'ym') + .30) & (p.y > value(C, 'ym') - .28 - value(C, 'jaw') * 1.1) & (p.ax < reach))
+    lower = .55 * value(C, 'jaw')
+    box = window(torch.minimum(.29 + lower - (p.y - value(C, 'ym') - .01 + lower).abs(), reach - p.ax))
     if box:
         mouth = lips(C, I, p.cut(box), at(alb, box), at(gloss, box))
         mouth.box = box

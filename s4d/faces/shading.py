@@ -104,7 +104,7 @@ def ellipsoid(img, lamp, rays, R, px, centre, axes, alb, shade):
     """Lays an ellipsoid fixed to the camera (neck, shoulders) over the picture, in place."""
     _, _, m = quadric(rays.camera_origin, rays.camera, centre, axes)
     alpha = ramp((1 - m) * .45, px * 1.3)
-    box = window(alpha > 0)
+    box = window(alpha)
     if not box:
         return
     d = [at(v, box) for v in rays.camera]
@@ -137,7 +137,8 @@ def hair(C, I, lamp, rays, tables, px):
     centre, axes = (long * 0, (top + bottom) / 2, long * 0 - .10), (width, (top - bottom) / 2, DEPTH + .02 + vol)
     near, far, m = quadric(rays.head_origin, rays.head, centre, axes)
     y = rays.head_origin[1] + torch.maximum(near * rays.head[1], far * rays.head[1])
-    box = window(((1 - m) * width + .05 > -(px * 2 + .05)) & (y > torch.where(long > 0, bottom + .2, -.75 + long)) & (P['bald'] < 1))
+    lowest = torch.where(long > 0, bottom + .2, -.75 + long) + 9 * (P['bald'] == 1)
+    box = window(torch.minimum((1 - m) * width + .10 + px * 2, y - lowest))
     if not box:
         return None
     d, near, far, m = [at(v, box) for v in rays.head], at(near, box), at(far, box), at(m, box)
@@ -180,7 +181,7 @@ def ears(img, C, I, lamp, rays, hit, cover, wig, px):
         axes = tuple(a * size for a in EAR)
         _, _, m = quadric(rays.head_origin, rays.head, centre, axes)
         alpha = ramp((1 - m) * .1, px * 1.3)
-        box = window(alpha > 0)
+        box = window(alpha)
         if not box:
             continue
         d = [at(v, box) for v in rays.head]
@@ -245,7 +246,7 @@ def picture(C, I, scene, rays, R, lh, hit, cover, tables):
         part = at(img, wig.box)
         part.copy_(over(part, wig.colour * .38, wig.behind))
     neck(img, C, I, scene, lights, rays, R, px)
-    box = window(cover > 0)
+    box = window(cover)
     lit = None
     glasses = bool((P['glasses'] > 0).any())
     if box:

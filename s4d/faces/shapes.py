@@ -7,9 +7,10 @@ import torch.nn.functional as F
 X0, X1, Y0, Y1 = -1.1, 1.1, -1.5, 1.15          # extent of the tables in head coordinates
 
 
-def window(mask):
-    """The smallest window (row slice, column slice) that holds every true pixel of a batch `[n, H, W]`; None where there is none."""
-    rows, columns = (mask.any(0).any(d).nonzero()[:, 0].tolist() for d in (1, 0))
+def window(value):
+    """The smallest window (row slice, column slice) that holds every positive pixel of a batch `[n, H, W]`; None where there is none."""
+    mask = value.amax(0) > 0
+    rows, columns = (mask.any(d).nonzero()[:, 0].tolist() for d in (1, 0))
     return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if rows else None
 
 
@@ -29,6 +30,11 @@ def part(x, y, x_range, y_range):
 def unit(v):
     """Vectors along axis 1, scaled to length 1."""
     return v * torch.rsqrt((v * v).sum(1, keepdim=True).clamp_(min=1e-8))
+
+
+def step(x):
+    """1 where x > 0, else 0, in place. As a weight of `lerp` it is several times faster than `where` on the CPU."""
+    return x.mul_(1e30).clamp_(0, 1)
 
 
 def ramp(x, w):
@@ -63,7 +69,7 @@ def quadric(o, d, centre, axes):
 
 def frontal(x, y, x0=X0 + X1, y0=Y0 + Y1):
     """Head coordinates `[n, H, W]` in the units of `grid_sample` `[n, H, W, 2]`; with x0 = y0 = 0 a direction instead of a place."""
-    return torch.stack([(x - .5 * x0) * (2 / (X1 - X0)), (y - .5 * y0) * (2 / (Y1 - Y0))], -1)
+    return torch.stack([(x - .5 * x0) * (2 / (X1 - X0)), (y - .5 * y0) * (2 / (Y1 - Y0))], 1).permute(0, 2, 3, 1)
 
 
 def lookup(table, x, y):
