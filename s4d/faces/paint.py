@@ -35,6 +35,11 @@ def over(col, layer, alpha):
     return torch.lerp(col, layer, alpha[:, None])
 
 
+def lay(col, layer, alpha):
+    """`over`, in place."""
+    col.lerp_(layer, alpha[:, None])
+
+
 def rgb(t):
     """One colour a face, ready to broadcast."""
     return t.view(-1, 3, 1, 1)
@@ -81,7 +86,7 @@ def paint(C, I, p, zone):
             beard(C, I, p.cut(box), at(zone, box), at(alb, box), at(gloss, box))
     if bool((C.I['bald'] < 1).any()):
         scalp = smooth(p.y - C.I['hairline'] + C.I['fringe'], .06, .12) + smooth(p.z, .05, -.10) * smooth(p.y, .12, .28)
-        alb.copy_(over(alb, rgb(I['hair_rgb']) * .6, scalp.clamp_(0, 1) * (1 - C.I['bald'])))
+        lay(alb, rgb(I['hair_rgb']) * .6, scalp.clamp_(0, 1) * (1 - C.I['bald']))
     box = window(torch.minimum(.30 - (p.y - .25).abs(), .66 - p.ax))
     if box:
         brows(C, I, p.cut(box), at(alb, box), at(gloss, box), at(occ, box))
@@ -106,11 +111,11 @@ def skin(C, I, p):
     blood = .42 * gauss(ax - .40, .17) * gauss(y + .25, .14) + .40 * gauss(p.x, .10) * gauss(y + nl - .03, .08) + .10 * p.n1
     socket = gauss(ax - P['eye_spacing'] + .02, .15) * (.55 * gauss(y + .07, .055) * (.4 + .6 * P['age']) + .40 * gauss(y - .055, .06))
     alb = base * (1 + .06 * p.n2[:, None])
-    alb = over(alb, base * RED, (blood * (1 - .55 * tone)).clamp_(-.3, .8))
-    alb = over(alb, base * DARK, (socket * .75).clamp_(0, .8))
+    lay(alb, base * RED, (blood * (1 - .55 * tone)).clamp_(-.3, .8))
+    lay(alb, base * DARK, (socket * .75).clamp_(0, .8))
     if bool((P['freckles'] > 0).any()):
         freckles = (p.n2 * 2.2 - 1.7).clamp(0, 1) * P['freckles'] * gauss(ax - .2, .3) * gauss(y + .18, .2)
-        alb = over(alb, base * DARK * .7, freckles * .8)
+        lay(alb, base * DARK * .7, freckles * .8)
     gloss = .35 + .20 * gauss(p.x, .12) * gauss(y + .2, .3) + .2 * gauss(y - .45, .2)
     return alb, gloss
 
@@ -118,11 +123,11 @@ def skin(C, I, p):
 def beard(C, I, p, zone, alb, gloss):
     """Stubble, beard and moustache inside the zone `[n, H, W]` where they grow."""
     P, x, y = C.I, p.x, p.y
-    stub = strand(C, x * 1.3 + .4 * y * torch.where(x > 0, 1., -1.), y, p.px)
-    alb.copy_(over(alb, rgb(I['skin']) * tint(.55, .58, .62), .55 * zone * P['stubble']))
+    stub = strand(C, x * 1.3 + .4 * y * x.sign(), y, p.px)
+    lay(alb, rgb(I['skin']) * tint(.55, .58, .62), .55 * zone * P['stubble'])
     thick = ((zone - .5 + .22 * stub + .14 * p.n2) * 2 + .25 + .4 * P['beard']).clamp_(0, 1)
     thick = thick * zone.clamp(max=.5) * 2 * (P['beard'] * 1.6).clamp(0, .95)
-    alb.copy_(over(alb, rgb(I['hair_rgb']) * (1.15 + .35 * stub[:, None]), thick))
+    lay(alb, rgb(I['hair_rgb']) * (1.15 + .35 * stub[:, None]), thick)
     gloss *= 1 - thick
 
 
@@ -136,7 +141,7 @@ def brows(C, I, p, alb, gloss, occ):
     mask = ramp(half - (y - line).abs(), px * 1.15 + .018) * smooth(t, -.10, .10) * smooth(t, 1.10, .80)
     hairs = torch.sin((ax + (y - line) * (.9 - 1.8 * t)) * 260 + P['seed'].float() % 7) * (1 / (260 * px * .6)).clamp(max=1)
     mask = mask * (P['brow_density'] + .12 * hairs + .16 * p.n2).clamp_(0, 1)
-    alb.copy_(over(alb, torch.minimum(rgb(I['hair_rgb']) * .85 + .004, rgb(I['skin']) * .45), mask))
+    lay(alb, torch.minimum(rgb(I['hair_rgb']) * .85 + .004, rgb(I['skin']) * .45), mask)
     gloss *= 1 - mask
     occ += 3.0 * b4 * smooth(line - y, half * .2, half + .02) * smooth(y, ey + uh * .8, line) * gauss(ax - ex + .03, .16)
 
@@ -144,7 +149,7 @@ def brows(C, I, p, alb, gloss, occ):
 def eyes(C, I, p, alb):
     """Paints lids and lashes into the albedo; returns eyeball, opening, lashes and glint as layers."""
     P, x, y, px = C.I, p.x, p.y, p.px
-    aa, base, sign = px * 1.15, rgb(I['skin']), torch.where(x > 0, 1., -1.)
+    aa, base, sign = px * 1.15, rgb(I['skin']), x.sign()
     ex, ey, uh, lh = sided(C, ('ex', 'ey', 'uh', 'lh'), x)
     lx = p.ax - ex
     te = lx / value(C, 'ew')
@@ -160,20 +165,20 @@ def eyes(C, I, p, alb):
     spoke = 1 + .25 * torch.sin(torch.atan2(iy, ix) * 13) * gauss(r - .04, .02)
     iris = rgb(I['iris_rgb']) * (spoke * shade * (.75 + 6 * (-iy).clamp_(0, .06)))[:, None]
     eye = over(ball, iris, ramp(.064 - r, aa))
-    eye = over(eye, iris * .25, gauss(r - .064, .010) * .7)
-    eye = over(eye, torch.full_like(eye, .004), ramp(.027 - r, aa))
-    eye = over(eye, base * RED * .8, gauss(te + .93, .10) * .7)                   # caruncle
+    lay(eye, iris * .25, gauss(r - .064, .010) * .7)
+    lay(eye, tint(.004, .004, .004), ramp(.027 - r, aa))
+    lay(eye, base * RED * .8, gauss(te + .93, .10) * .7)                  # caruncle
     glint = gauss(lx - gx * .05 * sign - .020 * sign, .011 + .25 * px) * gauss(iy - .026, .011 + .25 * px)
     span = smooth(te2, 1.15, .75)
     lash = gauss(y - upper - .004, .011 + .4 * px) * span * (.75 + .35 * P['makeup'] + .25 * smooth(te, -.2, .9)).clamp_(0, 1)
     crease_y = torch.maximum(upper + .022, ey + tip + .058 * arc) + .008 + .016 * P['lid_crease']    # stays up when the lid closes
     crease = gauss(y - crease_y, .011 + .3 * px) * span * P['lid_crease'].clamp(0, 1) * .55
-    alb.copy_(over(alb, base * DARK * .55, crease.clamp_(0, .7)))
+    lay(alb, base * DARK * .55, crease.clamp_(0, .7))
     if bool((P['makeup'] > 0).any()):
         lid = ramp(y - upper, aa) * ramp(crease_y - y, .02) * span
-        alb.copy_(over(alb, base * tint(.75, .35, .42), lid * .55 * P['makeup']))
+        lay(alb, base * tint(.75, .35, .42), lid * .55 * P['makeup'])
     lower_lash = gauss(y - lower + .004, .008 + .3 * px) * span * (.28 + .3 * P['makeup'])
-    alb.copy_(over(alb, base * tint(.80, .55, .50), lower_lash.clamp_(0, 1) * .8))
+    lay(alb, base * tint(.80, .55, .50), lower_lash.clamp_(0, 1) * .8)
     return SimpleNamespace(colour=eye, inside=inside, lash=lash.clamp_(0, 1), glint=inside * glint)
 
 
@@ -188,7 +193,7 @@ def lips(C, I, p, alb, gloss):
     colour = torch.lerp(colour, tint(.32, .03, .04), (.7 * P['makeup'])[:, None])
     lines = 1 - .10 * torch.sin(x * 120 + 3 * p.n2) * (1 / (120 * px * .5)).clamp(max=1)
     upper = ramp(y - line, .02)
-    alb.copy_(over(alb, colour * (lines * (1 - .22 * upper))[:, None], mask * .92))
+    lay(alb, colour * (lines * (1 - .22 * upper))[:, None], mask * .92)
     gloss.copy_(torch.lerp(gloss, (.75 + .5 * P['makeup']).expand_as(gloss), mask * (1 - upper)))
     opening = ramp(ui - y, aa) * ramp(y - li, aa) * (t < 1).float()
     seam = gauss(y - line, .009 + .35 * px) * smooth(t, 1.06, .9) * (1 - value(C, 'part')) * (.75 + .35 * value(C, 'press'))
@@ -207,8 +212,9 @@ def mouth_interior(C, x, y, m, px):
     shade = (.25 + .75 * arch) * (.55 + .45 * smooth(m.ui - y, .0, .03))
     tongue, tooth = tint(.30, .085, .08), tint(.66, .60, .50)
     depth = smooth(m.ui - m.li, .02, .12)
-    col = tint(.045, .010, .010).expand(x.shape[0], 3, *x.shape[1:])
+    col = tint(.045, .010, .010).repeat(x.shape[0], 1, *x.shape[1:])
     tip = m.li + .30 * (m.ui - m.li)
-    col = over(col, tongue * (.35 + .5 * arch)[:, None], .8 * depth * ramp(tip - y + .02 * arch, .04) * smooth(tt.abs(), .85, .5))
-    col = over(col, tooth * (.6 * shade * gaps)[:, None], lower * smooth(tt.abs(), .80, .62) * .85)
-    return over(col, tooth * (shade * gaps)[:, None], upper * smooth(tt.abs(), .99, .84))
+    lay(col, tongue * (.35 + .5 * arch)[:, None], .8 * depth * ramp(tip - y + .02 * arch, .04) * smooth(tt.abs(), .85, .5))
+    lay(col, tooth * (.6 * shade * gaps)[:, None], lower * smooth(tt.abs(), .80, .62) * .85)
+    lay(col, tooth * (shade * gaps)[:, None], upper * smooth(tt.abs(), .99, .84))
+    return col

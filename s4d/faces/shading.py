@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from .head import DEPTH
-from .paint import Patch, mouth_interior, over, paint, rgb, strand, tint
-from .shapes import at, gauss, lookup, quadric, ramp, smooth, unit, window
+from .paint import Patch, lay, mouth_interior, over, paint, rgb, strand, tint
+from .shapes import at, gauss, lookup, quadric, ramp, smooth, step, unit, window
 
 WRAP = tint(.34, .20, .15)            # light creeps round the terminator, red the furthest
 EAR = (.085, .20, .13)                # half axes
@@ -23,6 +23,11 @@ def lamp(I, scene, R, lh):
     return SimpleNamespace(key=rgb(key), ambient=rgb(ambient), towards=lh.view(-1, 3, 1, 1), up=R[:, 1].reshape(-1, 3, 1, 1))
 
 
+def dot(maps, vector):
+    """Scalar products of vectors `[n, 3, H, W]` with one vector a face `[n, 1, 3]`: `[n, 1, H, W]`."""
+    return torch.bmm(vector, maps.reshape(-1, 3, maps.shape[2] * maps.shape[3])).view(-1, 1, *maps.shape[2:])
+
+
 def light(lamp, view, N, alb, gloss, occlusion, shadow=None):
     """Wrapped diffuse, hemisphere ambient and two specular lobes.
 
@@ -35,26 +40,26 @@ def light(lamp, view, N, alb, gloss, occlusion, shadow=None):
     Returns:
         radiance `[n, 3, H, W]` and the cosine between normal and light `[n, 1, H, W]`.
     """
-    ndl = (N * lamp.towards).sum(1, keepdim=True)
-    diffuse = ((ndl + WRAP) / (1 + WRAP)).clamp_(min=0)
-    if shadow is not None:
-        lit = 1 - .72 * shadow[:, None]
-        diffuse = diffuse * lit
-    occlusion = occlusion[:, None]
-    ambient = (.62 + .38 * (N * lamp.up).sum(1, keepdim=True)) * occlusion
-    colour = alb * (lamp.key * (diffuse * (.55 + .45 * occlusion)) + lamp.ambient * ambient)
+    towards, up = lamp.towards.view(-1, 1, 3), lamp.up.view(-1, 1, 3)
+    ndl, occlusion = dot(N, towards), occlusion[:, None]
+    lit = None if shadow is None else 1 - .72 * shadow[:, None]
+    direct = .55 + .45 * occlusion if lit is None else (.55 + .45 * occlusion).mul_(lit)
+    colour = torch.addcmul(lamp.key * (WRAP / (1 + WRAP)), ndl, lamp.key / (1 + WRAP)).clamp_(min=0).mul_(direct)
+    colour.addcmul_(dot(N, up).mul_(.38).add_(.62).mul_(occlusion), lamp.ambient).mul_(alb)
     if not torch.is_tensor(gloss):
         return colour, ndl
-    nh = (N * unit(lamp.towards - view)).sum(1, keepdim=True).clamp_(0, 1)
-    n2 = nh * nh
+    facing = (N[:, :1] * view[:, :1]).addcmul_(N[:, 1:2], view[:, 1:2]).addcmul_(N[:, 2:], view[:, 2:])
+    half = dot(view, towards).mul_(-2).add_(2).clamp_(min=1e-4).rsqrt_()          # 1 / |light - view|
+    n2 = (ndl - facing).mul_(half).clamp_(0, 1).square_()
     n4 = n2 * n2
     n8 = n4 * n4
     n16 = n8 * n8
-    lobes = (.10 * (n8 * n4 * n2)).add_(n16 * n16 * n16, alpha=.13).mul_(ndl > 0)
-    if shadow is not None:
-        lobes = lobes * lit
-    grazing = (1 + (N * view).sum(1, keepdim=True).clamp_(-1, 0)) ** 2
-    return colour + (lobes + .05 * grazing * grazing) * (gloss[:, None] * occlusion) * lamp.key, ndl
+    lobes = n4.mul_(n2).mul_(n8).mul_(.10).addcmul_(n16 * n16, n16, value=.13).mul_(step(ndl.clone()))
+    if lit is not None:
+        lobes *= lit
+    grazing = facing.clamp_(-1, 0).add_(1).square_()
+    lobes.addcmul_(grazing, grazing, value=.05).mul_(occlusion).mul_(gloss[:, None])
+    return colour.addcmul_(lobes, lamp.key), ndl
 
 
 def face(C, I, lamp, rays, hit, tables, box):
@@ -73,20 +78,21 @@ def face(C, I, lamp, rays, hit, tables, box):
     occlusion = (1 - occ - folds).clamp_(.12, 1.12)
     view = torch.stack(d, 1)
     colour, ndl = light(lamp, view, N, alb, gloss, occlusion, shadow)
-    lit = (.45 * lamp.ambient + lamp.key * (.5 + .5 * ndl.clamp(-.3, 1)) * (1 - .5 * shadow[:, None])) * .80
+    lit = ndl.clamp_(-.3, 1).add_(1).mul_(.4).mul_(1 - .5 * shadow[:, None])
+    lit = torch.addcmul(.36 * lamp.ambient, lit, lamp.key)
     if eye:
         part = at(colour, eye.box)
-        part.copy_(over(part, eye.colour * at(lit, eye.box), eye.inside))
-        part.copy_(over(part, torch.minimum(rgb(I['hair_rgb']) * .15, part * .35), eye.lash))
-        part += .55 * eye.glint[:, None] * lamp.key
+        lay(part, eye.colour * at(lit, eye.box), eye.inside)
+        lay(part, torch.minimum(rgb(I['hair_rgb']) * .15, part * .35), eye.lash)
+        part.addcmul_(eye.glint[:, None], lamp.key, value=.55)
     if mouth:
         part, q = at(colour, mouth.box), p.cut(mouth.box)
         if bool((mouth.opening > 0).any()):
             ray = at(view, mouth.box)
             back = .055 / (-ray[:, 2]).clamp(min=.3)         # the interior lies behind the lips
             inner = mouth_interior(C, q.x + ray[:, 0] * back, q.y + ray[:, 1] * back, mouth, rays.px)
-            part.copy_(over(part, inner * at(lit, mouth.box), mouth.opening))
-        part.copy_(over(part, part * tint(.24, .15, .15), mouth.seam))
+            lay(part, inner * at(lit, mouth.box), mouth.opening)
+        lay(part, part * tint(.24, .15, .15), mouth.seam)
     return colour, lit, p
 
 
@@ -115,7 +121,7 @@ def ellipsoid(img, lamp, rays, R, px, centre, axes, alb, shade):
     view = at(torch.stack(rays.head, 1), box)
     colour, _ = light(lamp, view, normal, alb, torch.full_like(t, .15), shade(at_))
     part = at(img, box)
-    part.copy_(over(part, colour, at(alpha, box)))
+    lay(part, colour, at(alpha, box))
 
 
 def neck(img, C, I, scene, lamp, rays, R, px):
@@ -147,14 +153,14 @@ def hair(C, I, lamp, rays, tables, px):
     angle = torch.atan2(x - .25 * P['part'] * smooth(y, .2, .9), (z + .35).clamp_(min=-.3))
     st = strand(C, angle * 1.1, y * 1.2 + z, px)
     base = rgb(I['hair_rgb'])
-    colour, _ = light(lamp, torch.stack(d, 1), normal, base * (1 + .40 * st[:, None]), 0, 1 - .25 * (st < -.3).float())
+    colour, _ = light(lamp, torch.stack(d, 1), normal, base * (1 + .40 * st[:, None]), 0, 1 - .25 * step(-.3 - st))
     sheen = gauss(normal[:, 1] - .55 + .05 * st, .20) * (.6 + .4 * st) * (1 - .6 * P['curl'])
-    colour = colour + (base * .9 + .018) * lamp.key * .45 * sheen[:, None]
+    colour.addcmul_(sheen[:, None], (base * .9 + .018) * lamp.key, value=.45)
     rough = lookup(tables.skin[:, 1:], 1.05 * torch.sin(x * 2), y)[:, 0].clamp_(-1.3, 1.3)
     cover = ramp((1 - m) * width + (.02 + .05 * P['curl']) * (rough * .45 - .25), px * 2.0 + .02 + .03 * P['curl']) * (1 - P['bald'])
     behind = cover * smooth(rays.head_origin[1] + far * d[1] + .03 * st, (bottom + .45).clamp(max=-.45), (bottom + .62).clamp(max=-.30))
     edge = opening(C, x, y, st)
-    front = torch.maximum(ramp(edge * .5 + .010 * st, px * 1.5 + .035), (z < .12 + .1 * long).float())
+    front = torch.maximum(ramp(edge * .5 + .010 * st, px * 1.5 + .035), step(.12 + .1 * long - z))
     low = torch.lerp(.10 - .45 * smooth(z, -.12, -.40) - .16 * smooth(z, .05, .2), bottom + .38, long)
     front = cover * front * smooth(y + .03 * st - low, -.05, .08)
     return SimpleNamespace(box=box, colour=colour, behind=behind, front=front, crown=smooth(y, -.2, .3), edge=edge, near=near)
@@ -194,7 +200,7 @@ def ears(img, C, I, lamp, rays, hit, cover, wig, px):
         if wig is not None:
             seen = seen * (1 - at(wig.front_all, box) * ((at(wig.near_all, box) < t + .05) & (P['hair_long'] > .3)).float())
         part = at(img, box)
-        part.copy_(over(part, colour, at(alpha, box) * seen))
+        lay(part, colour, at(alpha, box) * seen)
 
 
 def lens(C, rays, px):
@@ -217,8 +223,8 @@ def spectacles(img, g, I, lamp, lit, cover, box):
     """Lays the glasses over the picture, in place: tinted lenses, frame, a faint reflection."""
     part = at(img, box)
     cut = lambda v: at(v, box)
-    part.copy_(over(part, part * .93 + .012, g.on * ramp((1 - cut(g.radius)) * g.size, g.aa) * cut(cover)))
-    part.copy_(over(part, rgb(I['glasses_rgb']) * lit * .9 + .01, (cut(g.frame) * g.on).clamp_(0, 1)))
+    lay(part, part * .93 + .012, g.on * ramp((1 - cut(g.radius)) * g.size, g.aa) * cut(cover))
+    lay(part, rgb(I['glasses_rgb']) * lit * .9 + .01, (cut(g.frame) * g.on).clamp_(0, 1))
     glare = gauss(cut(g.u) + cut(g.v) * .6 - .35, .22) * (cut(g.radius) < .93).float() * g.on * .10
     part += glare[:, None] * lamp.key
 
@@ -244,7 +250,7 @@ def picture(C, I, scene, rays, R, lh, hit, cover, tables):
     wig = hair(C, I, lights, rays, tables, px)
     if wig is not None:
         part = at(img, wig.box)
-        part.copy_(over(part, wig.colour * .38, wig.behind))
+        lay(part, wig.colour * .38, wig.behind)
     neck(img, C, I, scene, lights, rays, R, px)
     box = window(cover)
     lit = None
@@ -254,14 +260,14 @@ def picture(C, I, scene, rays, R, lh, hit, cover, tables):
         if glasses:
             side = P['eye_spacing'] + P['glasses_size'] * .95
             temple = ramp(.014 - (p.y - .04).abs(), px * 1.15) * smooth(p.ax, side, side + .1 * P['glasses_size'])
-            colour = over(colour, rgb(I['glasses_rgb']) * lit, temple * (P['glasses'] > 0).float())
+            lay(colour, rgb(I['glasses_rgb']) * lit, temple * (P['glasses'] > 0).float())
         part = at(img, box)
-        part.copy_(over(part, colour, at(cover, box)))
+        lay(part, colour, at(cover, box))
     if wig is not None:
         part, y = at(img, wig.box), rays.head_origin[1] + at(hit, wig.box) * at(rays.head[1], wig.box)
         contact = at(cover, wig.box) * (1 - P['bald']) * (1 - wig.front) * gauss(wig.edge.clamp(max=0), .10) * smooth(y, -.1, .3)
         part *= 1 - .35 * contact[:, None]
-        part.copy_(over(part, wig.colour * (.75 + .25 * wig.crown)[:, None], wig.front))
+        lay(part, wig.colour * (.75 + .25 * wig.crown)[:, None], wig.front)
         wig.front_all, wig.near_all = torch.zeros_like(hit), torch.zeros_like(hit)
         at(wig.front_all, wig.box).copy_(wig.front)
         at(wig.near_all, wig.box).copy_(wig.near)

@@ -29,7 +29,8 @@ def part(x, y, x_range, y_range):
 
 def unit(v):
     """Vectors along axis 1, scaled to length 1."""
-    return v * torch.rsqrt((v * v).sum(1, keepdim=True).clamp_(min=1e-8))
+    x, y, z = v[:, :1], v[:, 1:2], v[:, 2:]
+    return v * (x * x).addcmul_(y, y).addcmul_(z, z).clamp_(min=1e-8).rsqrt_()
 
 
 def step(x):
