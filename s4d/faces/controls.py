@@ -124,7 +124,7 @@ def lip_curves(C, x):
     ui = line + (yu - v('y0')) * prof
     li = line + (yl - v('y0')) * prof
     bow = C.I['cupid_bow']
-    su = taper.sqrt() * (.45 + .55 * taper) * (1 + bow * torch.exp(-((t - .30) / .17) ** 2) - .6 * bow * torch.exp(-(t / .14) ** 2))
+    su = taper.sqrt() * (.45 + .55 * taper) * (1 + bow * (gauss(t - .30, .17) - .6 * gauss(t, .14)))
     sl = taper.sqrt() * (.35 + .65 * taper)
     return t, ui, li, ui + tu * su, li - tl * sl, line, taper
 

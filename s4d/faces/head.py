@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from .controls import both, lip_curves, sided
 from .folds import beard_zone, darken, spots
-from .shapes import X0, X1, Y0, Y1, at, frontal, gauss, part, quadric, ramp, smooth, step, window
+from .shapes import LOG2E, X0, X1, Y0, Y1, at, frontal, gauss, part, power, quadric, ramp, smooth, step, window
 
 DEPTH = 0.80                                     # front-to-back half depth of the head
 FAR = 1e3                                        # distance that no ray reaches
@@ -192,7 +192,7 @@ def nose(C, xs, ys):
     s = ((.13 - ys) / (.13 + nl)).clamp(0, 1.3)                            # 0 at the root, 1 at the base
     prof = (nb + (np_ - nb) * s ** 1.15) * smooth(ys, .26, .03) * smooth(ys, -nl - .045, -nl + .055)
     wid = I['nose_bridge_width'] + (I['nose_width'] * .78 - I['nose_bridge_width']) * s ** 2
-    return prof * torch.exp(-(xs / wid).abs() ** 2.2)
+    return prof * torch.exp2(-LOG2E * power((xs / wid).abs().clamp_(min=1e-6), 2.2))
 
 
 def mouth_relief(C, xs, ys):

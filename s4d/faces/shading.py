@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from .head import DEPTH
 from .paint import Patch, lay, mouth_interior, over, paint, rgb, strand, tint
-from .shapes import at, gauss, lookup, quadric, ramp, smooth, step, unit, window
+from .shapes import LOG2E, at, gauss, lookup, power, quadric, ramp, smooth, step, unit, window
 
 WRAP = tint(.34, .20, .15)            # light creeps round the terminator, red the furthest
 EAR = (.085, .20, .13)                # half axes
@@ -172,10 +172,10 @@ def opening(C, x, y, st):
     long, middle = P['hair_long'], -.40
     height = P['hairline'] - P['fringe'] - middle
     ragged = .022 * st + .012 * torch.sin(x * 23 + P['seed'].float() % 13)
-    across = (x.abs() / (P['face_width'] - .02 + .02 * long)).clamp_(max=3)
-    along = ((y - middle + P['part'] * x * .16 * (1 - .5 * long) + ragged) / height).clamp_(min=0)
-    square = along ** (2.4 + P['temples']) + across ** (3.2 + 1.5 * P['temples'])
-    return (square.clamp_(min=1e-4) ** .35 - 1) * .9
+    across = (x.abs() / (P['face_width'] - .02 + .02 * long)).clamp_(1e-6, 3)
+    along = ((y - middle + P['part'] * x * .16 * (1 - .5 * long) + ragged) / height).clamp_(min=1e-6)
+    square = power(along, 2.4 + P['temples']).add_(power(across, 3.2 + 1.5 * P['temples']))
+    return power(square.clamp_(min=1e-4), .35).sub_(1).mul_(.9)
 
 
 def ears(img, C, I, lamp, rays, hit, cover, wig, px):
@@ -282,8 +282,8 @@ def picture(C, I, scene, rays, R, lh, hit, cover, tables):
 def develop(img, I, scene, gen):
     """The camera: metering on the face, tone curve, gamma, blur, noise. Linear light -> sRGB 0..1."""
     meter = .86 + .75 * (I['tone'] / 9) ** 2
-    img = (img * (scene['exposure'] * meter * -1.25).view(-1, 1, 1, 1)).clamp_(max=0)
-    img = (1 - img.exp_()).clamp_(1e-5, 1) ** (1 / 2.2)
+    img = (img * (scene['exposure'] * meter * -1.25 * LOG2E).view(-1, 1, 1, 1)).clamp_(max=0)
+    img = power((1 - img.exp2_()).clamp_(1e-5, 1), 1 / 2.2)
     if bool((scene['blur'] > 0).any()):
         p = F.pad(img, (2, 2, 2, 2), mode='replicate')
         p = .0625 * (p[..., :-4] + p[..., 4:]) + .25 * (p[..., 1:-3] + p[..., 3:-1]) + .375 * p[..., 2:-2]
