@@ -11,15 +11,15 @@ import torch.nn.functional as F
 
 from .controls import both, lip_curves, sided
 from .folds import beard_zone, darken, spots
-from .shapes import LOG2E, X0, X1, Y0, Y1, at, frontal, gauss, part, power, quadric, ramp, smooth, step, window
+from .shapes import LOG2E, X0, X1, Y0, Y1, at, frontal, gauss, part, power, quadric, ramp, reach, smooth, step
 
 DEPTH = 0.80                                     # front-to-back half depth of the head
 FAR = 1e3                                        # distance that no ray reaches
 
 
-def grid(T):
-    """Head coordinates of a table's columns `[1, 1, T]` and rows `[1, T, 1]`."""
-    return torch.linspace(X0, X1, T).view(1, 1, T), torch.linspace(Y0, Y1, T).view(1, T, 1)
+def grid(T, device):
+    """Head coordinates of a table's columns `[1, 1, 5 T / 6]` and rows `[1, T, 1]`."""
+    return torch.linspace(X0, X1, T * 5 // 6, device=device).view(1, 1, -1), torch.linspace(Y0, Y1, T, device=device).view(1, T, 1)
 
 
 def head_table(C, light, T):
@@ -28,13 +28,13 @@ def head_table(C, light, T):
     Args:
         C: control points of n faces.
         light: unit direction towards the light, head frame `[n, 3]`.
-        T: side of the table.
+        T: rows of the table.
     Returns:
         `[n, 8, T, T]`: profile G and height h / DEPTH; slopes of h, then of G / 2, along x and y; occlusion; cast shadow; where one
         of the faces has a beard, a ninth, the zone it grows in.
     """
     n = light.shape[0]
-    x, y = grid(T)
+    x, y = grid(T, light.device)
     low = (-y / (C.I['face_length'] + C.jaw.view(-1, 1, 1))).clamp(0, 1.15)
     iw2, Y = outline(C, y, low)
     h = relief(C, x, y) + .10 * low
@@ -60,7 +60,7 @@ def head_table(C, light, T):
     slopes(h, 1., out[:, 2], out[:, 3])
     slopes(G, .5, out[:, 4], out[:, 5])
     torch.add(occ, cavity(h), alpha=1.05, out=out[:, 6])
-    out[:, 7] = cast_shadow(z, light)
+    cast_shadow(z, light, out[:, 7])
     if bearded:
         box, xs, ys = part(x, y, (-.85, .85), (-1.4, .02))
         at(out[:, 8].zero_(), box).copy_(beard_zone(C, xs, ys))
@@ -69,7 +69,7 @@ def head_table(C, light, T):
 
 def slopes(a, scale, along_x, along_y):
     """Central differences of a table `[n, T, T]` in head coordinates, times a scale, written to two tables."""
-    sx, sy = (scale * (a.shape[-1] - 1) / (2 * (v1 - v0)) for v0, v1 in ((X0, X1), (Y0, Y1)))
+    sx, sy = scale * (a.shape[2] - 1) / (2 * (X1 - X0)), scale * (a.shape[1] - 1) / (2 * (Y1 - Y0))
     torch.sub(a[:, :, 2:], a[:, :, :-2], out=along_x[:, :, 1:-1])
     torch.sub(a[:, 2:], a[:, :-2], out=along_y[:, 1:-1])
     for edge, inner in ((0, 1), (-1, -2)):                                 # never seen: the head ends before the table
@@ -259,19 +259,26 @@ def cavity(h):
     return near.sub_(h).mul_(7.5).clamp_(-.25, .8).add_(wide.sub_(h).mul_(2.6).clamp_(-.2, .45))
 
 
-def cast_shadow(z, light):
-    """Shadow 0..1 of the front of the head `[n, T, T]`: four steps towards the light at half resolution."""
-    T = z.shape[-1]
-    small = F.interpolate(z[:, None], size=(T // 2, T // 2), mode='bilinear', align_corners=True)
-    gy, gx = torch.meshgrid(torch.linspace(-1, 1, T // 2), torch.linspace(-1, 1, T // 2), indexing='ij')
-    base = torch.stack([gx, gy], -1)[None]
-    lx, ly, lz = light[:, 0], light[:, 1], light[:, 2].clamp(min=.22)
-    shadow = torch.zeros_like(small)
+def cast_shadow(z, light, out):
+    """Shadow 0..1 of the front of the head `[n, rows, columns]`: four steps towards the light at half resolution, into `out`."""
+    small = z[:, None, ::2, ::2].contiguous()
+    rows, columns = small.shape[2:]
+    gx, gy = (torch.linspace(-1, 1, k, device=z.device) for k in (columns, rows))
+    sx, sy = (k / (k - 1) * 2 / extent for k, extent in ((columns - .5, X1 - X0), (rows - .5, Y1 - Y0)))
+    lx, ly, lz = (light[:, i].view(-1, 1, 1) for i in range(3))
+    lz = lz.clamp(min=.22)[:, None]
+    shadow, places = torch.zeros_like(small), small.new_empty(len(z), 2, rows, columns)
     for step in (.05, .10, .16, .24):
-        shift = torch.stack([lx / (X1 - X0), ly / (Y1 - Y0)], -1).view(-1, 1, 1, 2) * 2 * step
-        there = F.grid_sample(small, base + shift, align_corners=True, padding_mode='border')
-        shadow = torch.maximum(shadow, (there - small - (lz * step).view(-1, 1, 1, 1)) / (.25 * step + .012))
-    return F.interpolate(shadow.clamp(0, 1), size=(T, T), mode='bilinear', align_corners=True)[:, 0]
+        places[:, 0], places[:, 1] = gx + lx * (sx * step), gy.view(-1, 1) + ly * (sy * step)
+        there = F.grid_sample(small, places.permute(0, 2, 3, 1), align_corners=True, padding_mode='border')
+        shadow = torch.maximum(shadow, there.sub_(small).sub_(lz * step).mul_(1 / (.25 * step + .012)))
+    shadow = shadow.clamp_(0, 1)[:, 0]
+    right, below = torch.cat([shadow[..., 1:], shadow[..., -1:]], 2), torch.cat([shadow[:, 1:], shadow[:, -1:]], 1)
+    across = (shadow + right).mul_(.5)
+    out[:, ::2, ::2], out[:, ::2, 1::2] = shadow, across
+    torch.add(shadow, below, out=below).mul_(.5)
+    out[:, 1::2, ::2] = below
+    out[:, 1::2, 1::2] = (below + torch.cat([below[..., 1:], below[..., -1:]], 2)).mul_(.5)
 
 
 def march_head(table, o, d, C, px, steps=6):
@@ -288,9 +295,8 @@ def march_head(table, o, d, C, px, steps=6):
     """
     width, length, jaw = C.I['face_width'], C.I['face_length'].clamp(min=1.0), C.jaw.view(-1, 1, 1)
     centre, axes = (0 * width, -.5 * jaw, 0 * width), (width + .05, length + .5 * jaw + .03, 0 * width + DEPTH)
-    _, _, m = quadric(o, d, centre, axes[:2] + (axes[2] + .35,))           # a nose in profile sticks out
-    box = window(1.15 - m)
-    hit, cover = torch.full_like(m, 6.5), torch.zeros_like(m)
+    box = reach(o, d, centre, axes[:2] + (axes[2] + .35,), 1.15)           # a nose in profile sticks out
+    hit, cover = torch.full_like(d[0], 6.5), torch.zeros_like(d[0])
     if box:
         d = [at(v, box) for v in d]
         t, best = trace(table, o, d, quadric(o, d, centre, axes)[0] - .42, steps)

@@ -38,8 +38,15 @@ def render(identity: dict, actions: torch.Tensor, scene: dict, size: int = 64, g
 def textures(seed: torch.Tensor, scene: dict, size: int) -> dict:
     """Skin noise `[n, 2, 64, 64]` and background blobs. They belong to the identity, so that frames of one person agree."""
     own, row = torch.unique(seed, return_inverse=True)
-    skin = torch.cat([F.interpolate(seeded_normal(own, 1, 9), size=(64, 64), mode='bicubic'), seeded_normal(own + 1, 1, 64)], 1)
+    skin = torch.cat([stretched(seeded_normal(own, 1, 9), 64), seeded_normal(own + 1, 1, 64)], 1)
     if not bool((scene['bg_tex'] > 0).any()):
         return {'skin': skin[row], 'blobs': None}
     blobs = seeded_normal(own + 2, 1, 6) + .3 * seeded_normal(own + 3, 3, 6)
-    return {'skin': skin[row], 'blobs': F.interpolate(blobs, size=(size, size), mode='bicubic', align_corners=True)[row]}
+    return {'skin': skin[row], 'blobs': stretched(blobs, size)[row]}
+
+
+def stretched(maps, size):
+    """Bicubic interpolation of `[n, c, k, k]` to `[n, c, size, size]` as two matrix products."""
+    k = maps.shape[-1]
+    weights = F.interpolate(torch.eye(k, device=maps.device)[None, None], size=(size, k), mode='bicubic', align_corners=True)[0, 0]
+    return weights @ maps @ weights.T

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from .head import DEPTH
 from .paint import Patch, lay, mouth_interior, over, paint, rgb, strand, tint
-from .shapes import LOG2E, at, gauss, lookup, power, quadric, ramp, smooth, step, unit, window
+from .shapes import LOG2E, at, gauss, lookup, power, quadric, ramp, reach, smooth, step, unit, window
 
 WRAP = tint(.34, .20, .15)            # light creeps round the terminator, red the furthest
 EAR = (.085, .20, .13)                # half axes
@@ -108,20 +108,18 @@ def background(scene, tables, S):
 
 def ellipsoid(img, lamp, rays, R, px, centre, axes, alb, shade):
     """Lays an ellipsoid fixed to the camera (neck, shoulders) over the picture, in place."""
-    _, _, m = quadric(rays.camera_origin, rays.camera, centre, axes)
-    alpha = ramp((1 - m) * .45, px * 1.3)
-    box = window(alpha)
+    box = reach(rays.camera_origin, rays.camera, centre, axes, 1 + 1.5 * px)
     if not box:
         return
     d = [at(v, box) for v in rays.camera]
-    t, _, _ = quadric(rays.camera_origin, d, centre, axes)
+    t, _, m = quadric(rays.camera_origin, d, centre, axes)
     at_ = [a + t * b for a, b in zip(rays.camera_origin, d)]
     normal = unit(torch.stack([(q - c) / e ** 2 for q, c, e in zip(at_, centre, axes)], 1))
     normal = torch.einsum('nij,nihw->njhw', R, normal)
     view = at(torch.stack(rays.head, 1), box)
     colour, _ = light(lamp, view, normal, alb, torch.full_like(t, .15), shade(at_))
     part = at(img, box)
-    lay(part, colour, at(alpha, box))
+    lay(part, colour, ramp((1 - m) * .45, px * 1.3))
 
 
 def neck(img, C, I, scene, lamp, rays, R, px):
@@ -156,7 +154,7 @@ def hair(C, I, lamp, rays, tables, px):
     colour, _ = light(lamp, torch.stack(d, 1), normal, base * (1 + .40 * st[:, None]), 0, 1 - .25 * step(-.3 - st))
     sheen = gauss(normal[:, 1] - .55 + .05 * st, .20) * (.6 + .4 * st) * (1 - .6 * P['curl'])
     colour.addcmul_(sheen[:, None], (base * .9 + .018) * lamp.key, value=.45)
-    rough = lookup(tables.skin[:, 1:], 1.05 * torch.sin(x * 2), y)[:, 0].clamp_(-1.3, 1.3)
+    rough = lookup(tables.skin[:, 1:], .88 * torch.sin(x * 2), y)[:, 0].clamp_(-1.3, 1.3)
     cover = ramp((1 - m) * width + (.02 + .05 * P['curl']) * (rough * .45 - .25), px * 2.0 + .02 + .03 * P['curl']) * (1 - P['bald'])
     behind = cover * smooth(rays.head_origin[1] + far * d[1] + .03 * st, (bottom + .45).clamp(max=-.45), (bottom + .62).clamp(max=-.30))
     edge = opening(C, x, y, st)
@@ -185,9 +183,7 @@ def ears(img, C, I, lamp, rays, hit, cover, wig, px):
         c = lambda a: torch.full_like(size, float(a))
         centre = (side * (P['face_width'] + .055), c(-.06), c(-.08))
         axes = tuple(a * size for a in EAR)
-        _, _, m = quadric(rays.head_origin, rays.head, centre, axes)
-        alpha = ramp((1 - m) * .1, px * 1.3)
-        box = window(alpha)
+        box = reach(rays.head_origin, rays.head, centre, axes, 1 + 6.5 * px)
         if not box:
             continue
         d = [at(v, box) for v in rays.head]
@@ -200,7 +196,7 @@ def ears(img, C, I, lamp, rays, hit, cover, wig, px):
         if wig is not None:
             seen = seen * (1 - at(wig.front_all, box) * ((at(wig.near_all, box) < t + .05) & (P['hair_long'] > .3)).float())
         part = at(img, box)
-        lay(part, colour, at(alpha, box) * seen)
+        lay(part, colour, ramp((1 - m) * .1, px * 1.3) * seen)
 
 
 def lens(C, rays, px):

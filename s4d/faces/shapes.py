@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 LOG2E = 1.442695
-X0, X1, Y0, Y1 = -1.1, 1.1, -1.5, 1.15          # extent of the tables in head coordinates
+X0, X1, Y0, Y1 = -.92, .92, -1.5, 1.15          # extent of the tables in head coordinates
 
 
 def window(value):
@@ -72,6 +72,13 @@ def quadric(o, d, centre, axes):
     m2 = (sum(a * a for a in o_) - B * B / A).clamp(min=0)
     half = ((1 - m2).clamp(min=0) / A).sqrt()
     return tc - half, tc + half, m2.sqrt()
+
+
+def reach(o, d, centre, axes, limit, stride=4):
+    """The window of the rays that pass an ellipsoid at a normalised distance below the limit, or a little more; None without any."""
+    _, _, m = quadric(o, [v[..., ::stride, ::stride] for v in d], centre, axes)
+    box = window(limit - m)
+    return box and tuple(slice(max(0, stride * (v.start - 1) + 1), min(stride * v.stop, size)) for v, size in zip(box, d[0].shape[1:]))
 
 
 def frontal(x, y, x0=X0 + X1, y0=Y0 + Y1):
