@@ -299,7 +299,10 @@ def march_head(table, o, d, C, px, steps=6):
     hit, cover = torch.full_like(d[0], 6.5), torch.zeros_like(d[0])
     if box:
         d = [at(v, box) for v in d]
-        t, best = trace(table, o, d, quadric(o, d, centre, axes)[0] - .42, steps)
+        entry, _, m = quadric(o, d, centre, axes)
+        t, best = trace(table, o, d, entry - .42, steps)
+        late = step(best - .003).mul_(step(.8 - m))                       # slowed down by the nose, not there yet
+        t, best = torch.lerp(t, entry, late), best.mul_(1 - late)
         at(hit, box).copy_(t)
         at(cover, box).copy_(ramp(px - .58 * best, px * 1.1))
     return hit, cover
