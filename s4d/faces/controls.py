@@ -23,7 +23,7 @@ def controls(identity, actions, gaze):
     C = SimpleNamespace(gaze=gaze)
     action = lambda k: actions[:, :, INDEX[k]]                                 # [n, 2]
     own = lambda k: identity[k].view(-1, 1)
-    uneven = own('asymmetry') * torch.tensor([[1., -1.]])
+    uneven = own('asymmetry') * torch.tensor([[1., -1.]], device=actions.device)
     mouth(C, action, own, uneven)
     lids(C, action, own, uneven, gaze)
     forehead(C, action, own, uneven)

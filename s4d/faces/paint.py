@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from types import SimpleNamespace
 
 import torch
@@ -45,12 +46,13 @@ def rgb(t):
     return t.view(-1, 3, 1, 1)
 
 
-def tint(*c):
+@lru_cache
+def tint(device, *c):
     """A fixed colour, ready to broadcast."""
-    return torch.tensor(c).view(1, 3, 1, 1)
+    return torch.tensor(c, device=device).view(1, 3, 1, 1)
 
 
-RED, DARK = tint(1.0, .62, .55), tint(.62, .50, .46)
+RED, DARK = (1.0, .62, .55), (.62, .50, .46)
 
 
 def value(C, name):
@@ -106,17 +108,17 @@ def paint(C, I, p, zone):
 
 def skin(C, I, p):
     """Albedo and gloss of bare skin: blood in cheeks and nose, dark eye sockets, freckles."""
-    P, ax, y = C.I, p.ax, p.y
+    P, ax, x, y = C.I, p.ax, p.x, p.y
     base, tone, nl = rgb(I['skin']), P['tone'] / 9, P['nose_length']
-    blood = .42 * gauss(ax - .40, .17) * gauss(y + .25, .14) + .40 * gauss(p.x, .10) * gauss(y + nl - .03, .08) + .10 * p.n1
+    blood = .42 * gauss(ax - .40, .17) * gauss(y + .25, .14) + .40 * gauss(x, .10) * gauss(y + nl - .03, .08) + .10 * p.n1
     socket = gauss(ax - P['eye_spacing'] + .02, .15) * (.55 * gauss(y + .07, .055) * (.4 + .6 * P['age']) + .40 * gauss(y - .055, .06))
     alb = base * (1 + .06 * p.n2[:, None])
-    lay(alb, base * RED, (blood * (1 - .55 * tone)).clamp_(-.3, .8))
-    lay(alb, base * DARK, (socket * .75).clamp_(0, .8))
+    lay(alb, base * tint(x.device, *RED), (blood * (1 - .55 * tone)).clamp_(-.3, .8))
+    lay(alb, base * tint(x.device, *DARK), (socket * .75).clamp_(0, .8))
     if bool((P['freckles'] > 0).any()):
         freckles = (p.n2 * 2.2 - 1.7).clamp(0, 1) * P['freckles'] * gauss(ax - .2, .3) * gauss(y + .18, .2)
-        lay(alb, base * DARK * .7, freckles * .8)
-    gloss = .35 + .20 * gauss(p.x, .12) * gauss(y + .2, .3) + .2 * gauss(y - .45, .2)
+        lay(alb, base * tint(x.device, *DARK) * .7, freckles * .8)
+    gloss = .35 + .20 * gauss(x, .12) * gauss(y + .2, .3) + .2 * gauss(y - .45, .2)
     return alb, gloss
 
 
@@ -124,7 +126,7 @@ def beard(C, I, p, zone, alb, gloss):
     """Stubble, beard and moustache inside the zone `[n, H, W]` where they grow."""
     P, x, y = C.I, p.x, p.y
     stub = strand(C, x * 1.3 + .4 * y * x.sign(), y, p.px)
-    lay(alb, rgb(I['skin']) * tint(.55, .58, .62), .55 * zone * P['stubble'])
+    lay(alb, rgb(I['skin']) * tint(x.device, .55, .58, .62), .55 * zone * P['stubble'])
     thick = ((zone - .5 + .22 * stub + .14 * p.n2) * 2 + .25 + .4 * P['beard']).clamp_(0, 1)
     thick = thick * zone.clamp(max=.5) * 2 * (P['beard'] * 1.6).clamp(0, .95)
     lay(alb, rgb(I['hair_rgb']) * (1.15 + .35 * stub[:, None]), thick)
@@ -161,24 +163,24 @@ def eyes(C, I, p, alb):
     ix, iy = lx - gx * .058 * sign, y - ey - .004 - gy * .036
     r = (ix * ix + iy * iy).sqrt_()
     shade = .55 + .45 * smooth(upper - y, .0, .035)
-    ball = tint(.62, .56, .52) * ((1 - .85 * te2 - 5. * (y - ey) ** 2).clamp_(.25, 1) * shade)[:, None]
+    ball = tint(x.device, .62, .56, .52) * ((1 - .85 * te2 - 5. * (y - ey) ** 2).clamp_(.25, 1) * shade)[:, None]
     spoke = 1 + .25 * torch.sin(torch.atan2(iy, ix) * 13) * gauss(r - .04, .02)
     iris = rgb(I['iris_rgb']) * (spoke * shade * (.75 + 6 * (-iy).clamp_(0, .06)))[:, None]
     eye = over(ball, iris, ramp(.064 - r, aa))
     lay(eye, iris * .25, gauss(r - .064, .010) * .7)
-    lay(eye, tint(.004, .004, .004), ramp(.027 - r, aa))
-    lay(eye, base * RED * .8, gauss(te + .93, .10) * .7)                  # caruncle
+    lay(eye, tint(x.device, .004, .004, .004), ramp(.027 - r, aa))
+    lay(eye, base * tint(x.device, *RED) * .8, gauss(te + .93, .10) * .7)                  # caruncle
     glint = gauss(lx - gx * .05 * sign - .020 * sign, .011 + .25 * px) * gauss(iy - .026, .011 + .25 * px)
     span = smooth(te2, 1.15, .75)
     lash = gauss(y - upper - .004, .011 + .4 * px) * span * (.75 + .35 * P['makeup'] + .25 * smooth(te, -.2, .9)).clamp_(0, 1)
     crease_y = torch.maximum(upper + .022, ey + tip + .058 * arc) + .008 + .016 * P['lid_crease']    # stays up when the lid closes
     crease = gauss(y - crease_y, .011 + .3 * px) * span * P['lid_crease'].clamp(0, 1) * .55
-    lay(alb, base * DARK * .55, crease.clamp_(0, .7))
+    lay(alb, base * tint(x.device, *DARK) * .55, crease.clamp_(0, .7))
     if bool((P['makeup'] > 0).any()):
         lid = ramp(y - upper, aa) * ramp(crease_y - y, .02) * span
-        lay(alb, base * tint(.75, .35, .42), lid * .55 * P['makeup'])
+        lay(alb, base * tint(x.device, .75, .35, .42), lid * .55 * P['makeup'])
     lower_lash = gauss(y - lower + .004, .008 + .3 * px) * span * (.28 + .3 * P['makeup'])
-    lay(alb, base * tint(.80, .55, .50), lower_lash.clamp_(0, 1) * .8)
+    lay(alb, base * tint(x.device, .80, .55, .50), lower_lash.clamp_(0, 1) * .8)
     return SimpleNamespace(colour=eye, inside=inside, lash=lash.clamp_(0, 1), glint=inside * glint)
 
 
@@ -189,8 +191,8 @@ def lips(C, I, p, alb, gloss):
     t, ui, li, uo, lo, line, _ = lip_curves(C, x)
     cx, = sided(C, ('cx',), x)
     mask = ramp(uo - y, aa + .008) * ramp(y - lo, aa + .010) * ramp((1 - t) * cx, aa + .015)
-    colour = rgb(I['skin']) * torch.lerp(tint(.88, .52, .50), tint(.78, .32, .33), P['lip_red'][:, None])
-    colour = torch.lerp(colour, tint(.32, .03, .04), (.7 * P['makeup'])[:, None])
+    colour = rgb(I['skin']) * torch.lerp(tint(x.device, .88, .52, .50), tint(x.device, .78, .32, .33), P['lip_red'][:, None])
+    colour = torch.lerp(colour, tint(x.device, .32, .03, .04), (.7 * P['makeup'])[:, None])
     lines = 1 - .10 * torch.sin(x * 120 + 3 * p.n2) * (1 / (120 * px * .5)).clamp(max=1)
     upper = ramp(y - line, .02)
     lay(alb, colour * (lines * (1 - .22 * upper))[:, None], mask * .92)
@@ -210,9 +212,9 @@ def mouth_interior(C, x, y, m, px):
     lower = ramp(ym - .038 - value(C, 'jaw') + .028 * t2 - y, aa) * ramp(y - m.li - .004, aa)
     gaps = 1 - .28 * gauss(torch.remainder(x + .0225, .045) - .0225, .004 + .3 * px) * (.012 / px).clamp(max=1)
     shade = (.25 + .75 * arch) * (.55 + .45 * smooth(m.ui - y, .0, .03))
-    tongue, tooth = tint(.30, .085, .08), tint(.66, .60, .50)
+    tongue, tooth = tint(x.device, .30, .085, .08), tint(x.device, .66, .60, .50)
     depth = smooth(m.ui - m.li, .02, .12)
-    col = tint(.045, .010, .010).repeat(x.shape[0], 1, *x.shape[1:])
+    col = tint(x.device, .045, .010, .010).repeat(x.shape[0], 1, *x.shape[1:])
     tip = m.li + .30 * (m.ui - m.li)
     lay(col, tongue * (.35 + .5 * arch)[:, None], .8 * depth * ramp(tip - y + .02 * arch, .04) * smooth(tt.abs(), .85, .5))
     lay(col, tooth * (.6 * shade * gaps)[:, None], lower * smooth(tt.abs(), .80, .62) * .85)

@@ -10,14 +10,14 @@ from .head import DEPTH
 from .paint import Patch, lay, mouth_interior, over, paint, rgb, strand, tint
 from .shapes import LOG2E, at, gauss, lookup, power, quadric, ramp, reach, smooth, step, unit, window
 
-WRAP = tint(.34, .20, .15)            # light creeps round the terminator, red the furthest
+WRAP = (.34, .20, .15)                 # light creeps round the terminator, red the furthest
 EAR = (.085, .20, .13)                # half axes
 
 
 def lamp(I, scene, R, lh):
     """Colours and directions of the light, in the head frame."""
     n = lh.shape[0]
-    warm, one = scene['warmth'].view(-1, 1), torch.ones(n, 1)
+    warm, one = scene['warmth'].view(-1, 1), torch.ones_like(lh[:, :1])
     key = scene['key'].view(-1, 1) * torch.cat([1 + .12 * warm, one, 1 - .16 * warm], 1)
     ambient = scene['ambient'].view(-1, 1) * torch.cat([1 - .05 * warm, one, 1 + .08 * warm], 1)
     return SimpleNamespace(key=rgb(key), ambient=rgb(ambient), towards=lh.view(-1, 3, 1, 1), up=R[:, 1].reshape(-1, 3, 1, 1))
@@ -40,11 +40,12 @@ def light(lamp, view, N, alb, gloss, occlusion, shadow=None):
     Returns:
         radiance `[n, 3, H, W]` and the cosine between normal and light `[n, 1, H, W]`.
     """
+    wrap = tint(N.device, *WRAP)
     towards, up = lamp.towards.view(-1, 1, 3), lamp.up.view(-1, 1, 3)
     ndl, occlusion = dot(N, towards), occlusion[:, None]
     lit = None if shadow is None else 1 - .72 * shadow[:, None]
     direct = .55 + .45 * occlusion if lit is None else (.55 + .45 * occlusion).mul_(lit)
-    colour = torch.addcmul(lamp.key * (WRAP / (1 + WRAP)), ndl, lamp.key / (1 + WRAP)).clamp_(min=0).mul_(direct)
+    colour = torch.addcmul(lamp.key * (wrap / (1 + wrap)), ndl, lamp.key / (1 + wrap)).clamp_(min=0).mul_(direct)
     colour.addcmul_(dot(N, up).mul_(.38).add_(.62).mul_(occlusion), lamp.ambient).mul_(alb)
     if not torch.is_tensor(gloss):
         return colour, ndl
@@ -92,14 +93,14 @@ def face(C, I, lamp, rays, hit, tables, box):
             back = .055 / (-ray[:, 2]).clamp(min=.3)         # the interior lies behind the lips
             inner = mouth_interior(C, q.x + ray[:, 0] * back, q.y + ray[:, 1] * back, mouth, rays.px)
             lay(part, inner * at(lit, mouth.box), mouth.opening)
-        lay(part, part * tint(.24, .15, .15), mouth.seam)
+        lay(part, part * tint(x.device, .24, .15, .15), mouth.seam)
     return colour, lit, p
 
 
 def background(scene, tables, S):
     """A vertical gradient, mottled where the scene asks for it."""
     n = scene['bg'].shape[0]
-    down = ((torch.arange(S) + .5) / S).view(1, 1, S, 1)
+    down = ((torch.arange(S, device=scene['bg'].device) + .5) / S).view(1, 1, S, 1)
     img = torch.lerp(rgb(scene['bg'][:, 0]), rgb(scene['bg'][:, 1]), down).expand(n, 3, S, S)
     if tables.blobs is not None:
         img = (img * (1 + .45 * scene['bg_tex'].view(-1, 1, 1, 1) * tables.blobs)).clamp(0, 1)
@@ -124,7 +125,7 @@ def ellipsoid(img, lamp, rays, R, px, centre, axes, alb, shade):
 
 def neck(img, C, I, scene, lamp, rays, R, px):
     """Neck and clothes."""
-    c = lambda a: torch.full((img.shape[0], 1, 1), float(a))
+    c = lambda a: torch.full((img.shape[0], 1, 1), float(a), device=img.device)
     chin = -C.I['face_length'] - .25 * C.jaw.view(-1, 1, 1)
     ellipsoid(img, lamp, rays, R, px, (.075 * scene['yaw'].sin().view(-1, 1, 1), c(-1.1), c(-.16)),
               (C.I['neck_width'], c(1.2), c(.45)), rgb(I['skin']) * .95, lambda p: .30 + .70 * smooth(p[1], chin + .05, chin - .42))
@@ -191,7 +192,8 @@ def ears(img, C, I, lamp, rays, hit, cover, wig, px):
         x, y, z = (a + t * b for a, b in zip(rays.head_origin, d))
         normal = unit(torch.stack([(x - centre[0]) / EAR[0] ** 2, (y + .06) / EAR[1] ** 2, (z + .08) / EAR[2] ** 2], 1))
         inner = gauss((x - centre[0]) * side + .005, .04) * gauss(y + .04, .11)
-        colour, _ = light(lamp, torch.stack(d, 1), normal, rgb(I['skin']) * tint(.98, .84, .82), torch.full_like(t, .2), .85 - .5 * inner)
+        skin = rgb(I['skin']) * tint(x.device, .98, .84, .82)
+        colour, _ = light(lamp, torch.stack(d, 1), normal, skin, torch.full_like(t, .2), .85 - .5 * inner)
         seen = 1 - at(cover, box) * (at(hit, box) < t).float()
         if wig is not None:
             seen = seen * (1 - at(wig.front_all, box) * ((at(wig.near_all, box) < t + .05) & (P['hair_long'] > .3)).float())
@@ -229,7 +231,7 @@ def occluder(img, I, scene, lamp):
     """A soft capsule in the colour of skin (a hand) or cloth, in front of everything."""
     n, S, oc = img.shape[0], img.shape[-1], scene['occluder']
     v = lambda i: oc[:, i].view(-1, 1, 1)
-    p = ((torch.arange(S) + .5) / S * 2 - 1) * 1.15
+    p = ((torch.arange(S, device=img.device) + .5) / S * 2 - 1) * 1.15
     qx, qy = p.view(1, 1, S) - v(0), -p.view(1, S, 1) - v(1)
     along, across = qx * v(2).cos() + qy * v(2).sin(), -qx * v(2).sin() + qy * v(2).cos()
     distance = ((along.abs() - .4).clamp_(min=0) ** 2 + across ** 2).sqrt() / v(3)
@@ -286,5 +288,6 @@ def develop(img, I, scene, gen):
         p = .0625 * (p[..., :-4, :] + p[..., 4:, :]) + .25 * (p[..., 1:-3, :] + p[..., 3:-1, :]) + .375 * p[..., 2:-2, :]
         img = torch.lerp(img, p, scene['blur'].view(-1, 1, 1, 1))
     if bool((scene['noise'] > 0).any()):
-        img = img + scene['noise'].view(-1, 1, 1, 1) * torch.randn(img.shape, generator=gen)
+        noise = torch.randn(img.shape, generator=gen, device=gen.device if gen else img.device)
+        img = img + scene['noise'].view(-1, 1, 1, 1) * noise.to(img.device)
     return img.clamp(0, 1)
