@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import torch
 
 from .controls import brow_line, lip_curves, sided
-from .shapes import at, gauss, ramp, smooth, window
+from .shapes import at, bell, gauss, ramp, smooth, window
 
 
 @dataclass
@@ -110,15 +110,16 @@ def skin(C, I, p):
     """Albedo and gloss of bare skin: blood in cheeks and nose, dark eye sockets, freckles."""
     P, ax, x, y = C.I, p.ax, p.x, p.y
     base, tone, nl = rgb(I['skin']), P['tone'] / 9, P['nose_length']
-    blood = .42 * gauss(ax - .40, .17) * gauss(y + .25, .14) + .40 * gauss(x, .10) * gauss(y + nl - .03, .08) + .10 * p.n1
-    socket = gauss(ax - P['eye_spacing'] + .02, .15) * (.55 * gauss(y + .07, .055) * (.4 + .6 * P['age']) + .40 * gauss(y - .055, .06))
+    blood = torch.add(bell(ax - .40, .17, y + .25, .14).mul_(.42), bell(x, .10, y + (nl - .03), .08), alpha=.40).add_(p.n1, alpha=.10)
+    socket = gauss(y + .07, .055).mul_(.22 + .33 * P['age']).add_(gauss(y - .055, .06), alpha=.40)
+    socket *= gauss(ax - (P['eye_spacing'] - .02), .15)
     alb = base * (1 + .06 * p.n2[:, None])
-    lay(alb, base * tint(x.device, *RED), (blood * (1 - .55 * tone)).clamp_(-.3, .8))
-    lay(alb, base * tint(x.device, *DARK), (socket * .75).clamp_(0, .8))
+    lay(alb, base * tint(x.device, *RED), blood.mul_(1 - .55 * tone).clamp_(-.3, .8))
+    lay(alb, base * tint(x.device, *DARK), socket.mul_(.75).clamp_(0, .8))
     if bool((P['freckles'] > 0).any()):
         freckles = (p.n2 * 2.2 - 1.7).clamp(0, 1) * P['freckles'] * gauss(ax - .2, .3) * gauss(y + .18, .2)
         lay(alb, base * tint(x.device, *DARK) * .7, freckles * .8)
-    gloss = .35 + .20 * gauss(x, .12) * gauss(y + .2, .3) + .2 * gauss(y - .45, .2)
+    gloss = torch.add(bell(x, .12, y + .2, .3), gauss(y - .45, .2)).mul_(.2).add_(.35)
     return alb, gloss
 
 

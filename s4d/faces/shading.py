@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from .head import DEPTH
 from .paint import Patch, lay, mouth_interior, over, paint, rgb, strand, tint
-from .shapes import LOG2E, at, gauss, lookup, power, quadric, ramp, reach, smooth, step, unit, window
+from .shapes import LOG2E, at, gauss, lookup, power, quadric, ramp, reach, smooth, step, unit, wider, window
 
 WRAP = (.34, .20, .15)                 # light creeps round the terminator, red the furthest
 EAR = (.085, .20, .13)                # half axes
@@ -140,13 +140,15 @@ def hair(C, I, lamp, rays, tables, px):
     width = P['face_width'] + .065 + vol * .9 + .03 * long
     top, bottom = 1.05 + vol, torch.lerp(torch.full_like(long, -.42), torch.full_like(long, -1.65), long)
     centre, axes = (long * 0, (top + bottom) / 2, long * 0 - .10), (width, (top - bottom) / 2, DEPTH + .02 + vol)
-    near, far, m = quadric(rays.head_origin, rays.head, centre, axes)
-    y = rays.head_origin[1] + torch.maximum(near * rays.head[1], far * rays.head[1])
+    few = [v[..., ::4, ::4] for v in rays.head]
+    near, far, m = quadric(rays.head_origin, few, centre, axes)
+    y = rays.head_origin[1] + torch.maximum(near * few[1], far * few[1])
     lowest = torch.where(long > 0, bottom + .2, -.75 + long) + 9 * (P['bald'] == 1)
-    box = window(torch.minimum((1 - m) * width + .10 + px * 2, y - lowest))
+    box = wider(window(torch.minimum((1 - m) * width + .10 + px * 4, y - lowest + px * 4)), 4, rays.head[0].shape[1:])
     if not box:
         return None
-    d, near, far, m = [at(v, box) for v in rays.head], at(near, box), at(far, box), at(m, box)
+    d = [at(v, box) for v in rays.head]
+    near, far, m = quadric(rays.head_origin, d, centre, axes)
     x, y, z = (a + near * b for a, b in zip(rays.head_origin, d))
     normal = unit(torch.stack([(q - c) / e ** 2 for q, c, e in zip((x, y, z), centre, axes)], 1))
     angle = torch.atan2(x - .25 * P['part'] * smooth(y, .2, .9), (z + .35).clamp_(min=-.3))

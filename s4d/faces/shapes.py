@@ -46,8 +46,8 @@ def ramp(x, w):
 
 def smooth(x, a, b):
     """Smoothstep from 0 at a to 1 at b; a may be the larger one."""
-    t = ((x - a) / (b - a)).clamp_(0, 1)
-    return (3 - 2 * t).mul_(t).mul_(t)
+    t = ((x - a) / (b - a) if torch.is_tensor(b) else (x - a).mul_(1 / (b - a))).clamp_(0, 1)
+    return torch.mul(t, -2).add_(3).mul_(t).mul_(t)
 
 
 def gauss(x, s):
@@ -56,6 +56,11 @@ def gauss(x, s):
         x = x / s
         return (x * x).mul_(-LOG2E).exp2_()
     return (x * x).mul_(-LOG2E / (s * s)).exp2_()
+
+
+def bell(x, sx, y, sy):
+    """exp(-(x / sx)^2 - (y / sy)^2) for numbers sx and sy; overwrites y where x and y have one shape."""
+    return y.mul_(1 / sy).square_().addcmul_(x, x, value=1 / (sx * sx)).mul_(-LOG2E).exp2_()
 
 
 def power(x, p):
@@ -77,8 +82,12 @@ def quadric(o, d, centre, axes):
 def reach(o, d, centre, axes, limit, stride=4):
     """The window of the rays that pass an ellipsoid at a normalised distance below the limit, or a little more; None without any."""
     _, _, m = quadric(o, [v[..., ::stride, ::stride] for v in d], centre, axes)
-    box = window(limit - m)
-    return box and tuple(slice(max(0, stride * (v.start - 1) + 1), min(stride * v.stop, size)) for v, size in zip(box, d[0].shape[1:]))
+    return wider(window(limit - m), stride, d[0].shape[1:])
+
+
+def wider(box, stride, shape):
+    """The window of a map of a shape `(H, W)` that reaches all around what a window shows of every stride-th value."""
+    return box and tuple(slice(max(0, stride * (v.start - 1) + 1), min(stride * v.stop, size)) for v, size in zip(box, shape))
 
 
 def frontal(x, y, x0=X0 + X1, y0=Y0 + Y1):
