@@ -174,8 +174,8 @@ def creases(C, own, bump, chin_y):
     bump(-.055 * C.frown, .050, .016, .165, .075)                          # glabellar furrows, AU4
     bump(.035 * C.frown, .082, .022, .150, .06)
     bump(.020 * C.frown, None, .024, .165, .06)
-    bump(.020 * press, None, .20, C.ym + .085, .03)       # bulge round pressed lips
-    bump(.022 * press, None, .18, C.ym - .10, .035)
+    bump(.028 * press, None, .20, C.ym + .085, .03)       # bulge round pressed lips
+    bump(.030 * press, None, .18, C.ym - .10, .035)
     for k, (yy, a) in enumerate(((.330, 1.), (.415, .9), (.500, .7))):     # forehead lines, AU1 centre, AU2 sides
         bump(-.013 * a * C.fore1, .07, .13, yy, .018)
         bump(-.013 * a * C.fore2, .33, .13, yy + .008, .018)

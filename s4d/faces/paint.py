@@ -119,7 +119,7 @@ def skin(C, I, p):
     if bool((P['freckles'] > 0).any()):
         freckles = (p.n2 * 2.2 - 1.7).clamp(0, 1) * P['freckles'] * gauss(ax - .2, .3) * gauss(y + .18, .2)
         lay(alb, base * tint(x.device, *DARK) * .7, freckles * .8)
-    gloss = torch.add(bell(x, .12, y + .2, .3), gauss(y - .45, .2)).mul_(.2).add_(.35)
+    gloss = torch.add(bell(x, .12, y + .2, .3), gauss(y - .45, .2)).mul_(.2).add_(.35).mul_(1 - .4 * tone)
     return alb, gloss
 
 
