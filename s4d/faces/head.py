@@ -30,45 +30,49 @@ def head_table(C, light, T):
         light: unit direction towards the light, head frame `[n, 3]`.
         T: rows of the table.
     Returns:
-        `[n, 8, T, T]`: profile G and height h / DEPTH; slopes of h, then of G / 2, along x and y; occlusion; cast shadow; where one
+        `[n, 8, T, 5 T / 6]`: profile G and height h / DEPTH; slopes of h, then of G / 2, along x and y; occlusion; cast shadow; where one
         of the faces has a beard, a ninth, the zone it grows in.
     """
-    n = light.shape[0]
     x, y = grid(T, light.device)
     low = (-y / (C.I['face_length'] + C.jaw.view(-1, 1, 1))).clamp(0, 1.15)
     iw2, Y = outline(C, y, low)
-    h = relief(C, x, y) + .10 * low
-    box, xs, ys = part(x, y, (-.42, .42), (-.56, .36))
-    at(h, box).add_(nose(C, xs, ys))
-    occ = Bumps(n, x, y)
-    spots(C, occ.add, (Y1 - Y0) / (T - 1))
-    occ = occ.sum()
-    box, xs, ys = part(x, y, (-.62, .62), (-1.15, -.22))
-    height, fold = mouth_relief(C, xs, ys)
-    at(h, box).add_(height)
-    at(occ, box).add_(fold)
-    darken(C, x, y, occ)
-    box, xs, ys = part(x, y, (X0, X1), (-.25, .2))
-    at(h, box).add_(crow_feet(C, xs, ys))
+    h, occ = features(C, x, y)
+    h += .10 * low
     square = x * x * iw2
     G = torch.addcmul(Y, square, .74 + .26 * square * square)
-    z = h + DEPTH * (1 - G).clamp_(min=0).sqrt_()
     bearded = bool((C.I['beard'] + C.I['stubble'] > 0).any())
-    out = h.new_empty(n, 9 if bearded else 8, *h.shape[1:])
+    out = h.new_empty(len(h), 9 if bearded else 8, *h.shape[1:])
     out[:, 0] = G
     torch.mul(h, 1 / DEPTH, out=out[:, 1])
     slopes(h, 1., out[:, 2], out[:, 3])
     slopes(G, .5, out[:, 4], out[:, 5])
     torch.add(occ, cavity(h), alpha=1.05, out=out[:, 6])
-    cast_shadow(z, light, out[:, 7])
+    cast_shadow(h + DEPTH * (1 - G).clamp_(min=0).sqrt_(), light, out[:, 7])
     if bearded:
         box, xs, ys = part(x, y, (-.85, .85), (-1.4, .02))
         at(out[:, 8].zero_(), box).copy_(beard_zone(C, xs, ys))
     return out
 
 
+def features(C, x, y):
+    """Height that everything on the face adds, and how dark its folds are, `[n, rows, columns]` each."""
+    h, occ = relief(C, x, y), Bumps(C.jaw.shape[0], x, y)
+    spots(C, occ.add, (Y1 - Y0) / (y.shape[1] - 1))
+    occ = occ.sum()
+    darken(C, x, y, occ)
+    box, xs, ys = part(x, y, (-.42, .42), (-.56, .36))
+    at(h, box).add_(nose(C, xs, ys))
+    box, xs, ys = part(x, y, (-.62, .62), (-1.15, -.22))
+    height, fold = mouth_relief(C, xs, ys)
+    at(h, box).add_(height)
+    at(occ, box).add_(fold)
+    box, xs, ys = part(x, y, (X0, X1), (-.25, .2))
+    at(h, box).add_(crow_feet(C, xs, ys))
+    return h, occ
+
+
 def slopes(a, scale, along_x, along_y):
-    """Central differences of a table `[n, T, T]` in head coordinates, times a scale, written to two tables."""
+    """Central differences of a table `[n, rows, columns]` in head coordinates, times a scale, written to two tables."""
     sx, sy = scale * (a.shape[2] - 1) / (2 * (X1 - X0)), scale * (a.shape[1] - 1) / (2 * (Y1 - Y0))
     torch.sub(a[:, :, 2:], a[:, :, :-2], out=along_x[:, :, 1:-1])
     torch.sub(a[:, 2:], a[:, :-2], out=along_y[:, 1:-1])
@@ -105,7 +109,7 @@ class Bumps:
             column.append((value, len(signs)))
 
     def sum(self):
-        """The height map `[n, rows, columns]`."""
+        """The map `[n, rows, columns]`."""
         amp, xc, xs, yc, ys = (self.gather(c) for c in self.columns)
         sign = self.x.new_tensor(self.sign).view(1, -1, 1)
         fx = gauss(sign * self.x - xc, xs).mul_(amp)
@@ -126,7 +130,7 @@ class Bumps:
 
 
 def relief(C, x, y):
-    """Height that separable bumps make: bones, cheeks, eyeballs, and the folds that lie along an axis `[n, T, T]`."""
+    """Height that separable bumps make: bones, cheeks, eyeballs, and the folds that lie along an axis `[n, rows, columns]`."""
     own = lambda k: C.I[k].view(-1, 1)
     bumps = Bumps(C.jaw.shape[0], x, y)
     chin_y = chin(C)
@@ -249,7 +253,7 @@ def box_mean(a, k):
 
 
 def cavity(h):
-    """How much deeper than its surroundings each point lies, at a fine and a coarse scale `[n, T, T]`."""
+    """How much deeper than its surroundings each point lies, at a fine and a coarse scale `[n, rows, columns]`."""
     T = h.shape[-2]
     wide = F.avg_pool2d(h[:, None], 4)[:, 0]
     for _ in range(2):
@@ -264,7 +268,7 @@ def cast_shadow(z, light, out):
     small = z[:, None, ::2, ::2].contiguous()
     rows, columns = small.shape[2:]
     gx, gy = (torch.linspace(-1, 1, k, device=z.device) for k in (columns, rows))
-    sx, sy = (k / (k - 1) * 2 / extent for k, extent in ((columns - .5, X1 - X0), (rows - .5, Y1 - Y0)))
+    sx, sy = ((k - .5) / (k - 1) * 2 / extent for k, extent in ((columns, X1 - X0), (rows, Y1 - Y0)))
     lx, ly, lz = (light[:, i].view(-1, 1, 1) for i in range(3))
     lz = lz.clamp(min=.22)[:, None]
     shadow, places = torch.zeros_like(small), small.new_empty(len(z), 2, rows, columns)
@@ -285,7 +289,7 @@ def march_head(table, o, d, C, px, steps=6):
     """Where each ray meets the head.
 
     Args:
-        table: profile and height / DEPTH `[n, 2, T, T]`.
+        table: profile and height / DEPTH `[n, 2, rows, columns]`.
         o, d: origin and unit direction of the rays, three maps each.
         C: control points.
         px: size of a pixel `[n, 1, 1]`.

@@ -96,5 +96,5 @@ def frontal(x, y, x0=X0 + X1, y0=Y0 + Y1):
 
 
 def lookup(table, x, y):
-    """Tables `[n, c, T, T]` at head coordinates: `[n, c, H, W]`."""
+    """Tables `[n, c, rows, columns]` at head coordinates: `[n, c, H, W]`."""
     return F.grid_sample(table, frontal(x, y), align_corners=True, padding_mode='border')
