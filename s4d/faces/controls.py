@@ -23,7 +23,7 @@ def controls(identity, actions, gaze):
     C = SimpleNamespace(gaze=gaze)
     action = lambda k: actions[:, :, INDEX[k]]                                 # [n, 2]
     own = lambda k: identity[k].view(-1, 1)
-    uneven = own('asymmetry') * torch.tensor([[1., -1.]])
+    uneven = own('asymmetry') * torch.tensor([[1., -1.]], device=actions.device)
     mouth(C, action, own, uneven)
     lids(C, action, own, uneven, gaze)
     forehead(C, action, own, uneven)
@@ -45,8 +45,8 @@ def mouth(C, a, own, uneven):
     jaw = both(.17 * a(26) + .36 * a(27)).clamp(max=.40)
     ym = -(own('nose_length') + own('philtrum'))
     smile = a(12)
-    C.cx = own('lip_width') * (1 + .26 * smile + .36 * a(20) + .10 * a(14) + .05 * a(10) - .40 * a(18) - .24 * a(22) - .12 * a(23)
-                               - .05 * a(24) - .10 * a(27) - .06 * a(17) - .03 * a(15) + .03 * a(28)).clamp(min=.45)
+    C.cx = own('lip_width') * (1 + .26 * smile + .36 * a(20) + .10 * a(14) + .05 * a(10) - .40 * a(18) - .24 * a(22) - .24 * a(23)
+                               - .01 * a(24) - .10 * a(27) - .06 * a(17) - .03 * a(15) + .03 * a(28)).clamp(min=.45)
     C.up = .115 * smile + .050 * a(14) + .012 * a(10) + .3 * uneven - .42 * jaw      # corner rise, parabolic
     C.down = .010 + .105 * a(15) + .03 * a(20) + .018 * a(17)      # corner drop, at the ends
     y0 = ym + both(.055 * a(17) + .022 * a(10) + .012 * a(9) + .012 * a(24) + .016 * a(12) - .012 * a(15) + .01 * a(28))
@@ -54,19 +54,19 @@ def mouth(C, a, own, uneven):
     C.part, C.jaw, C.ym, C.y0 = part, jaw, ym, y0
     C.yu = y0 + up_lift * (.25 + .75 * part)      # upper inner edge at the midline
     C.yl = both(y0 - .042 * part - .075 * a(16) * part - .90 * jaw * part - .025 * a(22) * part) - .020 * a(16) + .012 * a(10) * (1 - part)
-    thin = (1 - .24 * smile - .16 * a(20) - .52 * a(23) - .60 * a(24) - .92 * a(28)).clamp(min=.05)
+    thin = (1 - .24 * smile - .16 * a(20) - .34 * a(23) - .68 * a(24) - .92 * a(28)).clamp(min=.05)
     C.tu = own('upper_lip') * thin * (1 + .45 * a(18) + .75 * a(22) - .15 * a(10) + .05 * a(17))
     C.tl = own('lower_lip') * thin * (1 + .35 * a(18) + .65 * a(22) + .28 * a(17) - .12 * a(16)) * (1 - .15 * both(a(27)))
-    C.pout = both(.085 * a(18) + .075 * a(22) + .035 * a(17)) - .025 * both(a(28)) - .012 * both(a(24))
+    C.pout = both(.085 * a(18) + .075 * a(22) + .035 * a(17) + .030 * a(23) - .025 * a(28) - .020 * a(24))
     C.oval = (jaw / .16 + .5 * both(a(22))).clamp(0, 1)
-    C.press = both(a(24) + .6 * a(23) + .8 * a(28)).clamp(0, 1)
-    C.pucker = both(a(18) + .6 * a(22)).clamp(0, 1)
+    C.press = both(a(24) + .1 * a(23) + .8 * a(28)).clamp(0, 1)
+    C.pucker = both(a(18) + .6 * a(22) + .5 * a(23)).clamp(0, 1)
     C.square = (a(10) * .8 + a(9) * .3 + a(20) * .6).clamp(0, 1)
 
 
 def lids(C, a, own, uneven, gaze):
     """Heights of the lids over and under the middle of the eye."""
-    close = a(43)
+    close = .72 * a(43) + .28 * a(43) ** 6                      # lashes hide a narrow slit: what is seen of the eye falls evenly
     uh = .060 * own('eye_open') * (1 + .62 * a(5) - .30 * a(7) - .22 * a(6) - .12 * a(4) - .10 * a(9) - .10 * a(12) * a(6))
     lh = .042 * own('eye_open') * (1 + .10 * a(5) - .62 * a(7) - .58 * a(6) - .30 * a(9))
     C.uh = (uh - .012 * gaze[:, 1:2].clamp(-1, 0).neg()) * (1 - close) - .030 * close
@@ -124,7 +124,7 @@ def lip_curves(C, x):
     ui = line + (yu - v('y0')) * prof
     li = line + (yl - v('y0')) * prof
     bow = C.I['cupid_bow']
-    su = taper.sqrt() * (.45 + .55 * taper) * (1 + bow * torch.exp(-((t - .30) / .17) ** 2) - .6 * bow * torch.exp(-(t / .14) ** 2))
+    su = taper.sqrt() * (.45 + .55 * taper) * (1 + bow * (gauss(t - .30, .17) - .6 * gauss(t, .14)))
     sl = taper.sqrt() * (.35 + .65 * taper)
     return t, ui, li, ui + tu * su, li - tl * sl, line, taper
 

@@ -1,8 +1,8 @@
 """The head as a surface: tables of height, width, slope, hollows and shadow over the frontal plane, and where rays meet it.
 
 Head frame: x to the subject's left, y up, z out of the face; the head is 2 high, the eyes lie at y = 0. The surface is q = 1 with
-q^2 = X (.74 + .26 X^2) + ((z - h(x, y)) / D)^2 + Y(y), X = (x / W(y))^2. h, W and Y depend on x and y alone, so they are tabulated
-once a face, rays march against the table, and every feature is painted by the x and y of its hit.
+q^2 = G(x, y) + ((z - h(x, y)) / D)^2 with G = X (.74 + .26 X^2) + Y(y), X = (x / W(y))^2. h and G are tabulated once a face, rays
+march against the table, and every feature is painted by the x and y of its hit.
 """
 from __future__ import annotations
 
@@ -10,22 +10,16 @@ import torch
 import torch.nn.functional as F
 
 from .controls import both, lip_curves, sided
-from .shapes import X0, X1, Y0, Y1, at, gauss, lookup, quadric, ramp, smooth, window
+from .folds import beard_zone, darken, spots
+from .shapes import LOG2E, X0, X1, Y0, Y1, at, frontal, gauss, part, power, quadric, ramp, reach, smooth, step
 
 DEPTH = 0.80                                     # front-to-back half depth of the head
+FAR = 1e3                                        # distance that no ray reaches
 
 
-def grid(T):
-    """Head coordinates of a table's columns `[1, 1, T]` and rows `[1, T, 1]`."""
-    return torch.linspace(X0, X1, T).view(1, 1, T), torch.linspace(Y0, Y1, T).view(1, T, 1)
-
-
-def part(x, y, x_range, y_range):
-    """The window of a table that covers a range of coordinates: its slices, its columns, its rows."""
-    T = x.shape[-1]
-    rows = slice(*(int((v - Y0) / (Y1 - Y0) * T) for v in y_range))
-    columns = slice(*(int((v - X0) / (X1 - X0) * T) for v in x_range))
-    return (rows, columns), x[..., columns], y[:, rows]
+def grid(T, device):
+    """Head coordinates of a table's columns `[1, 1, 5 T / 6]` and rows `[1, T, 1]`."""
+    return torch.linspace(X0, X1, T * 5 // 6, device=device).view(1, 1, -1), torch.linspace(Y0, Y1, T, device=device).view(1, T, 1)
 
 
 def head_table(C, light, T):
@@ -34,29 +28,58 @@ def head_table(C, light, T):
     Args:
         C: control points of n faces.
         light: unit direction towards the light, head frame `[n, 3]`.
-        T: side of the table.
+        T: rows of the table.
     Returns:
-        `[n, 9, T, T]`: height h, 1 / W^2, Y; slopes of h along x and y, of 1 / W^2 and of Y along y; cavity; cast shadow.
+        `[n, 8, T, 5 T / 6]`: profile G and height h / DEPTH; slopes of h, then of G / 2, along x and y; occlusion; cast shadow; where one
+        of the faces has a beard, a ninth, the zone it grows in.
     """
-    n = light.shape[0]
-    x, y = grid(T)
+    x, y = grid(T, light.device)
     low = (-y / (C.I['face_length'] + C.jaw.view(-1, 1, 1))).clamp(0, 1.15)
     iw2, Y = outline(C, y, low)
-    h = relief(C, x, y) + .10 * low
+    h, occ = features(C, x, y)
+    h += .10 * low
+    square = x * x * iw2
+    G = torch.addcmul(Y, square, .74 + .26 * square * square)
+    bearded = bool((C.I['beard'] + C.I['stubble'] > 0).any())
+    out = h.new_empty(len(h), 9 if bearded else 8, *h.shape[1:])
+    out[:, 0] = G
+    torch.mul(h, 1 / DEPTH, out=out[:, 1])
+    slopes(h, 1., out[:, 2], out[:, 3])
+    slopes(G, .5, out[:, 4], out[:, 5])
+    torch.add(occ, cavity(h), alpha=1.05, out=out[:, 6])
+    cast_shadow(h + DEPTH * (1 - G).clamp_(min=0).sqrt_(), light, out[:, 7])
+    if bearded:
+        box, xs, ys = part(x, y, (-.85, .85), (-1.4, .02))
+        at(out[:, 8].zero_(), box).copy_(beard_zone(C, xs, ys))
+    return out
+
+
+def features(C, x, y):
+    """Height that everything on the face adds, and how dark its folds are, `[n, rows, columns]` each."""
+    h, occ = relief(C, x, y), Bumps(C.jaw.shape[0], x, y)
+    spots(C, occ.add, (Y1 - Y0) / (y.shape[1] - 1))
+    occ = occ.sum()
+    darken(C, x, y, occ)
     box, xs, ys = part(x, y, (-.42, .42), (-.56, .36))
     at(h, box).add_(nose(C, xs, ys))
     box, xs, ys = part(x, y, (-.62, .62), (-1.15, -.22))
-    at(h, box).add_(mouth_relief(C, xs, ys))
+    height, fold = mouth_relief(C, xs, ys)
+    at(h, box).add_(height)
+    at(occ, box).add_(fold)
     box, xs, ys = part(x, y, (X0, X1), (-.25, .2))
     at(h, box).add_(crow_feet(C, xs, ys))
-    sx, sy = (X1 - X0) / (T - 1), (Y1 - Y0) / (T - 1)
-    hp = F.pad(h[:, None], (1, 1, 1, 1), mode='replicate')[:, 0]
-    hx, hy = (hp[:, 1:-1, 2:] - hp[:, 1:-1, :-2]) / (2 * sx), (hp[:, 2:, 1:-1] - hp[:, :-2, 1:-1]) / (2 * sy)
-    slope = lambda a: torch.cat([a[:, 1:2] - a[:, :1], (a[:, 2:] - a[:, :-2]) / 2, a[:, -1:] - a[:, -2:-1]], 1) / sy
-    square = x * x * iw2
-    z = h + DEPTH * (1 - square * (.74 + .26 * square * square) - Y).clamp(min=0).sqrt()
-    maps = (h, iw2, Y, hx, hy, slope(iw2), slope(Y), cavity(h), cast_shadow(z, light))
-    return torch.stack([a.expand(n, T, T) for a in maps], 1)
+    return h, occ
+
+
+def slopes(a, scale, along_x, along_y):
+    """Central differences of a table `[n, rows, columns]` in head coordinates, times a scale, written to two tables."""
+    sx, sy = scale * (a.shape[2] - 1) / (2 * (X1 - X0)), scale * (a.shape[1] - 1) / (2 * (Y1 - Y0))
+    torch.sub(a[:, :, 2:], a[:, :, :-2], out=along_x[:, :, 1:-1])
+    torch.sub(a[:, 2:], a[:, :-2], out=along_y[:, 1:-1])
+    for edge, inner in ((0, 1), (-1, -2)):                                 # never seen: the head ends before the table
+        along_x[:, :, edge], along_y[:, edge] = along_x[:, :, inner], along_y[:, inner]
+    along_x *= sx
+    along_y *= sy
 
 
 def outline(C, y, low):
@@ -72,33 +95,42 @@ def outline(C, y, low):
 
 
 class Bumps:
-    """A sum of bumps that factor into x and y, evaluated by one matrix product."""
+    """A sum of bumps that factor into x and y: all bells at once, then one matrix product."""
 
     def __init__(self, n, x, y):
-        self.n, self.x, self.y, self.fx, self.fy = n, x.view(1, -1), y.view(1, -1), [], []
+        self.n, self.x, self.y, self.sign, self.columns = n, x.view(1, 1, -1), y.view(1, 1, -1), [], ([], [], [], [], [])
 
     def add(self, amp, xc, xs, yc, ys):
         """Adds amp * exp(-((|x| - xc) / xs)^2 - ((y - yc) / ys)^2); values `[n, 2]` are per side; xc None is one bump at x = 0."""
-        for side, sign in ((0, 1.),) if xc is None else ((0, 1.), (1, -1.)):
-            pick = lambda p: _side(p, side)
-            across = sign * self.x if xc is None else sign * self.x - pick(xc)
-            self.fx.append((pick(amp) * gauss(across / pick(xs), 1.)).expand(self.n, -1))
-            self.fy.append(gauss((self.y - pick(yc)) / pick(ys), 1.).expand(self.n, -1))
+        signs = (1.,) if xc is None else (1., -1.)
+        self.sign += signs
+        for column, value in zip(self.columns, (amp, 0. if xc is None else xc, xs, yc, ys)):
+            value = value if torch.is_tensor(value) else float(value)
+            column.append((value, len(signs)))
 
     def sum(self):
-        """The height map `[n, T, T]`."""
-        return torch.bmm(torch.stack(self.fy, 2), torch.stack(self.fx, 1))
+        """The map `[n, rows, columns]`."""
+        amp, xc, xs, yc, ys = (self.gather(c) for c in self.columns)
+        sign = self.x.new_tensor(self.sign).view(1, -1, 1)
+        fx = gauss(sign * self.x - xc, xs).mul_(amp)
+        return torch.bmm(gauss(self.y - yc, ys).transpose(1, 2), fx)
 
-
-def _side(p, side):
-    """One side's value `[n, 1]` of a number, a shared value or a pair."""
-    if not torch.is_tensor(p):
-        return torch.full((1, 1), float(p))
-    return p[:, side:side + 1] if p.dim() == 2 and p.shape[1] == 2 else p.view(-1, 1)
+    def gather(self, column):
+        """One argument of all bumps `[n, K, 1]`: numbers in one go, then the tensors."""
+        out = self.x.new_tensor([0. if torch.is_tensor(v) else v for v, k in column for _ in range(k)]).repeat(self.n, 1)
+        where, parts, i = [], [], 0
+        for v, k in column:
+            if torch.is_tensor(v):
+                where += range(i, i + k)
+                parts.append(v.reshape(self.n, -1).expand(-1, k))
+            i += k
+        if parts:
+            out[:, where] = torch.cat(parts, 1)
+        return out[..., None]
 
 
 def relief(C, x, y):
-    """Height that separable bumps make: bones, cheeks, eyeballs, and the folds that lie along an axis `[n, T, T]`."""
+    """Height that separable bumps make: bones, cheeks, eyeballs, and the folds that lie along an axis `[n, rows, columns]`."""
     own = lambda k: C.I[k].view(-1, 1)
     bumps = Bumps(C.jaw.shape[0], x, y)
     chin_y = chin(C)
@@ -146,8 +178,8 @@ def creases(C, own, bump, chin_y):
     bump(-.055 * C.frown, .050, .016, .165, .075)                          # glabellar furrows, AU4
     bump(.035 * C.frown, .082, .022, .150, .06)
     bump(.020 * C.frown, None, .024, .165, .06)
-    bump(.020 * press, None, .20, C.ym + .085, .03)       # bulge round pressed lips
-    bump(.022 * press, None, .18, C.ym - .10, .035)
+    bump(.028 * press, None, .20, C.ym + .085, .03)       # bulge round pressed lips
+    bump(.030 * press, None, .18, C.ym - .10, .035)
     for k, (yy, a) in enumerate(((.330, 1.), (.415, .9), (.500, .7))):     # forehead lines, AU1 centre, AU2 sides
         bump(-.013 * a * C.fore1, .07, .13, yy, .018)
         bump(-.013 * a * C.fore2, .33, .13, yy + .008, .018)
@@ -164,11 +196,11 @@ def nose(C, xs, ys):
     s = ((.13 - ys) / (.13 + nl)).clamp(0, 1.3)                            # 0 at the root, 1 at the base
     prof = (nb + (np_ - nb) * s ** 1.15) * smooth(ys, .26, .03) * smooth(ys, -nl - .045, -nl + .055)
     wid = I['nose_bridge_width'] + (I['nose_width'] * .78 - I['nose_bridge_width']) * s ** 2
-    return prof * torch.exp(-(xs / wid).abs() ** 2.2)
+    return prof * torch.exp2(-LOG2E * power((xs / wid).abs().clamp_(min=1e-6), 2.2))
 
 
 def mouth_relief(C, xs, ys):
-    """Height of lips, nasolabial fold, chin pebbling and pucker lines in their window."""
+    """Height of lips, nasolabial fold, chin pebbling and pucker lines in their window, and the darkness of the fold."""
     I, nl = C.I, C.I['nose_length']
     v = lambda k: getattr(C, k).view(-1, 1, 1)
     t, ui, li, uo, lo_, line, taper = lip_curves(C, xs)
@@ -188,13 +220,15 @@ def mouth_relief(C, xs, ys):
     xf = I['nose_width'] + .045 + (cx + .035 - I['nose_width']) * (w0 * (1.55 - .55 * w0))
     d = (ax - xf) * .85
     env = smooth(w, -.2, .12) * smooth(w, 1.25, .75)
-    patch = patch + nlf * env * (-.040 * gauss(d, .024) + .048 * gauss(d - .075, .070))
+    groove = gauss(d, .024)
+    env *= nlf
+    patch = patch + env * (.048 * gauss(d - .075, .070) - .040 * groove)
     chinw = v('chinw')
     cyp = chin(C).view(-1, 1, 1)
     peb = torch.sin(xs * 58 + 2.1 * torch.sin(ys * 43)) * torch.sin(ys * 61 + 1.7 * torch.sin(xs * 37))
     patch = patch + .0075 * chinw * peb * gauss(xs, .15) * gauss(ys - cyp - .02, .10)
     pk = torch.sin(xs * 75) * gauss(xs, .2) * (gauss(ys - uo - .035, .03) + gauss(ys - lo_ + .035, .03))
-    return patch + .006 * v('pucker') * pk
+    return patch + .006 * v('pucker') * pk, env.mul_(groove).mul_(.36)
 
 
 def crow_feet(C, xs, ys):
@@ -206,38 +240,56 @@ def crow_feet(C, xs, ys):
     return -.013 * crow * sect * (torch.cos(dy / rr * 9 + .5) ** 2 * 2 - 1)
 
 
+def box_mean(a, k):
+    """Means over k by k cells (k odd) of tables `[n, H, W]`; the outermost cells repeat."""
+    a = F.pad(a[:, None], (k // 2,) * 4, mode='replicate')[:, 0]
+    for axis in (2, 1):
+        size = a.shape[axis] - k + 1
+        total = a.narrow(axis, 0, size) + a.narrow(axis, 1, size)
+        for i in range(2, k):
+            total += a.narrow(axis, i, size)
+        a = total
+    return a.mul_(1 / k ** 2)
+
+
 def cavity(h):
-    """How much deeper than its surroundings each point lies, at a fine and a coarse scale `[n, T, T]`."""
-    T = h.shape[-1]
-    k1, k2 = max(3, T // 28) | 1, max(3, T // 36) | 1
-    near = F.avg_pool2d(h[:, None], k1, 1, k1 // 2, count_include_pad=False)[:, 0]
-    wide = F.avg_pool2d(h[:, None], 4)
+    """How much deeper than its surroundings each point lies, at a fine and a coarse scale `[n, rows, columns]`."""
+    T = h.shape[-2]
+    wide = F.avg_pool2d(h[:, None], 4)[:, 0]
     for _ in range(2):
-        wide = F.avg_pool2d(wide, k2, 1, k2 // 2, count_include_pad=False)
-    wide = F.interpolate(wide, size=(T, T), mode='bilinear', align_corners=False)[:, 0]
-    return (7.5 * (near - h)).clamp(-.25, .8) + (2.6 * (wide - h)).clamp(-.2, .45)
+        wide = box_mean(wide, max(3, T // 36) | 1)
+    wide = F.interpolate(wide[:, None], size=h.shape[1:], mode='bilinear', align_corners=False)[:, 0]
+    near = box_mean(h, max(3, T // 28) | 1)
+    return near.sub_(h).mul_(7.5).clamp_(-.25, .8).add_(wide.sub_(h).mul_(2.6).clamp_(-.2, .45))
 
 
-def cast_shadow(z, light):
-    """Shadow 0..1 of the front of the head `[n, T, T]`: four steps towards the light at half resolution."""
-    T = z.shape[-1]
-    small = F.interpolate(z[:, None], size=(T // 2, T // 2), mode='bilinear', align_corners=True)
-    gy, gx = torch.meshgrid(torch.linspace(-1, 1, T // 2), torch.linspace(-1, 1, T // 2), indexing='ij')
-    base = torch.stack([gx, gy], -1)[None]
-    lx, ly, lz = light[:, 0], light[:, 1], light[:, 2].clamp(min=.22)
-    shadow = torch.zeros_like(small)
+def cast_shadow(z, light, out):
+    """Shadow 0..1 of the front of the head `[n, rows, columns]`: four steps towards the light at half resolution, into `out`."""
+    small = z[:, None, ::2, ::2].contiguous()
+    rows, columns = small.shape[2:]
+    gx, gy = (torch.linspace(-1, 1, k, device=z.device) for k in (columns, rows))
+    sx, sy = ((k - .5) / (k - 1) * 2 / extent for k, extent in ((columns, X1 - X0), (rows, Y1 - Y0)))
+    lx, ly, lz = (light[:, i].view(-1, 1, 1) for i in range(3))
+    lz = lz.clamp(min=.22)[:, None]
+    shadow, places = torch.zeros_like(small), small.new_empty(len(z), 2, rows, columns)
     for step in (.05, .10, .16, .24):
-        shift = torch.stack([lx / (X1 - X0), ly / (Y1 - Y0)], -1).view(-1, 1, 1, 2) * 2 * step
-        there = F.grid_sample(small, base + shift, align_corners=True, padding_mode='border')
-        shadow = torch.maximum(shadow, (there - small - (lz * step).view(-1, 1, 1, 1)) / (.25 * step + .012))
-    return F.interpolate(shadow.clamp(0, 1), size=(T, T), mode='bilinear', align_corners=True)[:, 0]
+        places[:, 0], places[:, 1] = gx + lx * (sx * step), gy.view(-1, 1) + ly * (sy * step)
+        there = F.grid_sample(small, places.permute(0, 2, 3, 1), align_corners=True, padding_mode='border')
+        shadow = torch.maximum(shadow, there.sub_(small).sub_(lz * step).mul_(1 / (.25 * step + .012)))
+    shadow = shadow.clamp_(0, 1)[:, 0]
+    right, below = torch.cat([shadow[..., 1:], shadow[..., -1:]], 2), torch.cat([shadow[:, 1:], shadow[:, -1:]], 1)
+    across = (shadow + right).mul_(.5)
+    out[:, ::2, ::2], out[:, ::2, 1::2] = shadow, across
+    torch.add(shadow, below, out=below).mul_(.5)
+    out[:, 1::2, ::2] = below
+    out[:, 1::2, 1::2] = (below + torch.cat([below[..., 1:], below[..., -1:]], 2)).mul_(.5)
 
 
-def march_head(table, o, d, C, px, steps=10):
-    """Where each ray meets the head: sphere tracing, then regula falsi once the surface is bracketed.
+def march_head(table, o, d, C, px, steps=6):
+    """Where each ray meets the head.
 
     Args:
-        table: height, 1 / width^2 and vertical profile `[n, 3, T, T]`.
+        table: profile and height / DEPTH `[n, 2, rows, columns]`.
         o, d: origin and unit direction of the rays, three maps each.
         C: control points.
         px: size of a pixel `[n, 1, 1]`.
@@ -247,26 +299,48 @@ def march_head(table, o, d, C, px, steps=10):
     """
     width, length, jaw = C.I['face_width'], C.I['face_length'].clamp(min=1.0), C.jaw.view(-1, 1, 1)
     centre, axes = (0 * width, -.5 * jaw, 0 * width), (width + .05, length + .5 * jaw + .03, 0 * width + DEPTH)
-    entry, _, _ = quadric(o, d, centre, axes)
-    _, _, m = quadric(o, d, centre, axes[:2] + (axes[2] + .35,))           # a nose in profile sticks out
-    box = window(m < 1.15)
-    hit, cover = torch.full_like(entry, 6.5), torch.zeros_like(entry)
+    box = reach(o, d, centre, axes[:2] + (axes[2] + .35,), 1.15)           # a nose in profile sticks out
+    hit, cover = torch.full_like(d[0], 6.5), torch.zeros_like(d[0])
     if box:
         d = [at(v, box) for v in d]
-        t = at(entry, box) - .42
-        best, tbest = torch.full_like(t, 9.), t                                 # nearest approach, for soft silhouettes
-        lo, flo, hi, fhi = t, torch.full_like(t, .1), torch.full_like(t, 1e3), torch.full_like(t, -.1)
-        for _ in range(steps):
-            x, y, z = (a + t * b for a, b in zip(o, d))
-            h, iw2, Y = lookup(table, x, y).unbind(1)
-            X = x * x * iw2
-            f = ((X * (.74 + .26 * X * X) + ((z - h) * (1 / DEPTH)) ** 2 + Y).sqrt_() - 1) * .58
-            nearer, out = f < best, f > 0
-            best, tbest = torch.where(nearer, f, best), torch.where(nearer, t, tbest)
-            lo, flo = torch.where(out, t, lo), torch.where(out, f, flo)
-            hi, fhi = torch.where(out, hi, t), torch.where(out, fhi, f)
-            inside = hi < 999.
-            t = torch.where(inside, lo + (hi - lo) * (flo / (flo - fhi)).clamp_(.08, .92), t + f)
-        at(hit, box).copy_(torch.where(inside, t, tbest))
-        at(cover, box).copy_(ramp(px - torch.where(inside, 0., best), px * 1.1))
+        entry, _, m = quadric(o, d, centre, axes)
+        t, best = trace(table, o, d, entry - .42, steps)
+        late = step(best - .003).mul_(step(.8 - m))                       # slowed down by the nose, not there yet
+        t, best = torch.lerp(t, entry, late), best.mul_(1 - late)
+        at(hit, box).copy_(t)
+        at(cover, box).copy_(ramp(px - .58 * best, px * 1.1))
     return hit, cover
+
+
+def trace(table, o, d, t, steps):
+    """Sphere tracing that strides to where the surface lies if q keeps falling, then regula falsi once the surface is bracketed.
+
+    Args:
+        table, o, d: as for `march_head`.
+        t: distance to begin at `[n, H, W]`.
+        steps: evaluations of the surface a ray.
+    Returns:
+        distance along the ray and, for rays that pass by, the least q - 1 (0 for those that hit), `[n, H, W]` each.
+    """
+    plane = t.new_empty(t.shape[0], 2, *t.shape[1:])
+    places, spots = plane.unbind(1), plane.permute(0, 2, 3, 1)
+    start, ahead = frontal(o[0], o[1]).unbind(3), frontal(d[0], d[1], 0., 0.).unbind(3)
+    oz, dz = o[2] / DEPTH, d[2] / DEPTH
+    best, tbest = torch.full_like(t, 9.), t                                 # nearest approach, for soft silhouettes
+    lo, flo, hi, fhi = t, torch.full_like(t, .1), torch.full_like(t, FAR), torch.full_like(t, -.1)
+    for k in range(steps):
+        for place, a, b in zip(places, start, ahead):
+            torch.addcmul(a, t, b, out=place)
+        G, h = F.grid_sample(table, spots, align_corners=True, padding_mode='border').unbind(1)
+        w = torch.addcmul(oz, t, dz).sub_(h)
+        f = torch.addcmul(G, w, w).sqrt_().sub_(1)
+        tbest, best = torch.lerp(tbest, t, step(best - f)), torch.minimum(best, f)
+        out, stride = step(f.clone()), f * .7
+        if k:
+            stride = torch.minimum(torch.maximum((t - lo).mul_(f).div_((flo - f).add_(1e-9)), stride), f * 3)
+        lo, flo = torch.lerp(lo, t, out), torch.lerp(flo, f, out)
+        hi, fhi = torch.lerp(t, hi, out), torch.lerp(f, fhi, out)
+        inside = step(FAR - 1 - hi)
+        between = torch.addcmul(lo, hi - lo, (flo / (flo - fhi)).clamp_(.08, .92))
+        t = torch.lerp(stride.add_(t), between, inside)
+    return torch.lerp(tbest, t, inside), best.clamp_(min=0)

@@ -85,9 +85,11 @@ def hair(I, n, r, g, male):
 
 
 def seeded_normal(seed, c, k):
-    """Per-face noise [n, c, k, k], about standard normal, from an integer hash of the seed."""
-    x = seed.view(-1, 1) * 7919 + torch.arange(4 * c * k * k).view(1, -1) * 104729
+    """Per-face noise [n, c, k, k], about standard normal: the sum of the four bytes of an integer hash of the seed."""
+    x = seed.view(-1, 1) * 7919 + torch.arange(c * k * k, device=seed.device) * 104729
     for m in (0x45d9f3b, 0x119de1f3):
         x = ((x ^ (x >> 16)) * m) & 0xffffffff
-    u = (x ^ (x >> 16)).float() / 4294967296.
-    return ((u.view(-1, c, k, k, 4).sum(-1) - 2) * 1.732).contiguous()
+    x = x ^ (x >> 16)
+    pairs = (x & 0xff00ff) + ((x >> 8) & 0xff00ff)                       # two sums of two bytes
+    total = ((pairs & 0xffff) + (pairs >> 16)).float()
+    return (total.view(-1, c, k, k) - 510) * (1.732 / 256)

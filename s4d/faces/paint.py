@@ -1,14 +1,14 @@
-"""Skin, brows, eyes, lips and wrinkles, painted in frontal head coordinates. Each feature touches only the window it lies in."""
+"""Skin, brows, eyes, lips and beard, painted in frontal head coordinates. Each feature touches only the window it lies in."""
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import lru_cache
 from types import SimpleNamespace
 
 import torch
 
 from .controls import brow_line, lip_curves, sided
-from .shapes import at, gauss, ramp, smooth, window
+from .shapes import at, bell, gauss, ramp, smooth, window
 
 
 @dataclass
@@ -36,17 +36,23 @@ def over(col, layer, alpha):
     return torch.lerp(col, layer, alpha[:, None])
 
 
+def lay(col, layer, alpha):
+    """`over`, in place."""
+    col.lerp_(layer, alpha[:, None])
+
+
 def rgb(t):
     """One colour a face, ready to broadcast."""
     return t.view(-1, 3, 1, 1)
 
 
-def tint(*c):
+@lru_cache
+def tint(device, *c):
     """A fixed colour, ready to broadcast."""
-    return torch.tensor(c).view(1, 3, 1, 1)
+    return torch.tensor(c, device=device).view(1, 3, 1, 1)
 
 
-RED, DARK = tint(1.0, .62, .55), tint(.62, .50, .46)
+RED, DARK = (1.0, .62, .55), (.62, .50, .46)
 
 
 def value(C, name):
@@ -63,35 +69,37 @@ def strand(C, u, w, px):
             + .35 * torch.sin(u * 103 + s * 5 + w * 4) * fade(103))
 
 
-def paint(C, I, p):
+def paint(C, I, p, zone):
     """Paints the face.
 
     Args:
         C: control points of `head.controls`.
         I: identities, a dictionary of `[n]` and `[n, 3]` tensors.
         p: Patch of the window that holds the face.
+        zone: where a beard grows 0..1 `[n, H, W]`, or None.
     Returns:
         albedo `[n, 3, H, W]`; gloss and painted occlusion `[n, H, W]`; layers of the eyes and of the mouth, each with its window.
     """
     alb, gloss = skin(C, I, p)
     occ = torch.zeros_like(p.x)
-    for draw, mask in ((upper_folds, (p.y > -.32) & (p.y < .66)), (lower_folds, p.y < -.06), (beard, p.y < -.02)):
-        box = window(mask)
+    if zone is not None:
+        box = window(zone)
         if box:
-            draw(C, I, p.cut(box), at(alb, box), at(gloss, box), at(occ, box))
+            beard(C, I, p.cut(box), at(zone, box), at(alb, box), at(gloss, box))
     if bool((C.I['bald'] < 1).any()):
         scalp = smooth(p.y - C.I['hairline'] + C.I['fringe'], .06, .12) + smooth(p.z, .05, -.10) * smooth(p.y, .12, .28)
-        alb.copy_(over(alb, rgb(I['hair_rgb']) * .6, scalp.clamp_(0, 1) * (1 - C.I['bald'])))
-    box = window((p.y > -.05) & (p.y < .55) & (p.ax < .66))
+        lay(alb, rgb(I['hair_rgb']) * .6, scalp.clamp_(0, 1) * (1 - C.I['bald']))
+    box = window(torch.minimum(.30 - (p.y - .25).abs(), .66 - p.ax))
     if box:
         brows(C, I, p.cut(box), at(alb, box), at(gloss, box), at(occ, box))
     eye = mouth = None
-    box = window((p.y.abs() < .22) & (p.ax < .56))
+    box = window(torch.minimum(.22 - p.y.abs(), .56 - p.ax))
     if box:
         eye = eyes(C, I, p.cut(box), at(alb, box))
         eye.box = box
     reach = C.cx.amax(1).view(-1, 1, 1) * 1.08 + .04
-    box = window((p.y < value(C, 'ym') + .30) & (p.y > value(C, 'ym') - .28 - value(C, 'jaw') * 1.1) & (p.ax < reach))
+    lower = .55 * value(C, 'jaw')
+    box = window(torch.minimum(.29 + lower - (p.y - value(C, 'ym') - .01 + lower).abs(), reach - p.ax))
     if box:
         mouth = lips(C, I, p.cut(box), at(alb, box), at(gloss, box))
         mouth.box = box
@@ -100,75 +108,29 @@ def paint(C, I, p):
 
 def skin(C, I, p):
     """Albedo and gloss of bare skin: blood in cheeks and nose, dark eye sockets, freckles."""
-    P, ax, y = C.I, p.ax, p.y
+    P, ax, x, y = C.I, p.ax, p.x, p.y
     base, tone, nl = rgb(I['skin']), P['tone'] / 9, P['nose_length']
-    blood = .42 * gauss(ax - .40, .17) * gauss(y + .25, .14) + .40 * gauss(p.x, .10) * gauss(y + nl - .03, .08) + .10 * p.n1
-    socket = gauss(ax - P['eye_spacing'] + .02, .15) * (.55 * gauss(y + .07, .055) * (.4 + .6 * P['age']) + .40 * gauss(y - .055, .06))
+    blood = torch.add(bell(ax - .40, .17, y + .25, .14).mul_(.42), bell(x, .10, y + (nl - .03), .08), alpha=.40).add_(p.n1, alpha=.10)
+    socket = gauss(y + .07, .055).mul_(.22 + .33 * P['age']).add_(gauss(y - .055, .06), alpha=.40)
+    socket *= gauss(ax - (P['eye_spacing'] - .02), .15)
     alb = base * (1 + .06 * p.n2[:, None])
-    alb = over(alb, base * RED, (blood * (1 - .55 * tone)).clamp_(-.3, .8))
-    alb = over(alb, base * DARK, (socket * .75).clamp_(0, .8))
+    lay(alb, base * tint(x.device, *RED), blood.mul_(1 - .55 * tone).clamp_(-.3, .8))
+    lay(alb, base * tint(x.device, *DARK), socket.mul_(.75).clamp_(0, .8))
     if bool((P['freckles'] > 0).any()):
         freckles = (p.n2 * 2.2 - 1.7).clamp(0, 1) * P['freckles'] * gauss(ax - .2, .3) * gauss(y + .18, .2)
-        alb = over(alb, base * DARK * .7, freckles * .8)
-    gloss = .35 + .20 * gauss(p.x, .12) * gauss(y + .2, .3) + .2 * gauss(y - .45, .2)
+        lay(alb, base * tint(x.device, *DARK) * .7, freckles * .8)
+    gloss = torch.add(bell(x, .12, y + .2, .3), gauss(y - .45, .2)).mul_(.2).add_(.35).mul_(1 - .4 * tone)
     return alb, gloss
 
 
-def upper_folds(C, I, p, alb, gloss, occ):
-    """Frown, forehead lines, nose root, crow's feet, bags: at low resolution wrinkles read mainly as darkening."""
-    ax, x, y = p.ax, p.x, p.y
-    ex, ey, crow, bag, fore1, fore2 = sided(C, ('ex', 'ey', 'crow', 'bag', 'fore1', 'fore2'), x)
-    frown, nosew = value(C, 'frown'), value(C, 'nosew')
-    occ += .55 * frown * gauss(ax - .052 - .10 * (y - .16), .013) * gauss(y - .17, .075)
-    occ += .30 * frown * gauss(y - .10, .014) * gauss(x, .06)
-    lines = (y - .50 - .012 * torch.cos(x * 9)) * (2 * math.pi / .085)
-    raised = (fore1 * gauss(ax, .22) + fore2 * gauss(ax - .32, .17)).clamp_(max=1)
-    occ += .26 * raised * (.5 + .5 * torch.cos(lines)) ** 3 * smooth(y, .25, .33) * smooth(y, .60, .50)
-    occ += .50 * nosew * (.5 + .5 * torch.cos((y + .35 * ax) * (2 * math.pi / .052))) ** 2 * gauss(ax - .05, .075) * gauss(y - .035, .065)
-    dx, dy = ax - (value(C, 'ew') + ex + .012), y - ey - .004
-    r = (dx * dx + dy * dy).sqrt_() + 1e-4
-    fan = torch.cos(dy / r * 8 + .4)
-    occ += .45 * crow * smooth(dx, 0., .03) * gauss(r - .085, .055) * fan.mul_(fan).mul_(fan)
-    ox = ax - ex
-    occ += .30 * bag * gauss(y - ey + .105 + .25 * ox * ox - .10 * ox, .016) * gauss(ox + .02, .13)
-
-
-def lower_folds(C, I, p, alb, gloss, occ):
-    """Nasolabial fold, nostrils, dimples, marionette lines, chin crease."""
-    P, ax, x, y, px = C.I, p.ax, p.x, p.y, p.px
-    nlf, cx, up, dimple, dn, mario, ala = sided(C, ('nlf', 'cx', 'up', 'dimple', 'down', 'mario', 'ala'), x)
-    ym, nl = value(C, 'ym'), P['nose_length']
-    top, bottom = ala - nl + .05, ym - .075 + .25 * up
-    w = ((top - y) / (top - bottom)).clamp_(-.3, 1.3)
-    w0 = w.clamp(min=0)
-    fold = P['nose_width'] + .045 + (cx + .035 - P['nose_width']) * (w0 * (1.55 - .55 * w0))
-    occ += .36 * nlf * gauss(ax - fold, .020 + .3 * px) * smooth(w, -.25, .1) * smooth(w, 1.28, .7)
-    occ += .55 * gauss(ax - P['nose_width'] - .035, .020) * gauss(y + nl - .02 - ala, .035)
-    occ += .75 * gauss(ax - .052, .026) * gauss(y + nl + .022 - .4 * ala, .018)
-    occ += .62 * dimple * gauss(ax - cx - .050, .020) * gauss(y - ym - up, .06)
-    drop = y - ym + dn
-    occ += .45 * mario * gauss(ax - cx - .006 - .25 * (-drop - .05).clamp_(0), .016) * gauss(drop + .075, .05)
-    crease = y - (ym - P['lower_lip'] - .062 - .5 * value(C, 'jaw')) + .6 * x * x
-    occ += .26 * (value(C, 'chinw') + .25) * gauss(crease, .022) * gauss(x, .15)
-
-
-def beard(C, I, p, alb, gloss, occ):
-    """Stubble, beard and moustache of those who have them."""
-    P, ax, x, y = C.I, p.ax, p.x, p.y
-    if not bool((P['beard'] + P['stubble'] > 0).any()):
-        return
-    _, _, _, uo, lo, _, _ = lip_curves(C, x)
-    cx, = sided(C, ('cx',), x)
-    ym, nl = value(C, 'ym'), P['nose_length']
-    zone = smooth(y, -.10, -.42) * smooth(ax, .40, .52) + smooth(y, ym - .07, ym - .14)
-    zone = zone + smooth(y, -nl - .025, -nl - .085) * smooth(y, uo - .03, uo + .015) * smooth(ax, cx + .10, cx - .03)
-    zone = zone + gauss(x, .05) * gauss(y - lo + .06, .05) + smooth(y, ym + .10, ym - .06) * smooth(ax, cx, cx + .09)
-    zone = zone.clamp_(0, 1) * smooth(y, -.02, -.16)
-    stub = strand(C, x * 1.3 + .4 * y * torch.where(x > 0, 1., -1.), y, p.px)
-    alb.copy_(over(alb, rgb(I['skin']) * tint(.55, .58, .62), .55 * zone * P['stubble']))
+def beard(C, I, p, zone, alb, gloss):
+    """Stubble, beard and moustache inside the zone `[n, H, W]` where they grow."""
+    P, x, y = C.I, p.x, p.y
+    stub = strand(C, x * 1.3 + .4 * y * x.sign(), y, p.px)
+    lay(alb, rgb(I['skin']) * tint(x.device, .55, .58, .62), .55 * zone * P['stubble'])
     thick = ((zone - .5 + .22 * stub + .14 * p.n2) * 2 + .25 + .4 * P['beard']).clamp_(0, 1)
     thick = thick * zone.clamp(max=.5) * 2 * (P['beard'] * 1.6).clamp(0, .95)
-    alb.copy_(over(alb, rgb(I['hair_rgb']) * (1.15 + .35 * stub[:, None]), thick))
+    lay(alb, rgb(I['hair_rgb']) * (1.15 + .35 * stub[:, None]), thick)
     gloss *= 1 - thick
 
 
@@ -182,7 +144,7 @@ def brows(C, I, p, alb, gloss, occ):
     mask = ramp(half - (y - line).abs(), px * 1.15 + .018) * smooth(t, -.10, .10) * smooth(t, 1.10, .80)
     hairs = torch.sin((ax + (y - line) * (.9 - 1.8 * t)) * 260 + P['seed'].float() % 7) * (1 / (260 * px * .6)).clamp(max=1)
     mask = mask * (P['brow_density'] + .12 * hairs + .16 * p.n2).clamp_(0, 1)
-    alb.copy_(over(alb, torch.minimum(rgb(I['hair_rgb']) * .85 + .004, rgb(I['skin']) * .45), mask))
+    lay(alb, torch.minimum(rgb(I['hair_rgb']) * .85 + .004, rgb(I['skin']) * .45), mask)
     gloss *= 1 - mask
     occ += 3.0 * b4 * smooth(line - y, half * .2, half + .02) * smooth(y, ey + uh * .8, line) * gauss(ax - ex + .03, .16)
 
@@ -190,7 +152,7 @@ def brows(C, I, p, alb, gloss, occ):
 def eyes(C, I, p, alb):
     """Paints lids and lashes into the albedo; returns eyeball, opening, lashes and glint as layers."""
     P, x, y, px = C.I, p.x, p.y, p.px
-    aa, base, sign = px * 1.15, rgb(I['skin']), torch.where(x > 0, 1., -1.)
+    aa, base, sign = px * 1.15, rgb(I['skin']), x.sign()
     ex, ey, uh, lh = sided(C, ('ex', 'ey', 'uh', 'lh'), x)
     lx = p.ax - ex
     te = lx / value(C, 'ew')
@@ -202,24 +164,24 @@ def eyes(C, I, p, alb):
     ix, iy = lx - gx * .058 * sign, y - ey - .004 - gy * .036
     r = (ix * ix + iy * iy).sqrt_()
     shade = .55 + .45 * smooth(upper - y, .0, .035)
-    ball = tint(.62, .56, .52) * ((1 - .85 * te2 - 5. * (y - ey) ** 2).clamp_(.25, 1) * shade)[:, None]
+    ball = tint(x.device, .62, .56, .52) * ((1 - .85 * te2 - 5. * (y - ey) ** 2).clamp_(.25, 1) * shade)[:, None]
     spoke = 1 + .25 * torch.sin(torch.atan2(iy, ix) * 13) * gauss(r - .04, .02)
     iris = rgb(I['iris_rgb']) * (spoke * shade * (.75 + 6 * (-iy).clamp_(0, .06)))[:, None]
     eye = over(ball, iris, ramp(.064 - r, aa))
-    eye = over(eye, iris * .25, gauss(r - .064, .010) * .7)
-    eye = over(eye, torch.full_like(eye, .004), ramp(.027 - r, aa))
-    eye = over(eye, base * RED * .8, gauss(te + .93, .10) * .7)                   # caruncle
+    lay(eye, iris * .25, gauss(r - .064, .010) * .7)
+    lay(eye, tint(x.device, .004, .004, .004), ramp(.027 - r, aa))
+    lay(eye, base * tint(x.device, *RED) * .8, gauss(te + .93, .10) * .7)                  # caruncle
     glint = gauss(lx - gx * .05 * sign - .020 * sign, .011 + .25 * px) * gauss(iy - .026, .011 + .25 * px)
     span = smooth(te2, 1.15, .75)
     lash = gauss(y - upper - .004, .011 + .4 * px) * span * (.75 + .35 * P['makeup'] + .25 * smooth(te, -.2, .9)).clamp_(0, 1)
     crease_y = torch.maximum(upper + .022, ey + tip + .058 * arc) + .008 + .016 * P['lid_crease']    # stays up when the lid closes
     crease = gauss(y - crease_y, .011 + .3 * px) * span * P['lid_crease'].clamp(0, 1) * .55
-    alb.copy_(over(alb, base * DARK * .55, crease.clamp_(0, .7)))
+    lay(alb, base * tint(x.device, *DARK) * .55, crease.clamp_(0, .7))
     if bool((P['makeup'] > 0).any()):
         lid = ramp(y - upper, aa) * ramp(crease_y - y, .02) * span
-        alb.copy_(over(alb, base * tint(.75, .35, .42), lid * .55 * P['makeup']))
+        lay(alb, base * tint(x.device, .75, .35, .42), lid * .55 * P['makeup'])
     lower_lash = gauss(y - lower + .004, .008 + .3 * px) * span * (.28 + .3 * P['makeup'])
-    alb.copy_(over(alb, base * tint(.80, .55, .50), lower_lash.clamp_(0, 1) * .8))
+    lay(alb, base * tint(x.device, .80, .55, .50), lower_lash.clamp_(0, 1) * .8)
     return SimpleNamespace(colour=eye, inside=inside, lash=lash.clamp_(0, 1), glint=inside * glint)
 
 
@@ -230,11 +192,11 @@ def lips(C, I, p, alb, gloss):
     t, ui, li, uo, lo, line, _ = lip_curves(C, x)
     cx, = sided(C, ('cx',), x)
     mask = ramp(uo - y, aa + .008) * ramp(y - lo, aa + .010) * ramp((1 - t) * cx, aa + .015)
-    colour = rgb(I['skin']) * torch.lerp(tint(.88, .52, .50), tint(.78, .32, .33), P['lip_red'][:, None])
-    colour = torch.lerp(colour, tint(.32, .03, .04), (.7 * P['makeup'])[:, None])
+    colour = rgb(I['skin']) * torch.lerp(tint(x.device, .88, .52, .50), tint(x.device, .78, .32, .33), P['lip_red'][:, None])
+    colour = torch.lerp(colour, tint(x.device, .32, .03, .04), (.7 * P['makeup'])[:, None])
     lines = 1 - .10 * torch.sin(x * 120 + 3 * p.n2) * (1 / (120 * px * .5)).clamp(max=1)
     upper = ramp(y - line, .02)
-    alb.copy_(over(alb, colour * (lines * (1 - .22 * upper))[:, None], mask * .92))
+    lay(alb, colour * (lines * (1 - .22 * upper))[:, None], mask * .92)
     gloss.copy_(torch.lerp(gloss, (.75 + .5 * P['makeup']).expand_as(gloss), mask * (1 - upper)))
     opening = ramp(ui - y, aa) * ramp(y - li, aa) * (t < 1).float()
     seam = gauss(y - line, .009 + .35 * px) * smooth(t, 1.06, .9) * (1 - value(C, 'part')) * (.75 + .35 * value(C, 'press'))
@@ -251,10 +213,11 @@ def mouth_interior(C, x, y, m, px):
     lower = ramp(ym - .038 - value(C, 'jaw') + .028 * t2 - y, aa) * ramp(y - m.li - .004, aa)
     gaps = 1 - .28 * gauss(torch.remainder(x + .0225, .045) - .0225, .004 + .3 * px) * (.012 / px).clamp(max=1)
     shade = (.25 + .75 * arch) * (.55 + .45 * smooth(m.ui - y, .0, .03))
-    tongue, tooth = tint(.30, .085, .08), tint(.66, .60, .50)
+    tongue, tooth = tint(x.device, .30, .085, .08), tint(x.device, .66, .60, .50)
     depth = smooth(m.ui - m.li, .02, .12)
-    col = tint(.045, .010, .010).expand(x.shape[0], 3, *x.shape[1:])
+    col = tint(x.device, .045, .010, .010).repeat(x.shape[0], 1, *x.shape[1:])
     tip = m.li + .30 * (m.ui - m.li)
-    col = over(col, tongue * (.35 + .5 * arch)[:, None], .8 * depth * ramp(tip - y + .02 * arch, .04) * smooth(tt.abs(), .85, .5))
-    col = over(col, tooth * (.6 * shade * gaps)[:, None], lower * smooth(tt.abs(), .80, .62) * .85)
-    return over(col, tooth * (shade * gaps)[:, None], upper * smooth(tt.abs(), .99, .84))
+    lay(col, tongue * (.35 + .5 * arch)[:, None], .8 * depth * ramp(tip - y + .02 * arch, .04) * smooth(tt.abs(), .85, .5))
+    lay(col, tooth * (.6 * shade * gaps)[:, None], lower * smooth(tt.abs(), .80, .62) * .85)
+    lay(col, tooth * (shade * gaps)[:, None], upper * smooth(tt.abs(), .99, .84))
+    return col

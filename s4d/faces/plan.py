@@ -72,8 +72,9 @@ def distance(cfg: Faces) -> SimpleNamespace:
         label_noise: share under a neighbouring label, up to three times that of photos; crf: x264's quality, 18 fine to 34 coarse.
     """
     g, life = cfg.gap, min(1.0, 5 * cfg.gap)
+    far = g * g                                              # faces turn away and expressions fade late on the way
     low, high = cfg.intensity
-    return SimpleNamespace(intensity=(low + g * (min(low, .4) - low), high + g * (min(high, .8) - high)), pose=cfg.pose * (1 + 2 * g),
+    return SimpleNamespace(intensity=(low + far * (min(low, .4) - low), high + far * (min(high, .8) - high)), pose=cfg.pose * (1 + 2 * far),
                            motion=1.5 * cfg.pose * g, speech=g, order=cfg.order * life, life=life,
                            label_noise=cfg.label_noise * (1 + 2 * g), crf=18 + round(16 * g))
 

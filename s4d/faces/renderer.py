@@ -44,7 +44,7 @@ def render(identity: dict, actions: torch.Tensor, scene: dict, size: int = 64, g
     rays, R = camera_rays(scene, size)
     lh = torch.einsum('nij,ni->nj', R, scene['light'] / scene['light'].norm(dim=1, keepdim=True))      # light in the head frame
     surface = head_table(C, lh, 96 if size <= 72 else 144 if size <= 128 else 176)
-    hit, cover = march_head(surface[:, :3], rays.head_origin, rays.head, C, rays.px)
+    hit, cover = march_head(surface[:, :2], rays.head_origin, rays.head, C, rays.px, 5 if size <= 72 else 6)
     tables = SimpleNamespace(surface=surface, **textures(identity['seed'], scene, size))
     return develop(picture(C, identity, scene, rays, R, lh, hit, cover, tables), identity, scene, gen)
 
@@ -52,8 +52,15 @@ def render(identity: dict, actions: torch.Tensor, scene: dict, size: int = 64, g
 def textures(seed: torch.Tensor, scene: dict, size: int) -> dict:
     """Skin noise `[n, 2, 64, 64]` and background blobs. They belong to the identity, so that frames of one person agree."""
     own, row = torch.unique(seed, return_inverse=True)
-    skin = torch.cat([F.interpolate(seeded_normal(own, 1, 9), size=(64, 64), mode='bicubic'), seeded_normal(own + 1, 1, 64)], 1)
+    skin = torch.cat([stretched(seeded_normal(own, 1, 9), 64), seeded_normal(own + 1, 1, 64)], 1)
     if not bool((scene['bg_tex'] > 0).any()):
         return {'skin': skin[row], 'blobs': None}
     blobs = seeded_normal(own + 2, 1, 6) + .3 * seeded_normal(own + 3, 3, 6)
-    return {'skin': skin[row], 'blobs': F.interpolate(blobs, size=(size, size), mode='bicubic', align_corners=True)[row]}
+    return {'skin': skin[row], 'blobs': stretched(blobs, size)[row]}
+
+
+def stretched(maps, size):
+    """Bicubic interpolation of `[n, c, k, k]` to `[n, c, size, size]` as two matrix products."""
+    k = maps.shape[-1]
+    weights = F.interpolate(torch.eye(k, device=maps.device)[None, None], size=(size, k), mode='bicubic', align_corners=True)[0, 0]
+    return weights @ maps @ weights.T

@@ -45,7 +45,7 @@ def rotation(yaw, pitch, roll):
     return m(cr, -sr, z, sr, cr, z, z, z, o) @ m(o, z, z, z, cp, sp, z, -sp, cp) @ m(cy, z, sy, z, o, z, -sy, z, cy)
 
 
-PIVOT = torch.tensor([0., -.62, -.22])                  # neck joint, head frame
+PIVOT = (0., -.62, -.22)                                # neck joint, head frame
 
 
 def camera_rays(scene, S):
@@ -60,16 +60,17 @@ def camera_rays(scene, S):
     """
     n = scene['yaw'].shape[0]
     ext = 1.16 / scene['scale']
-    p = (torch.arange(S) + .5) / S * 2 - 1
+    device = ext.device
+    p = (torch.arange(S, device=device) + .5) / S * 2 - 1
     R = rotation(scene['yaw'], scene['pitch'], scene['roll'])
-    cam, centre = torch.tensor([0., -.1, 6.5]), torch.tensor([0., -.05, .45])
-    moved = (centre - PIVOT) @ R.transpose(1, 2) + PIVOT
-    aim = torch.stack([.7 * moved[:, 0], .8 * (moved[:, 1] + .05)], 1) - scene['shift'] - torch.tensor([0., .02])
+    cam, centre, pivot = (torch.tensor(c, device=device) for c in ((0., -.1, 6.5), (0., -.05, .45), PIVOT))
+    moved = (centre - pivot) @ R.transpose(1, 2) + pivot
+    aim = torch.stack([.7 * moved[:, 0], .8 * (moved[:, 1] + .05)], 1) - scene['shift'] - torch.tensor([0., .02], device=device)
     gx = (p.view(1, 1, S) * ext.view(-1, 1, 1) + aim[:, 0].view(-1, 1, 1)).expand(n, S, S)
     gy = (-p.view(1, S, 1) * ext.view(-1, 1, 1) + aim[:, 1].view(-1, 1, 1)).expand(n, S, S)
     d = torch.stack([gx - cam[0], gy - cam[1], torch.full_like(gx, .3) - cam[2]], 1)
     d = unit(d)
-    oh = (cam - PIVOT) @ R + PIVOT                                                              # R^T (cam - pivot) + pivot
+    oh = (cam - pivot) @ R + pivot                                                              # R^T (cam - pivot) + pivot
     dh = torch.einsum('nij,nihw->njhw', R, d)
     rays = SimpleNamespace(camera_origin=[cam[i].view(1, 1, 1).expand(n, 1, 1) for i in range(3)], camera=list(d.unbind(1)),
                            head_origin=[oh[:, i].view(-1, 1, 1) for i in range(3)], head=list(dh.unbind(1)),

@@ -4,12 +4,14 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-X0, X1, Y0, Y1 = -1.1, 1.1, -1.5, 1.15          # extent of the tables in head coordinates
+LOG2E = 1.442695
+X0, X1, Y0, Y1 = -.92, .92, -1.5, 1.15          # extent of the tables in head coordinates
 
 
-def window(mask):
-    """The smallest window (row slice, column slice) that holds every true pixel of a batch `[n, H, W]`; None where there is none."""
-    rows, columns = (mask.any(0).any(d).nonzero()[:, 0].tolist() for d in (1, 0))
+def window(value):
+    """The smallest window (row slice, column slice) that holds every positive pixel of a batch `[n, H, W]`; None where there is none."""
+    mask = value.amax(0) > 0
+    rows, columns = (mask.any(d).nonzero()[:, 0].tolist() for d in (1, 0))
     return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if rows else None
 
 
@@ -18,9 +20,23 @@ def at(v, box):
     return v[..., box[0], box[1]]
 
 
+def part(x, y, x_range, y_range):
+    """The window of a table that covers a range of coordinates: its slices, its columns, its rows."""
+    width, height = x.shape[-1], y.shape[-2]
+    rows = slice(*(int((v - Y0) / (Y1 - Y0) * height) for v in y_range))
+    columns = slice(*(int((v - X0) / (X1 - X0) * width) for v in x_range))
+    return (rows, columns), x[..., columns], y[:, rows]
+
+
 def unit(v):
     """Vectors along axis 1, scaled to length 1."""
-    return v * torch.rsqrt((v * v).sum(1, keepdim=True).clamp_(min=1e-8))
+    x, y, z = v[:, :1], v[:, 1:2], v[:, 2:]
+    return v * (x * x).addcmul_(y, y).addcmul_(z, z).clamp_(min=1e-8).rsqrt_()
+
+
+def step(x):
+    """1 where x > 0, else 0, in place. As a weight of `lerp` it is several times faster than `where` on the CPU."""
+    return x.mul_(1e30).clamp_(0, 1)
 
 
 def ramp(x, w):
@@ -30,16 +46,26 @@ def ramp(x, w):
 
 def smooth(x, a, b):
     """Smoothstep from 0 at a to 1 at b; a may be the larger one."""
-    t = ((x - a) / (b - a)).clamp_(0, 1)
-    return (3 - 2 * t).mul_(t).mul_(t)
+    t = ((x - a) / (b - a) if torch.is_tensor(b) else (x - a).mul_(1 / (b - a))).clamp_(0, 1)
+    return torch.mul(t, -2).add_(3).mul_(t).mul_(t)
 
 
 def gauss(x, s):
-    """exp(-(x / s)^2)."""
+    """exp(-(x / s)^2), by powers of two: `exp` is many times slower where the result underflows."""
     if torch.is_tensor(s):
         x = x / s
-        return (x * x).neg_().exp_()
-    return (x * x).mul_(-1 / (s * s)).exp_()
+        return (x * x).mul_(-LOG2E).exp2_()
+    return (x * x).mul_(-LOG2E / (s * s)).exp2_()
+
+
+def bell(x, sx, y, sy):
+    """exp(-(x / sx)^2 - (y / sy)^2) for numbers sx and sy; overwrites y where x and y have one shape."""
+    return y.mul_(1 / sy).square_().addcmul_(x, x, value=1 / (sx * sx)).mul_(-LOG2E).exp2_()
+
+
+def power(x, p):
+    """x^p for x > 0, faster than `pow`."""
+    return x.log2().mul_(p).exp2_()
 
 
 def quadric(o, d, centre, axes):
@@ -53,6 +79,22 @@ def quadric(o, d, centre, axes):
     return tc - half, tc + half, m2.sqrt()
 
 
+def reach(o, d, centre, axes, limit, stride=4):
+    """The window of the rays that pass an ellipsoid at a normalised distance below the limit, or a little more; None without any."""
+    _, _, m = quadric(o, [v[..., ::stride, ::stride] for v in d], centre, axes)
+    return wider(window(limit - m), stride, d[0].shape[1:])
+
+
+def wider(box, stride, shape):
+    """The window of a map of a shape `(H, W)` that reaches all around what a window shows of every stride-th value."""
+    return box and tuple(slice(max(0, stride * (v.start - 1) + 1), min(stride * v.stop, size)) for v, size in zip(box, shape))
+
+
+def frontal(x, y, x0=X0 + X1, y0=Y0 + Y1):
+    """Head coordinates `[n, H, W]` in the units of `grid_sample` `[n, H, W, 2]`; with x0 = y0 = 0 a direction instead of a place."""
+    return torch.stack([(x - .5 * x0) * (2 / (X1 - X0)), (y - .5 * y0) * (2 / (Y1 - Y0))], 1).permute(0, 2, 3, 1)
+
+
 def lookup(table, x, y):
-    g = torch.stack([(x - X0) * (2 / (X1 - X0)) - 1, (y - Y0) * (2 / (Y1 - Y0)) - 1], -1)
-    return F.grid_sample(table, g, align_corners=True, padding_mode='border')
+    """Tables `[n, c, rows, columns]` at head coordinates: `[n, c, H, W]`."""
+    return F.grid_sample(table, frontal(x, y), align_corners=True, padding_mode='border')
