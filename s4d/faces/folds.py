@@ -82,6 +82,7 @@ def beard_zone(C, x, y):
     cx, = sided(C, ('cx',), x)
     ym, nl = shared(C, 'ym'), P['nose_length']
     zone = smooth(y, -.10, -.42) * smooth(ax, .40, .52) + smooth(y, ym - .07, ym - .14)
-    zone = zone.addcmul(smooth(y, uo - .03, uo + .015) * smooth(ax, cx + .10, cx - .03), smooth(y, -nl - .025, -nl - .085))
+    taper = smooth(y + .35 * ax, -nl + .01, -nl - .06)                  # a moustache falls away to the sides
+    zone = zone.addcmul(smooth(y, uo - .03, uo + .015) * smooth(ax, cx + .07, cx - .07), taper)
     zone.addcmul_(gauss(y - (lo - .06), .05), gauss(x, .05)).addcmul_(smooth(y, ym + .10, ym - .06), smooth(ax, cx, cx + .09))
     return zone.clamp_(0, 1).mul_(smooth(y, -.02, -.16))

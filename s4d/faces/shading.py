@@ -225,7 +225,7 @@ def spectacles(img, g, I, lamp, lit, cover, box):
     cut = lambda v: at(v, box)
     lay(part, part * .93 + .012, g.on * ramp((1 - cut(g.radius)) * g.size, g.aa) * cut(cover))
     lay(part, rgb(I['glasses_rgb']) * lit * .9 + .01, (cut(g.frame) * g.on).clamp_(0, 1))
-    glare = gauss(cut(g.u) + cut(g.v) * .6 - .35, .22) * (cut(g.radius) < .93).float() * g.on * .10
+    glare = gauss(cut(g.u) + cut(g.v) * .6 - .35, .22) * (cut(g.radius) < .93).float() * g.on * .05
     part += glare[:, None] * lamp.key
 
 
