@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from s4d import bench
 from s4d.artifacts import OutputError
 from s4d.config import Faces
 from s4d.data import count_frames, index, read_clip
@@ -299,3 +301,12 @@ def test_faces_are_drawn_on_one_thread_and_the_number_is_restored(monkeypatch):
         assert inside == [1] and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_bench_measures_photos_and_clips_at_both_sizes():
+    table = bench.faces(seconds=.01, batches=(4,))
+    assert table[["task", "pixels", "batch"]].values.tolist() == [["photos", 64, 4], ["clips", 64, 4], ["photos", 160, 4], ["clips", 160, 4]]
+    assert (table["frames_per_second"] > 0).all() and (table["ratio"] > 0).all()
+    assert table["frames_per_second"][0] > table["frames_per_second"][2]          # six times the pixels
+    slow = bench.interleaved({"a": lambda: None, "b": lambda: time.sleep(.01)}, .05, torch.device("cpu"))
+    assert slow["b"] > .009 > slow["a"]

@@ -237,3 +237,11 @@ def test_an_image_of_the_wrong_size_ends_with_a_sentence(capsys, finished, tmp_p
     Image.new("RGB", (8, 8)).save(tmp_path / "tiny.png")
     assert main(["predict", str(tmp_path / "tiny.png"), "--run", str(finished.dir)]) == 1
     assert "8 x 8 px" in capsys.readouterr().err
+
+
+def test_bench_prints_its_table_and_refuses_a_missing_gpu(capsys, monkeypatch):
+    status, said, _ = run(capsys, "bench", "--seconds", "0.01")
+    assert status == 0 and "frames_per_second" in said and len(said.splitlines()) == 6
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    status, _, error = run(capsys, "bench", "--device", "cuda")
+    assert status == 2 and "no CUDA device was found: choose --device cpu" in error
