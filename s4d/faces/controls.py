@@ -21,7 +21,8 @@ def controls(identity, actions, gaze):
         numbers as `[n, 1, 1]`.
     """
     C = SimpleNamespace(gaze=gaze)
-    action = lambda k: actions[:, :, INDEX[k]]                                 # [n, 2]
+    columns = actions.permute(2, 0, 1).contiguous().unbind(0)                  # [n, 2] each
+    action = lambda k: columns[INDEX[k]]
     own = lambda k: identity[k].view(-1, 1)
     uneven = own('asymmetry') * torch.tensor([[1., -1.]], device=actions.device)
     mouth(C, action, own, uneven)

@@ -304,8 +304,8 @@ def march_head(table, o, d, C, px, steps=6):
     if box:
         d = [at(v, box) for v in d]
         entry, _, m = quadric(o, d, centre, axes)
-        t, best = trace(table, o, d, entry - .42, steps)
-        late = step(best - .003).mul_(step(.8 - m))                       # slowed down by the nose, not there yet
+        t, best, last = trace(table, o, d, entry - .42, steps)
+        late = step(last - .003).mul_(step(.8 - m))                        # slowed down by the nose, not there yet
         t, best = torch.lerp(t, entry, late), best.mul_(1 - late)
         at(hit, box).copy_(t)
         at(cover, box).copy_(ramp(px - .58 * best, px * 1.1))
@@ -320,7 +320,7 @@ def trace(table, o, d, t, steps):
         t: distance to begin at `[n, H, W]`.
         steps: evaluations of the surface a ray.
     Returns:
-        distance along the ray and, for rays that pass by, the least q - 1 (0 for those that hit), `[n, H, W]` each.
+        distance along the ray and, for rays that pass by, the least and the last q - 1 (0 for those that hit), `[n, H, W]` each.
     """
     plane = t.new_empty(t.shape[0], 2, *t.shape[1:])
     places, spots = plane.unbind(1), plane.permute(0, 2, 3, 1)
@@ -343,4 +343,4 @@ def trace(table, o, d, t, steps):
         inside = step(FAR - 1 - hi)
         between = torch.addcmul(lo, hi - lo, (flo / (flo - fhi)).clamp_(.08, .92))
         t = torch.lerp(stride.add_(t), between, inside)
-    return torch.lerp(tbest, t, inside), best.clamp_(min=0)
+    return torch.lerp(tbest, t, inside), best.clamp_(min=0), f.mul_(1 - inside)

@@ -28,15 +28,15 @@ def dot(maps, vector):
     return torch.bmm(vector, maps.reshape(-1, 3, maps.shape[2] * maps.shape[3])).view(-1, 1, *maps.shape[2:])
 
 
-def light(lamp, view, N, alb, gloss, occlusion, shadow=None):
+def light(lamp, N, alb, occlusion, view=None, gloss=None, shadow=None):
     """Wrapped diffuse, hemisphere ambient and two specular lobes.
 
     Args:
         lamp: of `lamp`.
-        view: unit directions of the rays `[n, 3, H, W]`.
         N: unit normals `[n, 3, H, W]`.
         alb: albedo `[n, 3, H, W]`.
-        gloss, occlusion, shadow: `[n, H, W]`; gloss 0 for a matt surface, a number or a map.
+        occlusion, gloss, shadow: `[n, H, W]`; a surface without gloss is matt.
+        view: unit directions of the rays `[n, 3, H, W]`, for gloss alone.
     Returns:
         radiance `[n, 3, H, W]` and the cosine between normal and light `[n, 1, H, W]`.
     """
@@ -47,7 +47,7 @@ def light(lamp, view, N, alb, gloss, occlusion, shadow=None):
     direct = .55 + .45 * occlusion if lit is None else (.55 + .45 * occlusion).mul_(lit)
     colour = torch.addcmul(lamp.key * (wrap / (1 + wrap)), ndl, lamp.key / (1 + wrap)).clamp_(min=0).mul_(direct)
     colour.addcmul_(dot(N, up).mul_(.38).add_(.62).mul_(occlusion), lamp.ambient).mul_(alb)
-    if not torch.is_tensor(gloss):
+    if gloss is None:
         return colour, ndl
     facing = (N[:, :1] * view[:, :1]).addcmul_(N[:, 1:2], view[:, 1:2]).addcmul_(N[:, 2:], view[:, 2:])
     half = dot(view, towards).mul_(-2).add_(2).clamp_(min=1e-4).rsqrt_()          # 1 / |light - view|
@@ -78,7 +78,7 @@ def face(C, I, lamp, rays, hit, tables, box):
     alb, gloss, folds, eye, mouth = paint(C, I, p, zone[0] if zone else None)
     occlusion = (1 - occ - folds).clamp_(.12, 1.12)
     view = torch.stack(d, 1)
-    colour, ndl = light(lamp, view, N, alb, gloss, occlusion, shadow)
+    colour, ndl = light(lamp, N, alb, occlusion, view, gloss, shadow)
     lit = ndl.clamp_(-.3, 1).add_(1).mul_(.4).mul_(1 - .5 * shadow[:, None])
     lit = torch.addcmul(.36 * lamp.ambient, lit, lamp.key)
     if eye:
@@ -117,8 +117,7 @@ def ellipsoid(img, lamp, rays, R, px, centre, axes, alb, shade):
     at_ = [a + t * b for a, b in zip(rays.camera_origin, d)]
     normal = unit(torch.stack([(q - c) / e ** 2 for q, c, e in zip(at_, centre, axes)], 1))
     normal = torch.einsum('nij,nihw->njhw', R, normal)
-    view = at(torch.stack(rays.head, 1), box)
-    colour, _ = light(lamp, view, normal, alb, torch.full_like(t, .15), shade(at_))
+    colour, _ = light(lamp, normal, alb, shade(at_))
     part = at(img, box)
     lay(part, colour, ramp((1 - m) * .45, px * 1.3))
 
@@ -154,7 +153,7 @@ def hair(C, I, lamp, rays, tables, px):
     angle = torch.atan2(x - .25 * P['part'] * smooth(y, .2, .9), (z + .35).clamp_(min=-.3))
     st = strand(C, angle * 1.1, y * 1.2 + z, px)
     base = rgb(I['hair_rgb'])
-    colour, _ = light(lamp, torch.stack(d, 1), normal, base * (1 + .40 * st[:, None]), 0, 1 - .25 * step(-.3 - st))
+    colour, _ = light(lamp, normal, base * (1 + .40 * st[:, None]), 1 - .25 * step(-.3 - st))
     sheen = gauss(normal[:, 1] - .55 + .05 * st, .20) * (.6 + .4 * st) * (1 - .6 * P['curl'])
     colour.addcmul_(sheen[:, None], (base * .9 + .018) * lamp.key, value=.45)
     rough = lookup(tables.skin[:, 1:], .88 * torch.sin(x * 2), y)[:, 0].clamp_(-1.3, 1.3)
@@ -195,7 +194,7 @@ def ears(img, C, I, lamp, rays, hit, cover, wig, px):
         normal = unit(torch.stack([(x - centre[0]) / EAR[0] ** 2, (y + .06) / EAR[1] ** 2, (z + .08) / EAR[2] ** 2], 1))
         inner = gauss((x - centre[0]) * side + .005, .04) * gauss(y + .04, .11)
         skin = rgb(I['skin']) * tint(x.device, .98, .84, .82)
-        colour, _ = light(lamp, torch.stack(d, 1), normal, skin, torch.full_like(t, .2), .85 - .5 * inner)
+        colour, _ = light(lamp, normal, skin, .85 - .5 * inner)
         seen = 1 - at(cover, box) * (at(hit, box) < t).float()
         if wig is not None:
             seen = seen * (1 - at(wig.front_all, box) * ((at(wig.near_all, box) < t + .05) & (P['hair_long'] > .3)).float())
