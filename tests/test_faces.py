@@ -310,3 +310,10 @@ def test_the_bench_measures_photos_and_clips_at_both_sizes():
     assert table["frames_per_second"][0] > table["frames_per_second"][2]          # six times the pixels
     slow = bench.interleaved({"a": lambda: None, "b": lambda: time.sleep(.01)}, .05, torch.device("cpu"))
     assert slow["b"] > .009 > slow["a"]
+
+
+def test_a_gpu_draws_only_large_corpora(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert corpus.device(Faces()).type == "cpu" and corpus.device(replace(Faces(), clips=20000)).type == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert corpus.device(replace(Faces(), clips=20000)).type == "cpu"

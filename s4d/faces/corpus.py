@@ -35,7 +35,8 @@ __all__ = ["FacesError", "ensure", "truth"]
 ANGLES = ("yaw", "pitch", "roll")
 COLUMNS = ("path", "corpus", "frame", "subject", "label", "performed", "before", "phase", "apex", "intensity",
            *(f"AU{a}_{side}" for a in facs.ACTIONS for side in "LR"), *ANGLES)
-BATCH = 16                # frames drawn at a time: their maps just fit a core's cache
+BATCH = {"cpu": 16, "cuda": 256}   # frames drawn at a time: on a CPU their maps just fit a core's cache
+LARGE = 200_000           # frames from which a GPU draws where there is one; smaller corpora have the same pixels with and without
 
 
 def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bool = False) -> Path:
@@ -96,6 +97,12 @@ def shards(cfg: Faces) -> list[tuple[str, int, list[Sample]]]:
         of = [s for s in samples(cfg) if s.corpus == name]
         out += [(name, k, of[i:i + SHARD[name]]) for k, i in enumerate(range(0, len(of), SHARD[name]))]
     return out
+
+
+def device(cfg: Faces) -> torch.device:
+    """What draws the corpus. Pixels differ by rounding between kinds of device, so corpus.json names it."""
+    frames = cfg.photos + (cfg.clips + cfg.compound + cfg.speaking) * cfg.frames
+    return torch.device("cuda" if frames >= LARGE and torch.cuda.is_available() else "cpu")
 
 
 def _draw_all(cfg: Faces, build: Path, workers: int, progress: bool) -> None:
@@ -214,11 +221,12 @@ def _pixels(cfg: Faces, members: list[Sample], acts: list[dict], seed: int) -> l
         scene[name] = torch.from_numpy(np.deg2rad(pose[:, i]).astype(np.float32))
     scene["gaze"] = torch.from_numpy(np.concatenate([a["gaze"] for a in acts]).astype(np.float32))
     actions = torch.from_numpy(np.concatenate([a["actions"] for a in acts]))
-    out = []
-    for i in range(0, len(actions), BATCH):
-        part = slice(i, i + BATCH)
-        image = render({k: v[part] for k, v in person.items()}, actions[part], {k: v[part] for k, v in scene.items()}, cfg.size, gen=gen)
-        out.append((image * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    place = device(cfg)
+    batch, out = BATCH[place.type], []
+    for i in range(0, len(actions), batch):
+        there = lambda table: {k: v[i:i + batch].to(place) for k, v in table.items()}
+        image = render(there(person), actions[i:i + batch].to(place), there(scene), cfg.size, gen=gen)
+        out.append((image * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
     return np.split(np.concatenate(out), np.cumsum(counts)[:-1])
 
 
@@ -264,7 +272,7 @@ def _finish(cfg: Faces, build: Path) -> None:
         for name, k, _ in shards(cfg):
             f.write(_part(build, name, k).read_bytes())
     shutil.rmtree(build / "parts")
-    text = json.dumps({"faces": to_dict(cfg), "files": len(everything)}, indent=1, sort_keys=True)
+    text = json.dumps({"faces": to_dict(cfg), "files": len(everything), "drawn_on": device(cfg).type}, indent=1, sort_keys=True)
     (build / "corpus.json").write_text(text + "\n", encoding="utf-8")
 
 
