@@ -257,7 +257,7 @@ PRETRAIN = {
 }
 FINETUNE = {
     "smoke": dict(_NANO_FT, epochs=1, lr=1e-3),
-    "sandbox": dict(_NANO_FT, epochs=7, lr=1e-3),
+    "sandbox": dict(_NANO_FT, epochs=7, lr=5e-4),
     "gpu": dict(model="s4d_small_patch16_160", epochs=20),
 }
 
