@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ..config import Finetune
 from ..data import index, read_clip
 from .corpus import truth
 
@@ -67,22 +68,23 @@ def moments(known: pd.DataFrame, actions: pd.Index) -> dict[str, np.ndarray]:
     return out
 
 
-def frame_and_clip(run, unreadable: dict[str, str] | None = None) -> pd.DataFrame:
+def frame_and_clip(run, cfg: Finetune, unreadable: dict[str, str] | None = None) -> pd.DataFrame:
     """What a trained model answers for each test clip when it sees the clip, and when it sees the middle frame all along.
 
     Args:
         run: finished fine-tuning run that reads clips.
+        cfg: its configuration, with the data where they lie now.
         unreadable: gets {path: cause} of the clips that cannot be read.
     Returns:
         path, subject, split, label, predicted, task, seed, input ("model, whole clip" or "model, middle frame").
     """
     from ..analysis.stimuli import probabilities, subset
     from ..emotions import vocabulary
-    x, rows = subset(run.config, "video", limit=10 ** 9, unreadable=unreadable)
-    names = np.array(vocabulary(run.config.video.classes))
+    x, rows = subset(cfg, "video", limit=10 ** 9, unreadable=unreadable)
+    names = np.array(vocabulary(cfg.video.classes))
     model, middle = run.load(), x.shape[2] // 2
     seen = {"model, whole clip": x, "model, middle frame": x[:, :, middle:middle + 1].expand_as(x)}
-    return pd.concat([rows.assign(predicted=names[probabilities(model, v, "video").argmax(1)], task="video", seed=run.config.seed, input=k)
+    return pd.concat([rows.assign(predicted=names[probabilities(model, v, "video").argmax(1)], task="video", seed=cfg.seed, input=k)
                       for k, v in seen.items()], ignore_index=True)
 
 
