@@ -249,10 +249,10 @@ def test_citation_and_licence_agree():
 def test_the_readmes_results_are_those_of_the_committed_run():
     """README and figures are committed together; figures made anew on another machine are compared by `make verify`, not here."""
     section = README.split("## Results")[1].split("\n## ")[0]
-    table, paired = (ROOT / f"figures/source_data/{name}.csv" for name in ("finetuning_table", "finetuning_paired"))
+    table, paired, hard = (ROOT / f"figures/source_data/{name}.csv" for name in ("finetuning_table", "finetuning_paired", "faces_difficulty"))
     marks = re.findall(r"sha256 ([0-9a-f]{16})", section)
-    assert len(marks) == 2
-    if marks != [sha256(table)[:16], sha256(paired)[:16]]:
+    assert len(marks) == 3
+    if marks != [sha256(p)[:16] for p in (table, paired, hard)]:
         pytest.skip("figures/ holds another run than the README describes")
     text = lambda r, value, sign="": "{:{s}.1f} [{:{s}.1f}, {:{s}.1f}]".format(*(100 * v for v in (r[value], r["low"], r["high"])), s=sign)
     rows, names = pd.read_csv(table), {"dynamic": "dynamic only", "static": "static only", "multitask": "multi-task", "s4d": "S4D (MoAE)"}
@@ -261,6 +261,8 @@ def test_the_readmes_results_are_those_of_the_committed_run():
         for method, name in names.items():
             cells = [found.get((method, pretrained, *c), "-") for c in (("video", "UAR"), ("video", "WAR"), ("image", "UAR"))]
             assert f"| {name} | {'pre-trained' if pretrained else 'from scratch'} | {' | '.join(cells)} |" in section
+    read = pd.read_csv(hard).query("task == 'video' and metric == 'WAR'").set_index("input")
+    assert "{} against {} WAR".format(*(text(read.loc[f"model, {k}"], "value") for k in ("middle frame", "whole clip"))) in section
     differences = re.findall(r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\]", section)
     assert len(differences) == 8 and not set(differences) - {text(r, "difference", "+") for _, r in pd.read_csv(paired).iterrows()}
 

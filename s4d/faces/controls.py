@@ -38,6 +38,11 @@ def both(t):
     return t.mean(1, keepdim=True)
 
 
+def shared(C, name):
+    """A control that both sides share, ready to broadcast `[n, 1, 1]`."""
+    return getattr(C, name).view(-1, 1, 1)
+
+
 def mouth(C, a, own, uneven):
     """Jaw and lips."""
     part = (a(25) + 1.0 * a(26) + a(27) + .6 * a(16) + .35 * a(10) * a(9).add(.3) + .6 * a(22)).clamp(0, 1)

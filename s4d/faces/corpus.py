@@ -13,6 +13,7 @@ import shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -207,10 +208,16 @@ def _clip(cfg: Faces, sample: Sample, rng: np.random.Generator) -> dict:
     return act
 
 
+@lru_cache(1)
+def _everyone(count: int, seed: int) -> dict[str, torch.Tensor]:
+    """All identities of the corpora: drawn once a process, not once a shard."""
+    return sample_identity(count, torch.Generator().manual_seed(seed))
+
+
 def _pixels(cfg: Faces, members: list[Sample], acts: list[dict], seed: int) -> list[np.ndarray]:
     """The samples' pictures, uint8 `[T, H, W, 3]` each."""
     gen = torch.Generator().manual_seed(seed)
-    everyone = sample_identity(identities(cfg), torch.Generator().manual_seed(cfg.seed))
+    everyone = _everyone(identities(cfg), cfg.seed)
     counts = [len(a["actions"]) for a in acts]
     sample = torch.arange(len(members)).repeat_interleave(torch.tensor(counts))
     who = torch.tensor([m.identity for m in members])[sample]

@@ -8,13 +8,8 @@ import math
 
 import torch
 
-from .controls import lip_curves, sided
+from .controls import lip_curves, shared, sided
 from .shapes import at, gauss, part, smooth
-
-
-def shared(C, name):
-    """A control that both sides share, ready to broadcast."""
-    return getattr(C, name).view(-1, 1, 1)
 
 
 def darken(C, x, y, occ):

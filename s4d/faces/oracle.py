@@ -43,7 +43,7 @@ def difficulty(folder: str | Path, train: int = 2000, test: int = 600, fold: int
         rows = index(name, Path(folder) / name, fold=which)
         rows = rows.assign(path=name + "/" + rows["path"]).sample(frac=1, random_state=seed)
         parts = {"train": rows[rows["split"] == "train"][:train], "test": rows[rows["split"] == "test"][:test]}
-        told = moments(known[known["corpus"] == name], actions)
+        told = moments(known[known["corpus"] == name], actions) if task == "video" else {}
         readers = {ORACLE: lambda p: apex.loc[p, actions].to_numpy(), PIXELS: lambda p: pixels(folder, p, apex["apex"]),
                    MIDDLE: lambda p: np.stack([told[q][COURSE // 2] for q in p]), WHOLE: lambda p: np.stack([told[q].ravel() for q in p])}
         for kind in INPUTS[task]:
@@ -60,7 +60,7 @@ def difficulty(folder: str | Path, train: int = 2000, test: int = 600, fold: int
 
 
 def moments(known: pd.DataFrame, actions: pd.Index) -> dict[str, np.ndarray]:
-    """True actions at COURSE evenly spaced frames of each file: path -> `[COURSE, 46]`; a photo repeats."""
+    """True actions at COURSE evenly spaced frames of each clip: path -> `[COURSE, 46]`."""
     values = known[actions].to_numpy()
     out = {}
     for path, rows in known.reset_index(drop=True).groupby("path", sort=False).indices.items():

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import torch
 
-from .controls import brow_line, lip_curves, sided
+from .controls import brow_line, lip_curves, shared, sided
 from .shapes import at, bell, gauss, ramp, smooth, window
 
 
@@ -55,11 +55,6 @@ def tint(device, *c):
 RED, DARK = (1.0, .62, .55), (.62, .50, .46)
 
 
-def value(C, name):
-    """A control that both sides share, ready to broadcast."""
-    return getattr(C, name).view(-1, 1, 1)
-
-
 def strand(C, u, w, px):
     """Hair strand texture along w, in [-1, 1]; u runs across the strands."""
     s = C.I['seed'].float() % 97
@@ -98,8 +93,8 @@ def paint(C, I, p, zone):
         eye = eyes(C, I, p.cut(box), at(alb, box))
         eye.box = box
     reach = C.cx.amax(1).view(-1, 1, 1) * 1.08 + .04
-    lower = .55 * value(C, 'jaw')
-    box = window(torch.minimum(.29 + lower - (p.y - value(C, 'ym') - .01 + lower).abs(), reach - p.ax))
+    lower = .55 * shared(C, 'jaw')
+    box = window(torch.minimum(.29 + lower - (p.y - shared(C, 'ym') - .01 + lower).abs(), reach - p.ax))
     if box:
         mouth = lips(C, I, p.cut(box), at(alb, box), at(gloss, box))
         mouth.box = box
@@ -155,7 +150,7 @@ def eyes(C, I, p, alb):
     aa, base, sign = px * 1.15, rgb(I['skin']), x.sign()
     ex, ey, uh, lh = sided(C, ('ex', 'ey', 'uh', 'lh'), x)
     lx = p.ax - ex
-    te = lx / value(C, 'ew')
+    te = lx / shared(C, 'ew')
     te2, tip = te * te, P['eye_tilt'] * te
     arc = (1 - te2) * (1 - .22 * te + .10 * te2)                                # upper arc peaks medially
     upper, lower = ey + tip + uh * arc, ey + tip - lh * (1 - te2) * (1 + .22 * te)
@@ -199,18 +194,18 @@ def lips(C, I, p, alb, gloss):
     lay(alb, colour * (lines * (1 - .22 * upper))[:, None], mask * .92)
     gloss.copy_(torch.lerp(gloss, (.75 + .5 * P['makeup']).expand_as(gloss), mask * (1 - upper)))
     opening = ramp(ui - y, aa) * ramp(y - li, aa) * (t < 1).float()
-    seam = gauss(y - line, .009 + .35 * px) * smooth(t, 1.06, .9) * (1 - value(C, 'part')) * (.75 + .35 * value(C, 'press'))
+    seam = gauss(y - line, .009 + .35 * px) * smooth(t, 1.06, .9) * (1 - shared(C, 'part')) * (.75 + .35 * shared(C, 'press'))
     return SimpleNamespace(opening=opening, seam=seam.clamp_(0, 1), ui=ui, li=li)
 
 
 def mouth_interior(C, x, y, m, px):
     """Cavity, tongue and teeth: the upper ones fixed to the skull, the lower ones borne by the jaw."""
-    aa, ym = px * 1.15, value(C, 'ym')
+    aa, ym = px * 1.15, shared(C, 'ym')
     tt = x / (C.cx.mean(1).view(-1, 1, 1) * .92)
     t2 = tt * tt
     arch = (1 - t2).clamp(0, 1)
     upper = ramp(y - (ym - .028 + .030 * t2), aa) * ramp(m.ui - y - .002, aa)
-    lower = ramp(ym - .038 - value(C, 'jaw') + .028 * t2 - y, aa) * ramp(y - m.li - .004, aa)
+    lower = ramp(ym - .038 - shared(C, 'jaw') + .028 * t2 - y, aa) * ramp(y - m.li - .004, aa)
     gaps = 1 - .28 * gauss(torch.remainder(x + .0225, .045) - .0225, .004 + .3 * px) * (.012 / px).clamp(max=1)
     shade = (.25 + .75 * arch) * (.55 + .45 * smooth(m.ui - y, .0, .03))
     tongue, tooth = tint(x.device, .30, .085, .08), tint(x.device, .66, .60, .50)
