@@ -32,7 +32,7 @@ class Faces:
     fps: int = 8                      # frames per second of a clip
     intensity: tuple[float, float] = (1.0, 1.3)   # uniform range that scales the actions of a photo's emotion
     gap: float = 0.2                  # how far clips are from photos: 0 a photo held still .. 1 faint, turned away, talking (see plan.distance)
-    order: float = 0.1                # share of the clips that turn from one emotion to another: only their order tells which
+    order: float = 0.1                # share, of clips whose emotion has a partner, that turn from it: only their order tells which
     label_noise: float = 0.045        # share of photos listed under a neighbouring emotion; clips have more, by the gap
     pose: float = 4.0                 # standard deviation of yaw; pitch .7 and roll .6 of it
     nuisance: float = 0.0             # 0 aligned and evenly lit .. 1 in the wild (light, occluders, noise, blur)
