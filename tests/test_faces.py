@@ -5,6 +5,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,10 @@ import torch
 
 from s4d import bench
 from s4d.artifacts import OutputError
-from s4d.config import Faces
+from s4d.config import Faces, Finetune, Source
 from s4d.data import count_frames, index, read_clip
 from s4d.emotions import EMOTIONS, EMOTIONS_11, ORDERS
-from s4d.faces import FacesError, corpus, facs, panel, people, plan, render, renderer, views
+from s4d.faces import FacesError, corpus, facs, oracle, panel, people, plan, render, renderer, views
 from s4d.faces.controls import controls
 from s4d.faces.renderer import render as draw
 
@@ -171,6 +172,8 @@ def test_a_turn_played_backwards_is_the_turn_of_the_other_emotion():
     there, _ = facs.turn(first, then, t, 2.0, t.mean())
     back, _ = facs.turn(then, first, t, 2.0, t.mean())
     assert np.allclose(there, back[::-1], atol=1e-12) and not np.allclose(there, back, atol=.1)
+    long = facs.perform("anger", 1.0, 64, 32, np.random.default_rng(2), before="disgust")["intensity"]
+    assert 16 < (long > .5).sum() < 40                           # either emotion has about half of the clip
     act = facs.perform("anger", 1.0, 16, 8, np.random.default_rng(1), before="disgust")
     nose, brow = act["actions"][:, 0, facs.INDEX[9]], act["actions"][:, 0, facs.INDEX[4]]
     assert nose.argmax() < 8 <= act["apex"] and brow[act["apex"]] > .5 * brow.max()
@@ -317,3 +320,37 @@ def test_a_gpu_draws_only_large_corpora(monkeypatch):
     assert corpus.device(Faces()).type == "cpu" and corpus.device(replace(Faces(), clips=20000)).type == "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert corpus.device(replace(Faces(), clips=20000)).type == "cpu"
+
+
+def test_the_readers_answer_from_what_they_are_told(tmp_path):
+    folder = corpus.ensure(replace(TINY, label_noise=.3, clips=70), tmp_path, workers=1)
+    truth, read = corpus.truth(folder).drop_duplicates("path").set_index("path"), oracle.difficulty(folder)
+    for task, inputs in oracle.INPUTS.items():
+        assert set(read.loc[read["task"] == task, "input"]) == set(inputs)
+    bound = read[read["input"] == oracle.BOUND]
+    shown = truth.loc[bound["path"]]
+    assert (bound["predicted"].to_numpy() == shown["performed"]).all() and (bound["predicted"].to_numpy() != shown["label"]).any()
+    told = oracle.moments(pd.DataFrame({"path": ["a"] * 16 + ["b"] * 16, "AU1_L": range(32)}), pd.Index(["AU1_L"]))
+    assert told["b"][:, 0].tolist() == [16, 18, 20, 22, 25, 27, 29, 31]
+
+
+class Moving(torch.nn.Module):
+    """Answers the second class for a clip in which anything changes, the first for a still one."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def forward_features(self, x):
+        return x.diff(dim=2).abs().amax((1, 2, 3, 4))[:, None]
+
+    def forward_head(self, features, task):
+        return torch.cat([torch.full_like(features, 1e-3), features, torch.zeros(len(features), 5) - 1], 1)
+
+
+def test_a_middle_frame_stands_still(built):
+    source = Source("dfew", str(built / "dfew"), 1)
+    cfg = Finetune(None, source, tasks=("video",), size=TINY.size, frames=4, stride=1, workers=0)
+    run = SimpleNamespace(load=Moving)
+    read = oracle.frame_and_clip(run, cfg).set_index("input")["predicted"]
+    assert set(read["model, middle frame"]) == {EMOTIONS[0]} and set(read["model, whole clip"]) == {EMOTIONS[1]}
