@@ -7,12 +7,12 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from ..config import ConfigError
 from .mae import MEAN, STD, DualMAE
 from .moae import MoAE
-from .released import CheckpointError, encoder_from, load_released, to_released
+from .released import CheckpointError, checkpoint_filter_fn, encoder_from, load_pretrained, load_released, to_released
 from .s4d import S4D, Encoder, count_parameters
-from .tokens import random_mask, sincos
+from .tokens import random_mask, removed_tokens, sincos
 
-__all__ = ["S4D", "DualMAE", "Encoder", "MoAE", "CheckpointError", "encoder_from", "load_released", "to_released", "random_mask",
-           "sincos", "count_parameters", "MEAN", "STD", "VARIANTS", "DECODERS"]
+__all__ = ["S4D", "DualMAE", "Encoder", "MoAE", "CheckpointError", "checkpoint_filter_fn", "encoder_from", "load_released", "to_released",
+           "random_mask", "removed_tokens", "sincos", "count_parameters", "MEAN", "STD", "VARIANTS", "DECODERS", "HUB"]
 
 # Encoder and decoder of each variant (METHOD section 3). The nano variants are ours: they train on a laptop, on 64 px faces.
 VARIANTS = {
@@ -28,22 +28,35 @@ DECODERS = {
     "large_patch16_160": dict(decoder_width=512, decoder_depth=8, decoder_heads=8),
 }
 
+HUB = "cyinen/S4D"    # the authors' weights on the Hugging Face hub: small and base, pre-trained and fine-tuned
+
 default_cfgs = generate_default_cfgs({f"{kind}_{variant}": dict(
     input_size=(3, spec["size"], spec["size"]), mean=MEAN, std=STD, interpolation="bicubic", num_classes=7,
-    first_conv="patch_embed.proj", classifier=("head.image", "head.video"))
-    for kind in ("s4d", "s4d_mae") for variant, spec in VARIANTS.items()})
+    hf_hub_id=HUB if variant.startswith(("small", "base")) else None,
+    first_conv=f"{inside}patch_embed.proj", classifier=("head.image", "head.video") if kind == "s4d" else None)
+    for kind, inside in (("s4d", ""), ("s4d_mae", "encoder.")) for variant, spec in VARIANTS.items()})
+
+_FOREIGN = {"num_classes": "image_classes and video_classes", "global_pool": "nothing: the mean over tokens is the model's",
+            "in_chans": "nothing: inputs have 3 channels"}      # timm's defaults; asked for by a user they would do nothing
 
 
-_UNUSED = ("num_classes", "global_pool", "in_chans")   # timm would pass these on from its defaults
+def _build(cls, name: str, pretrained: bool, sizes: dict, given: dict):
+    for key, instead in _FOREIGN.items():
+        if key in given:
+            raise ConfigError(f"{name} does not take {key}={given[key]!r}: use {instead}")
+    cache_dir = given.pop("cache_dir", None)
+    model = build_model_with_cfg(cls, name, False, kwargs_filter=tuple(_FOREIGN), **{**sizes, **given})
+    if pretrained:
+        load_pretrained(model, model.pretrained_cfg, cache_dir)
+    return model
 
 
 def _register(variant: str) -> None:
     def classifier(pretrained: bool = False, **kwargs) -> S4D:
-        return build_model_with_cfg(S4D, f"s4d_{variant}", pretrained, kwargs_filter=_UNUSED, **{**VARIANTS[variant], **kwargs})
+        return _build(S4D, f"s4d_{variant}", pretrained, VARIANTS[variant], kwargs)
 
     def autoencoder(pretrained: bool = False, **kwargs) -> DualMAE:
-        arguments = {**VARIANTS[variant], **DECODERS[variant], **kwargs}
-        return build_model_with_cfg(DualMAE, f"s4d_mae_{variant}", pretrained, kwargs_filter=_UNUSED, **arguments)
+        return _build(DualMAE, f"s4d_mae_{variant}", pretrained, {**VARIANTS[variant], **DECODERS[variant]}, kwargs)
 
     for fn, prefix, what in ((classifier, "s4d", "classifier"), (autoencoder, "s4d_mae", "masked autoencoder")):
         fn.__name__ = f"{prefix}_{variant}"

@@ -5,6 +5,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .s4d import EPS, Block, Encoder, init_weights
 from .tokens import TUBELET, as_clip, cut, gather, sincos
@@ -21,12 +22,13 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=EPS)
         self.head = nn.Linear(width, out)
+        self.grad_checkpointing = False
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Tokens `[B, L, Dd]` -> predictions `[B, L, p]`, or only of those at `keep` `[B, N]`."""
         x = x + self.positions[:x.shape[1]]
         for block in self.blocks:
-            x = block(x)
+            x = checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing and self.training else block(x)
         return self.head(self.norm(x if keep is None else gather(x, keep)))
 
 
@@ -75,16 +77,28 @@ class DualMAE(nn.Module):
         _, mean, scale = self.standardise(self.patchify(x))
         return (predictions.unflatten(-1, (-1, 3)) * scale + mean).flatten(-2)
 
-    def split(self, mask: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mask `[B, L]` (True = removed, the same count in each row) -> indices of visible and of removed tokens of `x`."""
+    def split(self, mask: Tensor, x: Tensor, removed: int | None = None) -> tuple[Tensor, Tensor]:
+        """Mask `[B, L]` (True = removed, the same count in each row) -> indices of visible and of removed tokens of `x`.
+
+        Args:
+            removed: that count, as `removed_tokens` gives it. Shapes depend on it, so reading it off a mask that lies on a GPU waits
+                for the device, and a compiled graph cannot read it at all: pass it there. Without it, it is counted and checked.
+        Raises:
+            ValueError: for a mask of another shape, of unequal rows (where it is counted), or a count outside 1..L - 1.
+        """
         tokens = math.prod(self.encoder.grid(x))
-        counts = set(mask.sum(1).tolist())
-        if mask.shape != (len(x), tokens) or len(counts) != 1:
-            raise ValueError(f"mask of shape {tuple(mask.shape)} with {min(counts)} to {max(counts)} tokens removed a row: expected "
-                             f"[{len(x)}, {tokens}] with the same count in each row")
-        removed = counts.pop()
+        if mask.shape != (len(x), tokens):
+            raise ValueError(f"mask of shape {tuple(mask.shape)}: expected [{len(x)}, {tokens}], a row a sample, a column a token")
+        if removed is None or not (torch.compiler.is_compiling() or mask.is_cuda):
+            counts = mask.sum(1).tolist()
+            if len(set(counts)) != 1 or removed not in (None, counts[0]):
+                said = "the same count in each row" if removed is None else f"{removed} in each row"
+                raise ValueError(f"mask with {min(counts)} to {max(counts)} tokens removed a row: expected {said}")
+            removed = counts[0]
+        if not 0 < removed < tokens:
+            raise ValueError(f"{removed} of {tokens} tokens removed: expected at least one removed and one visible")
         order = mask.to(torch.uint8).argsort(dim=1, stable=True)
-        return order[:, : mask.shape[1] - removed], order[:, mask.shape[1] - removed:]
+        return order[:, : tokens - removed], order[:, tokens - removed:]
 
     def decode(self, x: Tensor, visible: Tensor, length: int, keep: Tensor | None) -> Tensor:
         latent = self.encoder_to_decoder(self.encoder.encode(x, visible))
@@ -92,23 +106,30 @@ class DualMAE(nn.Module):
         full = full.scatter(1, visible.unsqueeze(-1).expand_as(latent), latent)
         return self.decoder(full, keep)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, removed: int | None = None) -> Tensor:
         """Loss of one batch of one modality.
 
         Args:
             x: ImageNet-normalised images `[B, 3, H, W]` or clips `[B, 3, T, H, W]`.
             mask: bool `[B, L]`, True = removed, the same count in each row.
+            removed: that count, see `split`.
         Returns:
             scalar: squared error, mean over a token's values, then over the batch's removed tokens.
         """
-        visible, removed = self.split(mask, x)
-        predicted = self.decode(x, visible, mask.shape[1], removed)
-        target, _, _ = self.standardise(gather(self.patchify(x), removed))
+        visible, hidden = self.split(mask, x, removed)
+        predicted = self.decode(x, visible, mask.shape[1], hidden)
+        target, _, _ = self.standardise(gather(self.patchify(x), hidden))
         return (predicted.to(target.dtype) - target).square().mean()
 
-    def reconstruct(self, x: Tensor, mask: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor, mask: Tensor, removed: int | None = None) -> Tensor:
         """Normalised predictions of ALL tokens in place, `[B, L, 2 P P 3]`."""
-        visible, _ = self.split(mask, x)
+        visible, _ = self.split(mask, x, removed)
         return self.decode(x, visible, mask.shape[1], None)
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recomputes the activations of encoder and decoder blocks in the backward pass."""
+        self.encoder.grad_checkpointing = self.decoder.grad_checkpointing = enable
 
+    def group_matcher(self, coarse: bool = False) -> dict:
+        """timm's description of depth: the encoder's stem, each of its blocks, then the rest (decoder)."""
+        return dict(stem=r"^encoder\.patch_embed", blocks=r"^encoder\.blocks\.(\d+)")

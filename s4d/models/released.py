@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 from pathlib import Path
 
 import torch
+from huggingface_hub import hf_hub_download
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -123,13 +125,64 @@ def load_released(source: str | Path | dict) -> nn.Module:
 
 def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> None:
     """`load_state_dict` whose error is a sentence: the first missing, unexpected or misshapen tensors."""
-    own = model.state_dict()
+    check_names(model.state_dict(), state)
+    model.load_state_dict(state)
+
+
+def check_names(own: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+    """Raises CheckpointError unless both hold the same names and shapes."""
     missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     shapes = [f"{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}" for k in own if k in state and own[k].shape != state[k].shape]
     for what, names in (("missing", missing), ("unexpected", unexpected), ("of the wrong shape", shapes)):
         if names:
             raise CheckpointError(f"{len(names)} tensors {what}, among them {', '.join(names[:3])}")
-    model.load_state_dict(state)
+
+
+def checkpoint_filter_fn(state: dict, model: nn.Module) -> dict[str, Tensor]:
+    """timm's hook: a checkpoint's tensors as a complete state dictionary of `model`, names and shapes checked.
+
+    Every form that `load_released` reads will do. A head of another number of classes keeps the model's own start, with a warning;
+    so do experts, heads and `fc_norm` when a pre-training checkpoint goes into a classifier.
+
+    Raises:
+        CheckpointError: naming what is missing, unexpected or of the wrong shape.
+    """
+    state, own = from_released(read_state(state)), model.state_dict()
+    if "fc_norm.weight" in own and any(k.startswith(("encoder.", "backbone.")) for k in state):
+        taken, _ = encoder_part(state, own)
+        return {**own, **taken}
+    for name in [k for k in own if re.fullmatch(r"head\.(image|video)\.(weight|bias)", k) and k in state]:
+        if own[name].shape != state[name].shape and own[name].shape[1:] == state[name].shape[1:]:
+            logging.getLogger(__name__).warning("%s starts fresh: %d classes in the checkpoint, %d in the model", name,
+                                                len(state[name]), len(own[name]))
+            state[name] = own[name]
+    check_names(own, state)
+    return state
+
+
+def load_pretrained(model: nn.Module, cfg: dict, cache_dir: str | Path | None = None) -> None:
+    """Fills a model from the source that timm's `pretrained_cfg` names: `state_dict`, `file`, or `hf_hub_filename` in `hf_hub_id`.
+
+    Raises:
+        CheckpointError: when no source is named, a file cannot be fetched or read, or it does not fit.
+    """
+    hub, name, what = cfg.get("hf_hub_id"), cfg.get("hf_hub_filename"), cfg.get("architecture", "this model")
+    source = cfg.get("state_dict") or cfg.get("file")
+    if not source and not hub:
+        raise CheckpointError(f"no weights of {what} were released: leave pretrained=True out, or name your own with "
+                              "pretrained_cfg_overlay=dict(file='...')")
+    if not source and not name:
+        raise CheckpointError(f"pretrained=True needs to know which file holds {what}: look at huggingface.co/{hub}, then fetch it with "
+                              "pretrained_cfg_overlay=dict(hf_hub_filename='...'), or name a local copy with dict(file='...')")
+    if not source:
+        repo, _, revision = hub.partition("@")
+        try:
+            source = hf_hub_download(repo, name, revision=revision or None, cache_dir=cache_dir)
+        except Exception as error:      # no network, no such file, no permission: the hub's client has a kind for each
+            cause = next(iter(str(error).splitlines()), type(error).__name__)
+            raise CheckpointError(f"cannot fetch {name} from huggingface.co/{hub}: {cause}; download it yourself and name it with "
+                                  "pretrained_cfg_overlay=dict(file='...')") from error
+    model.load_state_dict(checkpoint_filter_fn(read_state(source), model))
 
 
 def encoder_from(source, model: nn.Module) -> dict[str, list[str]]:
@@ -144,20 +197,28 @@ def encoder_from(source, model: nn.Module) -> dict[str, list[str]]:
         CheckpointError: when no encoder weights are found, some are missing, or a shape differs.
     """
     state = source.state_dict() if isinstance(source, nn.Module) else from_released(read_state(source))
-    encoder = {re.sub(r"^(encoder|backbone)\.", "", k): v for k, v in state.items() if re.match(r"(encoder|backbone)\.", k)}
-    encoder = {k: v for k, v in encoder.items() if not k.startswith("norm.")}
     own = model.state_dict()
-    common = [k for k in encoder if k in own]
-    if not any(k.startswith("blocks.") for k in common):
+    taken, unused = encoder_part(state, own)
+    model.load_state_dict(taken, strict=False)
+    return {"set": list(taken), "fresh": sorted(set(own) - set(taken)), "unused": unused}
+
+
+def encoder_part(state: dict[str, Tensor], own: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of a pre-training checkpoint that a classifier with the tensors `own` takes, under its names, and the names of the rest.
+
+    Raises:
+        CheckpointError: as `encoder_from`.
+    """
+    encoder = {re.sub(r"^(encoder|backbone)\.", "", k): v for k, v in state.items() if re.match(r"(encoder|backbone)\.", k)}
+    taken = {k: v for k, v in encoder.items() if not k.startswith("norm.") and k in own}
+    if not any(k.startswith("blocks.") for k in taken):
         raise CheckpointError("no encoder weights in the checkpoint: expected names that begin with 'encoder.' or 'backbone.'")
-    missing = [k for k in own if k not in encoder and not re.match(r"fc_norm\.|head\.|blocks\.\d+\.moae\.", k)]
+    missing = [k for k in own if k not in taken and not re.match(r"fc_norm\.|head\.|blocks\.\d+\.moae\.", k)]
     if missing:
         raise CheckpointError(f"{len(missing)} encoder tensors are not in the checkpoint, among them {', '.join(missing[:3])}: pre-train "
                               "and fine-tune the same variant")
-    for k in common:
-        if encoder[k].shape != own[k].shape:
-            raise CheckpointError(f"tensor {k}: {tuple(encoder[k].shape)} in the checkpoint, {tuple(own[k].shape)} in the model; "
+    for k, v in taken.items():
+        if v.shape != own[k].shape:
+            raise CheckpointError(f"tensor {k}: {tuple(v.shape)} in the checkpoint, {tuple(own[k].shape)} in the model; "
                                   "pre-train and fine-tune the same variant")
-    model.load_state_dict({k: encoder[k] for k in common}, strict=False)
-    return {"set": common, "fresh": sorted(set(own) - set(common)), "unused": sorted(set(state) - {f"encoder.{k}" for k in common}
-                                                                                      - {f"backbone.{k}" for k in common})}
+    return taken, sorted(k for k in state if re.sub(r"^(encoder|backbone)\.", "", k) not in taken or not re.match(r"(encoder|backbone)\.", k))

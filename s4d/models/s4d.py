@@ -203,8 +203,14 @@ class S4D(Encoder):
         return torch.stack(losses).sum() if losses else self.fc_norm.weight.new_zeros(())
 
     def reset_classifier(self, classes: int, task: str) -> None:
-        """Replaces one task's head by a fresh one."""
-        self.head[task] = nn.Linear(self.width, classes).to(self.fc_norm.weight.device)
+        """Replaces one task's head by a fresh one, and leaves the other.
+
+        Raises:
+            ConfigError: for a task that is not "image" or "video", or fewer than one class.
+        """
+        if task not in self.head or classes < 1:
+            raise ConfigError(f"reset_classifier({classes!r}, {task!r}): expected a number of classes from 1, and image or video")
+        self.head[task] = nn.Linear(self.width, classes).to(self.fc_norm.weight)
         nn.init.trunc_normal_(self.head[task].weight, std=0.02)
         nn.init.zeros_(self.head[task].bias)
 

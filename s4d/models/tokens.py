@@ -103,17 +103,24 @@ class TubeletEmbed(nn.Module):
         return x.flatten(1)
 
 
-def random_mask(batch: int, tokens: int, ratio: float, generator: torch.Generator | None = None,
-                device: torch.device | str = "cpu") -> Tensor:
-    """Draws a mask per sample, the same count in each.
+def removed_tokens(tokens: int, ratio: float) -> int:
+    """How many of L tokens a mask of this ratio removes: at least one, and at least one stays.
 
     Args:
-        ratio: share of tokens removed, 0 < ratio < 1; at least one is removed and at least one stays.
-    Returns:
-        bool `[B, L]`, True = removed.
+        ratio: share of tokens removed, 0 < ratio < 1.
     """
     if not 0 < ratio < 1:
         raise ValueError(f"mask ratio {ratio}: expected a share between 0 and 1")
-    removed = min(max(int(ratio * tokens), 1), tokens - 1)
+    return min(max(int(ratio * tokens), 1), tokens - 1)
+
+
+def random_mask(batch: int, tokens: int, ratio: float, generator: torch.Generator | None = None,
+                device: torch.device | str = "cpu") -> Tensor:
+    """Draws a mask per sample, `removed_tokens(tokens, ratio)` of them in each.
+
+    Returns:
+        bool `[B, L]`, True = removed.
+    """
+    removed = removed_tokens(tokens, ratio)
     rank = torch.rand(batch, tokens, generator=generator).argsort(1)
     return (rank < removed).to(device)

@@ -1,0 +1,215 @@
+"""The reference the fast code is checked and timed against: the method in plain torch, as its equations read.
+
+Written from the paper and the layout of the released tensors alone: softmax attention spelled out with its two biases, a loop over
+experts, boolean masks, every token embedded, the decoder's head on every token. Tensors have the release's names, so
+`to_released(model)` loads into it. Nothing else in the package uses this module but `bench` and the tests.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def positions(length: int, width: int) -> Tensor:
+    """float64 `[L, D]`: sin(p / 10000^(j / D)) in even columns j, the cosine of the same angle in the column after it."""
+    table = torch.empty(length, width, dtype=torch.float64)
+    for j in range(0, width, 2):
+        angle = torch.arange(length, dtype=torch.float64) / 10000 ** (j / width)
+        table[:, j], table[:, j + 1] = angle.sin(), angle.cos()
+    return table
+
+
+class Attention(nn.Module):
+    """Softmax attention with a query bias and a value bias."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.q_bias, self.v_bias = nn.Parameter(torch.zeros(width)), nn.Parameter(torch.zeros(width))
+        self.qkv, self.proj = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, d = x.shape
+        wq, wk, wv = self.qkv.weight.chunk(3)
+        q, k, v = F.linear(x, wq) + self.q_bias, F.linear(x, wk), F.linear(x, wv) + self.v_bias
+        q, k, v = (t.reshape(b, n, self.heads, d // self.heads).transpose(1, 2) for t in (q, k, v))    # [B, heads, L, D / heads]
+        weights = (q @ k.transpose(-2, -1) * (d // self.heads) ** -0.5).softmax(-1)                    # [B, heads, L, L]
+        return self.proj((weights @ v).transpose(1, 2).reshape(b, n, d))
+
+
+class MLP(nn.Module):
+    """Linear, GELU, Linear; an expert is the same with a narrow middle."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Router(nn.Module):
+    """The two linear maps that score experts."""
+
+    def __init__(self, width: int, experts: int):
+        super().__init__()
+        self.topkroute_linear, self.noise_linear = nn.Linear(width, experts), nn.Linear(width, experts)
+
+
+class MixtureOfExperts(nn.Module):
+    """Each token goes to the k experts with the highest scores, weighted by the softmax of those scores.
+
+    Args:
+        capacity_factor: c, or None: of N tokens an expert takes the first int(N k / E c) that chose it.
+        noise: whether N(0, 1) softplus(noise map) is added to the scores.
+    """
+
+    def __init__(self, width: int, experts: int, top_k: int = 2):
+        super().__init__()
+        self.top_k, self.capacity_factor, self.noise = top_k, None, False
+        self.router = Router(width, experts)
+        self.experts = nn.ModuleList(MLP(width, width // 4) for _ in range(experts))
+        self.gates = self.balance = None       # of the last forward pass: gates [N, E], and the balance loss
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.reshape(-1, x.shape[-1])
+        scores = self.router.topkroute_linear(tokens)
+        if self.noise:
+            scores = scores + torch.randn_like(scores) * F.softplus(self.router.noise_linear(tokens))
+        best = scores.topk(self.top_k, dim=-1)
+        gates, count = torch.zeros_like(scores), len(self.experts)
+        for n in range(self.top_k):
+            gates[torch.arange(len(gates), device=gates.device), best.indices[:, n]] = best.values.softmax(-1)[:, n]
+        picked = torch.stack([(best.indices == e).any(-1) for e in range(count)], -1)
+        self.balance = count * (picked.to(scores.dtype).mean(0) / self.top_k * scores.softmax(-1).mean(0)).sum()
+        self.gates, out = torch.zeros_like(gates), torch.zeros_like(tokens)
+        for e, expert in enumerate(self.experts):
+            rows = picked[:, e].nonzero()[:, 0]
+            if self.capacity_factor is not None:
+                rows = rows[: int(len(tokens) * self.top_k / count * self.capacity_factor)]
+            self.gates[rows, e] = gates[rows, e].detach()
+            out[rows] = out[rows] + (gates[rows, e, None] * expert(tokens[rows])).to(out.dtype)
+        return out.view_as(x)
+
+
+class Block(nn.Module):
+    """Attention, then the MLP with the experts beside it; each on normalised tokens, each added to its input."""
+
+    def __init__(self, width: int, heads: int, experts: int = 0, top_k: int = 2):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
+        self.attn, self.mlp = Attention(width, heads), MLP(width, 4 * width)
+        self.moe_layer = MixtureOfExperts(width, experts, top_k) if experts else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        n = self.norm2(x)
+        return x + self.mlp(n) if self.moe_layer is None else x + self.mlp(n) + self.moe_layer(n)
+
+
+class Embedding(nn.Module):
+    """A convolution that steps by its kernel: one token a tubelet of two frames, in time, row, column order."""
+
+    def __init__(self, width: int, patch: int):
+        super().__init__()
+        self.proj = nn.Conv3d(3, width, (2, patch, patch), stride=(2, patch, patch))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+def clip_of(x: Tensor) -> Tensor:
+    """An image `[B, 3, H, W]` as a clip of two equal frames; clips as they are."""
+    return torch.stack([x, x], 2) if x.ndim == 4 else x
+
+
+class Transformer(nn.Module):
+    """Embedding, fixed positions and blocks; `norm` after them where pre-training has it."""
+
+    def __init__(self, size=160, frames=16, patch=16, width=768, depth=12, heads=12, experts=0, top_k=2, norm=False):
+        super().__init__()
+        self.patch_embed = Embedding(width, patch)
+        self.register_buffer("positions", positions(frames // 2 * (size // patch) ** 2, width), persistent=False)
+        self.blocks = nn.ModuleList(Block(width, heads, experts if i >= depth // 2 else 0, top_k) for i in range(depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6) if norm else nn.Identity()
+
+    def embed(self, x: Tensor) -> Tensor:
+        tokens = self.patch_embed(clip_of(x))
+        return tokens + self.positions[: tokens.shape[1]].to(tokens)
+
+
+class Classifier(Transformer):
+    """The fine-tuned model: mean over tokens, LayerNorm, one linear head a task."""
+
+    def __init__(self, image_classes: int = 7, video_classes: int = 7, experts: int = 8, **kwargs):
+        super().__init__(experts=experts, **kwargs)
+        width = self.positions.shape[1]
+        self.fc_norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.ModuleDict({"image": nn.Linear(width, image_classes), "video": nn.Linear(width, video_classes)})
+
+    def layers(self) -> list[MixtureOfExperts]:
+        return [b.moe_layer for b in self.blocks if b.moe_layer is not None]
+
+    def balance_loss(self) -> Tensor | float:
+        return sum(layer.balance for layer in self.layers())
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        tokens = self.embed(x)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.fc_norm(tokens.mean(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head["image" if x.ndim == 4 else "video"](self.forward_features(x))
+
+
+class Decoder(nn.Module):
+    def __init__(self, length: int, width: int, depth: int, heads: int, out: int):
+        super().__init__()
+        self.register_buffer("positions", positions(length, width), persistent=False)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm, self.head = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, out)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.positions[: tokens.shape[1]].to(tokens)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.head(self.norm(tokens))
+
+
+class Autoencoder(nn.Module):
+    """The pre-training model; a mask `[B, L]` is True where a token is removed."""
+
+    def __init__(self, decoder_width: int = 384, decoder_depth: int = 4, decoder_heads: int = 6, patch: int = 16, **kwargs):
+        super().__init__()
+        self.patch, self.encoder = patch, Transformer(patch=patch, norm=True, **kwargs)
+        length, width = self.encoder.positions.shape
+        self.encoder_to_decoder = nn.Linear(width, decoder_width, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_width))
+        self.decoder = Decoder(length, decoder_width, decoder_depth, decoder_heads, 6 * patch ** 2)
+
+    def targets(self, x: Tensor) -> Tensor:
+        """Each tubelet's pixels in the order (t, row, column, channel), standardised for each channel: `[B, L, 6 P P]`."""
+        mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device).view(1, 3, 1, 1, 1) for v in
+                     ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        x, p = clip_of(x) * std + mean, self.patch
+        tubes = x.unfold(2, 2, 2).unfold(3, p, p).unfold(4, p, p)              # [B, 3, t, h, w, 2, P, P]
+        pixels = tubes.permute(0, 2, 3, 4, 5, 6, 7, 1).flatten(4, 6).flatten(1, 3)      # [B, L, 2 P P, 3]
+        return ((pixels - pixels.mean(2, keepdim=True)) / (pixels.var(2, keepdim=True) + 1e-6).sqrt()).flatten(2)
+
+    def reconstruct(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Predictions of all tokens in place."""
+        tokens = self.encoder.embed(x)
+        seen = tokens[~mask].reshape(len(x), -1, tokens.shape[-1])
+        for block in self.encoder.blocks:
+            seen = block(seen)
+        latent = self.encoder_to_decoder(self.encoder.norm(seen))
+        full = self.mask_token.to(latent.dtype).repeat(*mask.shape, 1)
+        full[~mask] = latent.flatten(0, 1)
+        return self.decoder(full)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Mean squared error over the removed tokens."""
+        target = self.targets(x)[mask]
+        return ((self.reconstruct(x, mask)[mask].to(target.dtype) - target) ** 2).mean()
