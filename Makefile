@@ -50,7 +50,7 @@ test: $(STAMP) ## the test suite without the slow part
 test-all: $(STAMP) ## every test
 	@$(BIN)/python -m pytest $(ARGS)
 
-bench: $(STAMP) ## how fast this machine draws faces; ARGS="--device cuda" on a GPU
+bench: $(STAMP) ## how fast this machine draws faces and trains; ARGS="--device cuda" on a GPU
 	@$(S4D) bench $(ARGS)
 
 lab: $(STAMP) ## JupyterLab on the notebooks

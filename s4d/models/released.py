@@ -221,4 +221,4 @@ def encoder_part(state: dict[str, Tensor], own: dict[str, Tensor]) -> tuple[dict
         if v.shape != own[k].shape:
             raise CheckpointError(f"tensor {k}: {tuple(v.shape)} in the checkpoint, {tuple(own[k].shape)} in the model; "
                                   "pre-train and fine-tune the same variant")
-    return taken, sorted(k for k in state if re.sub(r"^(encoder|backbone)\.", "", k) not in taken or not re.match(r"(encoder|backbone)\.", k))
+    return taken, sorted(set(state) - {f"{prefix}.{k}" for prefix in ("encoder", "backbone") for k in taken})
