@@ -48,7 +48,7 @@ def train(args, rest: list[str]) -> int:
         init = {"profile": settings.pretrain, "none": None}.get(args.init, args.init)
         if isinstance(init, str) and not Path(init).is_file():
             raise CommandError(f"no checkpoint {init!r}: --init takes `profile`, `none` or a file")
-        method = args.method and dict(zip(("tasks", "experts"), configs.METHODS[args.method]))
+        method = args.method and configs.METHODS[args.method]
         base = configs.update(base, **(method or {}))
     said = io.StringIO()
     try:

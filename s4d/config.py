@@ -70,7 +70,8 @@ _PRETRAIN = {**_BOTH, "image_mask": (0, 1, False), "video_mask": (0, 1, False), 
 _FINETUNE = {**_BOTH, "min_lr": (0, INF, True), "image_share": (1e-6, 1, True), "layer_decay": (1e-6, 1, True), "balance": (0, INF, True),
              "smoothing": (0, 1, True), "erasing": (0, 1, True), "mixup": (0, INF, True), "cutmix": (0, INF, True),
              "drop_path": (0, 1, True), "clip_grad": (0, INF, True), "segments": (1, INF, True), "crops": (1, INF, True), "validation": (0, 1, False),
-             "experts": (0, INF, True), "top_k": (1, INF, True)}
+             "experts": (0, INF, True), "top_k": (0, INF, True), "reduction": (1, INF, True), "capacity": (0, INF, True),
+             "image_part": (1e-6, 1, True), "video_part": (1e-6, 1, True)}
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,13 @@ class Finetune:
     video: Source | None
     tasks: tuple[str, ...] = ("image", "video")
     experts: int = 8                  # 0: dense blocks, the plain multi-task model
-    top_k: int = 2
+    top_k: int = 2                    # experts a token; 0: adapters without routing, all of them for every token
+    moae_from: int | None = None      # first block with experts, from 0; None: the upper half of the blocks
+    reduction: int = 4                # width over an expert's bottleneck
+    noise: bool = True                # on the router's scores while training
+    capacity: float = 0.0             # tokens that an expert takes, as a factor on its even share; 0: no limit
+    image_part: float = 1.0           # share of the training photos that is used; an epoch keeps its steps
+    video_part: float = 1.0           # the same of the training clips
     init: Pretrain | str | None = None   # a pre-training configuration, a checkpoint file, or None: from scratch
     model: str = "s4d_base_patch16_160"
     size: int = 160
@@ -170,11 +177,12 @@ class Finetune:
             raise ConfigError(f"Finetune.top_k is {self.top_k}: expected 1 to {self.experts}, the number of experts")
 
 
-METHODS = {                           # method name -> (tasks, experts); the fixed names of every table and figure
-    "dynamic": (("video",), 0),
-    "static": (("image",), 0),
-    "multitask": (("image", "video"), 0),
-    "s4d": (("image", "video"), 8),
+METHODS = {                           # method name -> what it sets; the fixed names of every table and figure
+    "dynamic": dict(tasks=("video",), experts=0),
+    "static": dict(tasks=("image",), experts=0),
+    "multitask": dict(tasks=("image", "video"), experts=0),
+    "adapters": dict(tasks=("image", "video"), experts=8, top_k=0),     # as many weights as S4D, no routing
+    "s4d": dict(tasks=("image", "video"), experts=8),
 }
 
 
@@ -198,9 +206,8 @@ class Profile:
         for pretrained in (False, True):
             for seed in self.seeds:
                 for method in self.methods:
-                    tasks, experts = METHODS[method]
                     init = self.pretrain if pretrained else None
-                    cfg = replace(self.finetune, tasks=tasks, experts=experts, init=init, seed=seed)
+                    cfg = replace(self.finetune, **METHODS[method], init=init, seed=seed)
                     grid.append((method, pretrained, seed, cfg))
         return grid
 
@@ -303,11 +310,13 @@ def update(config, **changes):
 
 # Fields that say how a run is carried out, not what it computes: they do not enter its name.
 _HOW = {"root", "workers", "cache", "save_minutes", "runs"}
+# Options that leave a run's name as it is while they are off, so that a run made before they existed is still found.
+_OFF = {"moae_from": None, "reduction": 4, "noise": True, "capacity": 0.0, "image_part": 1.0, "video_part": 1.0}
 
 
 def digest(config) -> str:
     """Ten hex digits that name a configuration: equal settings, equal name, wherever the data lie."""
     def strip(d):
-        return {k: strip(v) if isinstance(v, dict) else v for k, v in d.items() if k not in _HOW}
+        return {k: strip(v) if isinstance(v, dict) else v for k, v in d.items() if k not in _HOW and not (k in _OFF and v == _OFF[k])}
     text = json.dumps(strip(to_dict(config)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import config as configs
+from . import studies
 from .artifacts import ROOT, OutputError, code_version, manifest_text, packages, read_manifest, sha256, write_all, write_text
 from .notebooks import NOTEBOOKS, PipelineError, cells_of, check_parameters, execute, select
 
@@ -42,8 +43,11 @@ def check_writable(folder: Path) -> None:
 
 
 def configurations(profile: configs.Profile) -> list:
-    """Everything that the profile trains, the pre-training first."""
-    return [profile.pretrain, *(cfg for _, _, _, cfg in profile.methods_grid())]
+    """Everything that the profile trains, each once, the pre-training first, the comparison next, then what ablations add."""
+    grid = [cfg for _, _, _, cfg in profile.methods_grid()]
+    more = [t.config for t in studies.trials(profile)]
+    started = [c.init for c in more if isinstance(c.init, configs.Pretrain)]
+    return list(dict.fromkeys((profile.pretrain, *grid, *started, *more)))
 
 
 def run_folders(profile: configs.Profile, cfg) -> list[Path]:
@@ -151,10 +155,10 @@ def _corpus(job: Job, after: float) -> str:
     from .faces import corpus
     found, started = (job.data / job.profile.faces.folder / "corpus.json").is_file(), time.monotonic()
     job.say("corpus: found" if found else "corpus: drawing the faces", None if found else job.seconds("corpus") + after)
-    folder = corpus.ensure(job.profile.faces, data=job.data, workers=2, progress=sys.stderr.isatty())
+    folders = [corpus.ensure(faces, data=job.data, workers=2, progress=sys.stderr.isatty()) for faces in studies.corpora(job.profile)]
     if not found:
         job.measure("corpus", started)
-    return sha256(folder / "corpus.json")
+    return json.dumps([sha256(folder / "corpus.json") for folder in folders])
 
 
 def inputs_of(job: Job, name: str) -> str:

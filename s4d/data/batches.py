@@ -119,22 +119,30 @@ def sample_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
-def draw_order(labels: list[int], seed: int, epoch: int, share: float, balanced: bool) -> np.ndarray:
-    """Rows of one task for one epoch: a shuffle, or classes oversampled to equal counts; then its first `share`."""
+def draw_order(labels: list[int], seed: int, epoch: int, share: float, balanced: bool, part: float = 1.0) -> np.ndarray:
+    """Rows of one task for one epoch: a shuffle, or classes oversampled to equal counts; then its first `share`.
+
+    With `part` below 1 only that share of the rows is used, the same ones for every seed and method, a smaller part inside a larger
+    one; rows come round more often, so that an epoch keeps its length.
+    """
     rng = np.random.default_rng([seed, epoch, 17])
     labels = np.asarray(labels)
+    kept = np.sort(np.random.default_rng(29).permutation(len(labels))[:max(1, round(part * len(labels)))])
     if balanced:
-        groups = [np.flatnonzero(labels == k) for k in np.unique(labels)]
+        groups = [kept[labels[kept] == k] for k in np.unique(labels[kept])]
         most = max(len(g) for g in groups)
         rows = np.concatenate([np.concatenate([rng.permutation(g) for _ in range(-(-most // len(g)))])[:most] for g in groups])
-        rows = rng.permutation(rows)[: len(labels)]      # an epoch keeps its length; classes come equally often
+        rows = rng.permutation(rows)                     # classes come equally often
     else:
-        rows = rng.permutation(len(labels))
+        rows = rng.permutation(kept)
+    if len(rows) < len(labels):
+        rows = np.concatenate([rows, *(rng.permutation(rows) for _ in range(len(labels) // len(rows)))])
+    rows = rows[: len(labels)]                           # an epoch keeps its length
     return rows[: max(1, round(share * len(rows)))]
 
 
 def epoch_plan(parts: dict[str, Clips], batch: dict[str, int], share: dict[str, float], balanced: dict[str, bool], seed: int,
-               epoch: int) -> list[list[Key]]:
+               epoch: int, part: dict[str, float] | None = None) -> list[list[Key]]:
     """The epoch's batches: each of one modality, all shuffled together from one seed.
 
     The plan depends on seed and epoch alone, so a resumed run continues in the middle of it and any number of loading
@@ -143,7 +151,7 @@ def epoch_plan(parts: dict[str, Clips], batch: dict[str, int], share: dict[str, 
     batches = []
     for task, clips in sorted(parts.items()):
         number = ("image", "video").index(task)      # fixed, so that a method with one task draws what one with both draws
-        rows = draw_order(clips.labels, sample_seed(seed, number), epoch, share[task], balanced[task])
+        rows = draw_order(clips.labels, sample_seed(seed, number), epoch, share[task], balanced[task], (part or {}).get(task, 1.0))
         size = min(batch[task], len(rows))
         for start in range(0, len(rows) - size + 1, size):
             batches.append([Key(task, int(r), sample_seed(seed, epoch, number, start + i))

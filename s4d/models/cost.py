@@ -31,8 +31,9 @@ def _block(block: Block, tokens: int, every: bool, step: bool) -> int:
     if block.moae is not None:
         m = block.moae
         noise = m.noisy == "always" or (m.noisy == "train" and step)
+        router = m.router.weight.numel() * (1 + noise) if m.top_k else 0
         expert = (m.w1.numel() + m.w2.numel()) // m.experts
-        count += 2 * tokens * (m.router.weight.numel() * (1 + noise) + expert * (m.experts if every else m.top_k) + m.b2.numel())
+        count += 2 * tokens * (router + expert * (m.experts if every or not m.top_k else m.top_k) + m.b2.numel())
     return count
 
 

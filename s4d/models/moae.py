@@ -22,7 +22,7 @@ class MoAE(nn.Module):
     Args:
         width: D.
         experts: E.
-        top_k: experts kept per token.
+        top_k: experts kept per token; 0 has no router: every adapter serves every token, with gate 1 / E, as many weights as with one.
         reduction: D over the bottleneck's width.
         noise: noise on the router's scores: "train" (paper mode) or "always" (the released code) or "never".
         by_expert: True or False fixes the formulation; None lets the device and the width decide.
@@ -33,12 +33,12 @@ class MoAE(nn.Module):
 
     def __init__(self, width: int, experts: int = 8, top_k: int = 2, reduction: int = 4):
         super().__init__()
-        if not 1 <= top_k <= experts:
-            raise ConfigError(f"top_k {top_k}: expected 1..{experts} for {experts} experts")
+        if not 0 <= top_k <= experts:
+            raise ConfigError(f"top_k {top_k}: expected 1..{experts} for {experts} experts, or 0 for no routing")
         hidden = width // reduction
         self.experts, self.top_k = experts, top_k
-        self.router = nn.Linear(width, experts)
-        self.noise = nn.Linear(width, experts)
+        self.router = nn.Linear(width, experts) if top_k else None
+        self.noise = nn.Linear(width, experts) if top_k else None
         self.w1 = nn.Parameter(torch.empty(experts, hidden, width))
         self.b1 = nn.Parameter(torch.zeros(experts, hidden))
         self.w2 = nn.Parameter(torch.zeros(experts, width, hidden))   # zero: the new branch changes nothing at step 0
@@ -68,14 +68,18 @@ class MoAE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised tokens `[B, L, D]` -> the branch's output `[B, L, D]`."""
-        gates, chosen, scores = self.route(x)
-        if self.training:
+        if not self.top_k:
+            gates, chosen = x.new_full((*x.shape[:-1], self.experts), 1 / self.experts), None
+            self._balance = x.new_zeros(())
+        else:
+            gates, chosen, scores = self.route(x)
+        if self.training and self.top_k:
             share = chosen.to(scores.dtype).mean((0, 1)) / self.top_k
             self._balance = self.experts * (share * scores.softmax(-1).mean((0, 1))).sum()
         if self.record is not None:
             self.record.append(gates.detach())
         by_expert = self.pays(x) if self.by_expert is None else self.by_expert
-        return self.chosen_experts(x, gates, chosen) if by_expert else self.all_experts(x, gates)
+        return self.chosen_experts(x, gates, chosen) if by_expert and self.top_k else self.all_experts(x, gates)
 
     def pays(self, x: Tensor) -> bool:
         """Whether the product by expert is available and faster for these tokens; grouped_mm wants rows of whole 16 bytes."""

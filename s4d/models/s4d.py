@@ -38,13 +38,13 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block; with experts, `x + MLP(n) + MoAE(n)`, n = LN2(x)."""
 
-    def __init__(self, width: int, heads: int, drop_path: float = 0.0, experts: int = 0, top_k: int = 2):
+    def __init__(self, width: int, heads: int, drop_path: float = 0.0, experts: int = 0, top_k: int = 2, reduction: int = 4):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=EPS)
         self.attn = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=EPS)
         self.mlp = Mlp(width, 4 * width)
-        self.moae = MoAE(width, experts, top_k) if experts else None
+        self.moae = MoAE(width, experts, top_k, reduction) if experts else None
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,15 +83,16 @@ class Encoder(nn.Module):
         patch: side of a tubelet, px.
         width, depth, heads: of the transformer.
         experts: experts per MoAE layer; 0 for dense blocks.
-        top_k: experts per token.
+        top_k: experts per token; 0 for adapters without routing.
         moae_from: first block with experts; None for the upper half.
+        reduction: width over that of an expert's bottleneck.
         drop_path: largest rate of stochastic depth, rising linearly over the blocks.
         stem: see `TubeletEmbed`.
         final_norm: LayerNorm on the tokens after the blocks (pre-training only).
     """
 
     def __init__(self, size: int = 160, frames: int = 16, patch: int = 16, width: int = 768, depth: int = 12, heads: int = 12,
-                 experts: int = 0, top_k: int = 2, moae_from: int | None = None, drop_path: float = 0.0, stem: int = 0,
+                 experts: int = 0, top_k: int = 2, moae_from: int | None = None, reduction: int = 4, drop_path: float = 0.0, stem: int = 0,
                  final_norm: bool = False):
         super().__init__()
         if size % patch or frames % TUBELET or width % heads:
@@ -104,7 +105,7 @@ class Encoder(nn.Module):
         self.patch_embed = TubeletEmbed(width, patch, stem)
         self.register_buffer("positions", sincos(self.tokens["video"], width), persistent=False)
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
-        self.blocks = nn.ModuleList(Block(width, heads, rates[i], experts if i >= first else 0, top_k) for i in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, rates[i], experts if i >= first else 0, top_k, reduction) for i in range(depth))
         self.norm = nn.LayerNorm(width, eps=EPS) if final_norm else nn.Identity()
         self.grad_checkpointing = False
 

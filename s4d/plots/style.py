@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 STYLE = Path(__file__).with_name("paper.mplstyle")
 COLUMN, PAGE = 3.5, 7.16         # inches: one column and two columns of an IEEE page
 
-METHOD_NAMES = ("dynamic", "static", "multitask", "s4d")
-METHOD_LABELS = {"dynamic": "Dynamic only", "static": "Static only", "multitask": "Multi-task", "s4d": "S4D (MoAE)"}
+METHOD_NAMES = ("dynamic", "static", "multitask", "adapters", "s4d")
+METHOD_LABELS = {"dynamic": "Dynamic only", "static": "Static only", "multitask": "Multi-task", "adapters": "Adapters, no routing",
+                 "s4d": "S4D (MoAE)"}
 # Okabe and Ito's palette: told apart by colour-blind readers; the order also differs in lightness, for grey print.
-METHOD_COLOURS = {"dynamic": "#0072B2", "static": "#E69F00", "multitask": "#666666", "s4d": "#D55E00"}
+METHOD_COLOURS = {"dynamic": "#0072B2", "static": "#E69F00", "multitask": "#666666", "adapters": "#56B4E9", "s4d": "#D55E00"}
 TASK_COLOURS = {"image": "#E69F00", "video": "#0072B2"}
 TASK_LABELS = {"image": "static (photos)", "video": "dynamic (clips)"}
 EMOTION_COLOURS = {

@@ -150,7 +150,7 @@ def comparison(scores: pd.DataFrame, single: pd.DataFrame, baselines: pd.DataFra
         single: task, method, pretrained, metric, seed, value (`stats.per_seed`).
         baselines: task, baseline, UAR, WAR (`stats.baselines`).
     """
-    fig, axes = figure(PAGE, 3.6, 2, len(TASKS), sharex="col")
+    fig, axes = figure(PAGE, 4.0, 2, len(TASKS), sharex="col")
     for column, task in enumerate(TASKS):
         for ax, metric in zip(axes[:, column], ("UAR", "WAR")):
             mine = [t[(t["task"] == task) & (t["metric"] == metric)] for t in (scores, single)]
@@ -218,5 +218,39 @@ def curves(table: pd.DataFrame, baselines: pd.DataFrame, note: str = "") -> Figu
     handles = [Line2D([], [], color=METHOD_COLOURS[m], lw=1.4, label=METHOD_LABELS[m]) for m in _present(table)]
     handles += [Line2D([], [], color=GREY, lw=0.8, ls=ls, label=name) for ls, name in ((":", "chance"), ("--", "majority class"))]
     fig.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    stamp(fig, note)
+    return fig
+
+
+def ablations(table: pd.DataFrame, titles: dict[str, str], default: dict[str, str], note: str = "") -> Figure:
+    """A panel per study: WAR on clips against the setting, mean over seeds and 95 % interval; the default's name is bold.
+
+    Args:
+        table: study, setting (text, in the order of the axis), method, value, low, high (shares).
+        titles: study -> name of its axis.
+        default: study -> the setting of the comparison itself.
+    """
+    studies = list(dict.fromkeys(table["study"]))
+    columns = min(3, len(studies))
+    fig, axes = figure(PAGE, 0.6 + 1.7 * -(-len(studies) // columns), -(-len(studies) // columns), columns, squeeze=False, sharey=True)
+    for ax in axes.flat[len(studies):]:
+        ax.set_axis_off()
+    for ax, study in zip(axes.flat, studies):
+        rows = table[table["study"] == study]
+        values, methods = list(dict.fromkeys(rows["setting"])), _present(rows)
+        for k, method in enumerate(methods):
+            mine = rows[rows["method"] == method].set_index("setting").reindex(values)
+            x, centre = np.arange(len(values)) + 0.14 * (k - (len(methods) - 1) / 2), 100 * mine["value"]
+            ax.errorbar(x, centre, [centre - 100 * mine["low"], 100 * mine["high"] - centre], color=METHOD_COLOURS[method], marker="o", ms=4,
+                        lw=1.2, elinewidth=1, label=METHOD_LABELS[method])
+        ax.set_xticks(range(len(values)), values)
+        ax.set_xlim(-0.5, len(values) - 0.5)
+        ax.set_xlabel(titles[study])
+        for text in ax.get_xticklabels():
+            text.set_fontweight("bold" if text.get_text() == default[study] else "normal")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("WAR on clips, %")
+    handles = [Line2D([], [], color=METHOD_COLOURS[m], marker="o", ms=4, lw=1.2, label=METHOD_LABELS[m]) for m in _present(table)]
+    fig.legend(handles=handles, loc="outside upper right", ncols=len(handles))
     stamp(fig, note)
     return fig

@@ -85,7 +85,7 @@ def part(cfg: Finetune, task: str, table: pd.DataFrame, split: str) -> Clips:
 
 def plan(cfg: Finetune, data: dict[str, Clips], epoch: int):
     return epoch_plan(data, {"image": cfg.image_batch, "video": cfg.video_batch}, {"image": cfg.image_share, "video": 1.0},
-                      {"image": cfg.balanced, "video": False}, cfg.seed, epoch)
+                      {"image": cfg.balanced, "video": False}, cfg.seed, epoch, {"image": cfg.image_part, "video": cfg.video_part})
 
 
 def start_model(cfg: Finetune, runs: str | Path) -> torch.nn.Module:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from ..config import Finetune, Pretrain, digest
+from ..config import Finetune, Pretrain
 from .finetune import finetune
 from .finetune import locate as locate_finetune
 from .loop import Progress
@@ -57,20 +57,20 @@ def run_all(jobs: list[Pretrain | Finetune], runs: str | Path = "runs", workers:
     waiting, seen = [], set()
     for cfg in jobs:
         for c in ((cfg.init, cfg) if isinstance(getattr(cfg, "init", None), Pretrain) else (cfg,)):
-            if digest(c) not in seen:
-                seen.add(digest(c))
+            if c not in seen:                   # not by its digest: that leaves out where the data lie
+                seen.add(c)
                 waiting.append(c)
     if workers > 1 and not torch.cuda.is_available():
-        found = {digest(c) for c in waiting if locate(c, runs).done}
+        found = {c for c in waiting if locate(c, runs).done}
         if len(found) < len(waiting):
-            _side_by_side([c for c in waiting if digest(c) not in found], found, runs, workers, name)
+            _side_by_side([c for c in waiting if c not in found], found, runs, workers, name)
     return [train(cfg, runs) for cfg in jobs]
 
 
-def _side_by_side(waiting: list, done: set[str], runs, workers: int, name: str) -> None:
-    """Trains `waiting`; `done` holds the digests of the configurations that are finished."""
+def _side_by_side(waiting: list, done: set, runs, workers: int, name: str) -> None:
+    """Trains `waiting`; `done` holds the configurations that are finished."""
     context = mp.get_context("spawn")
-    ready = lambda c: not (isinstance(c, Finetune) and isinstance(c.init, Pretrain) and digest(c.init) not in done)
+    ready = lambda c: not (isinstance(c, Finetune) and isinstance(c.init, Pretrain) and c.init not in done)
     running, overall, channel = {}, Overall(name, len(waiting)), context.Queue()
     pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=_enter, initargs=(channel,))
     try:
@@ -82,7 +82,7 @@ def _side_by_side(waiting: list, done: set[str], runs, workers: int, name: str) 
             overall.read(channel)
             for future in finished:
                 future.result()          # raises the run's own error
-                done.add(digest(running.pop(future)))
+                done.add(running.pop(future))
                 overall.finish()
     except BaseException as error:
         processes = list((pool._processes or {}).values())      # shutdown forgets them

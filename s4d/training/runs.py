@@ -84,7 +84,11 @@ def build(cfg) -> torch.nn.Module:
     if pre:
         return create(cfg.model, size=cfg.size, frames=cfg.frames)
     classes = {f"{t}_classes": s.classes for t, s in (("image", cfg.image), ("video", cfg.video)) if s is not None}
-    return create(cfg.model, size=cfg.size, frames=cfg.frames, experts=cfg.experts, top_k=cfg.top_k, drop_path=cfg.drop_path, **classes)
+    model = create(cfg.model, size=cfg.size, frames=cfg.frames, experts=cfg.experts, top_k=cfg.top_k, moae_from=cfg.moae_from,
+                   reduction=cfg.reduction, drop_path=cfg.drop_path, **classes)
+    for layer in model.moae_layers().values():
+        layer.noisy, layer.capacity_factor = "train" if cfg.noise else "never", cfg.capacity or None
+    return model
 
 
 def run_dir(cfg, runs: str | Path, fingerprints: list[str]) -> Path:

@@ -1,0 +1,140 @@
+"""Ablations: one thing changed at a time, everything else as in the comparison. The same list serves every profile."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from .analysis import stats
+from .config import METHODS, Faces, Finetune, Pretrain, Profile, digest
+from .training.runs import Run, build
+
+S4D, ALL = ("s4d",), ("dynamic", "multitask", "s4d")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is varied.
+
+    Args:
+        title: of its panel; unit included.
+        values: settings, the default among them.
+        change: (profile, configuration, value) -> configuration.
+        methods: on which it is done, pre-trained.
+    """
+
+    title: str
+    values: tuple
+    change: Callable[[Profile, Finetune, object], Finetune]
+    methods: tuple[str, ...] = S4D
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a study."""
+
+    study: str
+    value: object
+    method: str
+    seed: int
+    config: Finetune
+
+
+def _field(name: str) -> Callable[[Profile, Finetune, object], Finetune]:
+    return lambda profile, cfg, value: replace(cfg, **{name: value})
+
+
+def _start(profile: Profile, cfg: Finetune, value: str) -> Finetune:
+    """Pre-trained on nothing, on photos alone, on clips alone, or on both; as many epochs of what there is."""
+    pre = {"nothing": None, "photos": replace(profile.pretrain, videos=None), "clips": replace(profile.pretrain, images=None),
+           "both": profile.pretrain}[value]
+    return replace(cfg, init=pre)
+
+
+def _blocks(profile: Profile, cfg: Finetune, value: str) -> Finetune:
+    """Experts in all blocks, in the upper half (the default), or in the last one."""
+    last = len(build(cfg).blocks) - 1
+    return replace(cfg, moae_from={"all": 0, "upper half": None, "last": last}[value])
+
+
+def _gap(profile: Profile, cfg: Finetune, value: float) -> Finetune:
+    """The same people and photos, and clips that are nearer to photos or further from them; pre-training included."""
+    if profile.faces is None:
+        raise ValueError("the gap between photos and clips can be set only in corpora that are drawn")
+    faces = replace(profile.faces, gap=value)
+    moved = lambda s: s and replace(s, root=str(Path(s.root).parents[1] / faces.folder / s.name))
+    init = replace(cfg.init, images=moved(cfg.init.images), videos=moved(cfg.init.videos)) if isinstance(cfg.init, Pretrain) else cfg.init
+    return replace(cfg, image=moved(cfg.image), video=moved(cfg.video), init=init)
+
+
+STUDIES = {
+    "start": Study("pre-trained on", ("nothing", "photos", "clips", "both"), _start, ALL),
+    "experts": Study("experts", (1, 2, 4, 8, 16), lambda p, c, v: replace(c, experts=v, top_k=min(c.top_k, v))),
+    "top_k": Study("experts a token", (1, 2, 4, 8), _field("top_k")),
+    "blocks": Study("blocks with experts", ("all", "upper half", "last"), _blocks),
+    "bottleneck": Study("width over bottleneck", (2, 4, 8, 16), _field("reduction")),
+    "balance": Study("balance coefficient", (0.0, 1e-3, 1e-2, 1e-1), _field("balance")),
+    "noise": Study("noise on the router", (True, False), _field("noise")),
+    "capacity": Study("capacity factor, 0: no limit", (0.0, 1.0, 1.25), _field("capacity")),
+    "photos": Study("share of the photos", (0.03, 0.1, 0.3, 1.0), _field("image_part"), ("multitask", "s4d")),
+    "clips": Study("share of the clips", (0.1, 0.3, 1.0), _field("video_part"), ("dynamic", "s4d")),
+    "gap": Study("gap between photos and clips", (0.0, 0.2, 0.5, 1.0), _gap, ALL),
+}
+# What each profile runs of it: study -> (values, methods). The default value is always shown, from the comparison's runs.
+DECLARED = {
+    "smoke": {"photos": ((0.3,), S4D)},
+    "sandbox": {"photos": ((0.1,), S4D)},
+    "gpu": {name: (study.values, study.methods) for name, study in STUDIES.items()},
+    "paper": {name: (study.values, study.methods) for name, study in STUDIES.items() if name != "gap"},
+}
+
+
+def default_of(profile: Profile, name: str) -> object:
+    """The value of a study that the comparison itself has."""
+    for value in STUDIES[name].values:
+        if digest(STUDIES[name].change(profile, _base(profile, STUDIES[name].methods[-1], 0), value)) == digest(
+                _base(profile, STUDIES[name].methods[-1], 0)):
+            return value
+    raise ValueError(f"none of the values of the study {name!r} is the profile's own")
+
+
+def _base(profile: Profile, method: str, seed: int) -> Finetune:
+    return replace(profile.finetune, **METHODS[method], init=profile.pretrain, seed=seed)
+
+
+def trials(profile: Profile) -> Iterator[Trial]:
+    """Every run of the profile's studies, the default settings included, whose runs are those of the comparison."""
+    for name, (values, methods) in DECLARED[profile.name].items():
+        study, own = STUDIES[name], default_of(profile, name)
+        for value in dict.fromkeys((*(v for v in study.values if v in values or v == own),)):
+            for method in methods:
+                for seed in profile.seeds:
+                    yield Trial(name, value, method, seed, study.change(profile, _base(profile, method, seed), value))
+
+
+def corpora(profile: Profile) -> list[Faces]:
+    """The drawn corpora that comparison and studies read, the profile's own first."""
+    if profile.faces is None:
+        return []
+    gaps = DECLARED[profile.name].get("gap", ((), ()))[0]
+    return list(dict.fromkeys((profile.faces, *(replace(profile.faces, gap=g) for g in gaps))))
+
+
+def collect(profile: Profile, found: dict[Finetune, Run]) -> pd.DataFrame:
+    """Test predictions of every trial.
+
+    Args:
+        found: the run of each trial's configuration.
+    Returns:
+        the columns of `stats.collect`, and study and setting (text).
+    """
+    tables = [stats.collect([(t.method, True, t.seed, t.config)], [found[t.config]]).assign(study=t.study, setting=text(t.value))
+              for t in trials(profile)]
+    return pd.concat(tables, ignore_index=True)
+
+
+def text(value: object) -> str:
+    """A setting as it stands under an axis."""
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
