@@ -232,14 +232,15 @@ def ablations(table: pd.DataFrame, titles: dict[str, str], default: dict[str, st
     """
     studies = list(dict.fromkeys(table["study"]))
     columns = min(3, len(studies))
-    fig, axes = figure(PAGE, 0.6 + 1.7 * -(-len(studies) // columns), -(-len(studies) // columns), columns, squeeze=False, sharey=True)
+    rows = -(-len(studies) // columns)
+    fig, axes = figure(COLUMN if columns == 1 else PAGE, 0.6 + 1.7 * rows, rows, columns, squeeze=False, sharey=True)
     for ax in axes.flat[len(studies):]:
         ax.set_axis_off()
     for ax, study in zip(axes.flat, studies):
-        rows = table[table["study"] == study]
-        values, methods = list(dict.fromkeys(rows["setting"])), _present(rows)
+        part = table[table["study"] == study]
+        values, methods = list(dict.fromkeys(part["setting"])), _present(part)
         for k, method in enumerate(methods):
-            mine = rows[rows["method"] == method].set_index("setting").reindex(values)
+            mine = part[part["method"] == method].set_index("setting").reindex(values)
             x, centre = np.arange(len(values)) + 0.14 * (k - (len(methods) - 1) / 2), 100 * mine["value"]
             ax.errorbar(x, centre, [centre - 100 * mine["low"], 100 * mine["high"] - centre], color=METHOD_COLOURS[method], marker="o", ms=4,
                         lw=1.2, elinewidth=1, label=METHOD_LABELS[method])
