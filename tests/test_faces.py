@@ -330,8 +330,9 @@ def test_the_readers_answer_from_what_they_are_told(tmp_path):
     bound = read[read["input"] == oracle.BOUND]
     shown = truth.loc[bound["path"]]
     assert (bound["predicted"].to_numpy() == shown["performed"]).all() and (bound["predicted"].to_numpy() != shown["label"]).any()
-    told = oracle.moments(pd.DataFrame({"path": ["a"] * 16 + ["b"] * 16, "AU1_L": range(32)}), pd.Index(["AU1_L"]))
-    assert told["b"][:, 0].tolist() == [16, 18, 20, 22, 25, 27, 29, 31]
+    rise = pd.DataFrame({"path": ["a"] * 4 + ["b"] * 4, "AU1_L": [0, .2, .9, .4, .8, .6, .1, .1]})
+    middle, whole = oracle.course(rise, pd.Index(["AU1_L"]))["b"]
+    assert middle.tolist() == [.1] and whole.round(3).tolist() == [.8, .4, .7, .6]      # largest, mean; first half minus second half
 
 
 class Moving(torch.nn.Module):
@@ -352,5 +353,5 @@ def test_a_middle_frame_stands_still(built):
     source = Source("dfew", str(built / "dfew"), 1)
     cfg = Finetune(None, source, tasks=("video",), size=TINY.size, frames=4, stride=1, workers=0)
     run = SimpleNamespace(load=Moving)
-    read = oracle.frame_and_clip(run, cfg).set_index("input")["predicted"]
+    read = oracle.frame_and_clip(run, cfg, "model").set_index("input")["predicted"]
     assert set(read["model, middle frame"]) == {EMOTIONS[0]} and set(read["model, whole clip"]) == {EMOTIONS[1]}
