@@ -224,14 +224,16 @@ def test_yaw_turns_the_head_and_rows_must_match():
 
 
 def test_expressions_rise_and_fall_within_the_clip():
-    rng, peaks, ends = np.random.default_rng(0), [], []
-    for _ in range(40):
+    rng, peaks, ends, places = np.random.default_rng(0), [], [], []
+    for _ in range(60):
         act = facs.perform("happiness", 1.0, 16, 8, rng)
         smile = act["actions"][:, 0, facs.INDEX[12]]
-        assert smile[act["apex"]] > .8 * smile.max() and 3 <= act["apex"] <= 12
+        assert smile[act["apex"]] > .8 * smile.max() > .4
+        places.append(act["apex"])
         peaks.append(smile[act["apex"]])
         ends.append((smile[0] + smile[-1]) / 2)
     assert np.mean(peaks) > 2 * np.mean(ends)
+    assert np.mean(np.array(places) < 5) > .15 and np.mean(np.array(places) > 10) > .15      # anywhere, not in the middle alone
     assert facs.ramp(np.array([-1, 0, .5, 1, 2])).tolist() == [0, 0, .5, 1, 1]
     quiet = facs.perform("neutral", 1.0, 16, 8, rng)
     assert set(quiet["phase"]) == {"neutral"} and not quiet["intensity"].any()
