@@ -17,7 +17,7 @@ class ConfigError(ValueError):
 class Faces:
     """The embedded corpora of procedural faces. Times in seconds, angles in degrees, shares in 0..1."""
 
-    version: int = 4                  # of the generator; raised whenever its pixels change
+    version: int = 5                  # of the generator; raised whenever its pixels change
     seed: int = 0
     size: int = 64                    # pixels, square
     photos: int = 8000                # labelled photos, train + validation + test (AffectNet's layout)
@@ -30,7 +30,7 @@ class Faces:
     speaking_identities: int = 100
     frames: int = 16                  # frames a clip on disk
     fps: int = 8                      # frames per second of a clip
-    intensity: tuple[float, float] = (1.0, 1.3)   # uniform range that scales the actions of a photo's emotion
+    intensity: tuple[float, float] = (1.15, 1.45)  # uniform range that scales the actions of a photo's emotion
     gap: float = 0.2                  # how far clips are from photos: 0 a photo held still .. 1 faint, turned away, talking (see plan.distance)
     order: float = 0.1                # share, of clips whose emotion has a partner, that turn from it: only their order tells which
     label_noise: float = 0.045        # share of photos listed under a neighbouring emotion; clips have more, by the gap

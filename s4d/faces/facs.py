@@ -130,7 +130,7 @@ def perform(emotion: str, strength: float, frames: int, fps: float, rng: np.rand
 def _rise_and_fall(emotion: str, peak: np.ndarray, t: np.ndarray, length: float, life: float, rng: np.random.Generator):
     """Actions `[T, 2, 23]` and envelope `[T]` of one expression; each action has a lag of its own, and so has each side."""
     onset, hold, offset = durations(emotion, rng)
-    centre = length * (.5 + life * rng.uniform(-.2, .2))
+    centre = length * (.5 + life * rng.uniform(-.45, .45))
     start = centre - hold / 2 - onset
     envelope = lambda lag: ramp((t - start - lag) / onset) * (1 - ramp((t - start - lag - onset - hold) / offset) ** .85)
     lags = rng.uniform(0, .15, len(ACTIONS))

@@ -15,7 +15,6 @@ from ..data import index, read_clip
 from .corpus import truth
 
 SIDE = 24                 # pixels a side of what the pixel classifier sees, in grey
-COURSE = 8                # moments of a clip that the whole-clip oracle is told
 BOUND, ORACLE, MIDDLE, WHOLE, PIXELS = "emotion shown", "true actions", "true actions, middle frame", "true actions, whole clip", "raw pixels"
 INPUTS = {"image": (BOUND, ORACLE, PIXELS), "video": (BOUND, ORACLE, MIDDLE, WHOLE, PIXELS)}
 
@@ -24,8 +23,8 @@ def difficulty(folder: str | Path, train: int = 2000, test: int = 600, fold: int
     """Predictions of the simplest readers of photos and clips.
 
     "emotion shown" answers with the emotion that was drawn: where it differs from the label, the label is an error, and nobody can
-    do better. The others are logistic regressions on the true actions of the apex frame, of a clip's middle frame, of COURSE moments
-    of a clip, and on the grey pixels of the apex frame.
+    do better. The others are logistic regressions on the true actions of the apex frame, of a clip's middle frame, of all its frames
+    (see `course`), and on the grey pixels of the apex frame.
 
     Args:
         folder: of the corpora.
@@ -43,9 +42,9 @@ def difficulty(folder: str | Path, train: int = 2000, test: int = 600, fold: int
         rows = index(name, Path(folder) / name, fold=which)
         rows = rows.assign(path=name + "/" + rows["path"]).sample(frac=1, random_state=seed)
         parts = {"train": rows[rows["split"] == "train"][:train], "test": rows[rows["split"] == "test"][:test]}
-        told = moments(known[known["corpus"] == name], actions) if task == "video" else {}
+        told = course(known[known["corpus"] == name], actions) if task == "video" else {}
         readers = {ORACLE: lambda p: apex.loc[p, actions].to_numpy(), PIXELS: lambda p: pixels(folder, p, apex["apex"]),
-                   MIDDLE: lambda p: np.stack([told[q][COURSE // 2] for q in p]), WHOLE: lambda p: np.stack([told[q].ravel() for q in p])}
+                   MIDDLE: lambda p: np.stack([told[q][0] for q in p]), WHOLE: lambda p: np.stack([told[q][1] for q in p])}
         for kind in INPUTS[task]:
             if kind == BOUND:
                 predicted = apex.loc[parts["test"]["path"], "performed"].to_numpy()
@@ -59,31 +58,38 @@ def difficulty(folder: str | Path, train: int = 2000, test: int = 600, fold: int
     return pd.concat(out, ignore_index=True)
 
 
-def moments(known: pd.DataFrame, actions: pd.Index) -> dict[str, np.ndarray]:
-    """True actions at COURSE evenly spaced frames of each clip: path -> `[COURSE, 46]`."""
+def course(known: pd.DataFrame, actions: pd.Index) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """True actions of each clip: path -> (those of the middle frame `[46]`, those of the whole clip `[184]`).
+
+    The whole clip is told by each action's largest and mean intensity, wherever in the clip they lie, and by how much larger both
+    are in the first half than in the second: which of two expressions came first.
+    """
     values = known[actions].to_numpy()
     out = {}
     for path, rows in known.reset_index(drop=True).groupby("path", sort=False).indices.items():
-        out[path] = values[rows[np.linspace(0, len(rows) - 1, COURSE).round().astype(int)]]
+        clip, half = values[rows], len(rows) // 2
+        first, then = clip[:half], clip[half:]
+        out[path] = clip[half], np.concatenate([clip.max(0), clip.mean(0), first.max(0) - then.max(0), first.mean(0) - then.mean(0)])
     return out
 
 
-def frame_and_clip(run, cfg: Finetune, unreadable: dict[str, str] | None = None) -> pd.DataFrame:
+def frame_and_clip(run, cfg: Finetune, name: str, unreadable: dict[str, str] | None = None) -> pd.DataFrame:
     """What a trained model answers for each test clip when it sees the clip, and when it sees the middle frame all along.
 
     Args:
         run: finished fine-tuning run that reads clips.
         cfg: its configuration, with the data where they lie now.
+        name: of the system.
         unreadable: gets {path: cause} of the clips that cannot be read.
     Returns:
-        path, subject, split, label, predicted, task, seed, input ("model, whole clip" or "model, middle frame").
+        path, subject, split, label, predicted, task, seed, input ("<name>, whole clip" or "<name>, middle frame").
     """
     from ..analysis.stimuli import probabilities, subset
     from ..emotions import vocabulary
     x, rows = subset(cfg, "video", limit=10 ** 9, unreadable=unreadable)
     names = np.array(vocabulary(cfg.video.classes))
     model, middle = run.load(), x.shape[2] // 2
-    seen = {"model, whole clip": x, "model, middle frame": x[:, :, middle:middle + 1].expand_as(x)}
+    seen = {f"{name}, whole clip": x, f"{name}, middle frame": x[:, :, middle:middle + 1].expand_as(x)}
     return pd.concat([rows.assign(predicted=names[probabilities(model, v, "video").argmax(1)], task="video", seed=cfg.seed, input=k)
                       for k, v in seen.items()], ignore_index=True)
 

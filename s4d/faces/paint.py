@@ -112,10 +112,21 @@ def skin(C, I, p):
     lay(alb, base * tint(x.device, *RED), blood.mul_(1 - .55 * tone).clamp_(-.3, .8))
     lay(alb, base * tint(x.device, *DARK), socket.mul_(.75).clamp_(0, .8))
     if bool((P['freckles'] > 0).any()):
-        freckles = (p.n2 * 2.2 - 1.7).clamp(0, 1) * P['freckles'] * gauss(ax - .2, .3) * gauss(y + .18, .2)
-        lay(alb, base * tint(x.device, *DARK) * .7, freckles * .8)
-    gloss = torch.add(bell(x, .12, y + .2, .3), gauss(y - .45, .2)).mul_(.2).add_(.35).mul_(1 - .4 * tone)
+        spread = P['freckles'] * gauss(ax - .2, .3) * gauss(y + .18, .2)
+        lay(alb, base * tint(x.device, *DARK) * .8, spots(x, y, P['seed'], p.px).mul_(spread).mul_(.75))
+    gloss = torch.add(bell(x, .12, y + .2, .3), gauss(y - .45, .2)).mul_(.2).add_(.35).mul_(1 - .65 * tone)
     return alb, gloss
+
+
+def spots(x, y, seed, px, cells=26):
+    """Freckles 0..1 `[n, H, W]`: in each cell of a grid over the face one small spot or none, its place and size hashed from the cell."""
+    u, v = x * cells, y * cells
+    i, j = u.floor(), v.floor()
+    first = torch.frac(torch.sin(i * 12.99 + j * 78.23 + (seed % 97).float().view(-1, 1, 1)).abs() * 4375.85)
+    second, third = torch.frac(first * 57.3), torch.frac(first * 917.)
+    off = (u - i - .3 - .4 * first).square_() + (v - j - .3 - .4 * second).square_()
+    size = .06 + .14 * third + .3 * cells * px
+    return gauss(off.sqrt_(), size) * (third > .45) * (.14 / size).clamp(max=1)
 
 
 def beard(C, I, p, zone, alb, gloss):
@@ -138,7 +149,7 @@ def brows(C, I, p, alb, gloss, occ):
     half = P['brow_thick'] * (1.08 - .75 * tc * tc) * (.75 + .25 * smooth(t, -.05, .2))
     mask = ramp(half - (y - line).abs(), px * 1.15 + .018) * smooth(t, -.10, .10) * smooth(t, 1.10, .80)
     hairs = torch.sin((ax + (y - line) * (.9 - 1.8 * t)) * 260 + P['seed'].float() % 7) * (1 / (260 * px * .6)).clamp(max=1)
-    mask = mask * (P['brow_density'] + .12 * hairs + .16 * p.n2).clamp_(0, 1)
+    mask = mask * (P['brow_density'] + .12 * hairs + .08 * p.n2).clamp_(.5, 1)
     lay(alb, torch.minimum(rgb(I['hair_rgb']) * .85 + .004, rgb(I['skin']) * .45), mask)
     gloss *= 1 - mask
     occ += 3.0 * b4 * smooth(line - y, half * .2, half + .02) * smooth(y, ey + uh * .8, line) * gauss(ax - ex + .03, .16)

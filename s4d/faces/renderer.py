@@ -44,7 +44,7 @@ def render(identity: dict, actions: torch.Tensor, scene: dict, size: int = 64, g
     rays, R = camera_rays(scene, size)
     lh = torch.einsum('nij,ni->nj', R, scene['light'] / scene['light'].norm(dim=1, keepdim=True))      # light in the head frame
     surface = head_table(C, lh, 96 if size <= 72 else 144 if size <= 128 else 176)
-    hit, cover = march_head(surface[:, :2], rays.head_origin, rays.head, C, rays.px, 6 if size <= 72 else 7)
+    hit, cover = march_head(surface[:, :2], rays.head_origin, rays.head, C, rays.px, 6 if size <= 72 else 9)
     tables = SimpleNamespace(surface=surface, **textures(identity['seed'], scene, size))
     return develop(picture(C, identity, scene, rays, R, lh, hit, cover, tables), identity, scene, gen)
 
