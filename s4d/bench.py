@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -199,6 +200,7 @@ def models(sizes: dict[str, tuple[dict, dict]], batch: dict[str, int], device: t
     rows = []
     for name, (spec, decoder) in sizes.items():
         for stages in (STAGES[:2], STAGES[2:]):
+            print(f"measuring {name}: {' and '.join(stages)}", file=sys.stderr, flush=True)
             rows += [{"size": name, **row} for row in group(stages, spec, decoder, batch, device, torch.bfloat16 in rate, seconds)]
             for dtype in rate:
                 rate[dtype] = max(rate[dtype], matmul_rate(device, dtype, min(1.0, seconds)))

@@ -500,6 +500,21 @@ def test_the_autoencoder_compiles_to_one_graph():
         same_compiled(mae, x, random_mask(2, tokens, 0.75), removed_tokens(tokens, 0.75))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_on_a_gpu_never_waits_for_the_host():
+    model, mae = models.create(NANO).cuda().train(), models.create("s4d_mae_nano_patch16_64").cuda().train()
+    x, mask = clips().cuda(), random_mask(2, 64, 0.75, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = model(x).float().square().mean() + model.balance_loss() + mae(x, mask, removed_tokens(64, 0.75))
+        loss.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert loss.isfinite()
+
+
 @pytest.mark.parametrize("removed, said", [(9, "8 to 8 tokens removed a row: expected 9 in each row"), (16, "expected 16 in each row")])
 def test_a_count_that_is_not_the_masks_is_an_error(removed, said):
     with pytest.raises(ValueError, match=said):
