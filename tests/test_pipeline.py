@@ -183,16 +183,17 @@ def stages(tmp_path, monkeypatch):
 def test_corpus_and_runs_are_found_again_and_forgotten(stages, tmp_path, write_notebook, capsys):
     write_notebook(tmp_path / "nb" / "01_faces.ipynb")
     reproduce(tmp_path, ["01_faces"])
-    assert len(stages) == 10                             # the corpus, one pre-training, four methods with and without it
+    every = pipeline.configurations(config.profile("smoke"))
+    assert len(stages) == 1 + len(every)                 # the corpus, one pre-training, the methods with and without it, ablations
     assert stages.workers == 2
     said = capsys.readouterr().out.splitlines()
-    assert "corpus: drawing the faces, about " in said[0] and "training: 9 runs to go, about " in said[1]
+    assert "corpus: drawing the faces, about " in said[0] and f"training: {len(every)} runs to go, about " in said[1]
     assert "01_faces, about 0:12 left" in said[2] and "done: 0 figures" in said[3]
 
     (tmp_path / "runs" / "finetune-other-0").mkdir()
     reproduce(tmp_path, ["01_faces"])
     said = capsys.readouterr().out
-    assert len(stages) == 10 and "all runs found" in said and "01_faces: unchanged, skipped" in said
+    assert len(stages) == 1 + len(every) and "all runs found" in said and "01_faces: unchanged, skipped" in said
 
     weights = next((tmp_path / "runs").glob("*/weights.safetensors"))
     weights.write_text("other weights")                  # the notebooks are told
@@ -201,7 +202,7 @@ def test_corpus_and_runs_are_found_again_and_forgotten(stages, tmp_path, write_n
 
     reproduce(tmp_path, ["01_faces"], fresh=True, jobs=1)
     assert stages.workers == 1
-    assert len(stages) == 20 and (tmp_path / "runs" / "finetune-other-0").exists()
+    assert len(stages) == 2 * (1 + len(every)) and (tmp_path / "runs" / "finetune-other-0").exists()
 
 
 def raise_for(name: str, code: int):
