@@ -24,14 +24,15 @@ CURVE = (1, 2, 4, 8, 16, 32, 64, 128)                             # clips a step
 SHAPES = ((400, 384, 1536), (1024, 1024, 1024), (800, 768, 3072), (800, 3072, 768), (8192, 768, 3072), (8192, 4096, 4096))   # m, k, n
 
 
-def interleaved(work: dict, seconds: float, device: torch.device, least: int = 3) -> dict:
-    """Median seconds of one call of each function, called in turn so that a busy moment of the machine hits all alike.
+def interleaved(work: dict, seconds: float, device: torch.device, least: int = 3, pick: Callable = np.median) -> dict:
+    """Seconds of one call of each function, called in turn so that a busy moment of the machine hits all alike.
 
     Args:
         work: name -> function; each is called once before the clock starts.
         seconds: to measure, for all of them together.
-        least: calls of each, however long they take.
         device: is waited for around each call.
+        least: calls of each, however long they take.
+        pick: of a function's calls; `min` asks what the machine does undisturbed, as a limit does.
     """
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     for call in work.values():
@@ -45,7 +46,7 @@ def interleaved(work: dict, seconds: float, device: torch.device, least: int = 3
             call()
             wait()
             taken[name].append(time.perf_counter() - start)
-    return {name: float(np.median(t)) for name, t in taken.items()}
+    return {name: float(pick(t)) for name, t in taken.items()}
 
 
 def faces(seconds: float = 10.0, device: str = "cpu", batches: tuple[int, ...] = (16,)) -> pd.DataFrame:
@@ -169,7 +170,7 @@ def group(stages: tuple[str, ...], spec: dict, decoder: dict, batch: dict[str, i
         work = {(*key, kind): getattr(t, kind) for key, t in tasks.items() for kind in ("forward", "step")}
         if half and not amp:
             work |= {(*key, "bf16"): Task(t.model, task, n, spec, device, True, t.optimizer).step for key, t in tasks.items()}
-        taken = interleaved(work, seconds, device, least=2)
+        taken = interleaved(work, seconds, device, 2, min)
         for s in stages:
             removed = tasks[s, "ours"].removed if s == "pre-training" else 0
             row = {"stage": s, "input": task, "batch": n} | {f"{kind}_GFLOP": n * flops(ours[s], task, removed, step=kind == "step") / 1e9
@@ -231,7 +232,7 @@ def formulations(seconds: float, device: torch.device, widths: tuple[int, ...] =
             run(True)
         except RuntimeError:                     # devices without a grouped product
             del work["by_expert"]
-        taken = interleaved(work, seconds / len(widths), device)
+        taken = interleaved(work, seconds / len(widths), device, pick=min)
         ms = {f"{k}_ms": 1e3 * taken.get(k, float("nan")) for k in ("all_experts", "by_expert")}
         rows.append({"width": width, "tokens": tokens, **ms, "ratio": ms["all_experts_ms"] / ms["by_expert_ms"]})
     return pd.DataFrame(rows)
@@ -245,7 +246,7 @@ def curve(spec: dict, decoder: dict, device: torch.device, rate: float, seconds:
         for n in batches:
             try:
                 task = Task(model, "video", n, spec, device, amp=device.type == "cuda")
-                taken = interleaved({"step": task.step}, seconds / len(batches), device)["step"]
+                taken = interleaved({"step": task.step}, seconds / len(batches), device, pick=min)["step"]
                 removed = task.removed if stage == "pre-training" else 0
                 rows.append({"stage": stage, "batch": n, "step_ms": 1e3 * taken, "clips_per_second": n / taken, "memory_MB": task.memory(),
                              "limit_%": 100 * n * flops(model, "video", removed=removed, step=True) / taken / rate})

@@ -91,6 +91,11 @@ def test_the_reference_in_the_bench_computes_the_same():
             b = bench.Task(plain, task, 2, TINY, CPU, amp=False)
             b.x, b.y, b.mask = a.x, a.y, a.mask
             assert abs(a.loss().item() - b.loss().item()) < 1e-5
+        before = [p.clone() for p in ours.parameters()]
+        a.forward()
+        assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), before)) and not ours.training
+        a.step()
+        assert not any(torch.equal(p, q) for p, q in zip(ours.parameters(), before) if q.any() and p.grad is not None)
 
 
 def test_the_bench_of_models_has_a_row_for_each_size_stage_and_input(monkeypatch):
@@ -102,6 +107,8 @@ def test_the_bench_of_models_has_a_row_for_each_size_stage_and_input(monkeypatch
     assert list(table["stage"]) == ["dense", "MoAE", "dense", "MoAE", "pre-training", "pre-training"]
     numbers = table.drop(columns=["size", "stage", "input"])
     assert (numbers > 0).all(axis=None) and (table[["forward_limit_%", "step_limit_%"]] < 100).all(axis=None)
+    mae, row = DualMAE(**TINY, **DECODER), table.iloc[-2]
+    assert [row["forward_GFLOP"], row["step_GFLOP"]] == [2 * flops(mae, "image", 3, step=s) / 1e9 for s in (False, True)]
     added = bench.over_dense(table, given)
     assert len(added) == 2 and (0 < added["chosen_%"]).all() and (added["chosen_%"] < added["all_%"]).all()
     assert (bench.formulations(0.01, CPU, (32,), 20).drop(columns="width") > 0).all(axis=None)

@@ -578,12 +578,12 @@ def test_pretrained_fetches_from_the_hub_or_says_what_to_do(tmp_path, tiny_relea
     model, asked = tiny_release(experts=8), []
     save_file(to_released(model), tmp_path / "w.safetensors")
 
-    def fetch(repo, name, revision=None, cache_dir=None):
-        asked.append((repo, name, revision, cache_dir))
-        if name == "gone":
+    def fetch(repo, filename, revision=None, cache_dir=None):
+        asked.append((repo, filename, revision, cache_dir))
+        if filename == "gone":
             raise OSError("no route to host\nsecond line")
-        return tmp_path / "w.safetensors"
-    monkeypatch.setattr("s4d.models.released.hf_hub_download", fetch)
+        return str(tmp_path / "w.safetensors")
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", fetch)
     name = "s4d_small_patch16_160"
     assert timm.models.get_pretrained_cfg(name).hf_hub_id == "cyinen/S4D" and timm.models.get_pretrained_cfg(NANO).hf_hub_id is None
     read = timm.create_model(name, pretrained=True, cache_dir=tmp_path, pretrained_cfg_overlay=dict(hf_hub_filename="w.safetensors"))

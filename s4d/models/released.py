@@ -5,10 +5,11 @@ import argparse
 import logging
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
-from huggingface_hub import hf_hub_download
 from safetensors.torch import load_file
+from timm.models import load_pretrained as timm_load
 from torch import Tensor, nn
 
 
@@ -175,13 +176,15 @@ def load_pretrained(model: nn.Module, cfg: dict, cache_dir: str | Path | None = 
         raise CheckpointError(f"pretrained=True needs to know which file holds {what}: look at huggingface.co/{hub}, then fetch it with "
                               "pretrained_cfg_overlay=dict(hf_hub_filename='...'), or name a local copy with dict(file='...')")
     if not source:
-        repo, _, revision = hub.partition("@")
-        try:
-            source = hf_hub_download(repo, name, revision=revision or None, cache_dir=cache_dir)
+        fetched, where = [], {"cache_dir": cache_dir} if cache_dir else {}
+        wanted = {"hf_hub_id": hub, "hf_hub_filename": name, "custom_load": "hf"}
+        try:      # timm fetches the file and hands its path to what it is to fill
+            timm_load(SimpleNamespace(load_pretrained=fetched.append), wanted, **where)
         except Exception as error:      # no network, no such file, no permission: the hub's client has a kind for each
             cause = next(iter(str(error).splitlines()), type(error).__name__)
             raise CheckpointError(f"cannot fetch {name} from huggingface.co/{hub}: {cause}; download it yourself and name it with "
                                   "pretrained_cfg_overlay=dict(file='...')") from error
+        source = fetched[0]
     model.load_state_dict(checkpoint_filter_fn(read_state(source), model))
 
 
