@@ -16,7 +16,7 @@ class MoAE(nn.Module):
     Images and videos share router and experts. There are two formulations of the same sum, both without a loop over experts and
     with static shapes. *All experts*: their first layers are one matrix product, the gates (zero for experts not chosen) scale
     the hidden units, and their second layers are one more; it does E / k times the arithmetic that is needed. *By expert*: the N k
-    assignments are ordered by expert and multiplied group by group. The second takes a third of the time on CPUs (`make bench`) and
+    assignments are ordered by expert and multiplied group by group. The second takes less than half the time on CPUs (`make bench`) and
     serves them from `BY_EXPERT_FROM` on; other devices, and float64, have the first.
 
     Args:
