@@ -109,7 +109,7 @@ class Pretrain:
     seed: int = 0
     workers: int = 8                  # decoding processes; 0 decodes in the training process
     cache: bool = False               # decode every sample once into a packed uint8 file beside the data
-    amp: bool = True                  # bf16 autocast on CUDA; CPUs train in float32
+    amp: bool = True                  # bf16 autocast on CUDA and on CPUs with bf16 units
     save_minutes: float = 10.0        # between two resumable states
     max_bad: float = 0.01             # largest share of unreadable samples that training tolerates
     stage: typing.ClassVar[str] = "pretrain"
@@ -240,7 +240,8 @@ def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:
     root = Path(data) / faces.folder
     photos, clips, speaking = (Source(d, str(root / d), fold)
                                for d, fold in (("affectnet", None), ("dfew", 1), ("voxceleb2", None)))
-    nano = dict(size=64, frames=8, stride=2 if faces.frames >= 16 else 1, workers=0, cache=True, save_minutes=1.0)
+    nano = dict(size=64, frames=8, stride=2 if faces.frames >= 16 else 1, workers=0, cache=True, save_minutes=1.0,
+                amp=False)     # the same arithmetic on every CPU
     if name == "gpu":
         nano = dict(size=160, frames=16, stride=2, workers=8, cache=True, save_minutes=2.0)
     pre = Pretrain(photos, speaking, **nano, **PRETRAIN[name])

@@ -89,7 +89,8 @@ def _per_channel(values: tuple, x: torch.Tensor) -> torch.Tensor:
 
 def normalise(x: torch.Tensor) -> torch.Tensor:
     """uint8 pixels with channels on axis 1 (`[B, 3, H, W]`, `[B, 3, T, H, W]` or `[T, 3, H, W]`) -> float32, ImageNet mean 0, SD 1."""
-    return (x.float() / 255 - _per_channel(MEAN, x)) / _per_channel(STD, x)
+    scale, shift = (_per_channel(v, x) for v in (tuple(1 / (255 * s) for s in STD), tuple(-m / s for m, s in zip(MEAN, STD))))
+    return x.to(torch.float32, memory_format=torch.contiguous_format).mul_(scale).add_(shift)      # one pass less than the formula
 
 
 def denormalise(x: torch.Tensor) -> torch.Tensor:
