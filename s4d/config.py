@@ -81,6 +81,7 @@ class Source:
     root: str
     fold: int | None = None
     classes: int = 7
+    order: str | None = None          # of a list's integers, a key of emotions.ORDERS, where the list does not tell it
 
 
 @dataclass(frozen=True)
@@ -303,11 +304,12 @@ def update(config, **changes):
 
 # Fields that say how a run is carried out, not what it computes: they do not enter its name.
 _HOW = {"root", "workers", "cache", "save_minutes", "runs"}
+_UNSET = [("order", None)]            # neither does what was left to the data
 
 
 def digest(config) -> str:
     """Ten hex digits that name a configuration: equal settings, equal name, wherever the data lie."""
     def strip(d):
-        return {k: strip(v) if isinstance(v, dict) else v for k, v in d.items() if k not in _HOW}
+        return {k: strip(v) if isinstance(v, dict) else v for k, v in d.items() if k not in _HOW and (k, v) not in _UNSET}
     text = json.dumps(strip(to_dict(config)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .datasets import DatasetError, stamps
+from .datasets.tables import cache_home
 from .media import MediaError, read_clip
 
 FORMAT = 1            # raised whenever decoding or the files' layout change, so that older caches are not read
@@ -89,7 +89,7 @@ def packed(table: pd.DataFrame, root: str | Path, size: int, cache_dir: str | Pa
     """
     paths = list(table["path"])
     digest = hashlib.sha256(json.dumps([FORMAT, paths, stamps(paths, root)]).encode()).hexdigest()[:16]
-    home = _home(Path(root), cache_dir)
+    home = cache_home(Path(root), cache_dir)
     folder = home / f"{digest}-{size}"
     if not (folder / "index.json").is_file():
         draft = home / f".tmp-{os.getpid()}-{secrets.token_hex(4)}"      # mkdtemp would shut other users of the data out
@@ -103,21 +103,6 @@ def packed(table: pd.DataFrame, root: str | Path, size: int, cache_dir: str | Pa
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     return Packed(folder, root)
-
-
-def _home(root: Path, cache_dir: str | Path | None) -> Path:
-    """The first folder for caches that can be written."""
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s4d"
-    homes = [root / ".cache", user] if cache_dir is None else [Path(cache_dir)]
-    for home in homes:
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=home):
-                return home
-        except OSError:
-            continue
-    raise DatasetError(f"no cache of decoded samples can be written in {' or '.join(map(str, homes))}: give a cache_dir that can be "
-                       "written, or train with cache=False")
 
 
 def _publish(draft: Path, folder: Path) -> None:
