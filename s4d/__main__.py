@@ -29,12 +29,28 @@ def faces(args) -> int:
 
 def audit(args) -> int:
     """Checks a dataset's files against its lists; exit status 1 when there are problems."""
-    from .data import audit as check
-    problems = check(args.dataset, args.root, fold=args.fold)
+    from .data.audit import KINDS, examine
+    root = args.root or args.folder
+    if root is None:
+        raise CommandError(f"audit {args.dataset} needs the dataset's folder: python -m s4d audit {args.dataset} --root FOLDER")
+    problems, counts = examine(args.dataset, root, fold=args.fold, workers=args.workers, order=args.order, published=not args.subset)
+    counts = counts.assign(label=counts["label"].fillna("all"), split=counts["split"].fillna("all"))
+    shown = counts.drop(columns=[c for c in ("fold", "published") if counts[c].isna().all()])
+    print(shown.to_string(index=False, na_rep="-"))
     for row in problems.itertuples(index=False):
         print(f"{row.path}: {row.problem}")
-    print(f"{len(problems)} problems" if len(problems) else f"{args.dataset} in {args.root}: no problems", file=sys.stderr)
+    for kind, count in problems["kind"].value_counts().items():
+        print(f"{count:>8}  {kind:<11} {KINDS[kind]}")
+    if args.csv:
+        table_to_csv(problems, args.csv)
+    print(f"{len(problems)} problems" if len(problems) else f"{args.dataset} in {root}: no problems", file=sys.stderr)
     return 1 if len(problems) else 0
+
+
+def table_to_csv(table, file: str) -> None:
+    """Writes a table whole or not at all."""
+    from .training.runs import write
+    write(Path(file), lambda p: table.to_csv(p, index=False))
 
 
 def train(args, rest: list[str]) -> int:
@@ -201,8 +217,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--workers", type=int, default=2, help="processes; the files do not depend on it")
     sub = command("audit", audit)
     sub.add_argument("dataset", help="name in the registry, e.g. affectnet")
-    sub.add_argument("root", help="its folder")
+    sub.add_argument("folder", nargs="?", help="its folder")
+    sub.add_argument("--root", help="the same, as a flag")
     sub.add_argument("--fold", type=int, help="of datasets with folds; all when left out")
+    sub.add_argument("--order", help="of the lists' integers, by name, where the lists do not tell")
+    sub.add_argument("--csv", help="file for the table of problems")
+    sub.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="decoding threads (default: one a core)")
+    sub.add_argument("--subset", action="store_true", help="do not compare the numbers of samples with the published ones")
     for name in ("pretrain", "finetune"):
         sub = command(name, train, add_help=False)      # tyro shows the help: it knows the fields
         places(sub, "paper", "data", "runs")

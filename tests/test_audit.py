@@ -27,19 +27,19 @@ def test_audit_of_clean_photos_and_of_planted_faults(tmp_path):
 def test_audit_of_planted_faults_in_clips(tmp_path):
     write_dfew(tmp_path, 7, 7, frames=5)
     lists = {s: tmp_path / "EmoLabel_DataSplit" / f"{s}(single-labeled)" for s in ("train", "test")}
-    assert audit("dfew", tmp_path, fold=1).empty
+    assert audit("dfew", tmp_path, fold=1, published=False).empty
     with open(lists["test"] / "set_1.csv", "a") as f:
         f.write("00001,3\n99,1\n")
     damage(tmp_path / "Clip/original/00002.mp4", 0.5, 0.6)
     write_video(tmp_path / "Clip/original/00003.mp4", 1, frames=2)
     write_video(tmp_path / "Clip/original/00300.mp4", 1, frames=5)
-    found = audit("dfew", tmp_path, fold=1)
+    found = audit("dfew", tmp_path, fold=1, published=False)
     said = {(Path(p).name, t.split(":")[0].split(",")[0]) for p, t in zip(found.path, found.problem)}
-    assert said == {("00001.mp4", "it is listed 2 times of fold 1"), ("00002.mp4", "it cannot be read"), ("00099.mp4", "it cannot be read"),
+    assert said == {("00001.mp4", "it is listed 2 times of fold 1"), ("00002.mp4", "it cannot be read"), ("00099.mp4", "it is listed but not on disk"),
                     ("00003.mp4", "it has 2 frame(s)")}
-    everything = set(audit("dfew", tmp_path).problem.str.split(":").str[0])
+    everything = set(audit("dfew", tmp_path, published=False).problem.str.split(":").str[0])
     assert "it is on disk but in no list" in everything and any("has no lists of fold 5" in p for p in everything)
     for folder in lists.values():
         shutil.copy(folder / "set_1.csv", folder / "set_2.csv")
-    everything = set(audit("dfew", tmp_path).problem)
+    everything = set(audit("dfew", tmp_path, published=False).problem)
     assert "it is in no test fold: expected exactly one" in everything and "it is in test folds 1, 2: expected exactly one" in everything

@@ -161,10 +161,13 @@ def test_predict_with_damaged_weights_is_a_sentence(capsys, finished, tmp_path):
 def test_audit_prints_problems_and_says_so_by_its_status(capsys, tmp_path):
     write_affectnet(tmp_path / "photos", 1, 1)
     status, out, err = run(capsys, "audit", "affectnet", tmp_path / "photos")
-    assert (status, out) == (0, "") and "no problems" in err
+    assert status == 0 and "no problems" in err
+    assert [line.split() for line in out.splitlines()[:3]] == [["split", "label", "found"], ["test", "anger", "1"], ["test", "disgust", "1"]]
     (tmp_path / "photos/val/fear/000.jpg").write_bytes(b"")
-    status, out, err = run(capsys, "audit", "affectnet", tmp_path / "photos")
-    assert status == 1 and out.startswith("val/fear/000.jpg: it cannot be read: the file is empty") and err == "1 problems\n"
+    status, out, err = run(capsys, "audit", "affectnet", "--root", tmp_path / "photos", "--csv", tmp_path / "problems.csv")
+    assert status == 1 and "\nval/fear/000.jpg: it is empty" in out and err == "1 problems\n"
+    assert pd.read_csv(tmp_path / "problems.csv").values.tolist() == [["empty", "val/fear/000.jpg", "it is empty: copy or extract it again"]]
+    assert "audit affectnet needs the dataset's folder" in fails(capsys, "audit", "affectnet")
 
 
 def test_verify(capsys, tmp_path):

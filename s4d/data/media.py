@@ -94,18 +94,27 @@ def frame_size(path: str | Path) -> tuple[int, int]:
     Raises:
         MediaError: naming the file and the cause.
     """
+    return header(path)[:2]
+
+
+def header(path: str | Path) -> tuple[int, int, float | None]:
+    """Width and height in px, and frames per second where the file tells them, without decoding (of the first frame, for a folder).
+
+    Raises:
+        MediaError: naming the file and the cause.
+    """
     what = kind(path)
     if what == "frames":
-        return frame_size(frame_files(path)[0])
+        return header(frame_files(path)[0])
     try:
         if what == "image":
             with Image.open(path) as image:
-                return image.size
+                return *image.size, None
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise MediaError(path, "it holds sound but no video")
             stream = container.streams.video[0]
-            return stream.width, stream.height
+            return stream.width, stream.height, float(stream.average_rate) if stream.average_rate else None
     except MediaError:
         raise
     except Exception as error:      # decoders raise many types, from SyntaxError to their own

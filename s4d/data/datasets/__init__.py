@@ -45,10 +45,10 @@ def index(name: str, root: str | Path, fold: int | None = None, classes: int | N
     if fold is not None and fold not in module.FOLDS:
         allowed = f"one of {', '.join(map(str, module.FOLDS))}" if module.FOLDS else "none, it has no folds"
         raise DatasetError(f"{name} has no fold {fold}: choose {allowed}")
-    found = module.rows(root, fold, order)
-    if not found:
+    out = table(module.rows(root, fold, order), fold, 1 if module.KIND == "image" else None)
+    if out.empty:
         raise DatasetError(f"{name} in {root} holds no samples: expected {module.LAYOUT}")
-    out = with_subjects(table(found, fold, 1 if module.KIND == "image" else None), root)
+    out = with_subjects(out, root)
     if classes is not None:
         out = out[out["label"].isna() | out["label"].isin(vocabulary(classes))].reset_index(drop=True)
     return out

@@ -20,7 +20,8 @@ KIND, FOLDS, ORDERS = "image", (), ("affectnet",)
 LAYOUT = ("train/ and val/ or test/ with a folder per class (name or 0..7), lists train.csv and test.csv of lines `image label`, "
           "training.csv and validation.csv with Manually_Annotated_Images/, or train_set/ and val_set/ with annotations/")
 NOT_EXPRESSIONS = {"8": "None", "9": "Uncertain", "10": "No-Face"}      # dropped, as every protocol does
-BY_LAYOUT = {"original": {(None, "train"): 283901, (None, "test"): 3500},      # of the seven classes without contempt
+BY_LAYOUT = {"original": {(None, "train"): dict(zip(EMOTIONS, (74874, 134415, 25459, 14090, 6378, 3803, 24882))),
+                          (None, "test"): dict.fromkeys(EMOTIONS, 500)},
              "2021": {(None, "test"): 3999},
              "lists": {(None, "test"): dict(zip(EMOTIONS, (471, 457, 473, 458, 469, 469, 470)))}}
 

@@ -22,11 +22,21 @@ class DatasetError(ValueError):
 
 
 def table(rows: Iterable[tuple], fold: int | None, frames: int | None) -> pd.DataFrame:
-    """Rows (path, label, subject, split) as an index table, sorted by split and path so that every machine numbers them alike."""
-    rows = sorted(rows, key=lambda r: (r[3], r[0]))
-    out = pd.DataFrame(rows, columns=COLUMNS[:4], dtype=object)      # object: an unknown label stays None
-    out["fold"] = pd.array([fold] * len(rows), dtype="Int64")
-    out["frames"] = pd.array([frames] * len(rows), dtype="Int64")
+    """Rows (path, label, subject, split) as an index table, sorted by split and path so that every machine numbers them alike.
+
+    Rows are taken one by one and put into columns: a million tuples would cost more than the table.
+    """
+    columns = [[], [], [], []]
+    for row in rows:
+        for column, value in zip(columns, row):
+            column.append(value)
+    paths, splits = columns[0], columns[3]
+    if any((splits[i], paths[i]) > (splits[i + 1], paths[i + 1]) for i in range(len(paths) - 1)):
+        order = sorted(range(len(paths)), key=lambda i: (splits[i], paths[i]))
+        columns = [[column[i] for i in order] for column in columns]
+    out = pd.DataFrame(dict(zip(COLUMNS, columns)), columns=COLUMNS[:4], dtype=object)      # object: an unknown label stays None
+    out["fold"] = pd.array([fold] * len(out), dtype="Int64")
+    out["frames"] = pd.array([frames] * len(out), dtype="Int64")
     return out
 
 
