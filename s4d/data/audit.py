@@ -264,7 +264,8 @@ def check(path: Path, size: int, digest: bool = False) -> Seen:
             return Seen("gap", lacking, frames, sizes[0])
         return Seen("", "", frames, sizes[0], None if folder else header(path)[2], _digest(path) if digest else None)
     except MediaError as error:
-        return Seen("unreadable", f"it cannot be read: {error.cause}")
+        inside = f"frame {error.path.name}: " if error.path != path else ""
+        return Seen("unreadable", f"it cannot be read: {inside}{error.cause}")
     except OSError as error:
         return Seen("unreadable", f"it cannot be read: {error.strerror}")
 

@@ -177,6 +177,9 @@ def _read_video(path: Path, indices: Sequence[int] | None, size: int | None) -> 
 def _damage(path: str, size: int, modified: int) -> str | None:
     """What is wrong inside a video, or None. Once per file and process: size and time of modification tell a changed file.
 
+    `explode` alone lets about an eighth of overwritten stretches of H.264 pass as pictures of noise; `aggressive` also refuses a slice
+    whose bits go on after its last macroblock, which no sound encoder writes.
+
     decord paints over damaged parts from their neighbours and says nothing. FFmpeg can be told to refuse them; the pass costs
     little, since no frame is converted to RGB.
     """
@@ -184,7 +187,7 @@ def _damage(path: str, size: int, modified: int) -> str | None:
     try:
         with av.open(path) as container:
             stream = container.streams.video[0]
-            stream.thread_type, stream.codec_context.options = "NONE", {"err_detect": "explode"}
+            stream.thread_type, stream.codec_context.options = "NONE", {"err_detect": "explode+aggressive"}
             for _ in container.decode(stream):
                 good += 1
     except av.FFmpegError:
