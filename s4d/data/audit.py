@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -77,7 +78,7 @@ def examine(name: str, root: str | Path, fold: int | None = None, workers: int =
     paths = sorted(set(everything["path"]))
     if fold is None and len(paths) != getattr(module, "LISTED", len(paths)):
         problems += _unlisted(root, set(paths))
-    seen = dict(zip(paths, _read(root, paths, workers)))
+    seen = dict(zip(paths, list(_read(root, paths, workers))))
     problems += _subjects(root, set(paths)) + _media(seen, module.KIND) + _duplicates(seen, everything)
     return pd.DataFrame(problems, columns=["kind", "path", "problem"]), numbers
 
@@ -148,9 +149,10 @@ def _test_folds(tables: dict[int, pd.DataFrame]) -> list[tuple[str, str, str]]:
 
 def _unlisted(root: Path, listed: set[str]) -> list[tuple[str, str, str]]:
     """Files and frame folders beside listed ones that no list names; pictures beside pictures, clips beside clips."""
-    out = []
-    for folder in sorted({p.rpartition("/")[0] for p in listed}):
-        like = {Path(p).suffix.lower() for p in listed if p.rpartition("/")[0] == folder}
+    out, known = [], {}
+    for path in listed:
+        known.setdefault(path.rpartition("/")[0], set()).add(os.path.splitext(path)[1].lower())
+    for folder, like in sorted(known.items()):
         there = files(root / folder, IMAGES if like & IMAGES else VIDEOS) + ([] if like & IMAGES else [f.name for f in folders(root / folder)])
         found = (f"{folder}/{n}" if folder else n for n in there)
         out += [("unlisted", p, "it is on disk but in no list") for p in sorted(found) if p not in listed]
@@ -184,17 +186,15 @@ def _media(seen: dict[str, Seen], what: str) -> list[tuple[str, str, str]]:
 
 def _duplicates(seen: dict[str, Seen], table: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Samples with equal bytes that are in different splits of a fold or have different labels."""
-    groups, out = {}, []
-    for path, s in seen.items():
-        if s.digest:
-            groups.setdefault(s.digest, []).append(path)
-    for paths in groups.values():
-        rows = table[table["path"].isin(paths)] if len(paths) > 1 else table[:0]
-        splits = rows.groupby(rows["fold"].fillna(0))["split"].nunique().max() if len(rows) else 0
-        if splits > 1 or rows["label"].nunique() > 1:
-            first = rows.drop_duplicates("path").sort_values("path")
+    times = Counter(s.digest for s in seen.values() if s.digest)
+    digest = table["path"].map({path: s.digest for path, s in seen.items() if times[s.digest] > 1})
+    out = []
+    for _, rows in table[digest.notna()].groupby(digest.dropna()):
+        splits = rows.groupby(rows["fold"].fillna(0))["split"].nunique().max()
+        first = rows.drop_duplicates("path").sort_values("path")
+        if len(first) > 1 and (splits > 1 or rows["label"].nunique() > 1):
             parts = ", ".join(f"{p} ({s}{f', {l}' if isinstance(l, str) else ''})" for p, s, l in zip(first["path"], first["split"], first["label"]))
-            out.append(("duplicate", paths[0], f"equal bytes under {len(paths)} names: {parts}"))
+            out.append(("duplicate", first["path"].iloc[0], f"equal bytes under {len(first)} names: {parts}"))
     return out
 
 
@@ -216,15 +216,13 @@ def _read(root: Path, paths: list[str], workers: int) -> Iterator[Seen]:
     with ThreadPoolExecutor(max(1, workers)) as pool:       # decoders release Python's lock
         for start in range(0, len(paths), step):
             part = paths[start:start + step]
-            fresh = []
-            for path, (seen, new) in zip(part, pool.map(look, part)):
-                if new and not seen.kind:
-                    fresh.append(json.dumps([path, stamp[path], seen]))
-                yield seen
+            results = list(pool.map(look, part))
+            fresh = [json.dumps([path, stamp[path], seen]) for path, (seen, new) in zip(part, results) if new and not seen.kind]
             if fresh and store is not None:
                 with open(store, "a", encoding="utf-8") as out:
-                    out.write("\n".join(fresh) + "\n")
+                    out.write("\n".join(["", *fresh, ""]))      # the last line of a stopped audit may lack its end
             bar.update(len(part))
+            yield from (seen for seen, _ in results)
     bar.close()
 
 
