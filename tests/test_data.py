@@ -11,6 +11,7 @@ import torch
 from conftest import damage, smooth, write_image, write_video
 
 from s4d.data import DatasetError, MediaError, packed, read_clip
+from s4d.data import cache
 from s4d.data import datasets as registry
 from s4d.data.batches import Clips, Joint, Key, collate, draw_order, epoch_plan, loader, to_model
 from s4d.data.transforms import denormalise, eval_views, normalise, pretrain_transform, test_indices, train_indices, train_transform
@@ -32,29 +33,80 @@ def table_of(root: Path, pattern: str = "*.mp4", label: str | None = "fear") -> 
 
 def test_the_cache_holds_the_files_pixels_and_names_broken_ones(clips_root, tmp_path):
     table = table_of(clips_root)
-    cache = packed(table, clips_root, 32, tmp_path)
-    assert list(cache.bad) == ["1.mp4"] and "damaged" in cache.bad["1.mp4"] and [cache.length(i) for i in range(3)] == [12, 0, 12]
-    assert torch.equal(cache.clip(2, [3, 0, 3]), read_clip(clips_root / "2.mp4", [3, 0, 3], size=32))
+    whole = packed(table, clips_root, 32, tmp_path)
+    assert list(whole.bad) == ["1.mp4"] and "damaged" in whole.bad["1.mp4"] and [whole.length(i) for i in range(3)] == [12, 0, 12]
+    assert torch.equal(whole.clip(2, [3, 0, 3]), read_clip(clips_root / "2.mp4", [3, 0, 3], size=32))
     with pytest.raises(MediaError, match="1.mp4 cannot be read: .*damaged"):
-        cache.clip(1)
+        whole.clip(1)
     with pytest.raises(MediaError, match="frames 12 to 12 were asked for, but it has 12"):
-        cache.clip(0, [12])
-    assert len(pickle.dumps(cache)) < 10_000
-    folder = cache.folder
-    stamp = (folder / "frames.npy").stat().st_mtime_ns
+        whole.clip(0, [12])
+    assert len(pickle.dumps(whole)) < 10_000
+    folder = whole.folder
+    stamp = (folder / "shard-00000.bin").stat().st_mtime_ns
     again = packed(table.assign(label="anger"), clips_root, 32, tmp_path)
-    assert again.folder == folder and (folder / "frames.npy").stat().st_mtime_ns == stamp
-    assert packed(table, clips_root, 16, tmp_path).folder != folder != packed(table[:2], clips_root, 32, tmp_path).folder
+    assert again.folder == folder and (folder / "shard-00000.bin").stat().st_mtime_ns == stamp
+    assert packed(table, clips_root, 16, tmp_path).folder != folder
+    part = packed(table[2:], clips_root, 32, tmp_path)    # a fold or split is found inside the whole
+    assert part.folder == folder and torch.equal(part.clip(0), whole.clip(2)) and not part.bad
     assert folder.stat().st_mode & 0o055 == 0o055         # a shared dataset's cache serves its other users too
 
 
-def test_a_cache_on_a_full_disk_is_a_sentence_and_leaves_nothing(clips_root, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-    monkeypatch.setattr("s4d.data.cache.os.rename", full)
+def test_a_cache_that_was_stopped_goes_on(tmp_path, monkeypatch):
+    for i in range(4):
+        write_video(tmp_path / f"{i}.mp4", i, 6)
+    table, home = table_of(tmp_path), tmp_path / "cache"
+    monkeypatch.setattr(cache, "SHARD", 2 * 6 * 3 * 32 * 32)      # two clips a shard
+    decoded, read, replace = [], cache.read_clip, cache.os.replace
+
+    def full(source, target):
+        if "shard-00001" in str(target):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+    monkeypatch.setattr(cache, "read_clip", lambda path, **k: decoded.append(path.name) or read(path, **k))
+    monkeypatch.setattr(cache.os, "replace", full)
     with pytest.raises(DatasetError, match="cannot be written .*No space left.*: free disk space, or train with cache=False"):
-        packed(table_of(clips_root), clips_root, 32, tmp_path)
-    assert not list(tmp_path.iterdir())
+        packed(table, tmp_path, 32, home)
+    assert sorted(p.name for p in next(home.iterdir()).iterdir()) == ["shard-00000.bin", "shard-00000.json"]
+    monkeypatch.setattr(cache.os, "replace", replace)
+    del decoded[:]
+    done = packed(table, tmp_path, 32, home)
+    assert sorted(decoded) == ["2.mp4", "3.mp4"] and [done.length(i) for i in range(4)] == [6] * 4
+    assert all(torch.equal(done.clip(i), read(tmp_path / f"{i}.mp4", size=32)) for i in range(4))
+    assert cache.verify(done.folder) == [] and len(list(home.iterdir())) == 1
+    with open(done.folder / "shard-00001.bin", "r+b") as f:
+        f.write(b"\xff\xff")
+    assert cache.verify(done.folder) == [1]
+    del decoded[:]
+    cache.repair(done.folder, [1])
+    again = packed(table, tmp_path, 32, home)
+    assert sorted(decoded) == ["2.mp4", "3.mp4"] and cache.verify(again.folder) == []
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: cache.shutil._ntuple_diskusage(10, 10, 0))
+    with pytest.raises(DatasetError, match=r"it needs about 0.0 GB, and 0.0 GB are free"):
+        packed(table, tmp_path, 16, home)
+
+
+def test_the_size_of_a_cache_is_told_before(tmp_path):
+    write_video(tmp_path / "0.mp4", 0, 6, 96, 64)
+    write_video(tmp_path / "1.mp4", 0, 4, 64, 64)
+    table = table_of(tmp_path)
+    assert cache.estimate(table, tmp_path, 32) == (3 * (6 * 32 * 48 + 4 * 32 * 32), 2)
+    assert (packed(table, tmp_path, 32, tmp_path).folder / "shard-00000.bin").stat().st_size == cache.estimate(table, tmp_path, 32)[0]
+
+
+def test_media_keep_their_ratio_and_test_crops_differ(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    write_video(tmp_path / "0.mp4", 0, 6, 96, 64)
+    write_video(tmp_path / "1.mp4", 1, 6, 64, 64)
+    assert read_clip(tmp_path / "0.mp4", size=32, aspect=True).shape == (6, 3, 32, 48)
+    assert torch.equal(*(read_clip(tmp_path / "1.mp4", size=32, aspect=a) for a in (True, False)))
+    for cached in (False, True):
+        data = Clips(table_of(tmp_path), tmp_path, "video", 32, 4, 1, segments=1, cache=cached)
+        wide = read_clip(tmp_path / "0.mp4", [1, 2, 3, 4], size=32, aspect=True)
+        assert torch.equal(data[Key("video", 0, 0)]["clip"][0], wide[..., 8:40])
+        data.crops = 2
+        batch = collate([data[Key("video", row, 0)] for row in (0, 1)])
+        assert batch["row"].tolist() == [0, 0, 1] and batch["label"].tolist() == [4] * 3
+        assert torch.equal(batch["clip"][:2], torch.stack([wide[..., :32], wide[..., 16:]]))
 
 
 @pytest.mark.parametrize("segments", [0, 2])

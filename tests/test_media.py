@@ -24,6 +24,15 @@ def test_a_video_has_the_frames_that_were_written(tmp_path):
     assert read_clip(path, [2], size=32).shape == (1, 3, 32, 32)
 
 
+@pytest.mark.parametrize("width", [24, 48, 72, 64, 96])
+def test_a_video_is_read_at_every_width(tmp_path, width):
+    path = write_video(tmp_path / "v.mp4", 3, frames=4, width=128, height=64)
+    wide = write_video(tmp_path / "w.mp4", 3, frames=4, width=width, height=64)
+    for clip, t in ((read_clip(path, [2], size=width)[0], 2), (read_clip(wide)[1], 1)):
+        wanted = Image.fromarray(smooth(3, 128, 64, t / 4)).resize((clip.shape[2], clip.shape[1]))
+        assert clip.shape[0] == 3 and np.abs(clip.permute(1, 2, 0).numpy().astype(int) - np.array(wanted)).mean() < 6
+
+
 def test_a_frame_folder_is_read_in_natural_order_with_mixed_extensions(tmp_path):
     names = ["f1.jpg", "f2.PNG", "f9.jpeg", "f10.bmp", "f11.jpg"]
     for i, name in enumerate(names):

@@ -121,13 +121,14 @@ def header(path: str | Path) -> tuple[int, int, float | None]:
         raise MediaError(path, _cause(error, what)) from error
 
 
-def read_clip(path: str | Path, indices: Sequence[int] | None = None, size: int | None = None) -> torch.Tensor:
+def read_clip(path: str | Path, indices: Sequence[int] | None = None, size: int | None = None, aspect: bool = False) -> torch.Tensor:
     """Decodes frames.
 
     Args:
         path: a video file, a folder of frames, or an image.
         indices: frame numbers from 0, in any order, repeats allowed; None reads all.
         size: side in px of the square that every frame is resized to; None keeps the file's size.
+        aspect: resize the short side to `size` and keep the ratio of the sides (of the first frame read, in a frame folder).
     Returns:
         uint8 RGB `[T, 3, H, W]`, T = len(indices).
     Raises:
@@ -136,31 +137,42 @@ def read_clip(path: str | Path, indices: Sequence[int] | None = None, size: int 
     """
     path, what = Path(path), kind(path)
     if what == "video":
-        frames = _read_video(path, indices, size)
+        frames = _read_video(path, indices, size, aspect)
     elif what == "image":
         wanted = _checked(path, indices, 1)
-        frames = [_read_image(path, size)] * len(wanted)
+        frames = [_read_image(path, size, aspect)] * len(wanted)
     else:
         files = frame_files(path)
         wanted = _checked(path, indices, len(files))
-        unique = {i: _read_image(files[i], size) for i in sorted(set(wanted))}
+        first = _read_image(files[wanted[0]], size, aspect)
+        box = first.shape[1::-1] if size else None
+        unique = {i: first if i == wanted[0] else _read_image(files[i], size, aspect, box) for i in sorted(set(wanted))}
         frames = [unique[i] for i in wanted]
         _same_size(path, files, unique)
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
 
 
-def _read_video(path: Path, indices: Sequence[int] | None, size: int | None) -> list[np.ndarray]:
+def fitted(shape: tuple[int, int], size: int | None, aspect: bool) -> tuple[int, int] | None:
+    """Width and height in px after resizing: a square, or the short side at `size`; None where nothing is resized."""
+    if size is None or not aspect:
+        return size and (size, size)
+    short = min(shape)
+    return tuple(max(size, round(side * size / short)) for side in shape)
+
+
+def _read_video(path: Path, indices: Sequence[int] | None, size: int | None, aspect: bool) -> list[np.ndarray]:
     """Frames `[H, W, 3]` of a video.
 
     Frames are taken one after another from the start. Seeking (decord's get_batch) can spin forever, uninterruptibly, on
     files whose header counts more frames than decode, and face clips are short with few key frames, so it saves little.
     """
-    _check_shape(path, frame_size(path))
+    shape = frame_size(path)
+    _check_shape(path, shape)
     stamp = path.stat()
     damage = _damage(str(path), stamp.st_size, stamp.st_mtime_ns)
     if damage:
         raise MediaError(path, damage)
-    reader = _reader(path, size)
+    reader = _reader(path, fitted(shape, size, aspect))
     wanted = _checked(path, indices, len(reader))
     needed, frames = set(wanted), {}
     for t in range(max(wanted) + 1):
@@ -169,8 +181,14 @@ def _read_video(path: Path, indices: Sequence[int] | None, size: int | None) -> 
         except Exception as error:      # DECORDError, DECORDLimitReachedError, StopIteration
             raise MediaError(path, f"decoding fails at frame {t} of {len(reader)}: the video is damaged or truncated") from error
         if t in needed:
-            frames[t] = frame.asnumpy()
+            frames[t] = _unpadded(frame.asnumpy())
     return [frames[t] for t in wanted]
+
+
+def _unpadded(frame: np.ndarray) -> np.ndarray:
+    """A decoded frame `[H, W, 3]`. decord pads rows; at widths such as 24, 48 and 72 it then counts the padding as channels."""
+    h, w, c = frame.shape
+    return frame if c == 3 else frame.reshape(h, w * c)[:, :3 * w].reshape(h, w, 3)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -195,26 +213,27 @@ def _damage(path: str, size: int, modified: int) -> str | None:
     return None
 
 
-def _reader(path: str | Path, size: int | None) -> decord.VideoReader:
+def _reader(path: str | Path, box: tuple[int, int] | None) -> decord.VideoReader:
     """An open video that resizes while it decodes and refuses to repeat a good frame in place of a damaged one."""
     try:
-        side = size or -1
+        width, height = box or (-1, -1)
         # decord counts the frames it replaced by their neighbours; any positive share below one frame means none at all.
-        return decord.VideoReader(str(path), ctx=decord.cpu(0), width=side, height=side, num_threads=1, fault_tol=1e-6)
+        return decord.VideoReader(str(path), ctx=decord.cpu(0), width=width, height=height, num_threads=1, fault_tol=1e-6)
     except Exception as error:          # RuntimeError, DECORDError, AssertionError (no frames)
         raise MediaError(path, _cause(error, "video")) from error
 
 
-def _read_image(path: Path, size: int | None) -> np.ndarray:
-    """An image as RGB `[H, W, 3]`: upright by its EXIF tag, transparent parts black."""
+def _read_image(path: Path, size: int | None, aspect: bool = False, box: tuple[int, int] | None = None) -> np.ndarray:
+    """An image as RGB `[H, W, 3]`: upright by its EXIF tag, transparent parts black; `box` is the width and height to resize to."""
     try:
         with Image.open(path) as image:
             _check_shape(path, image.size)
             if size:
                 image.draft("RGB", (size, size))      # JPEG decodes at a fraction of its size, never below the one asked for
             image = _rgb(ImageOps.exif_transpose(image))
-            if size and image.size != (size, size):
-                image = image.resize((size, size), Image.Resampling.BICUBIC)
+            box = box or fitted(image.size, size, aspect)
+            if box and image.size != box:
+                image = image.resize(box, Image.Resampling.BICUBIC)
             return np.array(image)
     except MediaError:
         raise

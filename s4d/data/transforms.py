@@ -67,11 +67,11 @@ def eval_views(x: torch.Tensor, size: int, crops: int = 1) -> list[torch.Tensor]
     """Square test views: the short side resized to `size`, windows at even steps along the long side.
 
     Args:
-        x: uint8 `[B, 3, H, W]` or `[B, 3, T, H, W]`.
+        x: uint8 with height and width last: `[B, 3, H, W]`, `[B, 3, T, H, W]` or a clip `[T, 3, H, W]`.
         size: side in px.
         crops: number of windows; 1 is the central one.
     Returns:
-        views `[B, 3, (T,) size, size]`. A square picture has one window, so it gives one view: equal views would only
+        views, `x` with sides of `size`. A square picture has one window, so it gives one view: equal views would only
         cost time (the released code averages two equal ones).
     """
     h, w = x.shape[-2:]

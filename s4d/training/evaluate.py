@@ -1,13 +1,15 @@
 """Predictions of a model on indexed samples: several views each, broken files reported, never replaced."""
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import accuracy_score, recall_score
 
 from ..data.batches import Clips, Joint, Key, loader, to_model
-from ..data.transforms import eval_views, normalise
+from ..data.transforms import normalise
 from ..emotions import vocabulary
 
 
@@ -37,15 +39,15 @@ def predict(model: torch.nn.Module, data: Clips, classes: int, crops: int = 1, b
     keys = [Key(data.task, row, 0, view) for row in range(len(data)) for view in views]
     total, count, bad, broken = np.zeros((len(data), classes)), np.zeros(len(data)), {}, []
     model.eval()
+    data = copy(data)
+    data.crops = crops
     for b in loader(Joint({data.task: data}), [keys[i:i + batch] for i in range(0, len(keys), batch)], workers):
         bad.update(dict(b["bad"]))
         broken += b["bad_rows"]
         if "clip" not in b:
             continue
-        x = to_model(b["clip"].to(device), data.task)
-        crop = eval_views(x, data.size, crops)
-        probability = torch.stack([model(normalise(v)).float().softmax(-1) for v in crop]).mean(0).double().cpu().numpy()
-        np.add.at(total, b["row"].numpy(), probability)
+        x = normalise(to_model(b["clip"].to(device), data.task))
+        np.add.at(total, b["row"].numpy(), model(x).float().softmax(-1).double().cpu().numpy())
         np.add.at(count, b["row"].numpy(), 1)
     count[broken] = 0
     with np.errstate(invalid="ignore", divide="ignore"):
