@@ -155,6 +155,7 @@ class Finetune:
     segments: int = 2                 # test views along time
     crops: int = 2                    # test views across the picture
     validation: float = 0.1           # share of the training clips (whole subjects where known) held out
+    each_epoch: bool = False          # test after every epoch too, to report the last epoch and the one chosen on test beside ours
     seed: int = 0
     workers: int = 8
     cache: bool = False
@@ -304,7 +305,7 @@ def update(config, **changes):
 
 # Fields that say how a run is carried out, not what it computes: they do not enter its name.
 _HOW = {"root", "workers", "cache", "save_minutes", "runs"}
-_UNSET = [("order", None)]            # neither does what was left to the data
+_UNSET = [("order", None), ("each_epoch", False)]      # neither does what was left as it always was
 
 
 def digest(config) -> str:
