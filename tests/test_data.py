@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 import torch
 from conftest import damage, smooth, write_image, write_video
+from PIL import Image
 
 from s4d.data import DatasetError, MediaError, packed, read_clip
-from s4d.data import cache
+from s4d.data import augment, cache
 from s4d.data import datasets as registry
 from s4d.data.batches import Clips, Joint, Key, collate, draw_order, epoch_plan, loader, to_model
 from s4d.data.transforms import denormalise, eval_views, normalise, pretrain_transform, test_indices, train_indices, train_transform
@@ -202,6 +203,35 @@ def test_one_draw_serves_all_frames(transform):
         torch.manual_seed(seed)
         out = transform(frame.expand(5, -1, -1, -1).clone())
         assert out.shape == (5, 3, 24, 24) and out.dtype == torch.uint8 and all(torch.equal(out[0], f) for f in out), seed
+
+
+@pytest.mark.parametrize("name", augment.GEOMETRY + augment.COLOUR)
+@pytest.mark.parametrize("level", [3.0, 9.0])
+def test_operations_on_a_clip_are_those_of_timm_on_its_frames(name, level):
+    import random
+    from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
+    frame = smooth(4, 60, 40)
+    clip = torch.from_numpy(frame).permute(2, 0, 1).expand(3, -1, -1, -1).contiguous()
+    for seed in (0, 1):
+        state = random.getstate()
+        found = augment.apply(clip, name, level, seed, (10, 20, 30))
+        assert random.getstate() == state and found.shape == clip.shape and all(torch.equal(f, found[0]) for f in found)
+        random.seed(seed)
+        arguments = LEVEL_TO_ARG[name](level, {}) if LEVEL_TO_ARG[name] else ()
+        random.setstate(state)
+        wanted = np.array(NAME_TO_OP[name](Image.fromarray(frame), *arguments, resample=Image.BILINEAR, fillcolor=(10, 20, 30)))
+        apart = np.abs(found[0].permute(1, 2, 0).numpy().astype(int) - wanted)
+        if name in augment.COLOUR:
+            assert apart.max() == 0
+        else:                                             # Pillow rounds a pixel in or out at the border
+            assert np.quantile(apart, 0.98) <= 4 and apart.mean() < 3
+
+
+def test_frames_do_not_leak_into_each_other():
+    clip = torch.stack([torch.full((3, 20, 20), v, dtype=torch.uint8) for v in (0, 255, 90)])
+    for name in augment.GEOMETRY + ("SharpnessIncreasing",):
+        found = augment.apply(clip, name, 9.0, 0, (7, 7, 7))
+        assert all(set(f.unique().tolist()) <= {v, 7} for f, v in zip(found, (0, 255, 90))), name
 
 
 def test_randaugment_and_flips_are_what_their_texts_say():
