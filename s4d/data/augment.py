@@ -40,18 +40,39 @@ class ClipRandAugment(torch.nn.Module):
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         """uint8 `[T, 3, H, W]` -> the same shape, drawing from torch's global generator."""
-        names = GEOMETRY + COLOUR
+        names, frames = GEOMETRY + COLOUR, clip.permute(0, 2, 3, 1).contiguous().numpy()
+        shape = frames.shape
         for _ in range(self.operations):
             name = names[int(torch.randint(len(names), ()))]
             done, level = torch.rand(()) < PROBABILITY, float(torch.normal(self.magnitude, SPREAD, (1,)).clamp(0, 10))
             sign = int(torch.randint(2 ** 31, ()))
             if done:
-                clip = apply(clip, name, level, sign, self.fill)
-        return clip
+                frames = apply(frames, shape, name, level, sign, self.fill)
+        return torch.from_numpy(_array(frames, shape)).permute(0, 3, 1, 2)
 
 
-def apply(clip: torch.Tensor, name: str, level: float, seed: int, fill: tuple[int, int, int]) -> torch.Tensor:
-    """One operation on uint8 `[T, 3, H, W]`; `level` is timm's magnitude 0..10, `seed` decides the sign of those that have one."""
+Frames = np.ndarray | Image.Image                # uint8 `[T, H, W, 3]`, or the frames below each other in one picture
+
+
+def _array(frames: Frames, shape: tuple[int, ...]) -> np.ndarray:
+    return frames if isinstance(frames, np.ndarray) else np.array(frames).reshape(shape)
+
+
+def _picture(frames: Frames) -> Image.Image:
+    return frames if isinstance(frames, Image.Image) else Image.fromarray(frames.reshape(-1, *frames.shape[2:]))
+
+
+def apply(frames: Frames, shape: tuple[int, ...], name: str, level: float, seed: int, fill: tuple[int, int, int]) -> Frames:
+    """One operation.
+
+    Args:
+        frames: in either form.
+        shape: (T, H, W, 3).
+        name: of timm's operation.
+        level: timm's magnitude 0..10.
+        seed: decides the sign of operations that have one.
+        fill: colour of what is left empty.
+    """
     arguments = ()
     if LEVEL_TO_ARG[name] is not None:
         state = random.getstate()                # timm draws the sign from Python's generator, which is left as it was
@@ -60,17 +81,13 @@ def apply(clip: torch.Tensor, name: str, level: float, seed: int, fill: tuple[in
         random.setstate(state)
     if name == "PosterizeIncreasing":
         arguments = (max(1, *arguments),)        # at magnitude 10 timm asks for 0 bits, which Pillow refuses
-    return moved(clip, matrix(name, *arguments, clip.shape[3], clip.shape[2]), fill) if name in GEOMETRY else coloured(clip, name, arguments)
-
-
-def coloured(clip: torch.Tensor, name: str, arguments: tuple) -> torch.Tensor:
-    """A colour operation on all frames as one tall picture."""
-    t, _, h, w = clip.shape
-    before = clip.permute(0, 2, 3, 1).contiguous().numpy()
-    out = np.array(NAME_TO_OP[name](Image.fromarray(before.reshape(t * h, w, 3)), *arguments)).reshape(t, h, w, 3)
+    if name in GEOMETRY:
+        return moved(_array(frames, shape), matrix(name, *arguments, shape[2], shape[1]), fill)
+    out = NAME_TO_OP[name](_picture(frames), *arguments)
     if name == "SharpnessIncreasing":            # it looks at neighbours, which must not be those of another frame
+        before, out = _array(frames, shape), _array(out, shape)
         out[:, [0, -1]] = before[:, [0, -1]]
-    return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
+    return out
 
 
 def matrix(name: str, value: float, width: int, height: int) -> tuple[float, ...]:
@@ -83,19 +100,18 @@ def matrix(name: str, value: float, width: int, height: int) -> tuple[float, ...
             "TranslateYRel": (1, 0, 0, 0, 1, value * height)}[name]
 
 
-def moved(clip: torch.Tensor, m: tuple[float, ...], fill: tuple[int, int, int]) -> torch.Tensor:
+def moved(frames: np.ndarray, m: tuple[float, ...], fill: tuple[int, int, int]) -> np.ndarray:
     """All frames under one affine map, bilinear in steps of 1/8 px; what lies outside takes the colour `fill`."""
-    t, _, h, w = clip.shape
+    t, h, w, _ = frames.shape
     y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
     sx, sy = (m[0] * x + m[1] * y + m[2]).flatten(), (m[3] * x + m[4] * y + m[5]).flatten()
     outside = (sx < 0) | (sx >= w) | (sy < 0) | (sy >= h)
     fx, fy = ((8 * (s - 0.5)).round().to(torch.int64) for s in (sx, sy))
     left, top, px, py = fx >> 3, fy >> 3, (fx & 7).to(torch.int16)[:, None], (fy & 7).to(torch.int16)[:, None]
-    source = clip.permute(2, 3, 0, 1).reshape(h * w, 3 * t).contiguous()   # a pixel's values of all frames lie together
+    source = torch.from_numpy(frames).permute(1, 2, 0, 3).reshape(h * w, 3 * t)      # a pixel's values of all frames lie together
     row = lambda dy, dx: source.index_select(0, (top + dy).clamp(0, h - 1) * w + (left + dx).clamp(0, w - 1)).to(torch.int16)
     level = lambda dy: row(dy, 0).mul_(8 - px).add_(row(dy, 1).mul_(px)) if px.any() else row(dy, 0).mul_(8)
     out = level(0).mul_(8 - py).add_(level(1).mul_(py)) if py.any() else level(0).mul_(8)
     out = out.add_(32).bitwise_right_shift_(6).to(torch.uint8)
-    if outside.any():
-        out[outside] = torch.tensor(fill, dtype=torch.uint8).repeat(t)
-    return out.view(h, w, t, 3).permute(2, 3, 0, 1).contiguous()
+    out[outside] = torch.tensor(fill, dtype=torch.uint8).repeat(t)
+    return out.view(h, w, t, 3).permute(2, 0, 1, 3).contiguous().numpy()

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..emotions import vocabulary
 from .cache import packed
-from .media import MediaError, count_frames, read_clip
+from .media import MediaError, count_frames, read_frames
 from .transforms import eval_views, test_indices, train_indices
 
 
@@ -57,7 +57,7 @@ class Clips(Dataset):
         return len(self.table)
 
     def load(self, key: Key, generator: torch.Generator) -> torch.Tensor:
-        """The sampled frames of one sample.
+        """The sampled frames of one sample, `[T, 3, H, W]`, in memory with the channels last.
 
         Raises:
             MediaError: naming the file and the cause.
@@ -66,7 +66,7 @@ class Clips(Dataset):
         if self.packed is not None and path in self.packed.bad:
             raise MediaError(self.root / path, self.packed.bad[path])
         if self.task == "image":
-            return self.packed.clip(key.row, [0]) if self.packed is not None else read_clip(self.root / path, size=self.size, aspect=True)
+            return self.packed.clip(key.row, [0]) if self.packed is not None else read_frames(self.root / path, size=self.size, aspect=True).permute(0, 3, 1, 2)
         length = self.packed.length(key.row) if self.packed is not None else count_frames(self.root / path)
         if self.segments:
             indices = test_indices(length, self.frames, self.stride, self.segments)[key.view]
@@ -74,7 +74,7 @@ class Clips(Dataset):
             indices = train_indices(length, self.frames, self.stride, generator)
         if self.packed is not None:
             return self.packed.clip(key.row, indices)
-        return read_clip(self.root / path, indices, size=self.size, aspect=True)
+        return read_frames(self.root / path, indices, size=self.size, aspect=True).permute(0, 3, 1, 2)
 
     def __getitem__(self, key: Key) -> dict:
         path = self.table["path"][key.row]
@@ -89,7 +89,7 @@ class Clips(Dataset):
                 draws = [self.transform(clip) for _ in range(self.repeats)]
         else:
             draws = eval_views(clip, self.size, self.crops) * self.repeats
-        return {"row": key.row, "clip": torch.stack(draws), "label": self.labels[key.row]}
+        return {"row": key.row, "clip": torch.stack(draws).contiguous(), "label": self.labels[key.row]}
 
 
 class Joint(Dataset):

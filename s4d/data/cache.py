@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from .datasets import DatasetError, stamps
 from .datasets.tables import cache_home
-from .media import MediaError, count_frames, fitted, frame_size, read_clip
+from .media import MediaError, count_frames, fitted, frame_size, read_frames
 
 FORMAT = 2                 # raised whenever decoding or the files' layout change, so that older caches are not read
 SHARD = 1 << 28            # bytes of pixels that a shard is meant to hold
@@ -26,7 +26,7 @@ PROBED = 200               # samples whose headers tell the size of the whole
 
 
 class Packed:
-    """Samples as uint8 frames `[T, 3, H, W]` on disk, the short side at the cache's size.
+    """Samples as uint8 frames `[T, H, W, 3]` on disk, the short side at the cache's size.
 
     Args:
         folder: a cache folder written by `packed`.
@@ -57,7 +57,7 @@ class Packed:
         return int(self.shapes[i, 0])
 
     def clip(self, i: int, indices: Sequence[int] | None = None) -> torch.Tensor:
-        """Frames of sample i, as `read_clip` gives them: uint8 `[T, 3, H, W]`.
+        """Frames of sample i, as `read_clip` gives them: uint8 `[T, 3, H, W]` (in memory with the channels last).
 
         Raises:
             MediaError: for a sample that could not be decoded, or an index outside it.
@@ -72,7 +72,7 @@ class Packed:
         if shard not in self._maps:
             self._maps[shard] = np.memmap(_shard(self.folder, shard), np.uint8, mode="r")
         start, size = int(self.offsets[i]), int(length) * 3 * int(height) * int(width)
-        return torch.from_numpy(np.asarray(self._maps[shard][start:start + size]).reshape(length, 3, height, width)[wanted])
+        return torch.from_numpy(np.asarray(self._maps[shard][start:start + size]).reshape(length, height, width, 3)[wanted]).permute(0, 3, 1, 2)
 
 
 @lru_cache(maxsize=16)
@@ -195,7 +195,7 @@ def _write_shard(draft: Path, number: int, paths: list[str], root: Path, size: i
                 else:
                     out.write(clip.numpy().data)
                     digest.update(clip.numpy().data)
-                shapes.append([0, 0, 0] if isinstance(clip, str) else [len(clip), *clip.shape[2:]])
+                shapes.append([0, 0, 0] if isinstance(clip, str) else [*clip.shape[:3]])
                 bar.update(1)
         os.replace(temporary, _shard(draft, number))
     finally:
@@ -240,7 +240,7 @@ def _decoded(paths: list[str], root: Path, size: int, workers: int) -> Iterator[
     """(path, clip, or the cause why there is none) in order; at most a few dozen clips are in memory."""
     def decode(path: str) -> torch.Tensor | str:
         try:
-            return read_clip(root / path, size=size, aspect=True)
+            return read_frames(root / path, size=size, aspect=True)
         except MediaError as error:
             return error.cause
     with ThreadPoolExecutor(max(1, workers)) as pool:       # decoders release Python's lock

@@ -11,6 +11,8 @@ import decord
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
 decord.logging.set_level(decord.logging.QUIET)      # errors arrive as exceptions; the decoder's own chatter helps nobody
 
@@ -83,9 +85,22 @@ def count_frames(path: str | Path) -> int:
     if what == "frames":
         return len(frame_files(path))
     if what == "video":
-        return len(_reader(path, None))
+        stamp = Path(path).stat()
+        return _length(str(path), stamp.st_size, stamp.st_mtime_ns)
     frame_size(path)
     return 1
+
+
+@lru_cache(maxsize=1 << 16)
+def _length(path: str, size: int, modified: int) -> int:
+    """Frames of a video, counted once per file and process."""
+    return len(_reader(path, None))
+
+
+@lru_cache(maxsize=1 << 16)
+def _shape(path: str, size: int, modified: int) -> tuple[int, int]:
+    """Width and height of a video, read once per file and process."""
+    return frame_size(path)
 
 
 def frame_size(path: str | Path) -> tuple[int, int]:
@@ -135,21 +150,38 @@ def read_clip(path: str | Path, indices: Sequence[int] | None = None, size: int 
         MediaError: for a missing, damaged or truncated file, an empty folder, an index outside the clip, frames of
             different sizes (with size=None), or a picture too small or too elongated to be a face crop.
     """
+    return read_frames(path, indices, size, aspect).permute(0, 3, 1, 2).contiguous()
+
+
+def read_frames(path: str | Path, indices: Sequence[int] | None = None, size: int | None = None, aspect: bool = False) -> torch.Tensor:
+    """As `read_clip`, with the channels last: uint8 `[T, H, W, 3]`, the order in which pictures are stored and resized fastest."""
     path, what = Path(path), kind(path)
     if what == "video":
-        frames = _read_video(path, indices, size, aspect)
-    elif what == "image":
-        wanted = _checked(path, indices, 1)
-        frames = [_read_image(path, size, aspect)] * len(wanted)
-    else:
-        files = frame_files(path)
-        wanted = _checked(path, indices, len(files))
-        first = _read_image(files[wanted[0]], size, aspect)
-        box = first.shape[1::-1] if size else None
-        unique = {i: first if i == wanted[0] else _read_image(files[i], size, aspect, box) for i in sorted(set(wanted))}
-        frames = [unique[i] for i in wanted]
-        _same_size(path, files, unique)
-    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
+        return torch.from_numpy(np.stack(_read_video(path, indices, size, aspect)))
+    files = [path] if what == "image" else frame_files(path)
+    wanted = _checked(path, indices, len(files))
+    box, unique = None, sorted(set(wanted), key=wanted.index)
+    done: dict[int, torch.Tensor] = {}
+    for start in range(0, len(unique), 16):               # so many at their full size in memory
+        part = {i: _read_image(files[i], size) for i in unique[start:start + 16]}
+        first = next(iter(part.values()))
+        box = box or fitted(first.shape[1::-1], size, aspect)
+        if box is None:
+            _same_size(path, files, {unique[0]: done.get(unique[0], first), **part})
+        done.update(zip(part, _resized(list(part.values()), box)))
+    return torch.stack([done[i] for i in wanted])
+
+
+def _resized(pictures: list[np.ndarray], box: tuple[int, int] | None) -> list[torch.Tensor]:
+    """Pictures `[H, W, 3]` at one width and height; those of equal size in one call."""
+    out, start = [], 0
+    while start < len(pictures):
+        stop = next((i for i in range(start, len(pictures)) if pictures[i].shape != pictures[start].shape), len(pictures))
+        stack = torch.from_numpy(np.stack(pictures[start:stop]))
+        if box is not None and stack.shape[1:3] != box[::-1]:
+            stack = F.resize(stack.permute(0, 3, 1, 2), list(box[::-1]), interpolation=InterpolationMode.BICUBIC, antialias=True).permute(0, 2, 3, 1)
+        out, start = out + list(stack), stop
+    return out
 
 
 def fitted(shape: tuple[int, int], size: int | None, aspect: bool) -> tuple[int, int] | None:
@@ -166,22 +198,23 @@ def _read_video(path: Path, indices: Sequence[int] | None, size: int | None, asp
     Frames are taken one after another from the start. Seeking (decord's get_batch) can spin forever, uninterruptibly, on
     files whose header counts more frames than decode, and face clips are short with few key frames, so it saves little.
     """
-    shape = frame_size(path)
-    _check_shape(path, shape)
     stamp = path.stat()
+    shape = _shape(str(path), stamp.st_size, stamp.st_mtime_ns)
+    _check_shape(path, shape)
     damage = _damage(str(path), stamp.st_size, stamp.st_mtime_ns)
     if damage:
         raise MediaError(path, damage)
     reader = _reader(path, fitted(shape, size, aspect))
     wanted = _checked(path, indices, len(reader))
-    needed, frames = set(wanted), {}
-    for t in range(max(wanted) + 1):
+    frames, at = {}, 0
+    for t in sorted(set(wanted)):
         try:
-            frame = reader.next()
+            if t > at:
+                reader.skip_frames(t - at)      # decodes them, but does not turn them into RGB
+            frames[t] = _unpadded(reader.next().asnumpy())
         except Exception as error:      # DECORDError, DECORDLimitReachedError, StopIteration
             raise MediaError(path, f"decoding fails at frame {t} of {len(reader)}: the video is damaged or truncated") from error
-        if t in needed:
-            frames[t] = _unpadded(frame.asnumpy())
+        at = t + 1
     return [frames[t] for t in wanted]
 
 
@@ -223,18 +256,14 @@ def _reader(path: str | Path, box: tuple[int, int] | None) -> decord.VideoReader
         raise MediaError(path, _cause(error, "video")) from error
 
 
-def _read_image(path: Path, size: int | None, aspect: bool = False, box: tuple[int, int] | None = None) -> np.ndarray:
-    """An image as RGB `[H, W, 3]`: upright by its EXIF tag, transparent parts black; `box` is the width and height to resize to."""
+def _read_image(path: Path, size: int | None) -> np.ndarray:
+    """An image as RGB `[H, W, 3]`: upright by its EXIF tag, transparent parts black, both sides at least `size` where the file's are."""
     try:
         with Image.open(path) as image:
             _check_shape(path, image.size)
             if size:
                 image.draft("RGB", (size, size))      # JPEG decodes at a fraction of its size, never below the one asked for
-            image = _rgb(ImageOps.exif_transpose(image))
-            box = box or fitted(image.size, size, aspect)
-            if box and image.size != box:
-                image = image.resize(box, Image.Resampling.BICUBIC)
-            return np.array(image)
+            return np.array(_rgb(ImageOps.exif_transpose(image)))
     except MediaError:
         raise
     except Exception as error:          # PIL raises OSError, SyntaxError, ValueError, DecompressionBombError ...
