@@ -15,6 +15,8 @@ from s4d.data import DatasetError, MediaError, packed, read_clip
 from s4d.data import augment, cache
 from s4d.data import datasets as registry
 from s4d.data.batches import Clips, Joint, Key, collate, draw_order, epoch_plan, loader, to_model
+from s4d.data.media import read_frames
+from s4d.data.throughput import throughput
 from s4d.data.transforms import denormalise, eval_views, normalise, pretrain_transform, test_indices, train_indices, train_transform
 
 
@@ -230,7 +232,7 @@ def test_operations_on_a_clip_are_those_of_timm_on_its_frames(name, level):
 def test_frames_do_not_leak_into_each_other():
     clip = np.stack([np.full((20, 20, 3), v, np.uint8) for v in (0, 255, 90)])
     for name in augment.GEOMETRY + ("SharpnessIncreasing",):
-        found = augment.apply(clip, clip.shape, name, 9.0, 0, (7, 7, 7))
+        found = np.asarray(augment.apply(clip, clip.shape, name, 9.0, 0, (7, 7, 7))).reshape(clip.shape)
         assert all(set(np.unique(f).tolist()) <= {v, 7} for f, v in zip(found, (0, 255, 90))), name
 
 
@@ -281,3 +283,27 @@ def test_normalisation_has_an_inverse():
         assert torch.equal(denormalise(normalise(x)), x)
     white = normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
     assert torch.allclose(white, torch.tensor([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]))
+
+
+def test_a_box_is_cut_out_before_resizing(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = write_video(tmp_path / "0.mp4", 0, 6, 112, 112)
+    whole = read_clip(path)
+    box = (0, 16, 80, 80)
+    assert torch.equal(read_frames(path, [1], box=box).permute(0, 3, 1, 2), whole[1:2, :, :80, 16:96])
+    for cached in (False, True):
+        data = Clips(table_of(tmp_path), tmp_path, "video", 32, 4, 1, transform=pretrain_transform(32, flip=False), box=box, short=48, cache=cached)
+        clip = data.load(Key("video", 0, 3), torch.Generator().manual_seed(3))
+        assert clip.shape == (4, 3, 48, 48) and data[Key("video", 0, 3)]["clip"].shape == (1, 4, 3, 32, 32)
+        first = clip if not cached else first
+        assert torch.equal(clip, first)
+    assert Clips(table_of(tmp_path), tmp_path, "video", 32, 4, 1, segments=1, box=box, short=48)[Key("video", 0, 3)]["clip"].shape[-1] == 32
+    write_video(tmp_path / "0.mp4", 0, 6, 64, 64)
+    with pytest.raises(MediaError, match="it is 64 x 64 px, too small for the box of 80 x 80 px at row 0, column 16"):
+        read_frames(path, [1], box=box)
+
+
+def test_throughput_compares_three_pipelines():
+    table = throughput(0.01, size=32, frames=2, stride=1, length=3, side=48, clips=2)
+    assert table.pipeline.tolist() == ["one by one", "files", "packed"] * 2 and (table.frames_per_second > 0).all()
+    assert (table.ratio[table.pipeline == "one by one"] == 1).all()

@@ -6,15 +6,26 @@ import pandas as pd
 import pytest
 from conftest import tiny_finetune
 from sklearn.metrics import accuracy_score, f1_score, recall_score
-from test_stats import made_up
 
+from s4d import config
 from s4d.analysis import stats
 from s4d.analysis.protocol import matrix, protocol, wide
+from s4d.config import Source
+from s4d.emotions import EMOTIONS
 from s4d.training import finetune
 
 
+def made_up(accuracy: float = 0.6, subjects: int = 30, each: int = 10, rng=None) -> pd.DataFrame:
+    """Predictions of one system on samples of seven classes, correct with the given probability."""
+    label = np.array([EMOTIONS[i % 7] for i in range(subjects * each)])
+    wrong = np.array([EMOTIONS[(EMOTIONS.index(v) + 1) % 7] for v in label])
+    right = rng.random(len(label)) < accuracy
+    return pd.DataFrame({"method": "s4d", "pretrained": True, "task": "video", "path": [f"{i}.jpg" for i in range(len(label))],
+                         "subject": [f"p{i // each}" for i in range(len(label))], "label": label, "predicted": np.where(right, label, wrong)})
+
+
 def test_scores_are_those_of_scikit_learn():
-    rows = made_up(seeds=1, subjects=12, rng=np.random.default_rng(3))
+    rows = made_up(subjects=12, rng=np.random.default_rng(3))
     rows.loc[:4, "predicted"] = None                      # unreadable: an error
     table = protocol({"all": rows}, resamples=20).set_index("metric").value
     y, p, names = rows.label, rows.predicted.fillna("none"), sorted(rows.label.unique())
@@ -29,7 +40,7 @@ def test_scores_are_those_of_scikit_learn():
 
 
 def test_intervals_are_those_of_the_comparisons():
-    rows = made_up(seeds=1, subjects=25, rng=np.random.default_rng(1))
+    rows = made_up(subjects=25, rng=np.random.default_rng(1))
     ours = protocol({"all": rows}, resamples=300, seed=4).set_index("metric")
     theirs = stats.scores(rows, resamples=300, seed=4).set_index("metric")
     for metric in ("UAR", "WAR"):
@@ -37,7 +48,7 @@ def test_intervals_are_those_of_the_comparisons():
 
 
 def test_folds_have_a_mean_and_a_pool():
-    folds = {f"fold {k}": made_up(seeds=1, accuracy=0.3 + 0.2 * k, rng=np.random.default_rng(k)).assign(
+    folds = {f"fold {k}": made_up(accuracy=0.3 + 0.2 * k, rng=np.random.default_rng(k)).assign(
         path=lambda t, k=k: f"{k}/" + t.path, subject=lambda t, k=k: f"{k}/" + t.subject) for k in (1, 2)}
     folds["fold 2"] = folds["fold 2"][:140]
     table = protocol(folds, resamples=100)
@@ -68,3 +79,27 @@ def test_three_ways_of_choosing_an_epoch_are_kept_and_change_nothing(mini, tmp_p
         assert war["last"] == pytest.approx(on_test[f"{task}_war"].iloc[-1], abs=1e-5)
         assert war["best_test"] == pytest.approx(on_test[f"{task}_war"].max(), abs=1e-5) and len(on_test) == 2
     assert not (plain.dir / "predictions_last.csv").exists()
+
+
+@pytest.mark.parametrize("name, clips, classes, stride", [("paper", "dfew", (7, 7), 4), ("paper-ferv39k", "ferv39k", (7, 7), 1),
+                                                          ("paper-mafw", "mafw", (8, 11), 4)])
+def test_recipes_of_the_paper_are_those_released(name, clips, classes, stride):
+    found = config.profile(name, data="d")
+    fine, pre = found.finetune, found.pretrain
+    assert fine.video == Source(clips, f"d/{clips}", None if clips == "ferv39k" else 1, classes[1]) and fine.image.classes == classes[0]
+    assert (fine.stride, fine.frames, fine.size, fine.epochs, fine.warmup, fine.layer_decay) == (stride, 16, 160, 100, 0.05, 0.75)
+    assert (fine.video_batch, fine.image_batch, fine.lr, fine.min_lr, fine.image_share, fine.balanced) == (16, 32, 1e-5, 1e-6, 0.5, True)
+    assert (fine.mixup, fine.cutmix, fine.smoothing, fine.randaugment, fine.erasing) == (0.8, 1.0, 0.1, "m7-n4", 0.25)
+    assert (fine.segments, fine.crops, fine.experts, fine.top_k, fine.balance) == (2, 2, 8, 2, 1e-3)
+    assert (pre.image_mask, pre.video_mask, pre.repeats, pre.video_share, pre.lr, pre.betas) == (0.9, 0.95, 4, 0.25, 1.6e-3, (0.9, 0.95))
+    assert pre.crop == (0.2, 1.0) and pre.videos.box == (0, 32, 160, 160) and pre.videos.short == 192 and pre.images.box is None
+    assert config.from_dict(config.to_dict(found)) == found
+    assert config.digest(pre) == config.digest(config.profile("paper").pretrain)      # one pre-training serves all three
+
+
+def test_what_a_source_leaves_open_does_not_change_a_runs_name():
+    source = Source("dfew", "d", 1)
+    assert config.digest(source) != config.digest(config.update(source, order="dfew")) != config.digest(config.update(source, short=192))
+    assert set(config.to_dict(source)) > {"order", "box", "short"}
+    bare = {k: v for k, v in config.to_dict(source).items() if k not in ("order", "box", "short")}
+    assert config.from_dict(bare) == source                # configurations that were written before these fields existed

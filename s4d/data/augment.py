@@ -83,11 +83,18 @@ def apply(frames: Frames, shape: tuple[int, ...], name: str, level: float, seed:
         arguments = (max(1, *arguments),)        # at magnitude 10 timm asks for 0 bits, which Pillow refuses
     if name in GEOMETRY:
         return moved(_array(frames, shape), matrix(name, *arguments, shape[2], shape[1]), fill)
-    out = NAME_TO_OP[name](_picture(frames), *arguments)
     if name == "SharpnessIncreasing":            # it looks at neighbours, which must not be those of another frame
-        before, out = _array(frames, shape), _array(out, shape)
-        out[:, [0, -1]] = before[:, [0, -1]]
-    return out
+        return Image.blend(_picture(smooth(_array(frames, shape))), _picture(frames), *arguments)
+    return NAME_TO_OP[name](_picture(frames), *arguments)
+
+
+def smooth(frames: np.ndarray) -> np.ndarray:
+    """Pillow's SMOOTH filter, (1 1 1, 1 5 1, 1 1 1) / 13, inside each frame `[T, H, W, 3]`; the border stays."""
+    x, out = torch.from_numpy(frames).to(torch.int16), torch.from_numpy(frames.copy())
+    rows = x[:, :-2] + x[:, 1:-1] + x[:, 2:]
+    total = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:] + 4 * x[:, 1:-1, 1:-1]
+    out[:, 1:-1, 1:-1] = (total * (1 / 13) + 0.5).to(torch.uint8)
+    return out.numpy()
 
 
 def matrix(name: str, value: float, width: int, height: int) -> tuple[float, ...]:
@@ -113,5 +120,5 @@ def moved(frames: np.ndarray, m: tuple[float, ...], fill: tuple[int, int, int]) 
     level = lambda dy: row(dy, 0).mul_(8 - px).add_(row(dy, 1).mul_(px)) if px.any() else row(dy, 0).mul_(8)
     out = level(0).mul_(8 - py).add_(level(1).mul_(py)) if py.any() else level(0).mul_(8)
     out = out.add_(32).bitwise_right_shift_(6).to(torch.uint8)
-    out[outside] = torch.tensor(fill, dtype=torch.uint8).repeat(t)
+    out = torch.where(outside[:, None], torch.tensor(fill, dtype=torch.uint8).repeat(t), out)
     return out.view(h, w, t, 3).permute(2, 0, 1, 3).contiguous().numpy()

@@ -39,6 +39,8 @@ class Clips(Dataset):
         classes: vocabulary of the labels; None for unlabelled data.
         segments: test views along time; 0 samples for training.
         cache: keep decoded samples in a packed file beside the data.
+        box: part of the stored pictures that is used, as for `read_frames`.
+        short: short side in px that training samples are decoded to before the transform; `size` when left out.
 
     `crops` is the number of test views across the picture; a square picture has one.
     """
@@ -46,12 +48,14 @@ class Clips(Dataset):
     crops = 1
 
     def __init__(self, table: pd.DataFrame, root: str | Path, task: str, size: int, frames: int, stride: int, transform=None,
-                 repeats: int = 1, classes: int | None = 7, segments: int = 0, cache: bool = False):
+                 repeats: int = 1, classes: int | None = 7, segments: int = 0, cache: bool = False,
+                 box: tuple[int, int, int, int] | None = None, short: int | None = None):
         self.table, self.root, self.task, self.size = table.reset_index(drop=True), Path(root), task, size
         self.frames, self.stride, self.transform, self.repeats, self.segments = frames, stride, transform, repeats, segments
         names = vocabulary(classes) if classes else ()
         self.labels = [names.index(v) if names and isinstance(v, str) else -1 for v in self.table["label"]]
-        self.packed = packed(self.table, self.root, size) if cache else None
+        self.reading = dict(size=short if short and transform is not None else size, aspect=True, box=box)
+        self.packed = packed(self.table, self.root, self.reading["size"], box=box) if cache else None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -66,7 +70,7 @@ class Clips(Dataset):
         if self.packed is not None and path in self.packed.bad:
             raise MediaError(self.root / path, self.packed.bad[path])
         if self.task == "image":
-            return self.packed.clip(key.row, [0]) if self.packed is not None else read_frames(self.root / path, size=self.size, aspect=True).permute(0, 3, 1, 2)
+            return self.packed.clip(key.row, [0]) if self.packed is not None else read_frames(self.root / path, **self.reading).permute(0, 3, 1, 2)
         length = self.packed.length(key.row) if self.packed is not None else count_frames(self.root / path)
         if self.segments:
             indices = test_indices(length, self.frames, self.stride, self.segments)[key.view]
@@ -74,7 +78,7 @@ class Clips(Dataset):
             indices = train_indices(length, self.frames, self.stride, generator)
         if self.packed is not None:
             return self.packed.clip(key.row, indices)
-        return read_frames(self.root / path, indices, size=self.size, aspect=True).permute(0, 3, 1, 2)
+        return read_frames(self.root / path, indices, **self.reading).permute(0, 3, 1, 2)
 
     def __getitem__(self, key: Key) -> dict:
         path = self.table["path"][key.row]

@@ -92,7 +92,10 @@ def _shard(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}.bin"
 
 
-def packed(table: pd.DataFrame, root: str | Path, size: int, cache_dir: str | Path | None = None, workers: int = 2) -> Packed:
+Box = tuple[int, int, int, int] | None
+
+
+def packed(table: pd.DataFrame, root: str | Path, size: int, cache_dir: str | Path | None = None, workers: int = 2, box: Box = None) -> Packed:
     """The decoded samples of a table, made on the first call and found by later ones, also as a part of a larger cache.
 
     A cache fits while the sizes and modification times of the files are those it was made from; labels and splits do not enter.
@@ -104,19 +107,21 @@ def packed(table: pd.DataFrame, root: str | Path, size: int, cache_dir: str | Pa
         size: short side in px.
         cache_dir: where caches lie; None is `<root>/.cache`, or the user's cache folder when root cannot be written.
         workers: decoding threads.
+        box: part of the stored pictures that is kept, as for `read_frames`.
     Raises:
         DatasetError: when the cache cannot be written, or the disk has not enough room.
     """
     root, paths = Path(root), list(dict.fromkeys(table["path"]))
     stamp = dict(zip(paths, map(list, stamps(paths, root))))
     home = cache_home(root, cache_dir)
-    found = _covering(home, size, stamp)
+    form = f"{size}" + (f"-box{'.'.join(map(str, box))}" if box else "")
+    found = _covering(home, form, stamp)
     if found is None:
         digest = hashlib.sha256(json.dumps([FORMAT, paths, list(stamp.values())]).encode()).hexdigest()[:16]
-        found, draft = home / f"{digest}-{size}", home / f".part-{digest}-{size}"
+        found, draft = home / f"{digest}-{form}", home / f".part-{digest}-{form}"
         try:
             draft.mkdir(exist_ok=True)
-            _write(draft, paths, stamp, root, size, workers)
+            _write(draft, paths, stamp, root, size, workers, box)
             _publish(draft, found)
         except OSError as error:
             if not (found / "index.json").is_file():
@@ -126,9 +131,9 @@ def packed(table: pd.DataFrame, root: str | Path, size: int, cache_dir: str | Pa
     return Packed(found, root, list(table["path"]))
 
 
-def _covering(home: Path, size: int, stamp: dict[str, list[int]]) -> Path | None:
+def _covering(home: Path, form: str, stamp: dict[str, list[int]]) -> Path | None:
     """A finished cache that holds all these samples as they are now on disk."""
-    for folder in sorted(home.glob(f"*-{size}")):
+    for folder in sorted(home.glob(f"[0-9a-f]*-{form}")):
         try:
             stored = _index(str(folder), (folder / "index.json").stat().st_mtime_ns)
             if stored["format"] == FORMAT and all(p in stored["rows"] and stored["stamps"][stored["rows"][p]] == s for p, s in stamp.items()):
@@ -138,18 +143,18 @@ def _covering(home: Path, size: int, stamp: dict[str, list[int]]) -> Path | None
     return None
 
 
-def estimate(table: pd.DataFrame, root: str | Path, size: int) -> tuple[int, int]:
+def estimate(table: pd.DataFrame, root: str | Path, size: int, box: Box = None) -> tuple[int, int]:
     """Bytes that a cache of these samples will take, and of how many samples' headers that is told.
 
     Args:
-        table, root, size: as for `packed`.
+        table, root, size, box: as for `packed`.
     """
     paths = list(dict.fromkeys(table["path"]))
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(PROBED, len(paths))).round().astype(int))]
     sizes = []
     for path in chosen:
         try:
-            width, height = fitted(frame_size(Path(root) / path), size, True)
+            width, height = fitted(box[:1:-1] if box else frame_size(Path(root) / path), size, True)
             sizes.append(3 * width * height * count_frames(Path(root) / path))
         except MediaError:
             sizes.append(0)
@@ -161,9 +166,9 @@ def _publish(draft: Path, folder: Path) -> None:
     os.rename(draft, folder)
 
 
-def _write(draft: Path, paths: list[str], stamp: dict, root: Path, size: int, workers: int) -> None:
+def _write(draft: Path, paths: list[str], stamp: dict, root: Path, size: int, workers: int, box: Box) -> None:
     """Writes the shards that are not there yet, each under a temporary name first, and then the index."""
-    total, _ = estimate(pd.DataFrame({"path": paths}), root, size)
+    total, _ = estimate(pd.DataFrame({"path": paths}), root, size, box)
     done = sum(f.stat().st_size for f in draft.glob("shard-*.bin"))
     free = shutil.disk_usage(draft).free
     if total - done > free:
@@ -173,7 +178,7 @@ def _write(draft: Path, paths: list[str], stamp: dict, root: Path, size: int, wo
     with tqdm(total=len(paths), desc="decoding", unit="file", disable=None) as bar:
         for number, part in enumerate(parts):
             if not _shard(draft, number).with_suffix(".json").is_file():
-                _write_shard(draft, number, part, root, size, workers, bar)
+                _write_shard(draft, number, part, root, size, workers, box, bar)
             else:
                 bar.update(len(part))
     notes = [json.loads(_shard(draft, k).with_suffix(".json").read_text(encoding="utf-8")) for k in range(len(parts))]
@@ -183,13 +188,13 @@ def _write(draft: Path, paths: list[str], stamp: dict, root: Path, size: int, wo
         "bad": {p: c for n in notes for p, c in n["bad"].items()}}))
 
 
-def _write_shard(draft: Path, number: int, paths: list[str], root: Path, size: int, workers: int, bar) -> None:
+def _write_shard(draft: Path, number: int, paths: list[str], root: Path, size: int, workers: int, box: Box, bar) -> None:
     """One shard and, last, the note beside it (shapes, bad, sha256) that marks it as done."""
     shapes, bad, digest = [], {}, hashlib.sha256()
     temporary = draft / f".tmp-{secrets.token_hex(4)}"
     try:
         with open(temporary, "wb") as out:
-            for path, clip in _decoded(paths, root, size, workers):
+            for path, clip in _decoded(paths, root, size, workers, box):
                 if isinstance(clip, str):
                     bad[path] = clip
                 else:
@@ -236,11 +241,11 @@ def repair(folder: str | Path, wrong: list[int]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _decoded(paths: list[str], root: Path, size: int, workers: int) -> Iterator[tuple[str, torch.Tensor | str]]:
+def _decoded(paths: list[str], root: Path, size: int, workers: int, box: Box) -> Iterator[tuple[str, torch.Tensor | str]]:
     """(path, clip, or the cause why there is none) in order; at most a few dozen clips are in memory."""
     def decode(path: str) -> torch.Tensor | str:
         try:
-            return read_frames(root / path, size=size, aspect=True)
+            return read_frames(root / path, size=size, aspect=True, box=box)
         except MediaError as error:
             return error.cause
     with ThreadPoolExecutor(max(1, workers)) as pool:       # decoders release Python's lock

@@ -153,8 +153,20 @@ def read_clip(path: str | Path, indices: Sequence[int] | None = None, size: int 
     return read_frames(path, indices, size, aspect).permute(0, 3, 1, 2).contiguous()
 
 
-def read_frames(path: str | Path, indices: Sequence[int] | None = None, size: int | None = None, aspect: bool = False) -> torch.Tensor:
-    """As `read_clip`, with the channels last: uint8 `[T, H, W, 3]`, the order in which pictures are stored and resized fastest."""
+def read_frames(path: str | Path, indices: Sequence[int] | None = None, size: int | None = None, aspect: bool = False,
+                box: tuple[int, int, int, int] | None = None) -> torch.Tensor:
+    """As `read_clip`, with the channels last: uint8 `[T, H, W, 3]`, the order in which pictures are stored and resized fastest.
+
+    Args:
+        box: top, left, height and width in px of the part of each stored picture that is kept, cut out before resizing.
+    """
+    if box is not None:
+        whole, (top, left, height, width) = read_frames(path, indices), box
+        if top + height > whole.shape[1] or left + width > whole.shape[2]:
+            raise MediaError(path, f"it is {whole.shape[2]} x {whole.shape[1]} px, too small for the box of {width} x {height} px at row {top}, "
+                                   f"column {left}: change the source's box")
+        cut = list(whole[:, top:top + height, left:left + width].numpy())
+        return torch.stack([p for i in range(0, len(cut), 16) for p in _resized(cut[i:i + 16], fitted((width, height), size, aspect))])
     path, what = Path(path), kind(path)
     if what == "video":
         return torch.from_numpy(np.stack(_read_video(path, indices, size, aspect)))

@@ -1,4 +1,7 @@
-"""How fast samples come from disk: decoding through augmentation to normalised floats, against a pipeline of one PIL picture at a time."""
+"""How fast a loading process makes samples, from decoding through augmentation, against a pipeline of one PIL picture at a time.
+
+Each pipeline ends where its loader does: ours with uint8 pixels, which are normalised on the device, the other with floats.
+"""
 from __future__ import annotations
 
 import random
@@ -19,7 +22,7 @@ from torchvision.transforms import functional as F
 from .batches import Clips, Key
 from .datasets.tables import table
 from .media import frame_files
-from .transforms import MEAN, STD, normalise, train_indices, train_transform
+from .transforms import MEAN, STD, train_indices, train_transform
 
 
 def pictures(seed: int, frames: int, side: int) -> np.ndarray:
@@ -94,7 +97,7 @@ def throughput(seconds: float = 5.0, size: int = 160, frames: int = 16, stride: 
                 work[media, "one by one"] = lambda i, rows=rows: one_by_one(root / rows["path"][i % clips], frames, stride, size, i)
                 for name in ("files", "packed"):
                     data = Clips(rows, root, "video", size, frames, stride, transform=transform, cache=name == "packed")
-                    work[media, name] = lambda i, data=data: normalise(data[Key("video", i % clips, i)]["clip"][0])
+                    work[media, name] = lambda i, data=data: data[Key("video", i % clips, i)]["clip"]
             taken = _turns(work, seconds)
     finally:
         torch.set_num_threads(threads)

@@ -80,7 +80,8 @@ def part(cfg: Finetune, task: str, table: pd.DataFrame, split: str) -> Clips:
     source = sources(cfg)[task]
     training = split == "train"
     return Clips(table[table.split == split], source.root, task, cfg.size, cfg.frames, cfg.stride, classes=source.classes,
-                 transform=augmentation(cfg) if training else None, segments=0 if training else cfg.segments, cache=cfg.cache)
+                 transform=augmentation(cfg) if training else None, segments=0 if training else cfg.segments, cache=cfg.cache,
+                 box=source.box, short=source.short)
 
 
 def plan(cfg: Finetune, data: dict[str, Clips], epoch: int):
