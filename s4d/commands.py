@@ -24,7 +24,8 @@ def data_folder(args) -> str:
     """The dataset's folder, given as an argument or by --root."""
     root = args.root or args.folder
     if root is None:
-        raise CommandError(f"{args.command} {args.dataset} needs the dataset's folder: python -m s4d {args.command} {args.dataset} --root FOLDER")
+        raise CommandError(f"{args.command} {args.dataset} needs the dataset's folder: "
+                           f"python -m s4d {args.command} {args.dataset} --root FOLDER")
     return root
 
 
@@ -106,7 +107,8 @@ def evaluate(args) -> int:
         parts = {name: part for name, part in rows.groupby("part", sort=False)}
         table = protocol(parts, resamples=args.resamples)
         scores.append(table.assign(task=task, split=split))
-        print(f"\n{task}, {split}: {len(rows)} samples, {int(rows['predicted'].isna().sum())} unreadable; per cent [95 % interval over people]")
+        print(f"\n{task}, {split}: {len(rows)} samples, {int(rows['predicted'].isna().sum())} unreadable; "
+              "per cent [95 % interval over people]")
         print(wide(table).to_string(index=False))
         if split == "test":
             print(matrix(rows).to_string())
@@ -163,7 +165,7 @@ def _chosen(runs: dict, task: str) -> str:
     for name, file in files.items():
         there = [run.dir / file for run in runs.values() if (run.dir / file).is_file() and task in run.config.tasks]
         if len(there) < len(runs):
-            lines.append(f"{name:<46} not recorded: train with --each-epoch" if file != "predictions.csv" else f"{name:<46} task not trained")
+            lines.append(f"{name:<46} " + ("task not trained" if file == "predictions.csv" else "not recorded: train with --each-epoch"))
             continue
         tables = [t[(t["task"] == task) & (t["split"] == "test")] for t in map(pd.read_csv, there)]
         war, uar = (100 * sum(v) / len(tables) for v in zip(*(war_uar(t["label"], t["predicted"]) for t in tables)))
@@ -233,8 +235,8 @@ def _answers(run, tasks: dict[str, list[str]], args, broken: dict) -> tuple[list
             continue
         classes = getattr(cfg, task).classes
         table = pd.DataFrame({"path": files, "split": "test", "subject": None, "label": None})
-        rows, bad = run_model(model, Clips(table, "", task, cfg.size, cfg.frames, cfg.stride, classes=classes, segments=cfg.segments), classes,
-                              crops=cfg.crops)
+        data = Clips(table, "", task, cfg.size, cfg.frames, cfg.stride, classes=classes, segments=cfg.segments)
+        rows, bad = run_model(model, data, classes, crops=cfg.crops)
         broken.update({path: f"{path} cannot be read: {cause}" for path, cause in bad.items()})
         rows = rows[rows["predicted"].notna()].drop(columns=["split", "subject", "label"])
         if len(rows):

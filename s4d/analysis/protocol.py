@@ -32,10 +32,11 @@ def metrics(confusion: np.ndarray, absent: np.ndarray | None = None) -> np.ndarr
 def _counts(predictions: pd.DataFrame, classes: list[str]) -> np.ndarray:
     """`[G, K, K + 1]` samples by subject, label and answer; a sample without a known subject is a subject of its own."""
     if predictions["path"].duplicated().any():
-        raise StatsError(f"{predictions.loc[predictions['path'].duplicated(), 'path'].iloc[0]} is tested twice: pool folds whose test parts "
-                         "share no sample, of one task and split")
+        twice = predictions.loc[predictions["path"].duplicated(), "path"].iloc[0]
+        raise StatsError(f"{twice} is tested twice: pool folds whose test parts share no sample, of one task and split")
     predictions = predictions.sort_values("path")         # the draws must not depend on the order of rows
-    subject = pd.factorize(predictions["subject"].astype(object).where(predictions["subject"].notna(), "\0" + predictions["path"].astype(str)))[0]
+    people = predictions["subject"].astype(object)
+    subject = pd.factorize(people.where(people.notna(), "\0" + predictions["path"].astype(str)))[0]
     label = pd.Categorical(predictions["label"], classes).codes
     answer = pd.Categorical(predictions["predicted"], classes).codes      # -1, the last column: unreadable, or a class that no label names
     out = np.zeros((subject.max() + 1, len(classes), len(classes) + 1))
@@ -87,9 +88,11 @@ def protocol(parts: dict[str, pd.DataFrame], resamples: int = 2000, seed: int = 
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:
     """Scores as they are printed: a row per metric, a column per part, `41.5 [37.0, 46.1]` in per cent."""
-    text = [f"{100 * v:.2f} [{100 * low:.1f}, {100 * high:.1f}]" if v == v else "-" for v, low, high in zip(table["value"], table["low"], table["high"])]
+    text = [f"{100 * v:.2f} [{100 * low:.1f}, {100 * high:.1f}]" if v == v else "-"
+            for v, low, high in zip(table["value"], table["low"], table["high"])]
     out = table.assign(text=text).pivot(index="metric", columns="part", values="text")
-    return out.reindex(index=table["metric"].drop_duplicates(), columns=table["part"].drop_duplicates()).rename_axis(columns=None).reset_index()
+    out = out.reindex(index=table["metric"].drop_duplicates(), columns=table["part"].drop_duplicates())
+    return out.rename_axis(columns=None).reset_index()
 
 
 def matrix(predictions: pd.DataFrame) -> pd.DataFrame:

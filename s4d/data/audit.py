@@ -22,12 +22,15 @@ from .media import IMAGES, VIDEOS, MediaError, frame_files, frame_size, header, 
 
 MIN_FRAMES = 4        # a shorter clip shows no course of an expression
 FORMAT = 1            # of the remembered results; raised whenever a check changes
-KINDS = {"list": "a list cannot be read", "counts": "a count differs from the published one", "label": "a list's label contradicts the folder's name",
+KINDS = {"list": "a list cannot be read", "counts": "a count differs from the published one",
+         "label": "a list's label contradicts the folder's name",
          "twice": "a sample is listed twice", "folds": "a sample is not in exactly one test fold", "subject": "a person is in two splits",
          "missing": "a listed file is not there", "empty": "a file or folder holds nothing", "unreadable": "a file cannot be decoded",
-         "short": f"a clip has fewer than {MIN_FRAMES} frames", "gap": "a frame folder lacks a number", "sizes": "frames of one clip differ in size",
+         "short": f"a clip has fewer than {MIN_FRAMES} frames", "gap": "a frame folder lacks a number",
+         "sizes": "frames of one clip differ in size",
          "size": "a picture is not as large as most", "rate": "a clip has other frames per second than most",
-         "duplicate": "equal bytes in two splits, or under two labels", "unlisted": "a file is in no list", "subjects": "subjects.csv names no sample"}
+         "duplicate": "equal bytes in two splits, or under two labels", "unlisted": "a file is in no list",
+         "subjects": "subjects.csv names no sample"}
 
 
 class Seen(NamedTuple):
@@ -153,7 +156,8 @@ def _unlisted(root: Path, listed: set[str]) -> list[tuple[str, str, str]]:
     for path in listed:
         known.setdefault(path.rpartition("/")[0], set()).add(os.path.splitext(path)[1].lower())
     for folder, like in sorted(known.items()):
-        there = files(root / folder, IMAGES if like & IMAGES else VIDEOS) + ([] if like & IMAGES else [f.name for f in folders(root / folder)])
+        there = files(root / folder, IMAGES if like & IMAGES else VIDEOS)
+        there += [] if like & IMAGES else [f.name for f in folders(root / folder)]
         found = (f"{folder}/{n}" if folder else n for n in there)
         out += [("unlisted", p, "it is on disk but in no list") for p in sorted(found) if p not in listed]
     return out
@@ -193,7 +197,8 @@ def _duplicates(seen: dict[str, Seen], table: pd.DataFrame) -> list[tuple[str, s
         splits = rows.groupby(rows["fold"].fillna(0))["split"].nunique().max()
         first = rows.drop_duplicates("path").sort_values("path")
         if len(first) > 1 and (splits > 1 or rows["label"].nunique() > 1):
-            parts = ", ".join(f"{p} ({s}{f', {l}' if isinstance(l, str) else ''})" for p, s, l in zip(first["path"], first["split"], first["label"]))
+            parts = ", ".join(f"{p} ({s}{f', {l}' if isinstance(l, str) else ''})"
+                              for p, s, l in zip(first["path"], first["split"], first["label"]))
             out.append(("duplicate", first["path"].iloc[0], f"equal bytes under {len(first)} names: {parts}"))
     return out
 

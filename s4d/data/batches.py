@@ -70,7 +70,9 @@ class Clips(Dataset):
         if self.packed is not None and path in self.packed.bad:
             raise MediaError(self.root / path, self.packed.bad[path])
         if self.task == "image":
-            return self.packed.clip(key.row, [0]) if self.packed is not None else read_frames(self.root / path, **self.reading).permute(0, 3, 1, 2)
+            if self.packed is not None:
+                return self.packed.clip(key.row, [0])
+            return read_frames(self.root / path, **self.reading).permute(0, 3, 1, 2)
         length = self.packed.length(key.row) if self.packed is not None else count_frames(self.root / path)
         if self.segments:
             indices = test_indices(length, self.frames, self.stride, self.segments)[key.view]

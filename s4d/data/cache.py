@@ -72,7 +72,8 @@ class Packed:
         if shard not in self._maps:
             self._maps[shard] = np.memmap(_shard(self.folder, shard), np.uint8, mode="r")
         start, size = int(self.offsets[i]), int(length) * 3 * int(height) * int(width)
-        return torch.from_numpy(np.asarray(self._maps[shard][start:start + size]).reshape(length, height, width, 3)[wanted]).permute(0, 3, 1, 2)
+        frames = np.asarray(self._maps[shard][start:start + size]).reshape(length, height, width, 3)
+        return torch.from_numpy(frames[wanted]).permute(0, 3, 1, 2)
 
 
 @lru_cache(maxsize=16)
@@ -95,7 +96,8 @@ def _shard(folder: Path, number: int) -> Path:
 Box = tuple[int, int, int, int] | None
 
 
-def packed(table: pd.DataFrame, root: str | Path, size: int, cache_dir: str | Path | None = None, workers: int = 2, box: Box = None) -> Packed:
+def packed(table: pd.DataFrame, root: str | Path, size: int, cache_dir: str | Path | None = None, workers: int = 2,
+           box: Box = None) -> Packed:
     """The decoded samples of a table, made on the first call and found by later ones, also as a part of a larger cache.
 
     A cache fits while the sizes and modification times of the files are those it was made from; labels and splits do not enter.
@@ -136,7 +138,8 @@ def _covering(home: Path, form: str, stamp: dict[str, list[int]]) -> Path | None
     for folder in sorted(home.glob(f"[0-9a-f]*-{form}")):
         try:
             stored = _index(str(folder), (folder / "index.json").stat().st_mtime_ns)
-            if stored["format"] == FORMAT and all(p in stored["rows"] and stored["stamps"][stored["rows"][p]] == s for p, s in stamp.items()):
+            rows, known = stored["rows"], stored["stamps"]
+            if stored["format"] == FORMAT and all(p in rows and known[rows[p]] == s for p, s in stamp.items()):
                 return folder
         except (OSError, ValueError, KeyError, TypeError):     # of another format, half removed, or damaged
             continue

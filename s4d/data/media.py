@@ -163,8 +163,8 @@ def read_frames(path: str | Path, indices: Sequence[int] | None = None, size: in
     if box is not None:
         whole, (top, left, height, width) = read_frames(path, indices), box
         if top + height > whole.shape[1] or left + width > whole.shape[2]:
-            raise MediaError(path, f"it is {whole.shape[2]} x {whole.shape[1]} px, too small for the box of {width} x {height} px at row {top}, "
-                                   f"column {left}: change the source's box")
+            raise MediaError(path, f"it is {whole.shape[2]} x {whole.shape[1]} px, too small for the box of {width} x {height} px at row "
+                                   f"{top}, column {left}: change the source's box")
         cut = list(whole[:, top:top + height, left:left + width].numpy())
         return torch.stack([p for i in range(0, len(cut), 16) for p in _resized(cut[i:i + 16], fitted((width, height), size, aspect))])
     path, what = Path(path), kind(path)
@@ -191,7 +191,8 @@ def _resized(pictures: list[np.ndarray], box: tuple[int, int] | None) -> list[to
         stop = next((i for i in range(start, len(pictures)) if pictures[i].shape != pictures[start].shape), len(pictures))
         stack = torch.from_numpy(np.stack(pictures[start:stop]))
         if box is not None and stack.shape[1:3] != box[::-1]:
-            stack = F.resize(stack.permute(0, 3, 1, 2), list(box[::-1]), interpolation=InterpolationMode.BICUBIC, antialias=True).permute(0, 2, 3, 1)
+            stack = F.resize(stack.permute(0, 3, 1, 2), list(box[::-1]), interpolation=InterpolationMode.BICUBIC, antialias=True)
+            stack = stack.permute(0, 2, 3, 1)
         out, start = out + list(stack), stop
     return out
 

@@ -22,7 +22,8 @@ def predictions(table: pd.DataFrame, pictures: list, courses: dict[str, pd.DataF
     for row, ax, picture in zip(table.to_dict("records"), axes, pictures):
         shares = {k.removeprefix("prob_"): v for k, v in row.items() if k.startswith("prob_") and v == v}
         path = str(row["path"])
-        show(picture, ax[0], path if len(path) < 28 else f"...{path[-25:]}")
+        name = path.rstrip("/").rpartition("/")[2]
+        show(picture, ax[0], name if len(name) < 19 else f"...{name[-16:]}")
         ax[1].barh(list(shares), list(shares.values()), color=[EMOTION_COLOURS[e] for e in shares])
         ax[1].set(xlim=(0, 1), xlabel="probability")
         ax[1].invert_yaxis()

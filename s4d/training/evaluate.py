@@ -72,7 +72,8 @@ def predict(model: torch.nn.Module, data: Clips, classes: int, crops: int = 1, b
 
 
 @torch.no_grad()
-def along_time(model: torch.nn.Module, path: str | Path, classes: int, size: int, frames: int, stride: int, windows: int = 32) -> pd.DataFrame:
+def along_time(model: torch.nn.Module, path: str | Path, classes: int, size: int, frames: int, stride: int,
+               windows: int = 32) -> pd.DataFrame:
     """Probabilities of a clip in windows that slide from its start to its end.
 
     Args:

@@ -139,7 +139,8 @@ def test(cfg: Finetune, model: torch.nn.Module, rows: dict[str, pd.DataFrame], d
     return pd.concat(found, ignore_index=True), bad
 
 
-def watch(cfg: Finetune, model: torch.nn.Module, rows: dict[str, pd.DataFrame], device, run: Run, best: dict[str, float]) -> dict[str, float]:
+def watch(cfg: Finetune, model: torch.nn.Module, rows: dict[str, pd.DataFrame], device, run: Run,
+          best: dict[str, float]) -> dict[str, float]:
     """Tests after an epoch, for reports only: predictions_last.csv, and predictions_best_test.csv with the epoch of each task that is
     best on TEST, which is how the field chooses.
 
@@ -164,8 +165,9 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
     """Fine-tunes, or finds the finished run of the same configuration and data, or continues an interrupted one.
 
     The weights kept are those of the epoch with the best mean validation WAR over the trained tasks; the test split is read
-    once, after training (with `each_epoch` also before, but nothing depends on it). An epoch is all video batches plus `image_share` of the image batches; a method that trains one
-    task takes the same number of that task's steps as a method that trains both.
+    once, after training (with `each_epoch` also before, but nothing depends on it). An epoch is all video batches plus
+    `image_share` of the image batches; a method that trains one task takes the same number of that task's steps as a method that
+    trains both.
 
     Returns:
         the `Run`; metrics have rows per step (loss) and per epoch (validation scores).

@@ -35,7 +35,8 @@ def parts(cfg: Pretrain, rows: dict) -> dict[str, Clips]:
     sources = {"image": cfg.images, "video": cfg.videos}
     return {task: Clips(table, sources[task].root, task, cfg.size, cfg.frames, cfg.stride, classes=None, cache=cfg.cache,
                         transform=pretrain_transform(cfg.size, cfg.crop, flip=task == "image"),
-                        repeats=cfg.repeats if task == "video" else 1, box=sources[task].box, short=sources[task].short) for task, table in rows.items()}
+                        repeats=cfg.repeats if task == "video" else 1, box=sources[task].box, short=sources[task].short)
+            for task, table in rows.items()}
 
 
 def locate(cfg: Pretrain, runs: str | Path = "runs", rows: dict | None = None) -> Run:

@@ -23,4 +23,5 @@ PUBLISHED = {(1, "train"): dict(zip(NAMES["dfew"], (1956, 1515, 2135, 1738, 1175
 def rows(root: Path, fold: int, order: str | None = None) -> list[tuple]:
     """(path, label, None, split) of a fold; labels count from 1 in the official lists and from 0 in those of S4D."""
     found, base = fold_lists(root, LISTS, fold, "dfew", LAYOUT)
-    return listed_rows(root, "dfew", found, Files(root, MEDIA, VIDEOS, frames=True), LAYOUT, orders=ORDERS, classes=7, base=base, order=order)
+    return listed_rows(root, "dfew", found, Files(root, MEDIA, VIDEOS, frames=True), LAYOUT, orders=ORDERS, classes=7, base=base,
+                       order=order)

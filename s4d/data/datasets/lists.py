@@ -227,10 +227,12 @@ def labels_of(entries: list[Entry], orders: tuple[str, ...], classes: int, base:
         numbers, size = [int(e.label) for e in integers], len(ORDERS[orders[0]])
         base = 0 if min(numbers) == 0 else 1 if max(numbers) == size else base
         if order is None and base <= min(numbers) and max(numbers) < base + size:
-            order = orders[0] if len(orders) == 1 else (told_by_folders(integers, orders, base)
-                                                        or told_by_counts([e for e in sample or integers if e.label.isdigit()], orders, base, counts))
+            counted = [e for e in sample or integers if e.label.isdigit()]
+            order = (orders[0] if len(orders) == 1
+                     else told_by_folders(integers, orders, base) or told_by_counts(counted, orders, base, counts))
     known = set(integers)
-    return [by_index(int(e.label), order or orders[0], base, e.where) if e in known else canonical(e.label, classes, e.where) for e in entries]
+    return [by_index(int(e.label), order or orders[0], base, e.where) if e in known else canonical(e.label, classes, e.where)
+            for e in entries]
 
 
 def emotion_in(path: str) -> str | None:
@@ -255,8 +257,9 @@ def told_by_folders(entries: list[Entry], orders: tuple[str, ...], base: int) ->
     agree = {o: sum(ORDERS[o][n] == emotion for n, emotion, _ in named) for o in orders}
     best = max(agree, key=agree.get)
     if agree[best] < 0.9 * len(named):
-        raise LabelError(f"the integers of {entries[0].where.rpartition(',')[0]} fit the folders' emotions in no known order (at best {best}, in "
-                         f"{agree[best]} of {len(named)} entries): copy the list again, or give one of the orders {', '.join(orders)}")
+        raise LabelError(f"the integers of {entries[0].where.rpartition(',')[0]} fit the folders' emotions in no known order (at best "
+                         f"{best}, in {agree[best]} of {len(named)} entries): copy the list again, or give order, one of "
+                         f"{', '.join(orders)}")
     return best
 
 
@@ -272,7 +275,8 @@ def told_by_counts(entries: list[Entry], orders: tuple[str, ...], base: int, cou
     best, second = sorted(orders, key=distance.get)[:2]
     if distance[best] > FIT or distance[second] < APART:
         raise DatasetError(f"{entries[0].where.rpartition(',')[0]} labels by integers whose order its class counts do not tell ("
-                           + ", ".join(f"{found[k]} of {k + base}" for k in range(len(share))) + f"): give order, one of {', '.join(orders)}")
+                           + ", ".join(f"{found[k]} of {k + base}" for k in range(len(share)))
+                           + f"): give order, one of {', '.join(orders)}")
     return best
 
 
