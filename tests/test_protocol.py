@@ -1,6 +1,8 @@
 """Scores of the protocol against an independent library and against the bootstrap of the comparisons; folds and their pool."""
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ from s4d.analysis import stats
 from s4d.analysis.protocol import matrix, protocol, wide
 from s4d.config import Source
 from s4d.emotions import EMOTIONS
-from s4d.training import finetune
+from s4d.training import Run, finetune
 
 
 def made_up(accuracy: float = 0.6, subjects: int = 30, each: int = 10, rng=None) -> pd.DataFrame:
@@ -103,3 +105,21 @@ def test_what_a_source_leaves_open_does_not_change_a_runs_name():
     assert set(config.to_dict(source)) > {"order", "box", "short"}
     bare = {k: v for k, v in config.to_dict(source).items() if k not in ("order", "box", "short")}
     assert config.from_dict(bare) == source                # configurations that were written before these fields existed
+
+
+def test_the_epoch_best_on_test_is_kept_by_task(mini, tmp_path, monkeypatch):
+    stage = sys.modules[finetune.__module__]
+    right = {"image": iter((1, 5, 3)), "video": iter((6, 2, 4))}      # correct ones of seven, epoch by epoch
+
+    def tested(*_):
+        parts = [pd.DataFrame({"path": list("abcdefg"), "task": task, "split": "test", "subject": None, "label": EMOTIONS,
+                               "predicted": [e if i < n else "none" for i, e in enumerate(EMOTIONS)]})
+                 for task, n in ((t, next(v)) for t, v in right.items())]
+        return pd.concat(parts, ignore_index=True), {}
+    monkeypatch.setattr(stage, "test", tested)
+    best, run = {}, Run(tmp_path)
+    scores = [stage.watch(tiny_finetune(mini), None, {}, None, run, best)["image_war"] for _ in range(3)]
+    of = lambda name, task: (lambda t: int((t.label == t.predicted).sum()))(pd.read_csv(tmp_path / name).query("task == @task"))
+    assert (of("predictions_best_test.csv", "image"), of("predictions_best_test.csv", "video")) == (5, 6)
+    assert (of("predictions_last.csv", "image"), of("predictions_last.csv", "video")) == (3, 4)
+    assert scores == pytest.approx([1 / 7, 5 / 7, 3 / 7], abs=1e-5)
