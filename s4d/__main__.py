@@ -1,4 +1,4 @@
-"""The command line: `python -m s4d {faces,audit,pretrain,finetune,evaluate,predict,reproduce,verify,bench}`."""
+"""The command line: `python -m s4d {faces,audit,pack,pretrain,finetune,evaluate,predict,reproduce,verify,bench}`."""
 from __future__ import annotations
 
 import argparse
@@ -11,10 +11,7 @@ import sys
 from pathlib import Path
 
 from . import config as configs
-
-
-class CommandError(ValueError):
-    """A command line that cannot be carried out."""
+from .commands import CommandError, audit, evaluate, pack, predict
 
 
 def faces(args) -> int:
@@ -25,16 +22,6 @@ def faces(args) -> int:
         raise CommandError(f"profile {args.profile} reads licensed data, not procedural faces: choose smoke, sandbox or gpu")
     print(corpus.ensure(settings.faces, data=args.data, workers=args.workers, progress=sys.stderr.isatty()))
     return 0
-
-
-def audit(args) -> int:
-    """Checks a dataset's files against its lists; exit status 1 when there are problems."""
-    from .data import audit as check
-    problems = check(args.dataset, args.root, fold=args.fold)
-    for row in problems.itertuples(index=False):
-        print(f"{row.path}: {row.problem}")
-    print(f"{len(problems)} problems" if len(problems) else f"{args.dataset} in {args.root}: no problems", file=sys.stderr)
-    return 1 if len(problems) else 0
 
 
 def train(args, rest: list[str]) -> int:
@@ -94,60 +81,6 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"s4d: {message}: `{self.prog} --help` lists what is allowed\n")
 
 
-def open_run(folder: str):
-    """The finished fine-tuning run in a folder."""
-    from .training import Run, RunError
-    run = Run(Path(folder))
-    if not (run.dir / "config.json").is_file():
-        raise RunError(f"{folder} is not a run: it has no config.json; runs lie in runs/<stage>-<name>")
-    if not run.done:
-        raise RunError(f"run {folder} is not finished: call its training again, it continues from its last state")
-    if not isinstance(run.config, configs.Finetune):
-        raise RunError(f"run {folder} is a pre-training: evaluation and prediction need a fine-tuned model")
-    return run
-
-
-def evaluate(args) -> int:
-    """Prints UAR and WAR of a run's predictions."""
-    from .training import war_uar
-    table = open_run(args.run).predictions()
-    print(f"{'task':<8}{'split':<12}{'samples':>8}{'unreadable':>12}{'UAR %':>8}{'WAR %':>8}")
-    for (task, split), rows in table.groupby(["task", "split"]):
-        war, uar = war_uar(rows["label"], rows["predicted"])
-        print(f"{task:<8}{split:<12}{len(rows):>8}{rows['predicted'].isna().sum():>12}{100 * uar:>8.2f}{100 * war:>8.2f}")
-    return 0
-
-
-def predict(args) -> int:
-    """Prints class probabilities of image and video files; exit status 1 when one cannot be read."""
-    import pandas as pd
-    from .data import MediaError, count_frames
-    from .data.batches import Clips
-    from .training import predict as run_model
-    run, tasks, status = open_run(args.run), {"image": [], "video": []}, 0
-    cfg, model = run.config, run.load()
-    for file in args.files:
-        try:
-            tasks["image" if count_frames(Path(file)) == 1 else "video"].append(file)
-        except MediaError as error:
-            print(f"s4d: {error}", file=sys.stderr)
-            status = 1
-    for task, files in tasks.items():
-        source = getattr(cfg, task)
-        if files and task not in cfg.tasks:      # its head for this task is as it was at step 0
-            raise CommandError(f"run {args.run} was not trained on {task}s, so it cannot judge {files[0]}: choose another run")
-        if files:
-            table = pd.DataFrame({"path": files, "split": "test", "subject": None, "label": None})
-            data = Clips(table, "", task, cfg.size, cfg.frames, cfg.stride, classes=source.classes, segments=cfg.segments)
-            rows, bad = run_model(model, data, source.classes, crops=cfg.crops)
-            for path, cause in bad.items():
-                print(f"s4d: {path} cannot be read: {cause}", file=sys.stderr)
-                status = 1
-            rows = rows[rows["predicted"].notna()].drop(columns=["split", "subject", "label"])
-            print(rows.rename(columns=lambda c: c.removeprefix("prob_")).to_string(index=False, float_format="{:.3f}".format))
-    return status
-
-
 def reproduce(args) -> int:
     """Every figure and table of a profile."""
     from .pipeline import reproduce as run
@@ -201,8 +134,22 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--workers", type=int, default=2, help="processes; the files do not depend on it")
     sub = command("audit", audit)
     sub.add_argument("dataset", help="name in the registry, e.g. affectnet")
-    sub.add_argument("root", help="its folder")
+    sub.add_argument("folder", nargs="?", help="its folder")
+    sub.add_argument("--root", help="the same, as a flag")
     sub.add_argument("--fold", type=int, help="of datasets with folds; all when left out")
+    sub.add_argument("--order", help="of the lists' integers, by name, where the lists do not tell")
+    sub.add_argument("--csv", help="file for the table of problems")
+    sub.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="decoding threads (default: one a core)")
+    sub.add_argument("--subset", action="store_true", help="do not compare the numbers of samples with the published ones")
+    sub = command("pack", pack)
+    sub.add_argument("dataset", help="name in the registry, e.g. dfew")
+    sub.add_argument("folder", nargs="?", help="its folder")
+    sub.add_argument("--root", help="the same, as a flag")
+    sub.add_argument("--size", type=int, default=160, help="short side in px (default 160)")
+    sub.add_argument("--fold", type=int, help="of datasets with folds; all when left out: they share the shards")
+    sub.add_argument("--order", help="of the lists' integers, by name, where the lists do not tell")
+    sub.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="decoding threads (default: one a core)")
+    sub.add_argument("--dry-run", action="store_true", help="only say how large it will be")
     for name in ("pretrain", "finetune"):
         sub = command(name, train, add_help=False)      # tyro shows the help: it knows the fields
         places(sub, "paper", "data", "runs")
@@ -210,10 +157,21 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--init", default="profile", help="profile: its pre-training; none; or a checkpoint file")
             sub.add_argument("--method", choices=configs.METHODS, help="sets tasks and experts")
     sub = command("evaluate", evaluate)
-    sub.add_argument("run", help="folder of a fine-tuning run")
+    sub.add_argument("runs", nargs="+", metavar="RUN", help="folders of fine-tuning runs; several are folds: each, their mean, their pool")
+    sub.add_argument("--split", help="test or validation (default: all that is stored)")
+    sub.add_argument("--views", help="segments x crops, as in 2x2: predict anew with these")
+    sub.add_argument("--data", help="folder of the datasets, where they were moved: predict anew")
+    sub.add_argument("--features", metavar="NPZ", help="file for the pooled features: predict anew")
+    sub.add_argument("--csv", help="file for the predictions")
+    sub.add_argument("--scores", metavar="CSV", help="file for the scores")
+    sub.add_argument("--skip-unreadable", action="store_true", help="leave unreadable samples out instead of counting them as errors")
+    sub.add_argument("--resamples", type=int, default=2000, help="of the bootstrap (default 2000)")
     sub = command("predict", predict)
     sub.add_argument("files", nargs="+", help="images, videos or folders of frames")
     sub.add_argument("--run", required=True, help="folder of a fine-tuning run")
+    sub.add_argument("--json", help="file for the answers")
+    sub.add_argument("--picture", help="file (.png or .pdf) for a picture of them")
+    sub.add_argument("--along-time", action="store_true", help="of clips, also in windows from start to end")
     sub = command("reproduce", reproduce)
     places(sub, "sandbox", "data", "runs")
     sub.add_argument("--out", default="figures", help="folder of the artifacts (default figures)")

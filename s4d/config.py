@@ -82,6 +82,9 @@ class Source:
     root: str
     fold: int | None = None
     classes: int = 7
+    order: str | None = None          # of a list's integers, a key of emotions.ORDERS, where the list does not tell it
+    box: tuple[int, int, int, int] | None = None   # top, left, height, width in px: the part of the stored pictures that is used
+    short: int | None = None          # short side in px that training pictures have before the random crop; the model's size if None
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,7 @@ class Finetune:
     segments: int = 2                 # test views along time
     crops: int = 2                    # test views across the picture
     validation: float = 0.1           # share of the training clips (whole subjects where known) held out
+    each_epoch: bool = False          # test after every epoch too, to report the last epoch and the one chosen on test beside ours
     seed: int = 0
     workers: int = 8
     cache: bool = False
@@ -212,26 +216,29 @@ class Profile:
         return grid
 
 
-PROFILES = ("smoke", "sandbox", "gpu", "paper")
+PROFILES = ("smoke", "sandbox", "gpu", "paper", "paper-ferv39k", "paper-mafw")
+# What the recipes of the paper differ in: fold, classes of clips and photos, frames between two sampled ones. `paper` is DFEW's.
+RECIPES = {"dfew": (1, 7, 7, 4), "ferv39k": (None, 7, 7, 1), "mafw": (1, 11, 8, 4)}
 
 
 def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:
     """The profile of that name.
 
     Args:
-        name: smoke, sandbox, gpu or paper.
-        data: folder of the corpora; for `paper` it holds affectnet/, dfew/ and voxceleb2/.
+        name: smoke, sandbox, gpu; paper (AffectNet and DFEW), paper-ferv39k or paper-mafw.
+        data: folder of the corpora; for the paper's it holds affectnet/, voxceleb2/ and dfew/, ferv39k/ or mafw/.
         runs: folder of the run store.
     Raises:
         ConfigError: for an unknown name.
     """
     if name not in PROFILES:
         raise ConfigError(f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}")
-    if name == "paper":
-        root = Path(data)
-        sources = [Source(d, str(root / d), fold) for d, fold in (("affectnet", None), ("dfew", 1), ("voxceleb2", None))]
-        return Profile(name, None, Pretrain(sources[0], sources[2]), Finetune(sources[0], sources[1]),
-                       seeds=(0, 1, 2), jobs=1, runs=runs)
+    if name.startswith("paper"):
+        clips, root = name.removeprefix("paper").lstrip("-") or "dfew", Path(data)
+        fold, classes, photo_classes, stride = RECIPES[clips]
+        photos, speaking = Source("affectnet", str(root / "affectnet"), classes=photo_classes), str(root / "voxceleb2")
+        return Profile(name, None, Pretrain(update(photos, classes=7), Source("voxceleb2", speaking, box=(0, 32, 160, 160), short=192)),
+                       Finetune(photos, Source(clips, str(root / clips), fold, classes), stride=stride), jobs=1, runs=runs)
     faces = {"smoke": Faces(photos=280, photo_identities=70, clips=100, clip_identities=20, speaking=40,
                             speaking_identities=10, compound=55, compound_identities=10, frames=8),
              "sandbox": Faces(seed=1),      # people nobody looked at while the settings were chosen, with seed 0: see LOG.md
@@ -312,7 +319,8 @@ def update(config, **changes):
 # Fields that say how a run is carried out, not what it computes: they do not enter its name.
 _HOW = {"root", "workers", "cache", "save_minutes", "runs"}
 # Options that leave a run's name as it is while they are off, so that a run made before they existed is still found.
-_OFF = {"moae_from": None, "reduction": 4, "noise": True, "capacity": 0.0, "image_part": 1.0, "video_part": 1.0}
+_OFF = {"moae_from": None, "reduction": 4, "noise": True, "capacity": 0.0, "image_part": 1.0, "video_part": 1.0, "order": None, "box": None,
+        "short": None, "each_epoch": False}
 
 
 def digest(config) -> str:

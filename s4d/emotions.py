@@ -5,7 +5,8 @@ EMOTIONS = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "a
 EMOTIONS_8 = EMOTIONS + ("contempt",)
 EMOTIONS_11 = EMOTIONS_8 + ("anxiety", "helplessness", "disappointment")
 
-# Index 0 first. Sources: the datasets' own documentation and the label lists that the named releases use.
+# Index 0 first. Sources: the datasets' own documentation and the label lists that the named releases use. FERV39K's lists come
+# in its own order (S4D) or in DFEW's (MAE-DFER, DFER-CLIP); MAFW's in one of three (S4D, MAE-DFER, DFER-CLIP).
 ORDERS = {
     "affectnet": EMOTIONS_8,
     "dfew": ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear"),
@@ -13,6 +14,10 @@ ORDERS = {
     "ferv39k": ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"),
     "mafw": ("anger", "anxiety", "contempt", "disappointment", "disgust", "fear", "happiness", "helplessness", "neutral",
              "sadness", "surprise"),
+    "mafw-mae-dfer": ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise", "contempt", "anxiety", "helplessness",
+                      "disappointment"),
+    "mafw-dfer-clip": ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear", "contempt", "anxiety", "helplessness",
+                       "disappointment"),
 }
 
 # Spellings met in folder names and lists; the key is lower case.

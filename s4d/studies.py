@@ -91,6 +91,11 @@ DECLARED = {
 }
 
 
+def declared(profile: Profile) -> dict[str, tuple[tuple, tuple[str, ...]]]:
+    """What the profile runs: study -> (values, methods)."""
+    return DECLARED[profile.name if profile.faces is not None else "paper"]
+
+
 def default_of(profile: Profile, name: str) -> object:
     """The value of a study that the comparison itself has."""
     base = _base(profile, STUDIES[name].methods[-1], 0)
@@ -106,7 +111,7 @@ def _base(profile: Profile, method: str, seed: int) -> Finetune:
 
 def trials(profile: Profile) -> Iterator[Trial]:
     """Every run of the profile's studies, the default settings included, whose runs are those of the comparison."""
-    for name, (values, methods) in DECLARED[profile.name].items():
+    for name, (values, methods) in declared(profile).items():
         study, own = STUDIES[name], default_of(profile, name)
         for value in dict.fromkeys((*(v for v in study.values if v in values or v == own),)):
             for method in methods:
@@ -118,7 +123,7 @@ def corpora(profile: Profile) -> list[Faces]:
     """The drawn corpora that comparison and studies read, the profile's own first."""
     if profile.faces is None:
         return []
-    gaps = DECLARED[profile.name].get("gap", ((), ()))[0]
+    gaps = declared(profile).get("gap", ((), ()))[0]
     return list(dict.fromkeys((profile.faces, *(replace(profile.faces, gap=g) for g in gaps))))
 
 

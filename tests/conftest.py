@@ -60,6 +60,20 @@ def write_video(path: Path, seed: int = 0, frames: int = 8, width: int = 64, hei
     return path
 
 
+def damage(path: Path, start: float, stop: float) -> Path:
+    """Overwrites a part of a file, given as shares of its length, with noise."""
+    content = bytearray(path.read_bytes())
+    a, z = int(start * len(content)), int(stop * len(content))
+    content[a:z] = np.random.default_rng(0).bytes(z - a)
+    path.write_bytes(bytes(content))
+    return path
+
+
+def cut_off(path: Path, share: float) -> Path:
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    return path
+
+
 NAMES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
 
 

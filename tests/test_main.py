@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import tiny_finetune, tiny_pretrain, write_affectnet, write_image, write_video
@@ -98,15 +99,40 @@ def test_flags_reach_the_configuration(capsys, tmp_path, monkeypatch):
     assert config.from_dict(json.loads(out[: out.rindex("}") + 1])) == seen[1][0]
 
 
-def test_evaluate_prints_what_the_predictions_say(capsys, finished):
-    status, out, err = run(capsys, "evaluate", finished.dir)
-    assert status == 0 and err == ""
-    table = finished.predictions()
-    rows = [line.split() for line in out.splitlines()[1:]]
-    assert [r[:3] for r in rows] == [[t, s, "7"] for t in ("image", "video") for s in ("test", "validation")]
-    for task, split, _, _, uar, war in rows:
-        part = table[(table.task == task) & (table.split == split)]
-        assert float(war) == pytest.approx(100 * (part.label == part.predicted).mean(), abs=0.006)
+def test_evaluate_prints_what_the_predictions_say(capsys, finished, tmp_path):
+    status, out, err = run(capsys, "evaluate", finished.dir, "--scores", tmp_path / "s.csv", "--resamples", "50")
+    assert status == 0 and err == "" and out.count("7 samples, 0 unreadable") == 4
+    table, scores = finished.predictions(), pd.read_csv(tmp_path / "s.csv")
+    assert set(zip(scores.task, scores.split)) == {(t, s) for t in ("image", "video") for s in ("test", "validation")}
+    for (task, split), rows in table.groupby(["task", "split"]):
+        war = scores[(scores.task == task) & (scores.split == split) & (scores.metric == "WAR")].value.item()
+        assert war == pytest.approx((rows.label == rows.predicted).mean())
+    assert "last epoch" in out and out.count("not recorded: train with --each-epoch") == 4
+
+
+def test_evaluate_predicts_anew_with_other_views_and_keeps_features(capsys, finished, tmp_path):
+    status, out, _ = run(capsys, "evaluate", finished.dir, "--views", "3x2", "--features", tmp_path / "f.npz", "--csv", tmp_path / "p.csv",
+                         "--split", "test", "--resamples", "20")
+    assert status == 0
+    with np.load(tmp_path / "f.npz") as f:
+        name = finished.dir.name if f"{finished.dir.name}/video/path" in f else "fold 1"
+        assert f[f"{name}/video/features"].shape == (7, 128) and np.isfinite(f[f"{name}/video/features"]).all()
+    again, stored = pd.read_csv(tmp_path / "p.csv"), finished.predictions().query("split == 'test'")
+    of = lambda t, task: t[t.task == task].filter(like="prob_").to_numpy()
+    assert np.abs(of(again, "image") - of(stored, "image")).max() < 1e-5 < np.abs(of(again, "video") - of(stored, "video")).max()
+    assert "expected segments x crops, as in 2x2" in fails(capsys, "evaluate", finished.dir, "--views", "two")
+    assert "there is no folder" in fails(capsys, "evaluate", finished.dir, "--data", tmp_path / "moved")
+    assert "no predictions of split 'dev'" in fails(capsys, "evaluate", finished.dir, "--split", "dev")
+
+
+def test_evaluate_reports_unreadable_samples_and_counts_them_as_errors(capsys, mini, finished, tmp_path):
+    root = Path(shutil.copytree(mini, tmp_path / "data"))
+    (root / "affectnet/val/fear/000.jpg").write_bytes(b"")
+    status, out, err = run(capsys, "evaluate", finished.dir, "--data", root, "--split", "test", "--resamples", "20")
+    assert status == 1 and "image, test: 7 samples, 1 unreadable" in out
+    assert err == "s4d: val/fear/000.jpg could not be read: counted as an error\n"
+    status, out, err = run(capsys, "evaluate", finished.dir, "--data", root, "--split", "test", "--skip-unreadable", "--resamples", "20")
+    assert status == 1 and "image, test: 6 samples, 0 unreadable" in out and "left out" in err
 
 
 @pytest.mark.parametrize("command", [("evaluate",), ("predict", "a.jpg", "--run")])
@@ -130,6 +156,40 @@ def test_predict_judges_files_of_every_kind(capsys, finished, tmp_path):
     for row in rows:
         assert sum(map(float, row[3:])) == pytest.approx(1, abs=0.01) and row[2] in ("neutral", "happiness", "sadness", "surprise", "fear",
                                                                                      "disgust", "anger")
+
+
+def test_predict_writes_json_and_a_picture_and_follows_a_clip(capsys, finished, tmp_path):
+    image, video = write_image(tmp_path / "a.png", 3), write_video(tmp_path / "v.mp4", 3, frames=9)
+    (tmp_path / "e.jpg").write_bytes(b"")
+    status, out, _ = run(capsys, "predict", image, video, tmp_path / "e.jpg", "--run", finished.dir, "--along-time", "--json",
+                         tmp_path / "a.json", "--picture", tmp_path / "a.png2.png")
+    assert status == 1
+    said = json.loads((tmp_path / "a.json").read_text())
+    assert [Path(f["path"]).name for f in said["files"]] == ["a.png", "v.mp4"] and list(said["unreadable"]) == [str(tmp_path / "e.jpg")]
+    course = said["files"][1]["along_time"]
+    assert [r["frame"] for r in course] == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5] and course[0]["seconds"] == pytest.approx(1.5 / 8)
+    assert all(sum(r[e] for e in said["files"][1]["probabilities"]) == pytest.approx(1, abs=1e-4) for r in course)
+    assert (tmp_path / "a.png2.png").read_bytes().startswith(b"\x89PNG")
+    assert "expected a .png or .pdf file" in run(capsys, "predict", image, "--run", finished.dir, "--picture", tmp_path / "a.gif")[2]
+
+
+def test_pack_tells_the_size_and_verifies(capsys, mini, tmp_path):
+    root = Path(shutil.copytree(mini / "dfew", tmp_path / "dfew"))
+    status, out, _ = run(capsys, "pack", "dfew", root, "--fold", "1", "--size", "32", "--dry-run")
+    assert status == 0 and "21 samples at 32 px take about 0.00 GB (told by the headers of 21)" in out and not (root / ".cache").exists()
+    status, out, _ = run(capsys, "pack", "dfew", "--root", root, "--fold", "1", "--size", "32")
+    assert status == 0 and "21 samples, verified" in out
+    shard = next((root / ".cache").glob("*/shard-00000.bin"))
+    shard.write_bytes(b"damaged")
+    (root / "Clip/original/00003.mp4").touch()
+    status, out, err = run(capsys, "pack", "dfew", root, "--fold", "1", "--size", "32")
+    assert status == 0 and "21 samples, verified" in out
+    shards = sorted((root / ".cache").glob("*/shard-00000.bin"))
+    assert len(shards) == 2                               # a changed file makes another cache
+    good = next(s for s in shards if s != shard)
+    good.write_bytes(b"damaged")
+    status, out, err = run(capsys, "pack", "dfew", root, "--fold", "1", "--size", "32")
+    assert status == 0 and "1 shards are damaged: written again" in err and good.stat().st_size == 21 * 6 * 3 * 32 * 32
 
 
 def test_predict_names_the_files_that_cannot_be_read(capsys, finished, tmp_path):
@@ -161,10 +221,13 @@ def test_predict_with_damaged_weights_is_a_sentence(capsys, finished, tmp_path):
 def test_audit_prints_problems_and_says_so_by_its_status(capsys, tmp_path):
     write_affectnet(tmp_path / "photos", 1, 1)
     status, out, err = run(capsys, "audit", "affectnet", tmp_path / "photos")
-    assert (status, out) == (0, "") and "no problems" in err
+    assert status == 0 and "no problems" in err
+    assert [line.split() for line in out.splitlines()[:3]] == [["split", "label", "found"], ["test", "anger", "1"], ["test", "disgust", "1"]]
     (tmp_path / "photos/val/fear/000.jpg").write_bytes(b"")
-    status, out, err = run(capsys, "audit", "affectnet", tmp_path / "photos")
-    assert status == 1 and out.startswith("val/fear/000.jpg: it cannot be read: the file is empty") and err == "1 problems\n"
+    status, out, err = run(capsys, "audit", "affectnet", "--root", tmp_path / "photos", "--csv", tmp_path / "problems.csv")
+    assert status == 1 and "\nval/fear/000.jpg: it is empty" in out and err == "1 problems\n"
+    assert pd.read_csv(tmp_path / "problems.csv").values.tolist() == [["empty", "val/fear/000.jpg", "it is empty: copy or extract it again"]]
+    assert "audit affectnet needs the dataset's folder" in fails(capsys, "audit", "affectnet")
 
 
 def test_verify(capsys, tmp_path):

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..emotions import vocabulary
 from .cache import packed
-from .media import MediaError, count_frames, read_clip
-from .transforms import test_indices, train_indices
+from .media import MediaError, count_frames, read_frames
+from .transforms import eval_views, test_indices, train_indices
 
 
 @dataclass(frozen=True)
@@ -32,28 +32,36 @@ class Clips(Dataset):
         table: rows of `s4d.data.index` (path, label, ...), in the order that keys refer to.
         root: folder the paths are relative to.
         task: "image" or "video".
-        size: side in px that samples are decoded to.
+        size: side in px of the pictures given out; files are decoded with this short side and keep the ratio of their sides.
         frames, stride: sampling along time.
-        transform: uint8 clip -> uint8 clip, drawing from torch's global generator; None leaves the clip as decoded.
+        transform: uint8 clip -> square uint8 clip, drawing from torch's global generator; None takes `crops` test views.
         repeats: draws of one decoded clip, stacked (pre-training reads a clip once and masks it several times).
         classes: vocabulary of the labels; None for unlabelled data.
         segments: test views along time; 0 samples for training.
         cache: keep decoded samples in a packed file beside the data.
+        box: part of the stored pictures that is used, as for `read_frames`.
+        short: short side in px that training samples are decoded to before the transform; `size` when left out.
+
+    `crops` is the number of test views across the picture; a square picture has one.
     """
 
+    crops = 1
+
     def __init__(self, table: pd.DataFrame, root: str | Path, task: str, size: int, frames: int, stride: int, transform=None,
-                 repeats: int = 1, classes: int | None = 7, segments: int = 0, cache: bool = False):
+                 repeats: int = 1, classes: int | None = 7, segments: int = 0, cache: bool = False,
+                 box: tuple[int, int, int, int] | None = None, short: int | None = None):
         self.table, self.root, self.task, self.size = table.reset_index(drop=True), Path(root), task, size
         self.frames, self.stride, self.transform, self.repeats, self.segments = frames, stride, transform, repeats, segments
         names = vocabulary(classes) if classes else ()
         self.labels = [names.index(v) if names and isinstance(v, str) else -1 for v in self.table["label"]]
-        self.packed = packed(self.table, self.root, size) if cache else None
+        self.reading = dict(size=short if short and transform is not None else size, aspect=True, box=box)
+        self.packed = packed(self.table, self.root, self.reading["size"], box=box) if cache else None
 
     def __len__(self) -> int:
         return len(self.table)
 
     def load(self, key: Key, generator: torch.Generator) -> torch.Tensor:
-        """The sampled frames of one sample.
+        """The sampled frames of one sample, `[T, 3, H, W]`, in memory with the channels last.
 
         Raises:
             MediaError: naming the file and the cause.
@@ -62,7 +70,9 @@ class Clips(Dataset):
         if self.packed is not None and path in self.packed.bad:
             raise MediaError(self.root / path, self.packed.bad[path])
         if self.task == "image":
-            return self.packed.clip(key.row, [0]) if self.packed is not None else read_clip(self.root / path, size=self.size)
+            if self.packed is not None:
+                return self.packed.clip(key.row, [0])
+            return read_frames(self.root / path, **self.reading).permute(0, 3, 1, 2)
         length = self.packed.length(key.row) if self.packed is not None else count_frames(self.root / path)
         if self.segments:
             indices = test_indices(length, self.frames, self.stride, self.segments)[key.view]
@@ -70,7 +80,7 @@ class Clips(Dataset):
             indices = train_indices(length, self.frames, self.stride, generator)
         if self.packed is not None:
             return self.packed.clip(key.row, indices)
-        return read_clip(self.root / path, indices, size=self.size)
+        return read_frames(self.root / path, indices, **self.reading).permute(0, 3, 1, 2)
 
     def __getitem__(self, key: Key) -> dict:
         path = self.table["path"][key.row]
@@ -84,8 +94,8 @@ class Clips(Dataset):
                 torch.manual_seed(key.seed)
                 draws = [self.transform(clip) for _ in range(self.repeats)]
         else:
-            draws = [clip] * self.repeats
-        return {"row": key.row, "clip": torch.stack(draws), "label": self.labels[key.row]}
+            draws = eval_views(clip, self.size, self.crops) * self.repeats
+        return {"row": key.row, "clip": torch.stack(draws).contiguous(), "label": self.labels[key.row]}
 
 
 class Joint(Dataset):
@@ -99,13 +109,14 @@ class Joint(Dataset):
 
 
 def collate(samples: list[dict]) -> dict:
-    """Stacks a single-modality batch: uint8 clip `[B R, T, 3, H, W]`, label `[B]`, row `[B]`, bad [(path, cause)]."""
+    """Stacks a single-modality batch: uint8 clip `[N, T, 3, H, W]`, label `[N]`, row `[N]`, N draws or views; bad [(path, cause)]."""
     good = [s for s in samples if "bad" not in s]
     batch = {"task": samples[0].get("task"), "bad": [s["bad"] for s in samples if "bad" in s],
              "bad_rows": [s["row"] for s in samples if "bad" in s]}
     if good:
-        batch |= {"clip": torch.cat([s["clip"] for s in good]), "label": torch.tensor([s["label"] for s in good]),
-                  "row": torch.tensor([s["row"] for s in good])}
+        each = torch.tensor([len(s["clip"]) for s in good])
+        batch |= {"clip": torch.cat([s["clip"] for s in good])}
+        batch |= {name: torch.tensor([s[name] for s in good]).repeat_interleave(each) for name in ("label", "row")}
     return batch
 
 

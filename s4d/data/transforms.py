@@ -1,11 +1,11 @@
 """Augmentation on uint8 clips `[T, 3, H, W]` (one draw for all frames), test views, normalisation, sampling along time."""
 from __future__ import annotations
 
-import re
-
 import torch
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
+
+from .augment import ClipRandAugment
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)      # ImageNet, for RGB in 0..1
 GREY = tuple(round(255 * m) for m in MEAN)                     # 0 after normalisation
@@ -43,35 +43,26 @@ def train_transform(size: int, crop: tuple[float, float] = (0.5, 1.0), randaugme
         uint8 `[T, 3, H, W]` -> uint8 `[T, 3, size, size]`, drawing from torch's global generator.
     Raises:
         ValueError: for a RandAugment text of another form.
-    Source: METHOD section 6. Differs: torchvision's operations without magnitude noise; erased parts take the mean
+    Source: METHOD section 6. Differs: RandAugment's statistics are those of the clip, not of a frame; erased parts take the mean
         colour (0 after normalisation) instead of noise.
     """
     steps = [_crop(size, crop), v2.RandomHorizontalFlip()]
     if randaugment:
-        steps.append(_randaugment(randaugment))
+        steps.append(ClipRandAugment(randaugment, GREY))
     if erasing:
         steps.append(v2.RandomErasing(p=erasing, scale=(0.02, 1 / 3), value=GREY))
     return v2.Compose(steps)
-
-
-def _randaugment(text: str) -> v2.RandAugment:
-    match = re.fullmatch(r"m(\d+(?:\.\d+)?)-n(\d+)", text)
-    if not match or float(match[1]) > 10:
-        raise ValueError(f"unknown RandAugment {text!r}: expected m<magnitude 0..10>-n<operations>, as in m7-n4, or an empty text")
-    bins = 31                            # torchvision counts magnitudes 0..30 where timm counts 0..10
-    return v2.RandAugment(num_ops=int(match[2]), magnitude=round(float(match[1]) / 10 * (bins - 1)), num_magnitude_bins=bins,
-                          interpolation=InterpolationMode.BILINEAR, fill=GREY)
 
 
 def eval_views(x: torch.Tensor, size: int, crops: int = 1) -> list[torch.Tensor]:
     """Square test views: the short side resized to `size`, windows at even steps along the long side.
 
     Args:
-        x: uint8 `[B, 3, H, W]` or `[B, 3, T, H, W]`.
+        x: uint8 with height and width last: `[B, 3, H, W]`, `[B, 3, T, H, W]` or a clip `[T, 3, H, W]`.
         size: side in px.
         crops: number of windows; 1 is the central one.
     Returns:
-        views `[B, 3, (T,) size, size]`. A square picture has one window, so it gives one view: equal views would only
+        views, `x` with sides of `size`. A square picture has one window, so it gives one view: equal views would only
         cost time (the released code averages two equal ones).
     """
     h, w = x.shape[-2:]

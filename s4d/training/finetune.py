@@ -37,7 +37,7 @@ def tables(cfg: Finetune) -> dict[str, pd.DataFrame]:
     """Indexed rows of each task, with a validation part taken from the training rows where the dataset has none."""
     out = {}
     for task, source in sources(cfg).items():
-        table = index(source.name, source.root, fold=source.fold, classes=source.classes)
+        table = index(source.name, source.root, fold=source.fold, classes=source.classes, order=source.order)
         if not (table.split == "validation").any():
             table = split_validation(table, cfg.validation, seed=0)     # one split for all seeds and methods
         if task in cfg.tasks and not (table.split == "train").any():
@@ -80,7 +80,8 @@ def part(cfg: Finetune, task: str, table: pd.DataFrame, split: str) -> Clips:
     source = sources(cfg)[task]
     training = split == "train"
     return Clips(table[table.split == split], source.root, task, cfg.size, cfg.frames, cfg.stride, classes=source.classes,
-                 transform=augmentation(cfg) if training else None, segments=0 if training else cfg.segments, cache=cfg.cache)
+                 transform=augmentation(cfg) if training else None, segments=0 if training else cfg.segments, cache=cfg.cache,
+                 box=source.box, short=source.short)
 
 
 def plan(cfg: Finetune, data: dict[str, Clips], epoch: int):
@@ -138,12 +139,35 @@ def test(cfg: Finetune, model: torch.nn.Module, rows: dict[str, pd.DataFrame], d
     return pd.concat(found, ignore_index=True), bad
 
 
+def watch(cfg: Finetune, model: torch.nn.Module, rows: dict[str, pd.DataFrame], device, run: Run,
+          best: dict[str, float]) -> dict[str, float]:
+    """Tests after an epoch, for reports only: predictions_last.csv, and predictions_best_test.csv with the epoch of each task that is
+    best on TEST, which is how the field chooses.
+
+    Returns:
+        `{task}_war` and `{task}_uar` on test; `best`, WAR by task, is updated in place.
+    """
+    last, _ = test(cfg, model, rows, device)
+    path, scores = run.dir / "predictions_best_test.csv", {}
+    kept = pd.read_csv(path, dtype={"subject": str, "path": str}) if best and path.is_file() else last
+    for task in cfg.tasks:
+        part = last[(last.task == task) & (last.split == "test")]
+        scores[f"{task}_war"], scores[f"{task}_uar"] = (round(v, 6) for v in war_uar(part.label, part.predicted))
+        if scores[f"{task}_war"] > best.get(task, -1.0):
+            best[task] = scores[f"{task}_war"]
+            kept = pd.concat([kept[kept.task != task], last[last.task == task]], ignore_index=True)
+    for name, table in (("predictions_last.csv", last), ("predictions_best_test.csv", kept)):
+        write(run.dir / name, lambda p, table=table: table.to_csv(p, index=False))
+    return scores
+
+
 def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
     """Fine-tunes, or finds the finished run of the same configuration and data, or continues an interrupted one.
 
     The weights kept are those of the epoch with the best mean validation WAR over the trained tasks; the test split is read
-    once, after training. An epoch is all video batches plus `image_share` of the image batches; a method that trains one
-    task takes the same number of that task's steps as a method that trains both.
+    once, after training (with `each_epoch` also before, but nothing depends on it). An epoch is all video batches plus
+    `image_share` of the image batches; a method that trains one task takes the same number of that task's steps as a method that
+    trains both.
 
     Returns:
         the `Run`; metrics have rows per step (loss) and per epoch (validation scores).
@@ -171,6 +195,7 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
     peak, low = cfg.lr * cfg.video_batch / 8, cfg.min_lr * (cfg.video_batch + cfg.image_batch) / 256
     loop, state = resume(run, cfg, "fine-tuning", steps, sum(map(len, data.values())), model, optimizer)
     best, kept, joint, value = state.get("best", -1.0), state.get("kept"), Joint(data), None
+    best_test = state.get("best_test", {})
 
     while loop.step < steps:
         epoch, inside = divmod(loop.step, per_epoch)
@@ -199,12 +224,15 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
             loop.advance(value)
             if loop.step % per_epoch == 0 or loop.step == steps:
                 scores = validate(cfg, model, held, device)
-                model.train()
                 loop.log.add(step=loop.step, epoch=round(loop.step / per_epoch, 4), modality="validation", **scores)
+                if cfg.each_epoch:
+                    watched = watch(cfg, model, rows, device, run, best_test)
+                    loop.log.add(step=loop.step, epoch=round(loop.step / per_epoch, 4), modality="test", **watched)
+                model.train()
                 score = sum(scores[f"{t}_war"] for t in cfg.tasks) / len(cfg.tasks)
                 if score > best:
                     best, kept = score, {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
-            loop.save(model, optimizer, best=best, kept=kept)
+            loop.save(model, optimizer, best=best, kept=kept, best_test=best_test)
     loop.progress.close()
     model.load_state_dict(kept)
     predictions, missing = test(cfg, model, rows, device)

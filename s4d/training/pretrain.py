@@ -21,7 +21,7 @@ def tables(cfg: Pretrain) -> dict:
     out = {}
     for task, source in (("image", cfg.images), ("video", cfg.videos)):
         if source is not None:
-            table = index(source.name, source.root, fold=source.fold)
+            table = index(source.name, source.root, fold=source.fold, order=source.order)
             out[task] = table[table.split == "train"].reset_index(drop=True)
             if out[task].empty:
                 raise DatasetError(f"{source.name} in {source.root} has no training samples: pre-training reads the train split")
@@ -35,7 +35,8 @@ def parts(cfg: Pretrain, rows: dict) -> dict[str, Clips]:
     sources = {"image": cfg.images, "video": cfg.videos}
     return {task: Clips(table, sources[task].root, task, cfg.size, cfg.frames, cfg.stride, classes=None, cache=cfg.cache,
                         transform=pretrain_transform(cfg.size, cfg.crop, flip=task == "image"),
-                        repeats=cfg.repeats if task == "video" else 1) for task, table in rows.items()}
+                        repeats=cfg.repeats if task == "video" else 1, box=sources[task].box, short=sources[task].short)
+            for task, table in rows.items()}
 
 
 def locate(cfg: Pretrain, runs: str | Path = "runs", rows: dict | None = None) -> Run:

@@ -1,40 +1,24 @@
-"""MAFW: clips labelled with eleven emotions, five folds; the official lists of single labels."""
+"""MAFW: clips labelled with eleven emotions, five folds; the lists of single labels."""
 from __future__ import annotations
 
 from pathlib import Path
 
-from ...emotions import canonical
+from ...emotions import ORDERS as NAMES
 from ..media import VIDEOS
-from .tables import DatasetError, files
+from .lists import Files, fold_lists, listed_rows
 
-KIND, FOLDS = "video", (1, 2, 3, 4, 5)
-LAYOUT = "single/no_caption/set_1/train.txt and test.txt with lines such as '00025.mp4 anger', and the clips in clips/"
-
-
-def rows(root: Path, fold: int) -> list[tuple]:
-    """(path, label, None, split) of a fold.
-
-    Raises:
-        DatasetError: for a missing or empty list, a line of another form, or a folder without clips.
-        LabelError: for a label outside the eleven.
-    """
-    there, out = files(root / "clips", VIDEOS), []
-    if not there:
-        raise DatasetError(f"mafw in {root} holds no clips: expected {LAYOUT}")
-    for split in ("train", "test"):
-        listed = root / "single" / "no_caption" / f"set_{fold}" / f"{split}.txt"
-        if not listed.is_file():
-            raise DatasetError(f"mafw in {root} has no list {listed.relative_to(root)}: expected {LAYOUT}")
-        lines = [line.split() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if not lines:
-            raise DatasetError(f"list {listed} holds no clips: copy it again")
-        for line in lines:
-            if len(line) != 2:
-                raise DatasetError(f"list {listed} has the line {' '.join(line)!r}: expected a clip and its emotion, as in '00025.mp4 anger'")
-            out.append((f"clips/{line[0]}", canonical(line[1], 11, str(listed)), None, split))
-    return out
+KIND, FOLDS, ORDERS = "video", (1, 2, 3, 4, 5), ("mafw", "mafw-mae-dfer", "mafw-dfer-clip")
+LAYOUT = ("single/no_caption/set_1/train.txt and test.txt with lines such as '00025.mp4 anger', or set_1/train.csv and test.csv with "
+          "header video_name,labels, and clips in clips/ or frames in frames_crop_align_224/")
+LISTED = 9172
+MEDIA = ("frames_crop_align_224", "frames", "clips", "Clips", "data/clips")
+LISTS = (("single/no_caption/set_{fold}/{split}.txt", 0), ("set_{fold}/{split}.csv", 0), ("single/set_{fold}/{split}.csv", 0))
+PUBLISHED = {(1, "train"): dict(zip(NAMES["mafw"], (1112, 732, 188, 145, 511, 500, 993, 209, 910, 1176, 857))),
+             **{(k, "test"): n for k, n in enumerate((1839, 1837, 1833, 1832, 1831), 1)}}
 
 
-def unlisted(root: Path, listed: set[str]) -> list[str]:
-    """Clips on disk without an entry."""
-    return sorted(p for p in (f"clips/{n}" for n in files(root / "clips", VIDEOS)) if p not in listed)
+def rows(root: Path, fold: int, order: str | None = None) -> list[tuple]:
+    """(path, label, None, split) of a fold; integers are in one of three orders, which their counts tell."""
+    found, base = fold_lists(root, LISTS, fold, "mafw", LAYOUT)
+    return listed_rows(root, "mafw", found, Files(root, MEDIA, VIDEOS, frames=True), LAYOUT, orders=ORDERS, classes=11, base=base,
+                       counts=PUBLISHED[1, "train"], order=order)

@@ -3,6 +3,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
+import tempfile
+import zipfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 COLUMNS = ["path", "label", "subject", "split", "fold", "frames"]
+REMEMBERED = 10_000      # files, from which on a tree's listing is worth keeping
 
 
 class DatasetError(ValueError):
@@ -18,11 +22,21 @@ class DatasetError(ValueError):
 
 
 def table(rows: Iterable[tuple], fold: int | None, frames: int | None) -> pd.DataFrame:
-    """Rows (path, label, subject, split) as an index table, sorted by split and path so that every machine numbers them alike."""
-    rows = sorted(rows, key=lambda r: (r[3], r[0]))
-    out = pd.DataFrame(rows, columns=COLUMNS[:4], dtype=object)      # object: an unknown label stays None
-    out["fold"] = pd.array([fold] * len(rows), dtype="Int64")
-    out["frames"] = pd.array([frames] * len(rows), dtype="Int64")
+    """Rows (path, label, subject, split) as an index table, sorted by split and path so that every machine numbers them alike.
+
+    Rows are taken one by one and put into columns: a million tuples would cost more than the table.
+    """
+    columns = [[], [], [], []]
+    for row in rows:
+        for column, value in zip(columns, row):
+            column.append(value)
+    paths, splits = columns[0], columns[3]
+    if any((splits[i], paths[i]) > (splits[i + 1], paths[i + 1]) for i in range(len(paths) - 1)):
+        order = sorted(range(len(paths)), key=lambda i: (splits[i], paths[i]))
+        columns = [[column[i] for i in order] for column in columns]
+    out = pd.DataFrame(dict(zip(COLUMNS, columns)), columns=COLUMNS[:4], dtype=object)      # object: an unknown label stays None
+    out["fold"] = pd.array([fold] * len(out), dtype="Int64")
+    out["frames"] = pd.array([frames] * len(out), dtype="Int64")
     return out
 
 
@@ -39,6 +53,69 @@ def files(path: Path, suffixes: set[str]) -> list[str]:
         return []
     return sorted(e.name for e in os.scandir(path)
                   if not e.name.startswith(".") and os.path.splitext(e.name)[1].lower() in suffixes and e.is_file())
+
+
+def cache_home(root: Path, cache_dir: str | Path | None = None) -> Path:
+    """The first folder for what is kept beside a dataset that can be written: `cache_dir`, or `<root>/.cache`, or the user's own.
+
+    Raises:
+        DatasetError: when none can.
+    """
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s4d"
+    homes = [root / ".cache", user] if cache_dir is None else [Path(cache_dir)]
+    for home in homes:
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=home):
+                return home
+        except OSError:
+            continue
+    raise DatasetError(f"no cache of decoded samples can be written in {' or '.join(map(str, homes))}: give a cache_dir that can be "
+                       "written, or train with cache=False")
+
+
+def cached_tree(root: Path, top: str, prefix: str, suffixes: set[str]) -> list[str]:
+    """Paths of the files in `<top>/<prefix...>/<folder>/`, in order; remembered until one of the folders changes.
+
+    A folder's time of modification changes with every entry that is added, removed or renamed, so that comparing the times of all
+    folders finds every such change, at a tenth of the cost of listing a million files.
+    """
+    name = hashlib.sha256(f"{root.resolve()} {top}".encode()).hexdigest()[:16]
+    try:
+        store = cache_home(root) / f"paths-{name}.npz"
+    except DatasetError:
+        store = None
+    if store is not None and store.is_file():
+        try:
+            with np.load(store, allow_pickle=False) as kept:
+                known, times, paths = (kept[k] for k in ("folders", "times", "paths"))
+            known = known.tobytes().decode().split("\n")
+            if np.array_equal(times, [_time(root / k) for k in known]):
+                return paths.tobytes().decode().split("\n") if len(paths) else []
+        except (OSError, ValueError, KeyError, EOFError, UnicodeDecodeError, zipfile.BadZipFile):
+            pass                             # damaged, or of another form: listed again
+    known, paths, times = [top], [], [_time(root / top)]
+    for outer in folders(root / top):
+        inner = folders(outer) if outer.name.startswith(prefix) else []
+        known += [f"{top}/{outer.name}", *(f"{top}/{outer.name}/{f.name}" for f in inner)] if inner else []
+        times += [_time(outer), *map(_time, inner)] if inner else []      # before the files are listed: a later change is seen
+        paths += [f"{top}/{outer.name}/{f.name}/{n}" for f in inner for n in files(f, suffixes)]
+    if store is not None and len(paths) >= REMEMBERED and not any("\n" in p for p in paths):
+        draft = store.with_name(f".tmp-{secrets.token_hex(4)}.npz")
+        try:
+            np.savez(draft, times=np.array(times), **{k: np.frombuffer("\n".join(v).encode(), np.uint8) for k, v in
+                                                      (("folders", known), ("paths", paths))})
+            os.replace(draft, store)
+        except (OSError, UnicodeEncodeError):
+            draft.unlink(missing_ok=True)
+    return paths
+
+
+def _time(folder: Path) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return -1
 
 
 def read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -1,0 +1,80 @@
+"""Faults planted in files and lists are found and named; clean data pass."""
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from conftest import cut_off, damage, write_affectnet, write_dfew, write_image, write_video
+
+from s4d.data import audit
+
+auditing = sys.modules[audit.__module__]      # the function hides its module's name
+
+
+def test_audit_of_clean_photos_and_of_planted_faults(tmp_path):
+    write_affectnet(tmp_path, 2, 1)
+    (tmp_path / "subjects.csv").write_text("path,subject\ntrain/fear/000.jpg,a\ntrain/fear/001.jpg,b\n")
+    assert audit("affectnet", tmp_path).empty
+    (tmp_path / "subjects.csv").write_text("path,subject\ntrain/fear/000.jpg,a\nval/fear/000.jpg,a\ntrain/none.jpg,b\n")
+    cut_off(tmp_path / "train/anger/000.jpg", 0.5)
+    write_image(tmp_path / "train/anger/001.jpg", width=96, height=96)
+    (tmp_path / "val/anger/000.jpg").write_bytes(b"")
+    found = audit("affectnet", tmp_path).set_index("path").problem
+    assert "damaged" in found["train/anger/000.jpg"] and "empty" in found["val/anger/000.jpg"]
+    assert found["train/anger/001.jpg"] == "it is 96 x 96 px, while most are 64 x 64 px"
+    assert "its subject a is in test and train" in found.get("val/fear/000.jpg", found.get("train/fear/000.jpg"))
+    assert found["train/none.jpg"] == "it is in subjects.csv but not in the dataset" and len(found) == 5
+
+
+def test_audit_of_planted_faults_in_clips(tmp_path):
+    write_dfew(tmp_path, 7, 7, frames=5)
+    lists = {s: tmp_path / "EmoLabel_DataSplit" / f"{s}(single-labeled)" for s in ("train", "test")}
+    assert audit("dfew", tmp_path, fold=1, published=False).empty
+    with open(lists["test"] / "set_1.csv", "a") as f:
+        f.write("00001,3\n99,1\n")
+    damage(tmp_path / "Clip/original/00002.mp4", 0.5, 0.6)
+    write_video(tmp_path / "Clip/original/00003.mp4", 1, frames=2)
+    write_video(tmp_path / "Clip/original/00300.mp4", 1, frames=5)
+    found = audit("dfew", tmp_path, fold=1, published=False)
+    said = {(Path(p).name, t.split(":")[0].split(",")[0]) for p, t in zip(found.path, found.problem)}
+    assert said == {("00001.mp4", "it is listed 2 times of fold 1"), ("00002.mp4", "it cannot be read"), ("00099.mp4", "it is listed but not on disk"),
+                    ("00003.mp4", "it has 2 frame(s)")}
+    everything = set(audit("dfew", tmp_path, published=False).problem.str.split(":").str[0])
+    assert "it is on disk but in no list" in everything and any("has no lists of fold 5" in p for p in everything)
+    for folder in lists.values():
+        shutil.copy(folder / "set_1.csv", folder / "set_2.csv")
+    everything = set(audit("dfew", tmp_path, published=False).problem)
+    assert "it is in no test fold: expected exactly one" in everything and "it is in test folds 1, 2: expected exactly one" in everything
+
+
+def test_an_audit_goes_on_where_it_was_stopped_and_sees_what_changed(tmp_path, monkeypatch):
+    write_dfew(tmp_path, 7, 7, frames=5)
+    cut_off(tmp_path / "Clip/original/00002.mp4", 0.5)
+    looked = []
+    check = auditing.check
+    monkeypatch.setattr(auditing, "check", lambda path, *a: looked.append(path.name) or check(path, *a))
+    first = audit("dfew", tmp_path, fold=1, published=False)
+    assert len(looked) == 14 and first.kind.tolist() == ["unreadable"]
+    assert audit("dfew", tmp_path, fold=1, workers=3, published=False).equals(first)
+    assert looked[14:] == ["00002.mp4"]                   # what is wrong is looked at again: its cause may lie outside the file
+    store = next((tmp_path / ".cache").glob("audit-*.jsonl"))
+    store.write_text(store.read_text()[:-30])             # stopped while it wrote
+    write_video(tmp_path / "Clip/original/00003.mp4", 1, frames=2)
+    del looked[:]
+    assert audit("dfew", tmp_path, fold=1, published=False).kind.tolist() == ["unreadable", "short"]
+    assert sorted(looked) == ["00002.mp4", "00003.mp4", "00014.mp4"]
+
+
+def test_counts_stand_beside_the_published_ones(tmp_path, monkeypatch):
+    write_dfew(tmp_path / "dfew", 7, 7, frames=5)
+    problems, counts = auditing.examine("dfew", tmp_path / "dfew", fold=1)
+    assert counts[counts.split == "test"].set_index("label").loc["fear", ["found", "published"]].tolist() == [1, 181]
+    assert set(problems.kind) == {"counts"} and len(problems) == 14
+    assert "1 samples of fear, where 181 are published" in set(problems.problem)
+    published = {(1, "test"): 7, (1, "train"): dict.fromkeys(counts.label.dropna(), 1)}
+    monkeypatch.setattr(auditing.find_dataset("dfew", tmp_path), "PUBLISHED", published)
+    problems, counts = auditing.examine("dfew", tmp_path / "dfew", fold=1)
+    assert problems.empty and counts[counts.label.isna() & (counts.split == "test")].published.tolist() == [7]
+    (tmp_path / "corpus.json").write_text("{}")           # procedural faces borrow the layout, not the counts
+    assert auditing.examine("dfew", tmp_path / "dfew", fold=1)[1].published.isna().all()

@@ -1,0 +1,125 @@
+"""Scores of the protocol against an independent library and against the bootstrap of the comparisons; folds and their pool."""
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tiny_finetune
+from sklearn.metrics import accuracy_score, f1_score, recall_score
+
+from s4d import config
+from s4d.analysis import stats
+from s4d.analysis.protocol import matrix, protocol, wide
+from s4d.config import Source
+from s4d.emotions import EMOTIONS
+from s4d.training import Run, finetune
+
+
+def made_up(accuracy: float = 0.6, subjects: int = 30, each: int = 10, rng=None) -> pd.DataFrame:
+    """Predictions of one system on samples of seven classes, correct with the given probability."""
+    label = np.array([EMOTIONS[i % 7] for i in range(subjects * each)])
+    wrong = np.array([EMOTIONS[(EMOTIONS.index(v) + 1) % 7] for v in label])
+    right = rng.random(len(label)) < accuracy
+    return pd.DataFrame({"method": "s4d", "pretrained": True, "task": "video", "path": [f"{i}.jpg" for i in range(len(label))],
+                         "subject": [f"p{i // each}" for i in range(len(label))], "label": label, "predicted": np.where(right, label, wrong)})
+
+
+def test_scores_are_those_of_scikit_learn():
+    rows = made_up(subjects=12, rng=np.random.default_rng(3))
+    rows.loc[:4, "predicted"] = None                      # unreadable: an error
+    table = protocol({"all": rows}, resamples=20).set_index("metric").value
+    y, p, names = rows.label, rows.predicted.fillna("none"), sorted(rows.label.unique())
+    assert table["WAR"] == pytest.approx(accuracy_score(y, p))
+    for name, average in (("UAR", None), ("macro F1", "macro"), ("weighted F1", "weighted")):
+        score = recall_score(y, p, labels=names, average="macro", zero_division=0) if average is None else f1_score(
+            y, p, labels=names, average=average, zero_division=0)
+        assert table[name] == pytest.approx(score), name
+    each = recall_score(y, p, labels=names, average=None, zero_division=0)
+    assert [table[f"recall {n}"] for n in names] == pytest.approx(list(each))
+    assert matrix(rows)["unreadable"].sum() == 5 and matrix(rows).to_numpy().sum() == len(rows)
+
+
+def test_intervals_are_those_of_the_comparisons():
+    rows = made_up(subjects=25, rng=np.random.default_rng(1))
+    ours = protocol({"all": rows}, resamples=300, seed=4).set_index("metric")
+    theirs = stats.scores(rows, resamples=300, seed=4).set_index("metric")
+    for metric in ("UAR", "WAR"):
+        assert ours.loc[metric, ["value", "low", "high"]].tolist() == pytest.approx(theirs.loc[metric, ["value", "low", "high"]].tolist())
+
+
+def test_folds_have_a_mean_and_a_pool():
+    folds = {f"fold {k}": made_up(accuracy=0.3 + 0.2 * k, rng=np.random.default_rng(k)).assign(
+        path=lambda t, k=k: f"{k}/" + t.path, subject=lambda t, k=k: f"{k}/" + t.subject) for k in (1, 2)}
+    folds["fold 2"] = folds["fold 2"][:140]
+    table = protocol(folds, resamples=100)
+    war = table[table.metric == "WAR"].set_index("part")
+    assert war.value["mean of folds"] == pytest.approx((war.value["fold 1"] + war.value["fold 2"]) / 2)
+    every = pd.concat(folds.values())
+    assert war.value["pooled"] == pytest.approx((every.label == every.predicted).mean()) != war.value["mean of folds"]
+    assert (war.low < war.value).all() and (war.value < war.high).all() and war.samples.tolist() == [300, 140, 440, 440]
+    assert list(wide(table).columns) == ["metric", "fold 1", "fold 2", "mean of folds", "pooled"]
+    same = protocol({"a": folds["fold 1"], "b": folds["fold 1"]}, resamples=20)
+    assert "pooled" not in set(same.part) and "mean of folds" in set(same.part)      # one test part, trained twice
+    with pytest.raises(stats.StatsError, match="is tested twice"):
+        protocol({"a": pd.concat([folds["fold 1"]] * 2)})
+    with pytest.raises(stats.StatsError, match="a has no samples"):
+        protocol({"a": every[:0]})
+
+
+def test_three_ways_of_choosing_an_epoch_are_kept_and_change_nothing(mini, tmp_path):
+    plain = finetune(tiny_finetune(mini, epochs=2), tmp_path)
+    watched = finetune(tiny_finetune(mini, epochs=2, each_epoch=True), tmp_path)
+    assert watched.dir != plain.dir and (watched.dir / "weights.safetensors").read_bytes() == (plain.dir / "weights.safetensors").read_bytes()
+    assert (watched.dir / "predictions.csv").read_bytes() == (plain.dir / "predictions.csv").read_bytes()
+    metrics = watched.metrics()
+    on_test = metrics[metrics.modality == "test"]
+    tables = {name: pd.read_csv(watched.dir / f"predictions_{name}.csv").query("split == 'test'") for name in ("last", "best_test")}
+    for task in ("image", "video"):
+        war = {name: (t[t.task == task].label == t[t.task == task].predicted).mean() for name, t in tables.items()}
+        assert war["last"] == pytest.approx(on_test[f"{task}_war"].iloc[-1], abs=1e-5)
+        assert war["best_test"] == pytest.approx(on_test[f"{task}_war"].max(), abs=1e-5) and len(on_test) == 2
+    assert not (plain.dir / "predictions_last.csv").exists()
+
+
+@pytest.mark.parametrize("name, clips, classes, stride", [("paper", "dfew", (7, 7), 4), ("paper-ferv39k", "ferv39k", (7, 7), 1),
+                                                          ("paper-mafw", "mafw", (8, 11), 4)])
+def test_recipes_of_the_paper_are_those_released(name, clips, classes, stride):
+    found = config.profile(name, data="d")
+    fine, pre = found.finetune, found.pretrain
+    assert fine.video == Source(clips, f"d/{clips}", None if clips == "ferv39k" else 1, classes[1]) and fine.image.classes == classes[0]
+    assert (fine.stride, fine.frames, fine.size, fine.epochs, fine.warmup, fine.layer_decay) == (stride, 16, 160, 100, 0.05, 0.75)
+    assert (fine.video_batch, fine.image_batch, fine.lr, fine.min_lr, fine.image_share, fine.balanced) == (16, 32, 1e-5, 1e-6, 0.5, True)
+    assert (fine.mixup, fine.cutmix, fine.smoothing, fine.randaugment, fine.erasing) == (0.8, 1.0, 0.1, "m7-n4", 0.25)
+    assert (fine.segments, fine.crops, fine.experts, fine.top_k, fine.balance) == (2, 2, 8, 2, 1e-3)
+    assert (pre.image_mask, pre.video_mask, pre.repeats, pre.video_share, pre.lr, pre.betas) == (0.9, 0.95, 4, 0.25, 1.6e-3, (0.9, 0.95))
+    assert pre.crop == (0.2, 1.0) and pre.videos.box == (0, 32, 160, 160) and pre.videos.short == 192 and pre.images.box is None
+    assert config.from_dict(config.to_dict(found)) == found
+    assert config.digest(pre) == config.digest(config.profile("paper").pretrain)      # one pre-training serves all three
+
+
+def test_what_a_source_leaves_open_does_not_change_a_runs_name():
+    source = Source("dfew", "d", 1)
+    assert config.digest(source) != config.digest(config.update(source, order="dfew")) != config.digest(config.update(source, short=192))
+    assert set(config.to_dict(source)) > {"order", "box", "short"}
+    bare = {k: v for k, v in config.to_dict(source).items() if k not in ("order", "box", "short")}
+    assert config.from_dict(bare) == source                # configurations that were written before these fields existed
+
+
+def test_the_epoch_best_on_test_is_kept_by_task(mini, tmp_path, monkeypatch):
+    stage = sys.modules[finetune.__module__]
+    right = {"image": iter((1, 5, 3)), "video": iter((6, 2, 4))}      # correct ones of seven, epoch by epoch
+
+    def tested(*_):
+        parts = [pd.DataFrame({"path": list("abcdefg"), "task": task, "split": "test", "subject": None, "label": EMOTIONS,
+                               "predicted": [e if i < n else "none" for i, e in enumerate(EMOTIONS)]})
+                 for task, n in ((t, next(v)) for t, v in right.items())]
+        return pd.concat(parts, ignore_index=True), {}
+    monkeypatch.setattr(stage, "test", tested)
+    best, run = {}, Run(tmp_path)
+    scores = [stage.watch(tiny_finetune(mini), None, {}, None, run, best)["image_war"] for _ in range(3)]
+    of = lambda name, task: (lambda t: int((t.label == t.predicted).sum()))(pd.read_csv(tmp_path / name).query("task == @task"))
+    assert (of("predictions_best_test.csv", "image"), of("predictions_best_test.csv", "video")) == (5, 6)
+    assert (of("predictions_last.csv", "image"), of("predictions_last.csv", "video")) == (3, 4)
+    assert scores == pytest.approx([1 / 7, 5 / 7, 3 / 7], abs=1e-5)
