@@ -64,12 +64,12 @@ def _check(config, rules: dict[str, tuple[float, float, bool]]) -> None:
 
 INF = float("inf")
 _COUNTS = dict.fromkeys(("size", "frames", "stride", "image_batch", "video_batch"), (1, INF, True))
-_BOTH = {**_COUNTS, "epochs": (0, INF, False), "lr": (0, INF, False), "warmup": (0, 1, True), "weight_decay": (0, INF, True),
+_BOTH = {**_COUNTS, "accumulate": (1, INF, True), "epochs": (0, INF, False), "lr": (0, INF, False), "warmup": (0, 1, True), "weight_decay": (0, INF, True),
          "workers": (0, INF, True), "save_minutes": (0, INF, True), "max_bad": (0, 1, True), "seed": (0, INF, True)}
 _PRETRAIN = {**_BOTH, "image_mask": (0, 1, False), "video_mask": (0, 1, False), "repeats": (1, INF, True), "video_share": (1e-6, 1, True)}
 _FINETUNE = {**_BOTH, "min_lr": (0, INF, True), "image_share": (1e-6, 1, True), "layer_decay": (1e-6, 1, True), "balance": (0, INF, True),
              "smoothing": (0, 1, True), "erasing": (0, 1, True), "mixup": (0, INF, True), "cutmix": (0, INF, True),
-             "drop_path": (0, 1, True), "clip_grad": (0, INF, True), "segments": (1, INF, True), "crops": (1, INF, True), "validation": (0, 1, False),
+             "drop_path": (0, 1, True), "ema": (0, 1, True), "clip_grad": (0, INF, True), "segments": (1, INF, True), "crops": (1, INF, True), "validation": (0, 1, False),
              "experts": (0, INF, True), "top_k": (1, INF, True)}
 
 
@@ -111,6 +111,11 @@ class Pretrain:
     amp: bool = True                  # bf16 autocast on CUDA; CPUs train in float32
     save_minutes: float = 10.0        # between two resumable states
     max_bad: float = 0.01             # largest share of unreadable samples that training tolerates
+    accumulate: int = 1               # pieces that each process cuts its part of a batch into: less memory, the same batch
+    checkpointing: bool = False       # recompute activations in the backward pass: less memory, about a third more time
+    skip_nonfinite: bool = False      # pass over a step whose loss or gradient is no number; False stops the run there
+    deterministic: bool = False       # on CUDA only deterministic algorithms: slower; CPUs need no switch
+    tensorboard: bool = False         # curves for TensorBoard too, where it is installed
     stage: typing.ClassVar[str] = "pretrain"
 
     def __post_init__(self):
@@ -159,7 +164,13 @@ class Finetune:
     cache: bool = False
     amp: bool = True
     save_minutes: float = 10.0
-    max_bad: float = 0.01
+    max_bad: float = 0.01             # largest share of unreadable samples that training tolerates
+    ema: float = 0.0                  # decay of a moving average of the weights, which is validated and kept; 0: none
+    accumulate: int = 1               # pieces that each process cuts its part of a batch into: less memory, the same batch
+    checkpointing: bool = False       # recompute activations in the backward pass: less memory, about a third more time
+    skip_nonfinite: bool = False      # pass over a step whose loss or gradient is no number; False stops the run there
+    deterministic: bool = False       # on CUDA only deterministic algorithms: slower; CPUs need no switch
+    tensorboard: bool = False         # curves for TensorBoard too, where it is installed
     stage: typing.ClassVar[str] = "finetune"
 
     def __post_init__(self):
@@ -302,12 +313,14 @@ def update(config, **changes):
 
 
 # Fields that say how a run is carried out, not what it computes: they do not enter its name.
-_HOW = {"root", "workers", "cache", "save_minutes", "runs"}
+_HOW = {"root", "workers", "cache", "save_minutes", "runs", "checkpointing", "deterministic", "tensorboard"}
+# Options that leave a run's name as it is while they are off, so that a run made before they existed is still found.
+_OFF = {"accumulate": 1, "ema": 0.0, "skip_nonfinite": False}
 
 
 def digest(config) -> str:
     """Ten hex digits that name a configuration: equal settings, equal name, wherever the data lie."""
     def strip(d):
-        return {k: strip(v) if isinstance(v, dict) else v for k, v in d.items() if k not in _HOW}
+        return {k: strip(v) if isinstance(v, dict) else v for k, v in d.items() if k not in _HOW and not (k in _OFF and v == _OFF[k])}
     text = json.dumps(strip(to_dict(config)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

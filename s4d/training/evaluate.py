@@ -9,6 +9,7 @@ from sklearn.metrics import accuracy_score, recall_score
 from ..data.batches import Clips, Joint, Key, loader, to_model
 from ..data.transforms import eval_views, normalise
 from ..emotions import vocabulary
+from .ranks import merged, mine
 
 
 def war_uar(labels, predicted) -> tuple[float, float]:
@@ -37,7 +38,7 @@ def predict(model: torch.nn.Module, data: Clips, classes: int, crops: int = 1, b
     keys = [Key(data.task, row, 0, view) for row in range(len(data)) for view in views]
     total, count, bad, broken = np.zeros((len(data), classes)), np.zeros(len(data)), {}, []
     model.eval()
-    for b in loader(Joint({data.task: data}), [keys[i:i + batch] for i in range(0, len(keys), batch)], workers):
+    for b in loader(Joint({data.task: data}), mine([keys[i:i + batch] for i in range(0, len(keys), batch)]), workers):
         bad.update(dict(b["bad"]))
         broken += b["bad_rows"]
         if "clip" not in b:
@@ -47,6 +48,7 @@ def predict(model: torch.nn.Module, data: Clips, classes: int, crops: int = 1, b
         probability = torch.stack([model(normalise(v)).float().softmax(-1) for v in crop]).mean(0).double().cpu().numpy()
         np.add.at(total, b["row"].numpy(), probability)
         np.add.at(count, b["row"].numpy(), 1)
+    total, count, bad, broken = merged(total, count, bad, broken)
     count[broken] = 0
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(count[:, None] > 0, total / count[:, None], np.nan)
