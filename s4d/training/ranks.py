@@ -8,6 +8,7 @@ processes, and n processes compute what one does, up to the order of floating-po
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -161,9 +162,10 @@ class Split:
         if self.on:
             self._share_draws()
         if world() > 1:
-            self.net = nn.parallel.DistributedDataParallel(
-                Touch(model), device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False)
-            self.window = [0, len(example[0]), len(example[0])]
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):     # the option's new name is not in older releases
+                self.net = nn.parallel.DistributedDataParallel(
+                    Touch(model), device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False)
+            self.window[:] = [0, len(example[0]), len(example[0])]
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 self.net(*example).sum().backward()
             model.zero_grad(set_to_none=True)
@@ -191,10 +193,11 @@ class Split:
         """Tells the others how many rows of a batch could be read here; returns whether one was asked to stop, and all that is bad."""
         self.rows = [rows]
         if world() > 1:
-            mine_, all_ = torch.tensor([rows, int(stop), len(bad)]), torch.empty(world(), 3, dtype=torch.int64)
-            dist.all_gather_into_tensor(all_, mine_)
-            self.rows, stop = all_[:, 0].tolist(), bool(all_[:, 1].any())
-            if all_[:, 2].any():
+            told = [torch.empty(3, dtype=torch.int64) for _ in range(world())]
+            dist.all_gather(told, torch.tensor([rows, int(stop), len(bad)]))
+            self.rows, stops, broken = torch.stack(told).t().tolist()
+            stop = any(stops)
+            if any(broken):
                 bad = [b for part in gathered(bad) for b in part]
         return stop, bad
 
