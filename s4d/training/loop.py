@@ -159,7 +159,7 @@ class Loop:
             if self.average is not None:
                 self.average.module.load_state_dict(state["average"])
         except (RuntimeError, ValueError, KeyError) as error:
-            raise RunError(f"the state of {self.run.name} is of another model ({cause_of(error)}): remove the folder {self.run.dir} and train "
+            raise RunError(f"the state of {self.run.dir.name} is of another model ({cause_of(error)}): remove the folder {self.run.dir} and train "
                            "again") from error
         restore_rng(state)
 

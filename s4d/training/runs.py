@@ -66,7 +66,9 @@ class Run:
 
 
 def cause_of(error: Exception) -> str:
-    """An error's first line; torch raises some without a text."""
+    """An error's first line; torch raises some without a text, and for a file that cannot be written one that hides the reason."""
+    if "enforce fail" in str(error) and isinstance(error.__context__, OSError):
+        error = error.__context__
     return getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
 
 

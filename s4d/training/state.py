@@ -1,6 +1,7 @@
 """What a run needs to go on: two resumable states, every random generator, and a lock that ends with its process."""
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import random
@@ -48,7 +49,8 @@ def save_state(folder: Path, state: dict) -> None:
         RunError: when the folder is full, read-only or gone; the state that was the newest is then intact.
     """
     def save(path: Path) -> None:
-        torch.save(state, path)
+        with open(path, "wb") as file:     # of Python's own, whose errors say what is wrong
+            torch.save(state, file)
         keep_previous(folder)
     if not folder.is_dir():                # made anew it would lie on the disk under a mount that has vanished
         raise RunError(f"cannot write {folder / NEWEST}: the folder is gone; mount or restore it, then call again: the run continues "
@@ -121,10 +123,13 @@ class Lock:
         self.path, self.file = folder / "lock", None
 
     def take(self) -> Lock:
-        """Raises RunError, naming the holder, when another process has the run."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Raises RunError, naming the holder, when another process has the run, and when the folder cannot be written."""
         while self.file is None:
-            file = open(self.path, "a+")
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                file = open(self.path, "a+")
+            except OSError as error:
+                raise RunError(f"cannot write {self.path}: {error.strerror}; choose another runs folder, or make this one writable") from error
             if not _try(file):
                 file.seek(0)
                 holder = file.read().strip() or "another process"
@@ -135,9 +140,10 @@ class Lock:
                 self.file = file
             else:
                 file.close()                   # its holder has just removed it
-        self.file.truncate(0)
-        self.file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        self.file.flush()
+        with contextlib.suppress(OSError):         # a full disk has no room for a name; the lock holds without
+            self.file.truncate(0)
+            self.file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+            self.file.flush()
         return self
 
     def release(self) -> None:
