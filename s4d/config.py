@@ -313,7 +313,7 @@ def update(config, **changes):
 
 
 # Fields that say how a run is carried out, not what it computes: they do not enter its name.
-_HOW = {"root", "workers", "cache", "save_minutes", "runs", "checkpointing", "deterministic", "tensorboard"}
+HOW = {"root", "workers", "cache", "save_minutes", "runs", "checkpointing", "deterministic", "tensorboard"}
 # Options that leave a run's name as it is while they are off, so that a run made before they existed is still found.
 _OFF = {"accumulate": 1, "ema": 0.0, "skip_nonfinite": False}
 
@@ -321,6 +321,6 @@ _OFF = {"accumulate": 1, "ema": 0.0, "skip_nonfinite": False}
 def digest(config) -> str:
     """Ten hex digits that name a configuration: equal settings, equal name, wherever the data lie."""
     def strip(d):
-        return {k: strip(v) if isinstance(v, dict) else v for k, v in d.items() if k not in _HOW and not (k in _OFF and v == _OFF[k])}
+        return {k: strip(v) if isinstance(v, dict) else v for k, v in d.items() if k not in HOW and not (k in _OFF and v == _OFF[k])}
     text = json.dumps(strip(to_dict(config)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

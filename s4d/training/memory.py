@@ -120,7 +120,8 @@ class Probe:
         """Which of an epoch's planned batches to run."""
         self.steps, self.tasks = steps, Counter(keys[0].task for keys in batches)
         each = self.count // len(self.tasks) + 1
-        chosen = [keys for task in sorted(self.tasks) for keys in [k for k in batches if k[0].task == task][:each]]
+        parts = [[keys for keys in batches if keys[0].task == task] for task in sorted(self.tasks)]
+        chosen = [part[i % len(part)] for part in parts for i in range(each)]
         self.left, self.at, self.task = len(chosen), time.perf_counter(), None
         return chosen
 
@@ -174,3 +175,12 @@ def dry_run(cfg, count: int = 10) -> dict:
         return Loop.probe.table()
     finally:
         Loop.probe = None
+
+
+def describe(found: dict) -> list[str]:
+    """A dry run's findings, a sentence each."""
+    hours, each = found["hours"], found["seconds_per_step"]
+    time_ = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+    rates = " and ".join(f"{v:.3g} s for {task}s" for task, v in sorted(each.items()))
+    return [f"{found['steps']} steps; a step takes {rates} (mean of {found['measured']} measured steps)",
+            f"about {time_}, without validation and test; at most {found['peak_gb']:.2f} GB of memory in this process so far"]
