@@ -87,7 +87,7 @@ def struck(cfg, runs: Path, fault: tuple[str, int] | None = None) -> int:
     runs.mkdir(parents=True, exist_ok=True)
     process = CONTEXT.Process(target=work, args=(cfg, runs, fault, str(runs / "said.txt")))
     process.start()
-    process.join(120)
+    process.join(300)
     return process.exitcode
 
 
