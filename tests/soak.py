@@ -119,7 +119,7 @@ def test_loading_processes_change_nothing(mini, tmp_path, tmp_path_factory, stag
     count("SIGTERM with two loading processes", True, 0)
 
 
-@pytest.mark.parametrize("size", [2_000, 100_000, 3_000_000, 9_000_000])
+@pytest.mark.parametrize("size", [20_000, 100_000, 3_000_000, 9_000_000])
 def test_files_that_cannot_grow(mini, tmp_path, tmp_path_factory, size):
     """The kernel refuses to write beyond a size: settings and metrics, weights and states stop the run one after another."""
     cfg, reference = whole("pretrain", mini, tmp_path_factory)

@@ -1,6 +1,7 @@
 """Several processes compute what one does: the same order, draws, losses and weights, with dying processes and with pieces."""
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -67,7 +68,7 @@ def broken(mini: Path, folder: Path) -> Path:
 def test_two_processes_equal_one_and_when_one_dies_all_end_and_one_goes_on(mini, tmp_path):
     """Everything random is on: mix-up, router noise, stochastic depth, masks."""
     root = broken(mini, tmp_path / "data")
-    pre = tiny_pretrain(root, video_batch=2, max_bad=0.5)
+    pre = tiny_pretrain(root, video_batch=4, video_share=1.0, max_bad=0.5, accumulate=2)       # a piece without a sample is among them
     fine = tiny_finetune(root, epochs=2, image_batch=3, video_batch=3, save_minutes=0.0, max_bad=0.5)
     job = {"runs": str(tmp_path / "two"), "said": str(tmp_path / "said.txt"), "configs": [to_dict(pre), to_dict(fine)],
            "faults": [(1, "finetune", 6, "defect")]}
@@ -130,6 +131,26 @@ def test_pieces_are_smaller_than_the_batch_and_gradients_are_summed(mini, tmp_pa
     for step in {s for s, _ in seen}:
         windows = [w for s, w in seen if s == step]
         assert windows[0][0] == 0 and windows[-1][1] == windows[0][2] and all(a[1] == b[0] for a, b in zip(windows, windows[1:]))
+
+
+def test_gradients_are_exchanged_with_the_last_piece_alone(monkeypatch):
+    entered = []
+
+    class Net:
+        @contextlib.contextmanager
+        def no_sync(self):
+            entered.append("in")
+            yield
+            entered.append("out")
+    monkeypatch.setattr(split, "rank", lambda: 1)
+    parts = Split(torch.nn.Linear(1, 1), torch.device("cpu"), 3, ())
+    monkeypatch.setattr(split, "world", lambda: 2)
+    parts.rows, parts.net = [2, 7], Net()
+    for i, (x,) in enumerate(parts.pieces(torch.arange(7.0))):
+        assert entered == ["in", "out"] * i + (["in"] if i < 2 else [])
+        assert parts.window == [[2, 4, 9], [4, 6, 9], [6, 9, 9]][i] and x.tolist() == [[0, 1], [2, 3], [4, 5, 6]][i]
+        assert parts.weight == pytest.approx(len(x) * 2 / 9) and parts.piece_rows == len(x) + [0, 1, 1][i]
+    assert entered == ["in", "out"] * 2
 
 
 def test_recomputed_activations_change_no_bit(mini, tmp_path):

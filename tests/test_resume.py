@@ -81,6 +81,18 @@ def test_ctrl_c_in_a_cell_stops_between_two_steps_and_loses_none(mini, tmp_path,
     same(whole, train(cfg, tmp_path / "parts"))
 
 
+def test_a_fine_tuning_that_is_stopped_in_its_pre_training_goes_on_there(mini, tmp_path, monkeypatch, capsys):
+    cfg = tiny_finetune(mini, init=tiny_pretrain(mini), epochs=0.34)
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "update", nth(Loop.update, 3, before=lambda *_: signal.raise_signal(signal.SIGINT)))
+        with pytest.raises(KeyboardInterrupt):
+            finetune(cfg, tmp_path)
+    said = capsys.readouterr().err
+    assert "pretrain-" in said and "after step 3 of 6" in said and "was stopped by SIGINT before its first step" in said
+    assert load_state(locate(cfg.init, tmp_path).dir)["step"] == 3 and "lock" not in files(locate(cfg, tmp_path).dir)
+    assert finetune(cfg, tmp_path).done
+
+
 def test_a_run_outside_the_main_thread_has_no_signals_and_trains(mini, tmp_path):
     found = []
     thread = threading.Thread(target=lambda: found.append(pretrain(tiny_pretrain(mini, epochs=0.34), tmp_path)))

@@ -160,8 +160,6 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
     run = locate(cfg, runs, rows)
     if of_first(run.done):
         return run
-    if isinstance(cfg.init, Pretrain):
-        pretrain(cfg.init, runs)
     with Attended(run) as attended:
         fit(cfg, runs, run, rows, device, attended)
     return run
