@@ -18,7 +18,7 @@ import pytest
 import ranks
 import torch
 from conftest import tiny_finetune, tiny_pretrain
-from faults import CONTEXT, lost, same, steps_done, struck, work
+from faults import CONTEXT, lost, own_memory, same, steps_done, struck, work
 from test_ranks import close, torchrun
 
 from s4d.config import to_dict, update
@@ -140,14 +140,14 @@ def test_memory_over_two_thousand_steps(mini, tmp_path, monkeypatch):
 
     def advance(self, *args):
         original(self, *args)
-        sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+        sizes.append(own_memory())
     monkeypatch.setattr(Loop, "advance", advance)
     cfg = update(tiny_pretrain(mini, image_batch=1, epochs=143, save_minutes=0.05), videos=None)
     train(cfg, tmp_path)
     assert len(sizes) == 2002
     growth = (sum(sizes[-200:]) - sum(sizes[200:400])) / 200
     print(f"\nmemory after 2 000 steps: {growth / 1e6:+.2f} MB against steps 200 to 400")
-    assert growth < 4e6
+    assert growth < 8e6                                    # 4 kB a step, where one batch has 12 kB and one gradient 3 MB
 
 
 # --- several processes
