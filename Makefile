@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 S4D := $(BIN)/python -m s4d
 
 .DEFAULT_GOAL := help
-.PHONY: help venv reproduce smoke verify test test-all bench lab paper strip pins clean
+.PHONY: help venv reproduce smoke verify test test-all soak bench lab paper strip pins clean
 
 help: ## this list
 	@echo "make reproduce [PROFILE=sandbox|gpu|paper] [FRESH=1] [DATA=data] [OUT=figures]"
@@ -49,6 +49,9 @@ test: $(STAMP) ## the test suite without the slow part
 
 test-all: $(STAMP) ## every test
 	@$(BIN)/python -m pytest $(ARGS)
+
+soak: $(STAMP) ## the long tests of training: kill points, 2 000 steps, four processes; under 15 minutes; writes build/soak.csv
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/soak.py -s $(ARGS)
 
 bench: $(STAMP) ## how fast this machine draws faces and trains; ARGS="--device cuda" on a GPU
 	@$(S4D) bench $(ARGS)

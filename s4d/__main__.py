@@ -1,4 +1,4 @@
-"""The command line: `python -m s4d {faces,audit,pack,pretrain,finetune,evaluate,predict,reproduce,verify,bench}`."""
+"""The command line: `python -m s4d {faces,audit,pack,pretrain,finetune,runs,scaling,evaluate,predict,reproduce,verify,bench}`."""
 from __future__ import annotations
 
 import argparse
@@ -25,10 +25,8 @@ def faces(args) -> int:
 
 
 def train(args, rest: list[str]) -> int:
-    """Trains one configuration: the profile's, changed by a flag per field."""
+    """Trains one configuration: the profile's, changed by a flag per field. Under torchrun, on all its processes."""
     import tyro
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:      # every process would train the same run over the others
-        raise CommandError(f"training uses one process, but torchrun started {os.environ['WORLD_SIZE']}: call python -m s4d without it")
     settings = configs.profile(args.profile, data=args.data, runs=args.runs)
     base = settings.pretrain if args.command == "pretrain" else settings.finetune
     if args.command == "finetune":
@@ -41,7 +39,7 @@ def train(args, rest: list[str]) -> int:
     try:
         with contextlib.redirect_stderr(said):
             cfg = tyro.cli(tyro.conf.AvoidSubcommands[type(base)], default=base, args=rest, prog=f"python -m s4d {args.command}",
-                           description=f"{type(base).__doc__} Every field is a flag; --profile, --data and --runs"
+                           description=f"{type(base).__doc__} Every field is a flag; --profile, --data, --runs, --dry-run"
                                        + (", --init, --method" if args.command == "finetune" else "") + " come first.")
     except SystemExit as stop:
         if not stop.code:                        # --help
@@ -50,9 +48,33 @@ def train(args, rest: list[str]) -> int:
     if args.command == "finetune":
         cfg = configs.update(cfg, init=init)
     from . import training                       # after the flags were checked: torch takes seconds to load
-    print(json.dumps(configs.to_dict(cfg), indent=1))
-    run = training.train(cfg, args.runs)
-    print(f"{run.dir} ({run.provenance['seconds']:.0f} s)")
+    speak = print if os.environ.get("RANK", "0") == "0" else lambda *_: None
+    speak(json.dumps(configs.to_dict(cfg), indent=1))
+    if args.dry_run:
+        for line in training.describe(training.dry_run(cfg)):
+            speak(line)
+    else:
+        run = training.train(cfg, args.runs)
+        speak(f"{run.dir} ({run.provenance['seconds']:.0f} s)")
+    training.leave()
+    return 0
+
+
+def runs(args) -> int:
+    """Lists the runs of a store, or draws the learning curves of some: `python -m s4d runs`, `python -m s4d runs show NAME ...`."""
+    from . import overview
+    if args.action == "list":
+        print(overview.text(overview.table(args.runs)))
+    else:
+        print(overview.draw(args.runs, args.name, args.out))
+    return 0
+
+
+def scaling(args) -> int:
+    """The cost of training on many GPUs, on paper: bytes that a step moves against the time that it takes."""
+    from .training import scaling as paper
+    machine = paper.Machine(args.tflops, args.use, args.node, args.inside, args.between, args.latency)
+    print(paper.text(paper.table(paper.work(args.model), {"image": args.images, "video": args.clips}, machine, args.strong)))
     return 0
 
 
@@ -156,6 +178,20 @@ def parser() -> argparse.ArgumentParser:
         if name == "finetune":
             sub.add_argument("--init", default="profile", help="profile: its pre-training; none; or a checkpoint file")
             sub.add_argument("--method", choices=configs.METHODS, help="sets tasks and experts")
+        sub.add_argument("--dry-run", action="store_true", help="only say what the run would take, from ten measured steps")
+    sub = command("runs", runs)
+    sub.add_argument("action", nargs="?", default="list", choices=("list", "show"), help="default list")
+    sub.add_argument("name", nargs="*", help="of the runs to show, or the beginning of their names; the newest when left out")
+    sub.add_argument("--runs", default="runs", help="folder of the store (default runs)")
+    sub.add_argument("--out", default="build/curves.png", help="picture to draw into, .png or .pdf (default build/curves.png)")
+    sub = command("scaling", scaling)
+    sub.add_argument("--model", default="s4d_mae_base_patch16_160", help="default s4d_mae_base_patch16_160")
+    for name, default, text in (("images", 192, "photos a step, of all GPUs of one machine"), ("clips", 192, "clips, or crops of clips, likewise"),
+                                ("tflops", 400.0, "peak rate of a GPU, 10^12 per second, in bf16"), ("use", 0.35, "share of it that is reached"),
+                                ("node", 8, "GPUs of a machine"), ("inside", 300.0, "GB/s that a GPU sends to its machine's others"),
+                                ("between", 25.0, "GB/s of the network card that each GPU has"), ("latency", 10.0, "microseconds of a message")):
+        sub.add_argument(f"--{name}", type=type(default), default=default, help=f"{text} (default {default:g})")
+    sub.add_argument("--strong", action="store_true", help="the batch stays as it is; without, every machine adds as much")
     sub = command("evaluate", evaluate)
     sub.add_argument("runs", nargs="+", metavar="RUN", help="folders of fine-tuning runs; several are folds: each, their mean, their pool")
     sub.add_argument("--split", help="test or validation (default: all that is stored)")
@@ -206,7 +242,8 @@ def main(arguments: list[str] | None = None) -> int:
         if args.debug or not own:
             raise
         details = getattr(error, "details", None)
-        print(f"{details}\n\ns4d: {error}" if details else f"s4d: {error}", file=sys.stderr)
+        who = f"s4d, process {os.environ['RANK']}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "s4d"
+        print(f"{details}\n\n{who}: {error}" if details else f"{who}: {error}", file=sys.stderr)
         return 1 if details is not None else 2
 
 

@@ -64,24 +64,25 @@ def _check(config, rules: dict[str, tuple[float, float, bool]]) -> None:
 
 INF = float("inf")
 _COUNTS = dict.fromkeys(("size", "frames", "stride", "image_batch", "video_batch"), (1, INF, True))
-_BOTH = {**_COUNTS, "epochs": (0, INF, False), "lr": (0, INF, False), "warmup": (0, 1, True), "weight_decay": (0, INF, True),
+_BOTH = {**_COUNTS, "accumulate": (1, INF, True), "epochs": (0, INF, False), "lr": (0, INF, False), "warmup": (0, 1, True),
+         "weight_decay": (0, INF, True),
          "workers": (0, INF, True), "save_minutes": (0, INF, True), "max_bad": (0, 1, True), "seed": (0, INF, True)}
 _PRETRAIN = {**_BOTH, "image_mask": (0, 1, False), "video_mask": (0, 1, False), "repeats": (1, INF, True), "video_share": (1e-6, 1, True)}
 _FINETUNE = {**_BOTH, "min_lr": (0, INF, True), "image_share": (1e-6, 1, True), "layer_decay": (1e-6, 1, True), "balance": (0, INF, True),
              "smoothing": (0, 1, True), "erasing": (0, 1, True), "mixup": (0, INF, True), "cutmix": (0, INF, True),
-             "drop_path": (0, 1, True), "clip_grad": (0, INF, True), "segments": (1, INF, True), "crops": (1, INF, True), "validation": (0, 1, False),
-             "experts": (0, INF, True), "top_k": (0, INF, True), "reduction": (1, INF, True), "capacity": (0, INF, True),
-             "image_part": (1e-6, 1, True), "video_part": (1e-6, 1, True)}
+             "drop_path": (0, 1, True), "ema": (0, 1, True), "clip_grad": (0, INF, True), "segments": (1, INF, True), "crops": (1, INF, True),
+             "validation": (0, 1, False), "experts": (0, INF, True), "top_k": (0, INF, True), "reduction": (1, INF, True),
+             "capacity": (0, INF, True), "image_part": (1e-6, 1, True), "video_part": (1e-6, 1, True)}
 
 
 @dataclass(frozen=True)
 class Source:
     """Where a dataset lies: its name in the registry, its folder, its fold. The folder does not enter a run's name."""
 
-    name: str
-    root: str
-    fold: int | None = None
-    classes: int = 7
+    name: str                         # in the registry of datasets
+    root: str                         # its folder
+    fold: int | None = None           # of datasets with folds
+    classes: int = 7                  # of its vocabulary: 7, 8 or 11
     order: str | None = None          # of a list's integers, a key of emotions.ORDERS, where the list does not tell it
     box: tuple[int, int, int, int] | None = None   # top, left, height, width in px: the part of the stored pictures that is used
     short: int | None = None          # short side in px that training pictures have before the random crop; the model's size if None
@@ -91,30 +92,35 @@ class Source:
 class Pretrain:
     """Dual-modal masked pre-training (METHOD: images 90 %, videos 95 % of the tokens removed)."""
 
-    images: Source | None
-    videos: Source | None
-    model: str = "s4d_mae_base_patch16_160"
-    size: int = 160
-    frames: int = 16
+    images: Source | None             # photos; None: pre-train on clips alone
+    videos: Source | None             # unlabelled clips; None: pre-train on photos alone
+    model: str = "s4d_mae_base_patch16_160"   # name in timm's registry
+    size: int = 160                   # side of the pictures, px
+    frames: int = 16                  # sampled from a clip
     stride: int = 4                   # frames between two sampled frames
-    image_mask: float = 0.90
-    video_mask: float = 0.95
+    image_mask: float = 0.90          # share of a photo's tokens removed
+    video_mask: float = 0.95          # share of a clip's tokens removed
     image_batch: int = 192            # per step, all GPUs together
-    video_batch: int = 48
+    video_batch: int = 48             # clips per step, all GPUs together
     repeats: int = 4                  # masks and crops drawn from each decoded clip
     video_share: float = 0.25         # share of the video batches used per epoch
-    epochs: float = 100
+    epochs: float = 100               # passes over the plan; a fraction ends inside one
     warmup: float = 0.05              # share of all steps
     lr: float = 1.6e-3                # at total batch 512; scaled linearly with the image batch
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.05        # of AdamW, on matrices alone
+    betas: tuple[float, float] = (0.9, 0.95)   # of AdamW's two moments
     crop: tuple[float, float] = (0.2, 1.0)   # area range of the random resized crop
-    seed: int = 0
+    seed: int = 0                     # of initial weights, order and draws
     workers: int = 8                  # decoding processes; 0 decodes in the training process
     cache: bool = False               # decode every sample once into a packed uint8 file beside the data
     amp: bool = True                  # bf16 autocast on CUDA and on CPUs with bf16 units
     save_minutes: float = 10.0        # between two resumable states
     max_bad: float = 0.01             # largest share of unreadable samples that training tolerates
+    accumulate: int = 1               # pieces that each process cuts its part of a batch into: less memory, the same batch
+    checkpointing: bool = False       # recompute activations in the backward pass: less memory, about a third more time
+    skip_nonfinite: bool = False      # pass over a step whose loss or gradient is no number; False stops the run there
+    deterministic: bool = False       # on CUDA only deterministic algorithms: slower; CPUs need no switch
+    tensorboard: bool = False         # curves for TensorBoard too, where it is installed
     stage: typing.ClassVar[str] = "pretrain"
 
     def __post_init__(self):
@@ -125,9 +131,9 @@ class Pretrain:
 class Finetune:
     """Joint fine-tuning on photos and clips; `tasks` and `experts` select the method."""
 
-    image: Source | None
-    video: Source | None
-    tasks: tuple[str, ...] = ("image", "video")
+    image: Source | None              # labelled photos
+    video: Source | None              # labelled clips
+    tasks: tuple[str, ...] = ("image", "video")   # that are trained: image, video or both
     experts: int = 8                  # 0: dense blocks, the plain multi-task model
     top_k: int = 2                    # experts a token; 0: adapters without routing, all of them for every token
     moae_from: int | None = None      # first block with experts, from 0; None: the upper half of the blocks
@@ -137,40 +143,46 @@ class Finetune:
     image_part: float = 1.0           # share of the training photos that is used; an epoch keeps its steps
     video_part: float = 1.0           # the same of the training clips
     init: Pretrain | str | None = None   # a pre-training configuration, a checkpoint file, or None: from scratch
-    model: str = "s4d_base_patch16_160"
-    size: int = 160
-    frames: int = 16
-    stride: int = 4
-    image_batch: int = 32
-    video_batch: int = 16
+    model: str = "s4d_base_patch16_160"   # name in timm's registry
+    size: int = 160                   # side of the pictures, px
+    frames: int = 16                  # sampled from a clip
+    stride: int = 4                   # frames between two sampled frames
+    image_batch: int = 32             # photos per step, all GPUs together
+    video_batch: int = 16             # clips per step, all GPUs together
     image_share: float = 0.5          # share of the image batches used per epoch
     balanced: bool = True             # image classes oversampled to equal counts
-    epochs: float = 100
-    warmup: float = 0.05
+    epochs: float = 100               # passes over the plan; a fraction ends inside one
+    warmup: float = 0.05              # share of all steps in which the rate rises
     lr: float = 1e-5                  # at video batch 8; scaled linearly
     min_lr: float = 1e-6              # at total batch 256; scaled linearly
-    layer_decay: float = 0.75
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
-    drop_path: float = 0.1
+    layer_decay: float = 0.75         # factor on the learning rate from each block to the one below
+    weight_decay: float = 0.05        # of AdamW, on matrices alone
+    betas: tuple[float, float] = (0.9, 0.999)   # of AdamW's two moments
+    drop_path: float = 0.1            # largest rate of stochastic depth, reached in the last block
     balance: float = 1e-3             # coefficient of the experts' balance loss
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    smoothing: float = 0.1
+    mixup: float = 0.8                # alpha of MixUp; 0: none
+    cutmix: float = 1.0               # alpha of CutMix; 0: none
+    smoothing: float = 0.1            # share of a label spread over all classes
     randaugment: str = "m7-n4"        # magnitude and number of operations; empty: none
-    erasing: float = 0.25
-    crop: tuple[float, float] = (0.5, 1.0)
+    erasing: float = 0.25             # probability that a rectangle is painted over
+    crop: tuple[float, float] = (0.5, 1.0)   # area range of the random resized crop
     clip_grad: float = 0.0            # largest gradient norm; 0: none
     segments: int = 2                 # test views along time
     crops: int = 2                    # test views across the picture
     validation: float = 0.1           # share of the training clips (whole subjects where known) held out
     each_epoch: bool = False          # test after every epoch too, to report the last epoch and the one chosen on test beside ours
-    seed: int = 0
-    workers: int = 8
-    cache: bool = False
-    amp: bool = True
-    save_minutes: float = 10.0
-    max_bad: float = 0.01
+    seed: int = 0                     # of initial weights, order and draws
+    workers: int = 8                  # decoding processes; 0 decodes in the training process
+    cache: bool = False               # decode every sample once into a packed uint8 file beside the data
+    amp: bool = True                  # bf16 autocast on CUDA and on CPUs with bf16 units
+    save_minutes: float = 10.0        # between two resumable states
+    max_bad: float = 0.01             # largest share of unreadable samples that training tolerates
+    ema: float = 0.0                  # decay of a moving average of the weights, which is validated and kept; 0: none
+    accumulate: int = 1               # pieces that each process cuts its part of a batch into: less memory, the same batch
+    checkpointing: bool = False       # recompute activations in the backward pass: less memory, about a third more time
+    skip_nonfinite: bool = False      # pass over a step whose loss or gradient is no number; False stops the run there
+    deterministic: bool = False       # on CUDA only deterministic algorithms: slower; CPUs need no switch
+    tensorboard: bool = False         # curves for TensorBoard too, where it is installed
     stage: typing.ClassVar[str] = "finetune"
 
     def __post_init__(self):
@@ -317,15 +329,15 @@ def update(config, **changes):
 
 
 # Fields that say how a run is carried out, not what it computes: they do not enter its name.
-_HOW = {"root", "workers", "cache", "save_minutes", "runs"}
+HOW = {"root", "workers", "cache", "save_minutes", "runs", "checkpointing", "deterministic", "tensorboard"}
 # Options that leave a run's name as it is while they are off, so that a run made before they existed is still found.
 _OFF = {"moae_from": None, "reduction": 4, "noise": True, "capacity": 0.0, "image_part": 1.0, "video_part": 1.0, "order": None, "box": None,
-        "short": None, "each_epoch": False}
+        "short": None, "each_epoch": False, "accumulate": 1, "ema": 0.0, "skip_nonfinite": False}
 
 
 def digest(config) -> str:
     """Ten hex digits that name a configuration: equal settings, equal name, wherever the data lie."""
     def strip(d):
-        return {k: strip(v) if isinstance(v, dict) else v for k, v in d.items() if k not in _HOW and not (k in _OFF and v == _OFF[k])}
+        return {k: strip(v) if isinstance(v, dict) else v for k, v in d.items() if k not in HOW and not (k in _OFF and v == _OFF[k])}
     text = json.dumps(strip(to_dict(config)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

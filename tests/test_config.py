@@ -56,7 +56,7 @@ def test_the_digest_names_what_is_computed_and_not_how():
 
 
 def test_unknown_and_missing_keys_are_named():
-    with pytest.raises(ConfigError, match="unknown key 'epoch' for Finetune: allowed are amp, balance, balanced"):
+    with pytest.raises(ConfigError, match="unknown key 'epoch' for Finetune: allowed are accumulate, amp, balance, balanced"):
         config.update(Finetune(PHOTOS, CLIPS), epoch=3)
     values = config.to_dict(Pretrain(PHOTOS, CLIPS))
     with pytest.raises(ConfigError, match="unknown key 'masks' for Pretrain"):

@@ -1,7 +1,10 @@
 """The command line: exit status, and one sentence on the error stream for whatever goes wrong."""
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -77,6 +80,11 @@ def test_missing_data_and_models_are_one_sentence(capsys, tmp_path):
 def test_help_lists_every_field(capsys):
     status, out, _ = run(capsys, "finetune", "--help")
     assert status == 0 and "--layer-decay" in out and "--max-bad" in out
+    for stage, cls in (("pretrain", config.Pretrain), ("finetune", config.Finetune)):
+        text = " ".join(re.sub("[│|]", " ", run(capsys, stage, "--help")[1]).split())
+        for name, comment in re.findall(r"^    (\w+): [^#\n]+# (.+)$", inspect.getsource(cls), re.M):
+            assert name in ("images", "videos", "image", "video", "init") or comment in text, name
+        assert set(dict(re.findall(r"^    (\w+): [^#\n]+# (.+)$", inspect.getsource(cls), re.M))) == {f.name for f in dataclasses.fields(cls)}
     status, out, _ = run(capsys, "--help")
     assert status == 0 and all(c in out for c in ("faces", "audit", "evaluate", "predict", "reproduce", "verify"))
 
@@ -272,10 +280,17 @@ def test_the_module_is_a_program(tmp_path):
     assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith("s4d: none is not a run")
 
 
-def test_several_processes_are_refused(capsys, monkeypatch):
+def test_under_torchrun_one_process_prints_and_an_error_names_its_process(capsys, monkeypatch, tmp_path):
+    class Done:
+        dir, provenance = tmp_path / "run", {"seconds": 1.0}
+    monkeypatch.setattr(training, "train", lambda *_: Done)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert main(["pretrain", "--profile", "smoke"]) == 2
-    assert "torchrun started 4" in capsys.readouterr().err
+    for rank in ("0", "3"):
+        monkeypatch.setenv("RANK", rank)
+        status, out, err = run(capsys, "pretrain", "--profile", "smoke")
+        assert status == 0 and err == "" and (str(tmp_path / "run") in out) == (rank == "0") == bool(out)
+    assert main(["pretrain", "--profile", "tiny"]) == 2
+    assert capsys.readouterr().err.startswith("s4d, process 3: unknown profile 'tiny'")
 
 
 def test_requests_of_the_pipeline_that_cannot_be_met_end_with_a_sentence(capsys, tmp_path):

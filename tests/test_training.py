@@ -1,7 +1,6 @@
 """Training at its smallest: what a run leaves behind, how it is continued, and how it fails."""
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -17,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import tiny_finetune, tiny_pretrain, write_image, write_video
-from safetensors import SafetensorError
+from faults import same
 from safetensors.torch import load_file
 
 from s4d.config import ConfigError, Source, update
@@ -26,8 +25,9 @@ from s4d.data.batches import Clips
 from s4d.models import CheckpointError, create
 from s4d.training import RunError, finetune, locate, predict, pretrain, run_all, train, war_uar
 from s4d.training.jobs import Overall
-from s4d.training.loop import MediaGuard, Progress, cosine, optimizer_for, set_lr
-from s4d.training.runs import Run, write_text
+from s4d.training.loop import Progress, cosine, optimizer_for, set_lr
+from s4d.training.runs import Run
+from s4d.training.watch import MediaGuard
 
 stage_pretrain, stage_finetune = (sys.modules[f"s4d.training.{stage}"] for stage in ("pretrain", "finetune"))
 CONFIGS = {"pretrain": tiny_pretrain, "finetune": tiny_finetune}
@@ -36,15 +36,6 @@ MODULES = {"pretrain": stage_pretrain, "finetune": stage_finetune}
 
 def files(folder: Path) -> set[str]:
     return {p.name for p in folder.iterdir()}
-
-
-def same(a: Run, b: Run) -> None:
-    """Equal weights, predictions and metrics."""
-    left, right = load_file(a.dir / "weights.safetensors"), load_file(b.dir / "weights.safetensors")
-    assert set(left) == set(right) and not [k for k in left if not torch.equal(left[k], right[k])]
-    for name in ("predictions.csv", "metrics.jsonl"):
-        if (a.dir / name).exists():
-            assert (a.dir / name).read_text() == (b.dir / name).read_text(), name
 
 
 # --- what a run is
@@ -134,43 +125,6 @@ def test_missing_sources_and_splits_are_sentences(mini, tmp_path):
         finetune(update(tiny_finetune(mini), image=photos), tmp_path)
 
 
-# --- interruption
-
-@pytest.mark.parametrize("stage, steps", [("pretrain", (2, 7)), ("finetune", (1, 8))])
-def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(mini, tmp_path, monkeypatch, stage, steps):
-    """Stopped in the middle of the first and of the second epoch, with mix-up, router noise and stochastic depth drawing."""
-    module, cfg = MODULES[stage], CONFIGS[stage](mini, epochs=2)
-    whole = train(cfg, tmp_path / "whole")
-    original = module.step_loss
-    for stop in steps:
-        def step_loss(loss, step, run, stop=stop):
-            if step == stop:
-                raise KeyboardInterrupt
-            return original(loss, step, run)
-        monkeypatch.setattr(module, "step_loss", step_loss)
-        with pytest.raises(KeyboardInterrupt):
-            train(update(cfg, save_minutes=0.0), tmp_path / "parts")
-        run = locate(cfg, tmp_path / "parts")
-        assert not run.done and files(run.dir) == {"config.json", "metrics.jsonl", "state.pt"}
-        with open(run.dir / "metrics.jsonl", "a") as f:
-            f.write('{"step": 99}\n')                     # logged after the last state: cut off again
-        monkeypatch.setattr(module, "step_loss", original)
-    seen = []
-    monkeypatch.setattr(module, "step_loss", lambda loss, step, run: seen.append(step) or original(loss, step, run))
-    parts = train(update(cfg, save_minutes=0.0), tmp_path / "parts")
-    assert seen[0] == steps[-1]                           # it went on, it did not start again
-    same(whole, parts)
-    assert "state.pt" not in files(parts.dir)
-
-
-def test_a_damaged_state_is_set_aside(mini, tmp_path, capsys):
-    cfg = tiny_pretrain(mini)
-    run = locate(cfg, tmp_path)
-    run.dir.mkdir()
-    (run.dir / "state.pt").write_bytes(b"not a state")
-    assert pretrain(cfg, tmp_path).done and "damaged" in capsys.readouterr().out and "state.damaged" in files(run.dir)
-
-
 # --- bad media
 
 def noise(path: Path) -> None:
@@ -230,62 +184,6 @@ def test_the_guard_counts_each_sample_once_and_remembers():
 
 
 # --- failures
-
-def test_a_loss_that_is_no_number_stops_the_run_at_its_step(mini, tmp_path, monkeypatch):
-    original, calls = stage_finetune.cross_entropy, []
-    monkeypatch.setattr(stage_finetune, "cross_entropy",
-                        lambda *a, **k: calls.append(1) or original(*a, **k) * (math.nan if len(calls) == 3 else 1))
-    cfg = tiny_finetune(mini, save_minutes=0.0)
-    with pytest.raises(RunError, match=r"loss is nan at step 2 of finetune-\w+-\w+: lower the learning rate"):
-        finetune(cfg, tmp_path)
-    state = torch.load(locate(cfg, tmp_path).dir / "state.pt", weights_only=True)
-    assert state["step"] == 2 and all(v.isfinite().all() for v in state["model"].values())
-    monkeypatch.setattr(stage_pretrain, "normalise", lambda x: torch.full_like(x, math.inf, dtype=torch.float32))
-    with pytest.raises(RunError, match="loss is nan at step 0"):
-        pretrain(tiny_pretrain(mini), tmp_path)
-
-
-def refuse(name: str, code: int, monkeypatch) -> None:
-    original = os.replace
-
-    def replace(source, target):
-        if Path(target).name == name:
-            raise OSError(code, os.strerror(code), str(target))
-        original(source, target)
-    monkeypatch.setattr(os, "replace", replace)
-
-
-@pytest.mark.parametrize("name", ["config.json", "state.pt", "weights.safetensors", "provenance.json"])
-@pytest.mark.parametrize("code, said", [(errno.ENOSPC, "No space left on device"), (errno.EROFS, "Read-only file system")])
-def test_a_folder_that_refuses_files_is_a_sentence_and_nothing_is_half_written(mini, tmp_path, monkeypatch, name, code, said):
-    cfg = tiny_pretrain(mini, epochs=0.34, save_minutes=0.0)
-    refuse(name, code, monkeypatch)
-    with pytest.raises(RunError, match=f"cannot write .*{name}: {said}; free space or choose another runs folder, then call again"):
-        pretrain(cfg, tmp_path)
-    run = locate(cfg, tmp_path)
-    assert not run.done and not [f for f in files(run.dir) if f.startswith(".tmp") or f == name]
-    monkeypatch.undo()
-    assert pretrain(cfg, tmp_path).done
-
-
-@pytest.mark.parametrize("place, error", [("torch.save", OSError(errno.ENOSPC, "No space left on device")),
-                                          ("torch.save", RuntimeError("[enforce fail] No space left on device")),
-                                          ("s4d.training.runs.save_file", SafetensorError("I/O error: No space left on device"))])
-def test_a_disk_that_fills_while_weights_are_written(mini, tmp_path, monkeypatch, place, error):
-    def fill(content, path):
-        Path(path).write_bytes(b"half")
-        raise error
-    monkeypatch.setattr(place, fill)
-    cfg = tiny_pretrain(mini, epochs=0.34, save_minutes=0.0)
-    with pytest.raises(RunError, match="cannot write .*No space left on device"):
-        pretrain(cfg, tmp_path)
-    assert files(locate(cfg, tmp_path).dir) <= {"config.json", "metrics.jsonl", "state.pt"}
-
-
-def test_files_of_a_run_can_be_read_by_others(tmp_path):
-    write_text(tmp_path / "a" / "b.txt", "text")
-    assert (tmp_path / "a" / "b.txt").stat().st_mode & 0o044 == 0o044
-
 
 def test_damaged_runs_are_sentences(finished, tmp_path):
     run = Run(Path(shutil.copytree(finished.dir, tmp_path / "run")))
@@ -394,8 +292,8 @@ def test_one_bar_counts_the_steps_of_all_runs():
 def test_a_worker_tells_its_steps(monkeypatch):
     monkeypatch.setattr(Progress, "queue", queue.Queue())
     progress = Progress("training", 5, 3)
-    progress.step(0.5)
-    progress.step(None)
+    progress.step("image", 0.5)
+    progress.step("video", None)
     assert [Progress.queue.get_nowait() for _ in range(3)] == [("begin", 2), ("steps", 1), ("steps", 1)] and Progress.queue.empty()
 
 

@@ -171,6 +171,19 @@ def epoch_plan(parts: dict[str, Clips], batch: dict[str, int], share: dict[str, 
     return [batches[i] for i in order]
 
 
+def cut(n: int, parts: int) -> list[int]:
+    """The ends of `parts` contiguous parts of n rows, sizes differing by one at most: 0 ... n."""
+    return [n * i // parts for i in range(parts + 1)]
+
+
+def part_of(batches: list[list[Key]], rank: int, world: int) -> list[list[Key]]:
+    """What process `rank` of `world` reads of planned batches: of every batch the same contiguous part, so that the order of the
+    samples does not depend on how many processes there are."""
+    if world == 1:
+        return batches
+    return [keys[cut(len(keys), world)[rank]: cut(len(keys), world)[rank + 1]] for keys in batches]
+
+
 def loader(dataset: Dataset, batches: list[list[Key]], workers: int = 0) -> DataLoader:
     """A loader over planned batches; video readers open inside the workers, never before a fork.
 

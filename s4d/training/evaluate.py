@@ -13,6 +13,7 @@ from ..data.batches import Clips, Joint, Key, loader, to_model
 from ..data.media import header, read_clip
 from ..data.transforms import eval_views, normalise, test_indices
 from ..emotions import vocabulary
+from .ranks import merged, mine
 
 
 def war_uar(labels, predicted) -> tuple[float, float]:
@@ -45,7 +46,7 @@ def predict(model: torch.nn.Module, data: Clips, classes: int, crops: int = 1, b
     model.eval()
     data = copy(data)
     data.crops = crops
-    for b in loader(Joint({data.task: data}), [keys[i:i + batch] for i in range(0, len(keys), batch)], workers):
+    for b in loader(Joint({data.task: data}), mine([keys[i:i + batch] for i in range(0, len(keys), batch)]), workers):
         bad.update(dict(b["bad"]))
         broken += b["bad_rows"]
         if "clip" not in b:
@@ -58,6 +59,7 @@ def predict(model: torch.nn.Module, data: Clips, classes: int, crops: int = 1, b
         if features is not None:
             pooled = np.zeros((len(data), hidden.shape[1])) if pooled is None else pooled
             np.add.at(pooled, b["row"].numpy(), hidden.double().cpu().numpy())
+    total, count, bad, broken = merged(total, count, bad, broken)
     count[broken] = 0
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(count[:, None] > 0, total / count[:, None], np.nan)

@@ -18,10 +18,12 @@ from ..data.batches import Clips, Joint, epoch_plan, loader, to_model
 from ..data.transforms import normalise, train_transform
 from ..models import CheckpointError, encoder_from
 from .evaluate import predict, war_uar
-from .loop import autocast, cosine, optimizer_for, pick_device, resume, seed_all, set_lr, step_loss
+from .loop import Loop, blank, cosine, optimizer_for, pick_device, seed_all, set_lr
 from .pretrain import locate as locate_pretrain
 from .pretrain import pretrain
-from .runs import Run, build, device_name, run_dir, save_weights, versions, write, write_text
+from .ranks import first, of_first, rank
+from .runs import Run, build, run_dir, save_weights, write, write_text
+from .signals import Attended
 
 
 def sources(cfg: Finetune) -> dict:
@@ -156,7 +158,7 @@ def watch(cfg: Finetune, model: torch.nn.Module, rows: dict[str, pd.DataFrame], 
         if scores[f"{task}_war"] > best.get(task, -1.0):
             best[task] = scores[f"{task}_war"]
             kept = pd.concat([kept[kept.task != task], last[last.task == task]], ignore_index=True)
-    for name, table in (("predictions_last.csv", last), ("predictions_best_test.csv", kept)):
+    for name, table in (("predictions_last.csv", last), ("predictions_best_test.csv", kept)) if rank() == 0 else ():
         write(run.dir / name, lambda p, table=table: table.to_csv(p, index=False))
     return scores
 
@@ -167,7 +169,7 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
     The weights kept are those of the epoch with the best mean validation WAR over the trained tasks; the test split is read
     once, after training (with `each_epoch` also before, but nothing depends on it). An epoch is all video batches plus
     `image_share` of the image batches; a method that trains one task takes the same number of that task's steps as a method that
-    trains both.
+    trains both. Under torchrun every process calls it; the run is the same for any number of them.
 
     Returns:
         the `Run`; metrics have rows per step (loss) and per epoch (validation scores).
@@ -175,71 +177,78 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
         RunError, DatasetError, LabelError, ConfigError, CheckpointError: one sentence each.
     Source: METHOD sections 5 and 6. Differs: the best epoch is chosen on validation, not on test.
     """
+    device = pick_device(cfg.deterministic)
     augmentation(cfg)               # says what is wrong before anything is read or written
     rows = tables(cfg)
     run = locate(cfg, runs, rows)
-    if run.done:
+    if of_first(run.done):
         return run
-    write_text(run.dir / "config.json", json.dumps(configs.to_dict(cfg), indent=1))
-    device = pick_device()
-    data = {task: part(cfg, task, rows[task], "train") for task in cfg.tasks}
-    held = {task: part(cfg, task, rows[task], "validation") for task in cfg.tasks}
+    with Attended(run) as attended:
+        fit(cfg, runs, run, rows, device, attended)
+    return run
+
+
+def prepare(cfg: Finetune, runs: str | Path, run: Run, rows: dict[str, pd.DataFrame], device: torch.device) -> tuple:
+    """Training and validation samples by task, the model at step 0, its optimizer."""
+    if rank() == 0:
+        write_text(run.dir / "config.json", json.dumps(configs.to_dict(cfg), indent=1))
+    with first():
+        data, held = ({task: part(cfg, task, rows[task], split) for task in cfg.tasks} for split in ("train", "validation"))
     seed_all(cfg.seed)
     model = start_model(cfg, runs)
     seed_all(cfg.seed + 1)          # the same draws whether or not the encoder was pre-trained in this call
     model = model.to(device).train()
-    optimizer = optimizer_for(model, cfg.betas, cfg.weight_decay, cfg.layer_decay)
+    return data, held, model, optimizer_for(model, cfg.betas, cfg.weight_decay, cfg.layer_decay)
+
+
+def fit(cfg: Finetune, runs: str | Path, run: Run, rows: dict[str, pd.DataFrame], device: torch.device, attended: Attended) -> None:
+    """The loop of fine-tuning, from step 0 or from the last state, to the finished run."""
+    data, held, model, optimizer = prepare(cfg, runs, run, rows, device)
     mix = {task: mixer(cfg, sources(cfg)[task].classes) for task in cfg.tasks}
     per_epoch = len(plan(cfg, data, 0))
     steps = max(1, round(cfg.epochs * per_epoch))
     peak, low = cfg.lr * cfg.video_batch / 8, cfg.min_lr * (cfg.video_batch + cfg.image_batch) / 256
-    loop, state = resume(run, cfg, "fine-tuning", steps, sum(map(len, data.values())), model, optimizer)
-    best, kept, joint, value = state.get("best", -1.0), state.get("kept"), Joint(data), None
-    best_test = state.get("best_test", {})
+    attended.loop = loop = Loop(run, cfg, "fine-tuning", steps, sum(map(len, data.values())), model, optimizer, device,
+                                lambda task, n: (blank(cfg, task, n, device),), attended.signals)
+    for task in cfg.tasks:
+        loop.watch.classes(task, data[task].labels, sources(cfg)[task].classes, cfg.balanced and task == "image")
+    joint, value, split, more = Joint(data), None, loop.split, loop.more
 
-    while loop.step < steps:
+    while loop.scored < steps:
         epoch, inside = divmod(loop.step, per_epoch)
-        batches = plan(cfg, data, epoch)[inside: inside + steps - loop.step]
-        for batch in loader(joint, batches, cfg.workers):
-            loop.guard.see(batch["bad"])
-            if "clip" in batch:
-                task = batch["task"]
+        if loop.step > loop.scored and (inside == 0 and loop.step or loop.step == steps):
+            with attended.signals.at_once():
+                scores = validate(cfg, loop.best_model(), held, device)
+                watched = watch(cfg, loop.best_model(), rows, device, run, more.setdefault("best_test", {})) if cfg.each_epoch else None
+            model.train()
+            if watched:
+                loop.note(step=loop.step, epoch=round(loop.step / per_epoch, 4), modality="test", **watched)
+            score = sum(scores[f"{t}_war"] for t in cfg.tasks) / len(cfg.tasks)
+            if score > more.get("best", -1.0):
+                more.update(best=score, kept={k: v.detach().cpu().clone() for k, v in loop.best_model().state_dict().items()})
+            loop.scored_now(round(loop.step / per_epoch, 4), scores)
+            continue
+        for batch in loop.load(joint, plan(cfg, data, epoch)[inside: inside + steps - loop.step]):
+            task = batch["task"]
+            if split.total:
                 lr = cosine(loop.step, steps, round(cfg.warmup * steps), peak, low)
                 set_lr(optimizer, lr)
                 x = normalise(to_model(batch["clip"].to(device, non_blocking=True), task))   # [B, 3, (T,) H, W]
                 y = batch["label"].to(device, non_blocking=True)                              # [B], or [B, K] when mixed
                 if mix[task] is not None:
-                    x, y = mix[task](x, y)
-                with autocast(device, cfg.amp):
-                    logits = model(x)
-                loss = cross_entropy(logits.float(), y, label_smoothing=cfg.smoothing)
-                total = loss + cfg.balance * model.balance_loss()
-                optimizer.zero_grad(set_to_none=True)
-                total.backward()
-                if cfg.clip_grad:
-                    torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.clip_grad)
-                value = step_loss(total, loop.step, run.dir)
-                optimizer.step()
-                loop.log.add(step=loop.step, epoch=round(loop.step / per_epoch, 4), modality=task, loss=round(loss.item(), 6), lr=lr)
-            loop.advance(value)
-            if loop.step % per_epoch == 0 or loop.step == steps:
-                scores = validate(cfg, model, held, device)
-                loop.log.add(step=loop.step, epoch=round(loop.step / per_epoch, 4), modality="validation", **scores)
-                if cfg.each_epoch:
-                    watched = watch(cfg, model, rows, device, run, best_test)
-                    loop.log.add(step=loop.step, epoch=round(loop.step / per_epoch, 4), modality="test", **watched)
-                model.train()
-                score = sum(scores[f"{t}_war"] for t in cfg.tasks) / len(cfg.tasks)
-                if score > best:
-                    best, kept = score, {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
-            loop.save(model, optimizer, best=best, kept=kept, best_test=best_test)
-    loop.progress.close()
-    model.load_state_dict(kept)
-    predictions, missing = test(cfg, model, rows, device)
-    save_weights(run.dir / "weights.safetensors", kept)
-    write(run.dir / "predictions.csv", lambda p: predictions.to_csv(p, index=False))
-    write_text(run.dir / "provenance.json", json.dumps(dict(
-        stage="finetune", steps=steps, seconds=round(loop.elapsed(), 1), device=device_name(device),
-        best_validation=best, unreadable=loop.guard.bad, missing_in_test=missing, versions=versions()), indent=1))
-    (run.dir / "state.pt").unlink(missing_ok=True)
-    return run
+                    x, y = split.mixed(mix[task], x, y)
+                for x, y in loop.pieces(x, y):
+                    with loop.autocast():
+                        logits = split.net(x)
+                    loss = cross_entropy(logits.float(), y, label_smoothing=cfg.smoothing)
+                    loop.backward(loss + cfg.balance * split.balance_loss(), loss)
+                value, logged = loop.update(cfg.clip_grad)
+                loop.note(step=loop.step, epoch=round(loop.step / per_epoch, 4), modality=task, loss=round(logged, 6), lr=lr)
+            loop.advance(task, value)
+    model.load_state_dict(more["kept"])
+    with attended.signals.at_once():
+        predictions, missing = test(cfg, model, rows, device)
+    if rank() == 0:
+        save_weights(run.dir / "weights.safetensors", more["kept"])
+        write(run.dir / "predictions.csv", lambda p: predictions.to_csv(p, index=False))
+    loop.finish("finetune", device, best_validation=more["best"], missing_in_test=missing)

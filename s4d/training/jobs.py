@@ -4,7 +4,9 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import queue
+import signal
 import threading
+import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -34,9 +36,12 @@ def locate(cfg: Pretrain | Finetune, runs: str | Path = "runs") -> Run:
 def _end_with_parent() -> None:
     """Ends this process once its parent is gone, killed as a kernel may be, which tells its workers nothing.
 
-    The wait is on a pipe that the parent alone holds open, so it ends at once, on every system.
+    The wait is on a pipe that the parent alone holds open, so it ends at once, on every system. A run under way saves its state
+    on SIGTERM.
     """
     mp.parent_process().join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(20)
     os._exit(1)
 
 

@@ -1,23 +1,37 @@
-"""Pieces that both stages share: device, schedule, optimizer groups, progress, the guard against bad media."""
+"""What both stages share: schedule, optimizer groups, progress, and the loop's position, steps and state."""
 from __future__ import annotations
 
+import json
 import math
+import os
 import random
 import time
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from timm.utils import ModelEmaV3
 from tqdm.auto import tqdm
 
 from ..config import ConfigError
-from .runs import Log, Run, RunError, load_state, write
+from ..data.batches import Joint, Key, loader, part_of
+from .memory import recompute
+from .ranks import Split, idle, join, of_first, rank, world
+from .runs import Log, Run, RunError, cause_of, device_name, versions, write_text
+from .signals import Interrupted, Signals, say
+from .state import load_state, remove_states, restore_rng, rng_state, save_state
+from .watch import MediaGuard, Watch, gradient_norm
 
 
-def pick_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def pick_device(deterministic: bool = False) -> torch.device:
+    """This process's device, with PyTorch held to deterministic algorithms on CUDA if asked."""
+    if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")     # read once, when cuBLAS starts
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.benchmark = False
+    return join()
 
 
 def autocast(device: torch.device, enabled: bool):
@@ -54,79 +68,44 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
-def step_loss(loss: torch.Tensor, step: int, run: Path) -> float:
-    """The loss as a number.
-
-    Raises:
-        RunError: for a non-finite loss, naming the step.
-    """
-    value = loss.item()
-    if not math.isfinite(value):
-        raise RunError(f"loss is {value} at step {step} of {run.name}: lower the learning rate or clip gradients; the last state is intact")
-    return value
-
-
-class MediaGuard:
-    """Counts unreadable training samples, each once, and stops a run that meets too many."""
-
-    def __init__(self, samples: int, limit: float, bad: dict[str, str] | None = None):
-        self.samples, self.limit, self.bad = samples, limit, dict(bad or {})
-
-    def see(self, bad: list[tuple[str, str]]) -> None:
-        """Raises RunError when more than the configured share of the samples is unreadable."""
-        self.bad.update(dict(bad))
-        if len(self.bad) > self.limit * self.samples:
-            path, cause = next(iter(self.bad.items()))
-            raise RunError(f"{len(self.bad)} of {self.samples} training samples are unreadable, more than max_bad={self.limit:g}; the "
-                           f"first is {path} ({cause}): run `python -m s4d audit`, repair the files or raise max_bad")
+def blank(cfg, task: str, n: int, device: torch.device) -> torch.Tensor:
+    """n grey samples as the model takes them: `[n, 3, H, W]`, or `[n, 3, T, H, W]`."""
+    return torch.zeros(n, 3, *((cfg.frames,) if task == "video" else ()), cfg.size, cfg.size, device=device)
 
 
 class Progress:
-    """A bar with the time left, silent when the output is no terminal. In a worker process of `run_all` it has no bar and tells
-    the parent ("begin", steps to go) once and ("steps", 1) after each."""
+    """A bar with rate and time left, the losses of both modalities and the last scores; silent when the output is no terminal. In a
+    worker process of `run_all` it has no bar and tells the parent ("begin", steps to go) once and ("steps", 1) after each."""
 
     queue = None      # set in the worker processes of `run_all`
 
     def __init__(self, name: str, steps: int, done: int):
-        self.bar = tqdm(total=steps, initial=done, desc=name, unit="step", disable=True if Progress.queue is not None else None)
+        quiet = True if Progress.queue is not None or rank() else None
+        self.bar = tqdm(total=steps, initial=done, desc=name, unit="step", disable=quiet)
+        self.shown = {}
         self.tell("begin", steps - done)
 
     def tell(self, what: str, count: int) -> None:
         if Progress.queue is not None:
             Progress.queue.put((what, count))
 
-    def step(self, loss: float | None) -> None:
+    def step(self, task: str, loss: float | None) -> None:
         """One step done; `loss` is None when the whole batch was unreadable."""
         if loss is not None:
-            self.bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+            self.show(**{task: f"{loss:.3f}"})
         self.bar.update(1)
         self.tell("steps", 1)
 
+    def scores(self, scores: dict[str, float]) -> None:
+        """Validation scores, shares, to be shown as per cent."""
+        self.show(**{name.replace("_", " ").replace("war", "WAR").replace("uar", "UAR"): f"{100 * v:.1f}" for name, v in scores.items()})
+
+    def show(self, **what: str) -> None:
+        self.shown |= what
+        self.bar.set_postfix_str(", ".join(f"{k} {self.shown[k]}" for k in sorted(self.shown)), refresh=False)
+
     def close(self) -> None:
         self.bar.close()
-
-
-class Saver:
-    """Writes the resumable state every `minutes`, atomically."""
-
-    def __init__(self, folder: Path, minutes: float):
-        self.path, self.seconds, self.last = folder / "state.pt", 60 * minutes, time.monotonic()
-
-    def due(self) -> bool:
-        return time.monotonic() - self.last > self.seconds
-
-    def save(self, **state) -> None:
-        state["rng"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            state["cuda_rng"] = torch.cuda.get_rng_state()
-        write(self.path, lambda p: torch.save(state, p))
-        self.last = time.monotonic()
-
-
-def restore_rng(state: dict) -> None:
-    torch.set_rng_state(state["rng"])
-    if torch.cuda.is_available() and "cuda_rng" in state:
-        torch.cuda.set_rng_state(state["cuda_rng"])
 
 
 def seed_all(seed: int) -> None:
@@ -136,53 +115,204 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-@dataclass
 class Loop:
-    """Where the loop of a run stands, and what it keeps beside model and optimizer."""
-
-    step: int                         # the next one
-    seconds: float                    # that earlier calls spent
-    log: Log
-    guard: MediaGuard
-    saver: Saver
-    progress: Progress
-    started: float = field(default_factory=time.monotonic)
-
-    def elapsed(self) -> float:
-        """Seconds spent in this call and in earlier ones."""
-        return self.seconds + time.monotonic() - self.started
-
-    def advance(self, loss: float | None) -> None:
-        """One step done; `loss` is None when no batch was readable yet."""
-        self.step += 1
-        self.progress.step(loss)
-
-    def save(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, **more) -> None:
-        """Writes the resumable state, `more` beside it, when it is time."""
-        if self.saver.due():
-            self.saver.save(model=model.state_dict(), optimizer=optimizer.state_dict(), step=self.step, log=self.log.length,
-                            bad=self.guard.bad, seconds=self.elapsed(), **more)
-
-
-def resume(run: Run, cfg, name: str, steps: int, samples: int, model: torch.nn.Module,
-           optimizer: torch.optim.Optimizer) -> tuple[Loop, dict]:
-    """A run's loop: at step 0, or where its last state was saved, with model, optimizer and random generators as they were then.
+    """Where a run stands, what its steps share, and what it saves.
 
     Args:
-        run: its folder holds the state, if there is one.
+        run: its folder holds the states, if there are any; process 0 reads and sends them.
         cfg: configuration of either stage.
         name: what the bar is called.
         steps: of the whole run.
         samples: that it trains on; the guard counts shares of them.
         model, optimizer: filled in place.
-    Returns:
-        the loop, and the state that was read, empty at step 0.
+        device: this process's.
+        inputs: a function (task, n) -> what the model takes, for n blank samples.
+        signals: noted by whoever attends the run.
+
+    `more` is saved too; the stage fills it. `scored` is the step of the last validation, `saved` that of the last state.
     """
-    state = load_state(run.dir) or {}
-    if state:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+
+    probe = None      # set by a dry run
+
+    def __init__(self, run: Run, cfg, name: str, steps: int, samples: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer,
+                 device: torch.device, inputs: Callable[[str, int], tuple[torch.Tensor, ...]], signals: Signals):
+        state = of_first(load_state(run.dir, say) or {} if rank() == 0 else None)
+        self.run, self.cfg, self.steps, self.model, self.optimizer, self.signals = run, cfg, steps, model, optimizer, signals
+        self.device, self.inputs, self.task = device, inputs, None
+        self.step, self.scored, self.seconds = state.get("step", 0), state.get("scored", -1), state.get("seconds", 0.0)
+        self.saved, self.more = (self.step if state else None), state.get("more", {})
+        self.average = averaged(model, getattr(cfg, "ema", 0.0))
+        recompute(model, cfg.checkpointing)
+        self._restore(state)
+        self.split = Split(model, device, cfg.accumulate, inputs("image", 1))
+        self.log = Log(run.dir / "metrics.jsonl", state.get("log", 0)) if rank() == 0 else None
+        self.guard = MediaGuard(samples, cfg.max_bad, state.get("bad"))
+        self.watch = Watch(say, state.get("said"), state.get("skipped", 0), state.get("unused"), cfg.skip_nonfinite)
+        self.board = Board(run.dir, self.step) if cfg.tensorboard and rank() == 0 else None
+        self.progress, self.last, self.started = Progress(name, steps, self.step), time.monotonic(), time.monotonic()
+        signals.now = False
+
+    def _restore(self, state: dict) -> None:
+        if not state:
+            return
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.module.load_state_dict(state["average"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise RunError(f"the state of {self.run.dir.name} is of another model ({cause_of(error)}): remove the folder {self.run.dir} and train "
+                           "again") from error
         restore_rng(state)
-    step, log = state.get("step", 0), Log(run.dir / "metrics.jsonl", state.get("log", 0))
-    guard, saver = MediaGuard(samples, cfg.max_bad, state.get("bad")), Saver(run.dir, cfg.save_minutes)
-    return Loop(step, state.get("seconds", 0.0), log, guard, saver, Progress(name, steps, step)), state
+
+    def elapsed(self) -> float:
+        """Seconds spent in this call and in earlier ones."""
+        return self.seconds + time.monotonic() - self.started
+
+    def load(self, joint: Joint, batches: list[list[Key]]) -> Iterator[dict]:
+        """This process's part of each global batch. A signal to any process ends the run here, between two steps."""
+        if self.probe is not None:
+            batches = self.probe.choose(batches, self.steps)
+        least = min(map(len, batches))
+        if least < world() * self.cfg.accumulate:
+            raise ConfigError(f"a batch of {least} samples cannot be cut for {world()} processes with accumulate={self.cfg.accumulate}: use "
+                              "fewer, or larger image_batch and video_batch")
+        wanted = iter(batches)
+        for batch in loader(joint, part_of(batches, rank(), world()), self.cfg.workers):
+            self.keys, self.joint = next(wanted), joint
+            rows = len(batch["clip"]) if "clip" in batch else 0
+            stop, bad = self.split.exchange(rows, self.signals.number is not None, batch["bad"])
+            if stop:
+                raise Interrupted
+            self.guard.see(bad)
+            self.task = batch["task"]
+            if not rows and self.split.total:              # another process has samples: take part without any
+                batch["clip"], batch["label"] = self.blank(batch["task"])
+            yield batch
+            self.save()
+
+    def blank(self, task: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """A black sample, uint8 `[1, T, 3, H, W]`, that weighs nothing."""
+        frames = self.cfg.frames if task == "video" else 1
+        return torch.zeros(1, frames, 3, self.cfg.size, self.cfg.size, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)
+
+    def autocast(self):
+        return autocast(self.device, self.cfg.amp)
+
+    def pieces(self, *tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Pieces of this process's part of the batch, one unless `accumulate` says otherwise."""
+        self.sums = None
+        self.optimizer.zero_grad(set_to_none=True)
+        self.watch.listen(self.model, self.step)
+        self.input = tensors[0]
+        yield from self.split.pieces(*tensors)
+
+    def backward(self, total: torch.Tensor, loss: torch.Tensor | None = None) -> None:
+        """Adds a piece's gradients; `loss` is what is logged, where it is not the total."""
+        pair = torch.stack([total.detach(), (total if loss is None else loss).detach()])
+        if self.split.on:
+            total, pair = total * self.split.weight, pair * self.split.weight
+        self.sums = pair if self.sums is None else self.sums + pair
+        total.backward()
+
+    def update(self, clip_grad: float = 0.0) -> tuple[float, float]:
+        """The optimizer's step on the whole batch's gradients; returns total and logged loss.
+
+        Raises:
+            RunError: for a loss or gradient that is no number (see `Watch`).
+        """
+        if world() > 1:
+            for p in idle(self.model, self.input):
+                p.grad = None                              # as in one process: the optimizer leaves the idle head alone
+        norm = gradient_norm(self.model, clip_grad)
+        total, loss = self.split.summed(*self.sums)
+        named = lambda: [str(self.joint.parts[k.task].table["path"][k.row]) for k in self.keys]
+        if self.watch.step(total, norm.item(), self.step, self.run.dir, named, self.saved):
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update(self.model)
+        self.watch.routers(self.model, self.step)
+        return total, loss
+
+    def note(self, **row) -> None:
+        """A row of metrics.jsonl, from process 0."""
+        if self.log is not None:
+            self.log.add(**row)
+        if self.board is not None:
+            self.board.add(row)
+
+    def scored_now(self, epoch: float, scores: dict[str, float]) -> None:
+        """Notes the validation at this step, and saves when it is time."""
+        self.note(step=self.step, epoch=epoch, modality="validation", **scores)
+        self.progress.scores(scores)
+        self.scored = self.step
+        self.save()
+
+    def advance(self, task: str, loss: float | None) -> None:
+        """One step done; `loss` is None when no batch was readable yet."""
+        self.step += 1
+        self.progress.step(task, loss)
+        if self.probe is not None:
+            self.probe.tick(task, self.device)
+
+    def best_model(self) -> torch.nn.Module:
+        """What is validated and kept: the moving average where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def save(self) -> None:
+        """Writes the resumable state when it is time."""
+        if time.monotonic() - self.last > 60 * self.cfg.save_minutes:
+            self.store()
+
+    def store(self) -> None:
+        """Writes the resumable state, from process 0."""
+        if rank() == 0:
+            self.log.sync()
+            average = {} if self.average is None else {"average": self.average.module.state_dict()}
+            save_state(self.run.dir, dict(
+                model=self.model.state_dict(), optimizer=self.optimizer.state_dict(), step=self.step, scored=self.scored, log=self.log.length,
+                bad=self.guard.bad, said=self.watch.said, skipped=self.watch.skipped, unused=self.watch.unused, seconds=self.elapsed(),
+                more=self.more, **average, **rng_state()))
+        self.saved, self.last = self.step, time.monotonic()
+
+    def finish(self, stage: str, device: torch.device, **more) -> None:
+        """Writes provenance.json, which marks the run as finished, and removes the states."""
+        self.progress.close()
+        if self.board is not None:
+            self.board.close()
+        if rank() == 0:
+            write_text(self.run.dir / "provenance.json", json.dumps(dict(
+                stage=stage, steps=self.steps, seconds=round(self.elapsed(), 1), device=device_name(device), **more,
+                unreadable=self.guard.bad, processes=world(), skipped=self.watch.skipped, warnings=list(self.watch.said.values()),
+                versions=versions()), indent=1))
+            remove_states(self.run.dir)
+        of_first(None)                                     # nobody goes on before the files lie there
+
+
+def averaged(model: torch.nn.Module, decay: float) -> ModelEmaV3 | None:
+    """A moving average of the weights, or None."""
+    return ModelEmaV3(model, decay=decay) if decay else None
+
+
+class Board:
+    """Curves for TensorBoard, in the run's folder.
+
+    Raises:
+        ConfigError: where it is not installed.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ConfigError("tensorboard=True, but TensorBoard is not installed: pip install tensorboard, or leave the option out; "
+                              "metrics.jsonl holds the same numbers") from error
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+
+    def add(self, row: dict) -> None:
+        for key, value in row.items():
+            if key not in ("step", "modality"):
+                self.writer.add_scalar(f"{row['modality']}/{key}", value, row["step"])
+
+    def close(self) -> None:
+        self.writer.close()

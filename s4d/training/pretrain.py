@@ -12,8 +12,10 @@ from ..data import DatasetError, fingerprint, index
 from ..data.batches import Clips, Joint, epoch_plan, loader, sample_seed, to_model
 from ..data.transforms import normalise, pretrain_transform
 from ..models import random_mask
-from .loop import autocast, cosine, optimizer_for, pick_device, resume, seed_all, set_lr, step_loss
-from .runs import Run, build, device_name, run_dir, save_weights, versions, write_text
+from .loop import Loop, blank, cosine, optimizer_for, pick_device, seed_all, set_lr
+from .ranks import first, of_first, rank
+from .runs import Run, build, run_dir, save_weights, write_text
+from .signals import Attended
 
 
 def tables(cfg: Pretrain) -> dict:
@@ -57,54 +59,60 @@ def plan(cfg: Pretrain, data: dict[str, Clips], epoch: int):
 def pretrain(cfg: Pretrain, runs: str | Path = "runs") -> Run:
     """Pre-trains, or finds the finished run of the same configuration and data, or continues an interrupted one.
 
+    Under torchrun every process calls it; the run is the same for any number of them.
+
     Returns:
         the `Run`; its metrics have one row a step (step, epoch, modality, loss, lr).
     Raises:
         RunError, DatasetError, ConfigError: one sentence each.
     Source: METHOD section 4. Differs: bf16 instead of fp16 autocast, so no loss scaling.
     """
+    device = pick_device(cfg.deterministic)
     rows = tables(cfg)
     run = locate(cfg, runs, rows)
-    if run.done:
+    if of_first(run.done):
         return run
-    write_text(run.dir / "config.json", json.dumps(configs.to_dict(cfg), indent=1))
-    device = pick_device()
+    with Attended(run) as attended:
+        fit(cfg, run, rows, device, attended)
+    return run
+
+
+def fit(cfg: Pretrain, run: Run, rows: dict, device: torch.device, attended: Attended) -> None:
+    """The loop of pre-training, from step 0 or from the last state, to the finished run."""
+    if rank() == 0:
+        write_text(run.dir / "config.json", json.dumps(configs.to_dict(cfg), indent=1))
     seed_all(cfg.seed)
-    data = parts(cfg, rows)
+    with first():
+        data = parts(cfg, rows)
     model = build(cfg).to(device).train()
     optimizer = optimizer_for(model, cfg.betas, cfg.weight_decay)
     per_epoch = len(plan(cfg, data, 0))
     steps = max(1, round(cfg.epochs * per_epoch))
     peak = cfg.lr * cfg.image_batch / 512
     ratio = {"image": cfg.image_mask, "video": cfg.video_mask}
-    loop, _ = resume(run, cfg, "pre-training", steps, sum(map(len, rows.values())), model, optimizer)
-    joint, value = Joint(data), None
+    blanks = lambda task, n: (blank(cfg, task, n, device), random_mask(n, model.encoder.tokens[task], ratio[task],
+                                                                        torch.Generator().manual_seed(0), device))
+    attended.loop = loop = Loop(run, cfg, "pre-training", steps, sum(map(len, rows.values())), model, optimizer, device, blanks,
+                                attended.signals)
+    joint, value, split = Joint(data), None, loop.split
 
     while loop.step < steps:
         epoch, inside = divmod(loop.step, per_epoch)
-        batches = plan(cfg, data, epoch)[inside: inside + steps - loop.step]
-        for batch in loader(joint, batches, cfg.workers):
-            loop.guard.see(batch["bad"])
-            if "clip" in batch:
-                task = batch["task"]
+        for batch in loop.load(joint, plan(cfg, data, epoch)[inside: inside + steps - loop.step]):
+            task = batch["task"]
+            if split.total:
                 lr = cosine(loop.step, steps, round(cfg.warmup * steps), peak)
                 set_lr(optimizer, lr)
                 x = normalise(to_model(batch["clip"].to(device, non_blocking=True), task))   # [B, 3, (T,) H, W]
                 draw = torch.Generator().manual_seed(sample_seed(cfg.seed, loop.step, 31))
-                mask = random_mask(len(x), model.encoder.tokens[task], ratio[task], draw, device)   # [B, L], True = removed
-                with autocast(device, cfg.amp):
-                    loss = model(x, mask)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                value = step_loss(loss, loop.step, run.dir)
-                optimizer.step()
-                loop.log.add(step=loop.step, epoch=round(loop.step / per_epoch, 4), modality=task, loss=round(value, 6), lr=lr)
-            loop.advance(value)
-            loop.save(model, optimizer)
-    loop.progress.close()
-    save_weights(run.dir / "weights.safetensors", model.state_dict())
-    write_text(run.dir / "provenance.json", json.dumps(dict(
-        stage="pretrain", steps=steps, seconds=round(loop.elapsed(), 1), device=device_name(device),
-        unreadable=loop.guard.bad, versions=versions()), indent=1))
-    (run.dir / "state.pt").unlink(missing_ok=True)
-    return run
+                mask = random_mask(split.total, model.encoder.tokens[task], ratio[task], draw, device)   # [B, L], True = removed
+                for x, mask in loop.pieces(x, split.part(mask)):
+                    with loop.autocast():
+                        loss = split.net(x, mask)
+                    loop.backward(loss)
+                value, _ = loop.update()
+                loop.note(step=loop.step, epoch=round(loop.step / per_epoch, 4), modality=task, loss=round(value, 6), lr=lr)
+            loop.advance(task, value)
+    if rank() == 0:
+        save_weights(run.dir / "weights.safetensors", model.state_dict())
+    loop.finish("pretrain", device)

@@ -1,6 +1,7 @@
 """The store of what was trained: one folder a run, named by its configuration and its data."""
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -24,7 +25,7 @@ class RunError(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """A folder: config.json, metrics.jsonl, weights.safetensors, predictions.csv, provenance.json; state.pt while it trains."""
+    """A folder: config.json, metrics.jsonl, weights.safetensors, predictions.csv, provenance.json; two states while it trains."""
 
     dir: Path
 
@@ -65,7 +66,9 @@ class Run:
 
 
 def cause_of(error: Exception) -> str:
-    """An error's first line; torch raises some without a text."""
+    """An error's first line; torch raises some without a text, and for a file that cannot be written one that hides the reason."""
+    if "enforce fail" in str(error) and isinstance(error.__context__, OSError):
+        error = error.__context__
     return getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
 
 
@@ -107,18 +110,32 @@ def write(path: Path, save) -> None:
     Args:
         save: called with the temporary path.
     Raises:
-        RunError: when the folder is full, read-only or gone.
+        RunError: when the folder is full, over its quota, read-only or gone; nothing half-written stays.
     """
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save(temporary)
+        sync(temporary)
         os.replace(temporary, path)
+        sync(path.parent)
     except (OSError, RuntimeError, SafetensorError) as error:      # torch and safetensors report a full disk by types of their own
-        if temporary.exists():
-            temporary.unlink()
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise RunError(f"cannot write {path}: {cause_of(error)}; free space or choose another runs folder, then call again: "
                        "the run continues from its last state") from error
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk: a rename may otherwise outlive a power cut and the content not."""
+    if path.is_dir() and os.name == "nt":      # Windows opens no folders
+        return
+    with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():      # some network mounts refuse it for folders
+        handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -150,26 +167,24 @@ class Log:
         write_text(path, "".join(line + "\n" for line in lines))
         self.length = len(lines)
 
+    def sync(self) -> None:
+        """Brings the rows to the disk, before a state that counts them."""
+        try:
+            sync(self.path)
+        except OSError as error:
+            raise self.failed(error) from error
+
+    def failed(self, error: OSError) -> RunError:
+        return RunError(f"cannot write {self.path}: {error.strerror}; free space or restore the folder, then call again: the run "
+                        "continues from its last state")
+
     def add(self, **row) -> None:
         try:
             with open(self.path, "a") as f:
                 f.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise RunError(f"cannot write {self.path}: {error.strerror}; free space, then call again") from error
+            raise self.failed(error) from error
         self.length += 1
-
-
-def load_state(folder: Path) -> dict | None:
-    """The resumable state, or None; a damaged one is set aside and said."""
-    path = folder / "state.pt"
-    if not path.exists():
-        return None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:   # torch raises many kinds for a damaged archive
-        path.rename(path.with_suffix(".damaged"))
-        print(f"state of {folder.name} is damaged ({cause_of(error)[:80]}): set aside, the run starts again")
-        return None
 
 
 def forget(paths: list[Path]) -> None:

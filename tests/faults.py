@@ -1,0 +1,120 @@
+"""Trainings in processes of their own, and the faults that strike them. Shared by the tests and by `make soak`."""
+from __future__ import annotations
+
+import json
+import multiprocessing as mp
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from s4d.training import Run, locate, train
+from s4d.training.loop import Loop
+from s4d.training.state import load_state
+
+# Its children are forked from a process that has loaded torch and computed nothing, so that one starts in a tenth of a second.
+CONTEXT = mp.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["s4d.training"])
+SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
+
+
+def own_memory() -> int:
+    """Bytes of this process that no file backs: pages of libraries, touched late, are not counted."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return 1024 * int(line.split()[1])
+
+
+def end() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def nth(function, number: int, before=None, after=None):
+    """A function that does something before or after its n-th call, counted from 1."""
+    count = [0]
+
+    def call(*args, **kwargs):
+        count[0] += 1
+        if count[0] == number and before is not None:
+            before(*args)
+        result = function(*args, **kwargs)
+        if count[0] == number and after is not None:
+            after()
+        return result
+    return call
+
+
+def half_written(content, file) -> None:
+    torch_save(content, file)
+    file.truncate(file.tell() // 2)
+    end()
+
+
+torch_save = torch.save
+
+
+def strike(kind: str, at: int) -> None:
+    """Arranges a fault in this process.
+
+    Args:
+        kind: kill, term, int: the signal, in the middle of step `at`; half: killed in the middle of writing the at-th state;
+            rename: killed before the at-th renaming; renamed: after it; validate: SIGTERM in the at-th validation; quota: files can
+            have `at` bytes.
+    """
+    if kind in SIGNALS:
+        Loop.update = nth(Loop.update, at, before=lambda *_: os.kill(os.getpid(), SIGNALS[kind]))
+    elif kind == "half":
+        torch.save = nth(torch.save, at, before=half_written)
+    elif kind == "rename":
+        os.replace = nth(os.replace, at, before=lambda *_: end())
+    elif kind == "renamed":
+        os.replace = nth(os.replace, at, after=end)
+    elif kind == "validate":
+        stage = sys.modules["s4d.training.finetune"]
+        stage.predict = nth(stage.predict, at, before=lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    elif kind == "quota":
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (at, at))
+
+
+def work(cfg, runs, fault, said) -> None:
+    torch.set_num_threads(1)
+    sys.stderr = open(said, "a", buffering=1)
+    if fault is not None:
+        strike(*fault)
+    train(cfg, runs)
+
+
+def struck(cfg, runs: Path, fault: tuple[str, int] | None = None) -> int:
+    """Trains in a process of its own; returns its exit status, the negative number of a signal that ended it."""
+    runs.mkdir(parents=True, exist_ok=True)
+    process = CONTEXT.Process(target=work, args=(cfg, runs, fault, str(runs / "said.txt")))
+    process.start()
+    process.join(300)
+    return process.exitcode
+
+
+def steps_done(run: Run) -> int:
+    """Optimizer steps that metrics.jsonl tells of."""
+    path = run.dir / "metrics.jsonl"
+    rows = path.read_text().splitlines() if path.exists() else []
+    return sum(json.loads(r)["modality"] != "validation" for r in rows if r.endswith("}"))
+
+
+def lost(cfg, runs: Path) -> int:
+    """Steps that a stopped run has to do again."""
+    run = locate(cfg, runs)
+    state = load_state(run.dir, say=lambda _: None) if run.dir.is_dir() else None
+    return steps_done(run) - (state["step"] if state else 0)
+
+
+def same(a: Run, b: Run) -> None:
+    """Equal weights, predictions and metrics, bit for bit."""
+    left, right = load_file(a.dir / "weights.safetensors"), load_file(b.dir / "weights.safetensors")
+    assert set(left) == set(right) and not [k for k in left if not torch.equal(left[k], right[k])]
+    for name in ("predictions.csv", "metrics.jsonl"):
+        if (a.dir / name).exists():
+            assert (a.dir / name).read_text() == (b.dir / name).read_text(), name

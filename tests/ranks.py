@@ -1,0 +1,69 @@
+"""What each of several processes does in test_ranks.py and in `make soak`: trains, and dies where it is told to.
+
+torchrun runs this file; the quick tests fork its processes, with the variables that torchrun sets.
+"""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from faults import CONTEXT, nth
+
+from s4d import config
+from s4d.training import leave, train
+from s4d.training.loop import Loop
+
+
+def die(how: str) -> None:
+    if how == "defect":
+        raise ValueError("a defect in one process")
+    os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM, "stop": signal.SIGSTOP}[how])
+
+
+def work(job: dict) -> None:
+    """Args: job: runs, configs (dictionaries), and faults, a list of (process, stage, step, how)."""
+    torch.set_num_threads(1)
+    original = Loop.update
+    for values in job["configs"]:
+        cfg = config.from_dict(values)
+        for process, stage, step, how in job["faults"]:
+            if stage == cfg.stage and process == int(os.environ["RANK"]):
+                Loop.update = nth(original, step, before=lambda *_, how=how: die(how))
+        train(cfg, job["runs"])
+        Loop.update = original
+    leave()
+
+
+def member(job: dict, rank: int, processes: int, port: int) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    with open(job["said"], "a", buffering=1) as sys.stderr:
+        try:
+            work(job)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+
+def group(job: dict, processes: int) -> tuple[list[int], str]:
+    """Runs a job on forked processes; returns their exit statuses and what they said."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    members = [CONTEXT.Process(target=member, args=(job, r, processes, port)) for r in range(processes)]
+    for process in members:
+        process.start()
+    for process in members:
+        process.join(60)
+    return [p.exitcode for p in members], Path(job["said"]).read_text()
+
+
+if __name__ == "__main__":
+    work(json.loads(Path(sys.argv[1]).read_text()))
