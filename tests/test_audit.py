@@ -78,3 +78,19 @@ def test_counts_stand_beside_the_published_ones(tmp_path, monkeypatch):
     assert problems.empty and counts[counts.label.isna() & (counts.split == "test")].published.tolist() == [7]
     (tmp_path / "corpus.json").write_text("{}")           # procedural faces borrow the layout, not the counts
     assert auditing.examine("dfew", tmp_path / "dfew", fold=1)[1].published.isna().all()
+
+
+def test_affectnet_is_counted_against_the_part_that_it_is(tmp_path):
+    parts = {"s4d": (471, 457, 473, 458, 469, 469, 470), "2017": (500,) * 7}
+    for name, each in parts.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "test.txt").write_text("".join(f"{k}/{i}.jpg {k}\n" for k, n in enumerate(each) for i in range(n)))
+        assert set(audit("affectnet", tmp_path / name).kind) == {"missing"}
+        with open(tmp_path / name / "test.txt", "a") as f:
+            f.write("0/x.jpg 0\n")
+        found = audit("affectnet", tmp_path / name)
+        assert found[found.kind == "counts"].problem.tolist() == [f"{each[0] + 1} samples of neutral, where {each[0]} are published"]
+    for name, header in (("training", "subDirectory_filePath,expression"), ("validation", "subDirectory_filePath,expression")):
+        (tmp_path / "2017" / f"{name}.csv").write_text(f"{header}\na.jpg,0\n")
+    (tmp_path / "2017/test.txt").unlink()
+    assert "1 samples of neutral, where 74874 are published" in set(audit("affectnet", tmp_path / "2017").problem)

@@ -68,7 +68,7 @@ def examine(name: str, root: str | Path, fold: int | None = None, workers: int =
     """As `audit`, and the table of samples by fold, split and label: fold, split, label, found, published (missing where unknown)."""
     module, root = find_dataset(name, root), Path(root)
     problems, tables = _indexed(name, module, root, fold, order)
-    known = _published(module, root) if published else {}
+    known = _published(module, root, next(iter(tables.values()))) if published else {}
     numbers = pd.concat([_numbers(table, k, known) for k, table in tables.items()], ignore_index=True)
     problems += [("counts", f"{f'fold {row.fold} ' if row.fold else ''}{row.split or 'all'}",
                   f"{row.found} samples{f' of {row.label}' if row.label else ''}, where {row.published} are published")
@@ -100,11 +100,11 @@ def _indexed(name: str, module, root: Path, fold: int | None, order: str | None)
     return problems, tables
 
 
-def _published(module, root: Path) -> dict:
+def _published(module, root: Path, table: pd.DataFrame) -> dict:
     """{(fold, split): number or {emotion: number}}; nothing for procedural faces, which only borrow the layouts."""
     if (root.parent / "corpus.json").is_file():
         return {}
-    return module.published(root) if hasattr(module, "published") else module.PUBLISHED
+    return module.published(root, table) if hasattr(module, "published") else module.PUBLISHED
 
 
 def _numbers(table: pd.DataFrame, fold: int | None, known: dict) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 A dataset's module has KIND ("image" or "video"), FOLDS (their numbers, or none), ORDERS (keys of `s4d.emotions.ORDERS` that its
 integers may be in, or none), LAYOUT (one line: what its folder must hold), PUBLISHED ({(fold, split): number of samples, or {emotion:
-number}}; a split None is the whole) or `published(root)`, LISTED where complete lists leave out files on disk (their number of
+number}}; a split None is the whole) or `published(root, table)`, LISTED where complete lists leave out files on disk (their number of
 samples), and `rows(root, fold, order)`, which lists (path relative to root, emotion name or None, subject or None, split). To add a
 dataset, write such a module and enter it in REGISTRY.
 """

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from ...emotions import EMOTIONS
 from ..media import IMAGES
@@ -20,10 +21,8 @@ KIND, FOLDS, ORDERS = "image", (), ("affectnet",)
 LAYOUT = ("train/ and val/ or test/ with a folder per class (name or 0..7), lists train.csv and test.csv of lines `image label`, "
           "training.csv and validation.csv with Manually_Annotated_Images/, or train_set/ and val_set/ with annotations/")
 NOT_EXPRESSIONS = {"8": "None", "9": "Uncertain", "10": "No-Face"}      # dropped, as every protocol does
-BY_LAYOUT = {"original": {(None, "train"): dict(zip(EMOTIONS, (74874, 134415, 25459, 14090, 6378, 3803, 24882))),
-                          (None, "test"): dict.fromkeys(EMOTIONS, 500)},
-             "2021": {(None, "test"): 3999},
-             "lists": {(None, "test"): dict(zip(EMOTIONS, (471, 457, 473, 458, 469, 469, 470)))}}
+TRAIN = dict(zip(EMOTIONS, (74874, 134415, 25459, 14090, 6378, 3803, 24882)))
+TESTS = (dict(zip(EMOTIONS, (471, 457, 473, 458, 469, 469, 470))), dict.fromkeys(EMOTIONS, 500), 3999)      # S4D's list, 2017, 2021
 
 
 def read(entries: list[Entry], order: str | None = None) -> list[str]:
@@ -32,24 +31,19 @@ def read(entries: list[Entry], order: str | None = None) -> list[str]:
 
 def rows(root: Path, fold: None = None, order: str | None = None) -> list[tuple]:
     """(path, label, None, split) of the first layout that the folder has."""
-    found = layout(root, order)[1]
+    found = next(filter(None, (layout(root, order) for layout in LAYOUTS)), [])
     if not any(r[3] == "test" for r in found):
         found = [(p, l, s, "test" if split == "validation" else split) for p, l, s, split in found]
     return found
 
 
-def layout(root: Path, order: str | None = None) -> tuple[str, list[tuple]]:
-    """Name of the layout and its samples, val still as the validation split."""
-    for name, read_layout in LAYOUTS.items():
-        found = read_layout(root, order)
-        if found:
-            return name, found
-    return "", []
-
-
-def published(root: Path) -> dict:
-    """Published counts of the layout that is there; class folders may hold any selection."""
-    return BY_LAYOUT.get(layout(root)[0], {})
+def published(root: Path, table: pd.DataFrame) -> dict:
+    """Published counts: of the known test parts the one nearest in size; none for class folders, which may hold any selection."""
+    if any(f.name.lower() in SPLITS and folders(f) for f in folders(root)):
+        return {}
+    size = (table["split"] == "test").sum()
+    test = min(TESTS, key=lambda known: abs((sum(known.values()) if isinstance(known, dict) else known) - size))
+    return {(None, "test"): test, **({(None, "train"): TRAIN} if is_original(root / "training.csv") else {})}
 
 
 def original(root: Path, order: str | None) -> list[tuple]:
@@ -58,7 +52,7 @@ def original(root: Path, order: str | None) -> list[tuple]:
     images.bases = images.bases or ["Manually_Annotated_Images/"]
     for name in ("training.csv", "validation.csv"):
         path = root / name
-        if path.is_file() and "subDirectory_filePath" in _first_line(path):
+        if is_original(path):
             entries = [e for e in read_list(path) if e.label not in NOT_EXPRESSIONS]
             out += [(images.find(e.name), label, None, SPLITS[path.stem]) for e, label in zip(entries, read(entries, order))]
     return out
@@ -93,9 +87,12 @@ def lists(root: Path, order: str | None) -> list[tuple]:
     return out
 
 
-def _first_line(path: Path) -> str:
+def is_original(path: Path) -> bool:
+    """Whether a file is a list of the first release, told by its header."""
+    if not path.is_file():
+        return False
     with open(path, encoding="utf-8-sig", errors="replace") as f:
-        return f.readline()
+        return "subDirectory_filePath" in f.readline()
 
 
 def in_folders(root: Path, order: str | None) -> list[tuple]:
@@ -103,4 +100,4 @@ def in_folders(root: Path, order: str | None) -> list[tuple]:
     return class_folders(root, IMAGES, partial(read, order=order))
 
 
-LAYOUTS = {"class folders": in_folders, "2021": release_2021, "original": original, "lists": lists}
+LAYOUTS = (in_folders, release_2021, original, lists)

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from .tables import DatasetError, files, folders
 NAME_COLUMNS = ("video_name", "path", "image", "image_path", "file", "filename", "name", "clip", "subdirectory_filepath")
 LABEL_COLUMNS = ("label", "labels", "id", "expression", "emotion", "class")
 SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 FIT, APART = 0.1, 0.2      # of class shares (sum of differences): largest distance of a match, least one of the next best order
 
 
@@ -107,7 +109,7 @@ def safe(name: str, where: str) -> str:
         DatasetError: for a name that is empty, absolute, leaves the folder or holds control characters such as line breaks.
     """
     path = name.replace("\\", "/")
-    if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in path):
+    if CONTROL.search(path):
         raise DatasetError(f"{name!r} in {where} holds a line break or another control character: write each path on one line")
     if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:", path):
         raise DatasetError(f"{name!r} in {where} is an absolute path: make it relative to the dataset's folder")
@@ -237,7 +239,12 @@ def labels_of(entries: list[Entry], orders: tuple[str, ...], classes: int, base:
 
 def emotion_in(path: str) -> str | None:
     """The emotion that one of a path's folders is named after, or None."""
-    for part in path.split("/")[-2::-1]:
+    return _emotion_of(path.rpartition("/")[0])
+
+
+@lru_cache(maxsize=4096)
+def _emotion_of(folder: str) -> str | None:
+    for part in reversed(folder.split("/")):
         try:
             return canonical(part)
         except LabelError:
