@@ -211,7 +211,8 @@ class Profile:
     pretrain: Pretrain
     finetune: Finetune
     seeds: tuple[int, ...] = (0, 1, 2)
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = tuple(METHODS)      # that start from the pre-training
+    scratch: tuple[str, ...] = tuple(METHODS)      # and from scratch
     jobs: int = 2                     # runs side by side, one thread each on a CPU
     resamples: int = 2000             # of every bootstrap
     runs: str = "runs"
@@ -221,7 +222,7 @@ class Profile:
         grid = []
         for pretrained in (False, True):
             for seed in self.seeds:
-                for method in self.methods:
+                for method in self.methods if pretrained else [m for m in self.scratch if m in self.methods]:
                     init = self.pretrain if pretrained else None
                     cfg = replace(self.finetune, **METHODS[method], init=init, seed=seed)
                     grid.append((method, pretrained, seed, cfg))
@@ -267,7 +268,9 @@ def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:
     fine = Finetune(photos, clips, **nano, **FINETUNE[name])
     if name == "smoke":
         return Profile(name, faces, pre, fine, seeds=(0,), resamples=200, runs=runs)
-    return Profile(name, faces, pre, fine, jobs=1 if name == "gpu" else 2, runs=runs)
+    if name == "gpu":
+        return Profile(name, faces, pre, fine, jobs=1, runs=runs)
+    return Profile(name, faces, pre, fine, scratch=("dynamic", "static", "multitask", "s4d"), runs=runs)
 
 
 # What each profile changes of the released recipe. The sandbox values were chosen by measurement: see LOG.md.

@@ -90,9 +90,12 @@ class Clips(Dataset):
         except MediaError as error:
             return {"row": key.row, "bad": (path, error.cause)}
         if self.transform is not None:
-            with torch.random.fork_rng(devices=[]):   # transforms draw from the global generator
-                torch.manual_seed(key.seed)
+            state = torch.get_rng_state()        # transforms draw from the global generator; fork_rng and manual_seed, which also look
+            torch.default_generator.manual_seed(key.seed)      # after every device, take several times as long as a flip
+            try:
                 draws = [self.transform(clip) for _ in range(self.repeats)]
+            finally:
+                torch.set_rng_state(state)
         else:
             draws = eval_views(clip, self.size, self.crops) * self.repeats
         return {"row": key.row, "clip": torch.stack(draws).contiguous(), "label": self.labels[key.row]}
