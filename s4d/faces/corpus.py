@@ -26,6 +26,7 @@ from PIL import Image
 from ..artifacts import OutputError
 from ..config import Faces, to_dict
 from ..emotions import ORDERS
+from ..processes import end_with_parent
 from . import facs
 from .identity import sample_identity
 from .plan import CORPORA, FOLDS, SHARD, FacesError, Sample, check, distance, identities, samples
@@ -119,7 +120,7 @@ def _draw_all(cfg: Faces, build: Path, workers: int, progress: bool) -> None:
                 draw_shard(cfg, build, *shard)
                 bar.update(size(shard))
             return
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
             jobs = {pool.submit(draw_shard, cfg, build, *shard): shard for shard in todo}
             try:
                 for job in as_completed(jobs):

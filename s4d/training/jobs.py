@@ -2,11 +2,8 @@
 from __future__ import annotations
 
 import multiprocessing as mp
-import os
 import queue
-import signal
 import threading
-import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -15,6 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..config import Finetune, Pretrain
+from ..processes import end_with_parent
 from .finetune import finetune
 from .finetune import locate as locate_finetune
 from .loop import Progress
@@ -33,20 +31,8 @@ def locate(cfg: Pretrain | Finetune, runs: str | Path = "runs") -> Run:
     return locate_pretrain(cfg, runs) if isinstance(cfg, Pretrain) else locate_finetune(cfg, runs)
 
 
-def _end_with_parent() -> None:
-    """Ends this process once its parent is gone, killed as a kernel may be, which tells its workers nothing.
-
-    The wait is on a pipe that the parent alone holds open, so it ends at once, on every system. A run under way saves its state
-    on SIGTERM.
-    """
-    mp.parent_process().join()
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(20)
-    os._exit(1)
-
-
 def _enter(channel) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())        # its own lock is for several processes, and one that is stopped would leave it behind
     Progress.queue = channel
