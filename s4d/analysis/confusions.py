@@ -86,20 +86,21 @@ def follow(frames: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.Dat
     return pd.DataFrame(out, columns=["label", "mean", "low", "high", "null", "clips", "subjects"])
 
 
-def lagged(frames: pd.DataFrame, fps: float | None = None, most: int = 4, resamples: int = 1000, seed: int = 0) -> tuple[pd.DataFrame, dict]:
+def lagged(frames: pd.DataFrame, fps: float | None = None, most: int | None = None, resamples: int = 1000,
+           seed: int = 0) -> tuple[pd.DataFrame, dict]:
     """How much later than the expression does the probability rise and fall?
 
     Args:
         frames: as in `course`; clips without a course of intensity are left out.
         fps: frames per second of the files; None leaves time in frames.
-        most: largest shift, frames.
+        most: largest shift, frames; None for a quarter of the shortest clip.
     Returns:
         curve: lag (s or frames; positive: the probability comes later), mean, low, high (Pearson r of the shifted courses; 95 % over
         people), clips, subjects; empty without truth. And best (the lag of the largest mean r), best_low, best_high, peak (mean time of
         a clip's largest probability less that of its apex), peak_low, peak_high, clips, subjects.
     """
-    shifts = np.arange(-most, most + 1)
-    known = []
+    most = most or int(frames.groupby("path").size().min() // 4)
+    shifts, known = np.arange(-most, most + 1), []
     for (_, subject), g in frames.groupby(["path", "subject"], dropna=False, sort=True):
         p, i = g.probability.to_numpy(float), g.intensity.to_numpy(float)
         r = [_pearson(p[max(s, 0):len(p) + min(s, 0)], i[max(-s, 0):len(i) - max(s, 0)]) for s in shifts]
@@ -112,7 +113,8 @@ def lagged(frames: pd.DataFrame, fps: float | None = None, most: int = 4, resamp
     curve = []
     for shift, values in zip(shifts, r.T):
         found = over_subjects(values, subjects, resamples, seed)
-        curve.append(dict(lag=shift * scale, mean=found["mean"], low=found["low"], high=found["high"], clips=len(r), subjects=found["subjects"]))
+        limits = {k: found[k] for k in ("mean", "low", "high", "subjects")}
+        curve.append(dict(lag=shift * scale, clips=len(r), **limits))
     times = weights_of(unit.max() + 1, resamples, seed)
     best = shifts[(times @ sums_of(r, unit)).argmax(1)] if np.isfinite(times).all() else np.full(resamples, np.nan)
     apart = over_subjects(scale * peak, subjects, resamples, seed)

@@ -160,7 +160,8 @@ def prototype_study(photos: dict[tuple[str, int], np.ndarray], clips: dict[tuple
         mean, differences = np.mean(each, axis=0), [matched_classes(s)["difference"] for s in each]
         cells.append(tidy(mean, names, "image_class", "video_class", "cosine").assign(method=method))
         low, high = match_interval(*map(list, zip(*pairs)), photo_rows, clip_rows, names, resamples)
-        stats.append(dict(method=method, **matched_classes(mean), low=low, high=high, seed_low=min(differences), seed_high=max(differences)))
+        seeds = dict(seed_low=min(differences), seed_high=max(differences))
+        stats.append(dict(method=method, **matched_classes(mean), low=low, high=high, **seeds))
     return pd.concat(cells, ignore_index=True), pd.DataFrame(stats)
 
 

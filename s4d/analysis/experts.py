@@ -123,7 +123,9 @@ def usage_table(splits: dict[int, list[Split]], resamples: int = 500) -> pd.Data
         for s in [s for s in questions if not s.about.startswith(("place", "task, first"))]:
             times = weights_of(len(s.sums), resamples)
             share = _groups(s.sums.sum(0), s.counts.sum(0))[0]
-            low, high = np.percentile(_groups(np.tensordot(times, s.sums, 1), times @ s.counts)[0], [2.5, 97.5], axis=0)
+            drawn = times @ s.counts
+            usage = np.tensordot(times, s.sums, 1) / np.where(drawn > 0, drawn, np.nan)[..., None]      # a group that nobody drawn shows
+            low, high = np.nanpercentile(usage, [2.5, 97.5], axis=0) if len(s.sums) > 1 else np.full((2, *share.shape), np.nan)
             by, _, task = s.about.partition(", ")
             for (v, e), value in np.ndenumerate(share):
                 out.append((block, task or s.names[v], by, s.names[v], e + 1, value, low[v, e], high[v, e], int(s.samples[v])))

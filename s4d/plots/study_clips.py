@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from .study_correlation import SHORT, _p
 from .study_experts import NULL, SMALL, tag
@@ -28,13 +29,13 @@ def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, curves: pd.DataFrame
         ax.axvline(0, color="#cccccc", linewidth=0.6, zorder=0)
         ax.set_xlabel(f"time from the {'apex' if known else 'middle'} ({unit})")
         ax.set_ylabel("probability of the true class")
-    handles = axes[0, 0].get_legend_handles_labels()[0]
+    handles = [*axes[0, 0].get_legend_handles_labels()[0], Patch(color="#888888", alpha=0.3, label="95 % interval over people")]
     if known:
         _follow(axes[1, 0], follow)
         _lag(axes[1, 1], curves, unit)
         handles.append(Line2D([], [], linestyle="", marker="|", color=NULL, markersize=6, markeredgewidth=1.5,
                               label="with another clip's intensity"))
-    fig.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=SMALL)
+    fig.legend(handles=handles, loc="outside upper center", ncols=5, fontsize=SMALL)
     stamp(fig, note)
     return fig
 
@@ -49,8 +50,7 @@ def _course(ax, courses: pd.DataFrame) -> None:
         ax.fill_between(own.time, own.low, own.high, color=METHOD_COLOURS[method], alpha=0.2, linewidth=0)
         ax.plot(own.time, own["mean"], style, color=METHOD_COLOURS[method], label=METHOD_LABELS[method])
     ax.set_ylim(0, None)
-    ax.set_title("All but neutral (band: 95 % interval)")
-    tag(ax, f"n = {part.samples.max()} clips, {part.subjects.max()} people", 0.02, 0.02)
+    ax.set_title(f"All but neutral ({part.samples.max()} clips, {part.subjects.max()} people)", fontsize=7.5)
 
 
 def _by_emotion(ax, courses: pd.DataFrame) -> None:
@@ -62,7 +62,7 @@ def _by_emotion(ax, courses: pd.DataFrame) -> None:
         ends.append((part["mean"].iloc[-1], f"{label} ({part.samples.max()})", part.time.iloc[-1], EMOTION_COLOURS[label]))
     ax.set_ylim(0, 1.15 * ax.get_ylim()[1])
     _direct_labels(ax, ends)
-    ax.set_title(f"{METHOD_LABELS['static']}, by emotion (n clips)")
+    ax.set_title(f"{METHOD_LABELS['static']}, by emotion (n clips)", fontsize=7.5)
     if not np.isnan(half):
         tag(ax, f"95 % interval ±{half:.2f} (median)", 0.02, 0.98)
 
@@ -76,8 +76,8 @@ def _lag(ax, curves: pd.DataFrame, unit: str) -> None:
     ax.axhline(0, color="#cccccc", linewidth=0.6, zorder=0)
     ax.set_xlabel(f"lag of the probability behind the intensity ({unit})")
     ax.set_ylabel("mean r inside a clip")
-    ax.set_title("Lag (band: 95 % interval)")
-    tag(ax, f"n = {curves.clips.max()} clips, {curves.subjects.max()} people", 0.02, 0.02)
+    number = f"{curves.clips.max()} clips, {curves.subjects.max()} people" if len(curves) else "no clip varies enough"
+    ax.set_title(f"Lag ({number})", fontsize=7.5)
 
 
 def _direct_labels(ax, ends: list[tuple[float, str, float, str]]) -> None:
@@ -105,7 +105,7 @@ def _follow(ax, follow: pd.DataFrame) -> None:
     ax.set_yticks(range(len(labels)), [f"{n} ({clips[n]})" for n in labels])
     ax.invert_yaxis()
     ax.set_xlabel("r with the true intensity")
-    ax.set_title("Inside a clip (n clips, bar: 95 % interval)")
+    ax.set_title("Inside a clip (n clips)", fontsize=7.5)
 
 
 def gains(table: pd.DataFrame, points: pd.DataFrame, stats: pd.DataFrame, note: str = "") -> Figure:
@@ -120,18 +120,30 @@ def gains(table: pd.DataFrame, points: pd.DataFrame, stats: pd.DataFrame, note: 
     _gain(axes[0], table)
     for ax, outcome in zip(axes[1:], outcomes):
         part, found = points[points.outcome == outcome], stats[stats.outcome == outcome].iloc[0]
-        for r in part.itertuples():
-            ax.plot(r.static, r.value, "o", color=EMOTION_COLOURS[r.label], markersize=4)
-            ax.annotate(SHORT[r.label], (r.static, r.value), xytext=(3, 2), textcoords="offset points", fontsize=6)
+        for label, at in zip(part.label, part[["static", "value"]].to_numpy()):
+            ax.plot(*at, "o", color=EMOTION_COLOURS[label], markersize=4)
+        for text, at in together(part):
+            ax.annotate(text, at, xytext=(3, 2), textcoords="offset points", fontsize=6)
         name = METHOD_LABELS.get(outcome)
-        numbers = "no order to compare" if np.isnan(found.rho) else f"ρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}]\n{_p(found.p)}"
-        ax.set_title((f"Gain of {name}" if name else "Error on clips") + "\n" + numbers.replace("-", "−") + f", n = {found.emotions}",
-                     fontsize=7, fontweight="normal")
-        ax.set_ylabel("points" if name else "%, dynamic only", labelpad=1)
+        numbers = f"ρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}]\n{_p(found.p)}, n = {found.emotions}".replace("-", "−")
+        ax.set_title((f"Gain of {name}" if name else "Error on clips") + "\n" + numbers, fontsize=7, fontweight="normal")
+        ax.set_ylabel("gain on clips (points)" if name else "error on clips, dynamic only (%)", fontsize=7, labelpad=1)
         ax.set_xlabel("error on photos (%)")
         ax.margins(0.16)
     stamp(fig, note)
     return fig
+
+
+def together(part: pd.DataFrame, near: float = 0.03) -> list[tuple[str, np.ndarray]]:
+    """Names of the points, those that all but coincide on one label: (text, place)."""
+    at = part[["static", "value"]].to_numpy()
+    scaled = at / np.maximum(np.ptp(at, axis=0), 1e-9)
+    out, left = [], list(range(len(at)))
+    while left:
+        own = [i for i in left if np.abs(scaled[i] - scaled[left[0]]).max() < near]
+        left = [i for i in left if i not in own]
+        out.append((", ".join(SHORT[part.label.iloc[i]] for i in own), at[own[0]]))
+    return out
 
 
 def _gain(ax, table: pd.DataFrame) -> None:

@@ -5,11 +5,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
 from ..analysis.stats import p_text
-from .study_experts import KINDS, NULL, SMALL, tag
+from .study_experts import KINDS, NULL, SMALL
 from .style import EMOTION_COLOURS, METHOD_COLOURS, METHOD_LABELS, METHOD_NAMES, PAGE, TASK_LABELS, figure, stamp
 
 HEADS = {"image": "photo head", "video": "clip head"}
@@ -67,12 +66,13 @@ def _cells(ax, table: pd.DataFrame, rows: list[tuple[str, str]], top: float):
     return picture
 
 
-def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, note: str = "") -> Figure:
+def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, counts: tuple[int, int], note: str = "") -> Figure:
     """Cosine similarity of static (rows) and dynamic (columns) class prototypes, one panel a method.
 
     Args:
         cells: method, image_class, video_class, cosine (mean over seeds).
         stats: method, difference (diagonal minus off-diagonal), low, high, p.
+        counts: number of photos and of clips.
     """
     methods = [m for m in METHOD_NAMES if m in set(cells.method)]
     names = list(dict.fromkeys(cells.image_class))
@@ -88,8 +88,8 @@ def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, note: str = "
         ax.set_xticks(range(len(names)), [SHORT[n] for n in names], rotation=90)
         ax.set_yticks(range(len(names)), names)
         ax.tick_params(length=0)
-        ax.set_xlabel("prototype of clips")
-    axes[0, 0].set_ylabel("prototype of photos")
+        ax.set_xlabel(f"prototype of clips (n = {counts[1]})", fontsize=7)
+    axes[0, 0].set_ylabel(f"prototype of photos (n = {counts[0]})", fontsize=7)
     fig.colorbar(picture, ax=axes, shrink=0.75, pad=0.01).set_label("cosine similarity")
     stamp(fig, note)
     return fig
@@ -115,10 +115,10 @@ def layer_similarity(table: pd.DataFrame, titles: dict[str, str], note: str = ""
             ax.plot(x, part.any_95, ":", color="#888888", label="shuffled freely, 95 %")
             ax.vlines(x, part.low, part.high, color=colour, linewidth=0.9)
             ax.plot(x, part.value, "o-", color=colour, markersize=3, label="matched stimuli (bar: 95 % interval over people)")
-            tag(ax, f"n = {part.stimuli.max()} clips, {part.people.max()} people", 0.98, 0.02 if part.value.min() > 0.5 else 0.98)
             ax.axhline(0, color="#cccccc", linewidth=0.5, zorder=0)
-            if measure == "cka":
-                ax.set_title(titles[name], fontsize=7)
+            number = f"n = {part.stimuli.max()} clips, {part.people.max()} people"
+            title, size = (f"{titles[name]}\n{number}", 6.5) if measure == "cka" else (number, 6)
+            ax.set_title(title, fontsize=size, fontweight="normal")
         row[0].set_ylabel({"cka": "linear CKA", "rsa": "RSA (rank ρ)"}[measure])
     for ax in axes[1]:
         shown = range(len(layers)) if len(layers) <= 8 else [0, *range(2, len(layers) - 1, 3), len(layers) - 1]
@@ -129,13 +129,14 @@ def layer_similarity(table: pd.DataFrame, titles: dict[str, str], note: str = ""
     return fig
 
 
-def confusability(cells: pd.DataFrame, stats: pd.DataFrame, titles: dict[str, str], note: str = "") -> Figure:
+def confusability(cells: pd.DataFrame, stats: pd.DataFrame, titles: dict[str, str], counts: tuple[int, int], note: str = "") -> Figure:
     """Probability given to a wrong class: static against dynamic, one point a pair (true, wrong), one panel a comparison.
 
     Args:
         cells: comparison, label, wrong, static, dynamic (shares 0..1).
         stats: comparison, rho, low, high, p.
         titles: comparison -> title, in order.
+        counts: number of photos and of clips.
     """
     names = [c for c in titles if c in set(cells.comparison)]
     fig, axes = figure(PAGE, 2.6, 1, len(names), squeeze=False)
@@ -144,9 +145,9 @@ def confusability(cells: pd.DataFrame, stats: pd.DataFrame, titles: dict[str, st
         ax.scatter(100 * part.static, 100 * part.dynamic, s=12, c=[EMOTION_COLOURS[n] for n in part.label], linewidths=0)
         numbers = f"ρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}], {_p(found.p)}".replace("-", "−")
         ax.set_title(f"{titles[name]} ({len(part)} pairs)\n{numbers}", fontsize=7, fontweight="normal")
-        ax.set_xlabel("static confusion, photos (%)")
+        ax.set_xlabel(f"static confusion, {counts[0]} photos (%)")
         ax.margins(0.1)
-    axes[0, 0].set_ylabel("dynamic confusion, clips (%)")
+    axes[0, 0].set_ylabel(f"dynamic confusion, {counts[1]} clips (%)")
     for label in [n for n in EMOTION_COLOURS if n in set(cells.label)]:
         axes[0, 0].scatter([], [], s=12, color=EMOTION_COLOURS[label], label=label)
     fig.legend(loc="outside upper center", ncols=11, fontsize=SMALL, title="true class", title_fontsize=SMALL, handletextpad=0.1)
@@ -165,17 +166,16 @@ def shared_space(table: pd.DataFrame, title: str, note: str = "") -> Figure:
         title: the network.
     """
     fig, axes = figure(PAGE, 3.4, 1, 2, sharex=True, sharey=True)
-    halo = [withStroke(linewidth=2, foreground="white")]
-    for ax, task, marker in zip(axes, KINDS, "os"):
+    names = [n for n in EMOTION_COLOURS if n in set(table.label)]
+    for ax, task in zip(axes, KINDS):
         own, other = table[table.task == task], table[table.task != task]
-        ax.scatter(other.x, other.y, s=7, color="#d8d8d8", linewidths=0, zorder=1)
-        for label in [n for n in EMOTION_COLOURS if n in set(own.label)]:
+        ax.scatter(other.x, other.y, s=6, color="#d8d8d8", linewidths=0, zorder=1)
+        for label, marker in zip(names, "osDX^vP<>*h"):
             part = own[own.label == label]
-            ax.scatter(part.x, part.y, s=13, marker=marker, color=EMOTION_COLOURS[label], linewidths=0, zorder=2)
-            ax.text(part.x.median(), part.y.median(), SHORT[label], fontsize=7, ha="center", va="center", zorder=3, color=EMOTION_COLOURS[label],
-                    path_effects=halo, fontweight="bold")
-        ax.set_title(f"{title}: {KINDS[task]} (n = {len(own)}); grey: {KINDS[other.task.iloc[0]] if len(other) else 'none'}", fontsize=7)
+            ax.scatter(part.x, part.y, s=14, marker=marker, color=EMOTION_COLOURS[label], linewidths=0, zorder=2, label=label)
+        ax.set_title(f"{title}: {KINDS[task]} (n = {len(own)}); grey: the other kind (n = {len(other)})", fontsize=7)
         ax.set(xticks=[], yticks=[])
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=11, fontsize=SMALL, handletextpad=0.1)
     stamp(fig, f"an illustration, not a measurement; {note}")
     return fig
 

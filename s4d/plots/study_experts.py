@@ -65,12 +65,13 @@ def usage(table: pd.DataFrame, note: str = "") -> Figure:
     return fig
 
 
-def maps(table: pd.DataFrame, faces: dict[str, np.ndarray], note: str = "") -> Figure:
+def maps(table: pd.DataFrame, faces: dict[str, np.ndarray], counts: dict[str, int], note: str = "") -> Figure:
     """Mean gate of every expert on the token grid, over the mean face.
 
     Args:
         table: of `analysis.experts.maps_table`, both tasks, one seed.
         faces: task -> grey mean picture `[H, W]`, 0..1.
+        counts: task -> number of samples.
     """
     rows = [(block, task) for block in sorted(table.block.unique()) for task in ("image", "video")]
     experts = sorted(table.expert.unique())
@@ -87,7 +88,7 @@ def maps(table: pd.DataFrame, faces: dict[str, np.ndarray], note: str = "") -> F
             ax.spines[:].set_visible(False)
             if i == 0:
                 ax.set_title(f"expert {e}", fontsize=7, fontweight="normal", loc="center")
-        axes[i, 0].set_ylabel(f"block {block}\n{TASK_LABELS[task].split()[0]}", fontsize=7)
+        axes[i, 0].set_ylabel(f"block {block}\n{counts[task]} {KINDS[task]}", fontsize=7)
     fig.colorbar(picture, ax=axes, shrink=0.7, pad=0.01).set_label("mean gate of a token")
     stamp(fig, note)
     return fig
