@@ -621,7 +621,8 @@ def test_the_legend_along_a_clip_lies_outside_the_axes():
 
 
 def switched() -> pd.DataFrame:
-    cells = [(b, e, t, m, 0.1, 0.0, 0.2, 10, 6) for b in (2, 3) for e in (1, 2) for t in ("image", "video") for m in ("all", "fear", "anger")]
+    kinds = [(t, m) for t in ("image", "video") for m in ("all", "fear", "anger")]
+    cells = [(b, e, *kind, 0.1, 0.0, 0.2, 10, 6) for b in (2, 3) for e in (1, 2) for kind in kinds]
     return pd.DataFrame(cells, columns=["block", "expert", "task", "emotion", "change", "low", "high", "samples", "subjects"])
 
 
