@@ -146,6 +146,6 @@ def splits_of(photo: Tensor, clip: Tensor, rows: dict[str, pd.DataFrame], grids:
         out += [group_split(f"emotion, {name}", sample_usage(gates), rows[name].label.to_numpy(), units[name], False),
                 place_split(f"region, {name}", gates, grids[name], units[name], regions),
                 place_split(f"place, {name}", gates, grids[name], units[name])]
-    if phases is not None:
+    if phases is not None and phases.any():
         out.append(phase_split("phase, video", clip, grids["video"], units["video"], phases))
     return out
