@@ -116,18 +116,22 @@ def gains(table: pd.DataFrame, points: pd.DataFrame, stats: pd.DataFrame, note: 
         points, stats: of `analysis.gains.foretold`.
     """
     outcomes = list(stats.outcome)
-    fig, axes = figure(PAGE, 2.6, 1, 1 + len(outcomes), gridspec_kw=dict(width_ratios=[1.35, *[1] * len(outcomes)]))
+    fig, axes = figure(PAGE, 2.7, 1, 1 + len(outcomes), gridspec_kw=dict(width_ratios=[1.35, *[1] * len(outcomes)]))
     _gain(axes[0], table)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, fontsize=SMALL, handletextpad=0.1)
     for ax, outcome in zip(axes[1:], outcomes):
         part, found = points[points.outcome == outcome], stats[stats.outcome == outcome].iloc[0]
         for label, at in zip(part.label, part[["static", "value"]].to_numpy()):
             ax.plot(*at, "o", color=EMOTION_COLOURS[label], markersize=4)
         for text, at in together(part):
-            ax.annotate(text, at, xytext=(3, 2), textcoords="offset points", fontsize=6)
+            left = at[0] > part.static.median()                       # names of points on the right run to the left
+            name = ax.annotate(text, at, xytext=(-3 if left else 3, 2), textcoords="offset points", fontsize=6,
+                               ha="right" if left else "left")
+            name.set_in_layout(False)                                 # else long names would squeeze the axes
         name = METHOD_LABELS.get(outcome)
         numbers = f"ρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}]\n{_p(found.p)}, n = {found.emotions}".replace("-", "−")
-        ax.set_title((f"Gain of {name}" if name else "Error on clips") + "\n" + numbers, fontsize=7, fontweight="normal")
-        ax.set_ylabel("gain on clips (points)" if name else "error on clips, dynamic only (%)", fontsize=7, labelpad=1)
+        ax.set_title((f"Gain of {name}" if name else "Error on clips") + "\n" + numbers, fontsize=6.5, fontweight="normal")
+        ax.set_ylabel("gain on clips (points)" if name else "error, dynamic only (%)", fontsize=7, labelpad=1)
         ax.set_xlabel("error on photos (%)")
         ax.margins(0.16)
     stamp(fig, note)
@@ -156,7 +160,6 @@ def _gain(ax, table: pd.DataFrame) -> None:
     size = table.groupby("label").samples.max()
     ax.axvline(0, color="#888888", linewidth=0.6, zorder=0)
     ax.set_yticks(range(len(names)), [f"{n} ({size[n]})" for n in names])
-    ax.set_ylim(len(names) - 0.5, -1.6)
+    ax.invert_yaxis()
     ax.set_xlabel("gain of recall over\ndynamic only (points)")
-    ax.legend(loc="upper center", fontsize=6, ncols=2, handletextpad=0.1, columnspacing=0.6, borderaxespad=0)
     ax.set_title(f"Clips (n; {table.people.max()} people)", fontsize=7.5)
