@@ -10,9 +10,14 @@ from matplotlib.text import Text
 from s4d.analysis import confusions as cf
 from s4d.analysis import correlation as co
 from s4d.analysis import experts as ex
+from s4d.analysis import gains as ga
+from s4d.analysis import people as pe
+from s4d.analysis import regions as re
+from s4d.analysis import routing as ro
+from s4d.analysis import splits as sp
 from s4d.analysis import stimuli as st
 from s4d.models import create
-from s4d.plots import study_correlation, study_experts
+from s4d.plots import study_clips, study_correlation, study_experts
 
 NAMES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
 
@@ -46,7 +51,7 @@ def test_recorded_gates_sum_to_one_and_the_model_stays_as_it_was():
     model, x = tiny(), pictures()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     plain = st.features(model, x)
-    routes = ex.routes_of(model, x)
+    routes = ro.routes_of(model, x)
     assert list(routes) == [1] and routes[1].shape == (12, 4, 4)
     torch.testing.assert_close(routes[1].sum(-1), torch.ones(12, 4))
     assert ((routes[1] > 0).sum(-1) == 2).all()
@@ -57,43 +62,57 @@ def test_recorded_gates_sum_to_one_and_the_model_stays_as_it_was():
 
 def test_the_recorder_gives_up_its_place_after_an_error_and_to_an_outer_one():
     model, layer = tiny(), 1
-    with pytest.raises(RuntimeError), ex.record_routing(model):
+    with pytest.raises(RuntimeError), ro.record_routing(model):
         raise RuntimeError
     assert model.moae_layers()[layer].record is None
-    with ex.record_routing(model) as outer:
-        with ex.record_routing(model) as inner:
+    with ro.record_routing(model) as outer:
+        with ro.record_routing(model) as inner:
             st.features(model, pictures(2))
         st.features(model, pictures(2))
     assert len(outer[layer]) == len(inner[layer]) == 1
-    with pytest.raises(ValueError, match="experts=0"), ex.record_routing(tiny(experts=0)):
+    with pytest.raises(ValueError, match="experts=0"), ro.record_routing(tiny(experts=0)):
         pass
 
 
 def test_an_expert_is_switched_off_inside_the_context_only():
     model, x = tiny(), pictures()
-    free = ex.routes_of(model, x)[1]
+    free = ro.routes_of(model, x)[1]
     busiest = int(free.sum((0, 1)).argmax())
-    with ex.without_expert(model, 1, busiest):
-        masked = ex.routes_of(model, x)[1]
+    with ro.without_expert(model, 1, busiest):
+        masked = ro.routes_of(model, x)[1]
     assert masked[..., busiest].sum() == 0 < free[..., busiest].sum()
     torch.testing.assert_close(masked.sum(-1), torch.ones(12, 4))
-    assert torch.equal(ex.routes_of(model, x)[1], free)
-    with pytest.raises(ValueError, match="no expert 9 in block 1"), ex.without_expert(model, 1, 9):
+    assert torch.equal(ro.routes_of(model, x)[1], free)
+    with pytest.raises(ValueError, match="no expert 9 in block 1"), ro.without_expert(model, 1, 9):
         pass
-    changes = ex.cost_of_experts(model, x, labelled(12), np.zeros(12, int), "image", resamples=20)
-    assert len(changes) == 4 and 0 < changes.change.abs().max() <= 100 and (changes.low <= changes.high).all()
+
+
+def test_the_cost_of_an_expert_falls_on_the_emotion_that_it_serves():
+    """Dark and bright pictures have tokens of their own, so an expert of one kind serves one emotion only."""
+    model, n = tiny(), 12
+    x = torch.cat([pictures(n) // 8, 255 - pictures(n) // 8])
+    rows = pd.DataFrame(dict(label=["fear"] * n + ["anger"] * n, subject=[f"s{i % 6}" for i in range(2 * n)]))
+    gates = ro.routes_of(model, x)[1]
+    served = (gates > 0).any(1)
+    only = [e for e in range(4) if served[:n, e].any() and not served[n:, e].any()]
+    costs = ro.cost_of_experts(model, x, rows, np.zeros(2 * n, int), "image", resamples=20)
+    assert len(costs) == 4 * 3 and set(costs.emotion) == {"all", "fear", "anger"} and only
+    one = costs[costs.expert == only[0] + 1].set_index("emotion")
+    assert abs(one.change["anger"]) < 1e-4 < abs(one.change["fear"]) and (one.low <= one.high).all()
+    assert one.change["all"] == pytest.approx((one.change["fear"] + one.change["anger"]) / 2, abs=1e-6)
+    few = ro.cost_of_experts(model, x, rows.assign(subject="s0"), np.zeros(2 * n, int), "image", resamples=20)
+    assert few.low.isna().all() and few.change.notna().all()
 
 
 def test_usage_counts_assignments_by_emotion():
     gates = torch.zeros(4, 2, 3)
     gates[:2, :, 0], gates[2:, :, 1], gates[:, :, 2] = 0.7, 0.7, 0.3     # two labels with an expert of their own, one shared
-    rows = pd.DataFrame(dict(label=["fear", "fear", "anger", "anger"], subject=list("abcd")))
-    table = ex.usage_table({3: gates}, rows, "image").set_index(["emotion", "expert"])
+    split = sp.group_split("emotion, image", sp.sample_usage(gates), np.array(["fear", "fear", "anger", "anger"]), np.arange(4), False)
+    table = ex.usage_table({4: [split]}, 50).set_index(["group", "expert"])
     assert table.share["fear"].tolist() == [0.5, 0, 0.5] and table.share["anger"].tolist() == [0, 0.5, 0.5]
-    assert table.share["all"].tolist() == [0.25, 0.25, 0.5]
-    assert table.gate["fear"].tolist() == pytest.approx([0.7, 0, 0.3])
+    assert (table.low == table.share).all() and set(table.task) == {"image"} and set(table.samples) == {2}
     found = ex.entropy_table({3: gates}, "image").iloc[0]
-    assert found.effective_experts == pytest.approx(2 ** 1.5) and found.unused == 0
+    assert found.effective_experts == pytest.approx(2 ** 1.5) and found.unused == 0 and found.load == pytest.approx(1.5)
 
 
 def test_token_maps_put_a_token_where_it_lies_on_the_face():
@@ -107,75 +126,184 @@ def test_token_maps_put_a_token_where_it_lies_on_the_face():
         ex.token_maps(gates, (1, 2, 3))
 
 
-def test_information_of_separate_equal_and_unbalanced_groups():
-    usage = np.eye(2)[[0, 0, 0, 1]]
-    member = np.array([[1, 1, 1, 0], [0, 0, 0, 1]])
-    assert ex.information(usage, member) == pytest.approx(1.0)            # group sizes do not matter
-    assert ex.information(np.full((4, 2), 0.5), member) == pytest.approx(0.0)
-    assert ex.information(usage, member[[0, 0]]) == pytest.approx(0.0)
+def test_information_and_index_of_separate_equal_and_unbalanced_groups():
+    apart, alike = np.eye(2), np.full((2, 2), 0.5)
+    counts = np.array([300.0, 1.0])
+    assert ex.information(apart * counts[:, None], counts) == pytest.approx(1.0)           # group sizes do not matter
+    assert ex.distance(apart * counts[:, None], counts) == pytest.approx(1.0)
+    assert ex.information(alike * counts[:, None], counts) == ex.distance(alike * counts[:, None], counts) == pytest.approx(0.0)
+    half = np.array([[1.0, 0.0], [0.75, 0.25]])
+    assert ex.distance(half, np.ones(2)) == pytest.approx(0.25)
+    assert ex.information(np.vstack([apart, np.zeros(2)]), np.array([1.0, 1.0, 0.0])) == pytest.approx(1)   # an empty group is left out
 
 
-def test_specificity_finds_a_planted_task_and_not_a_permuted_one():
+def test_a_planted_task_is_found_and_a_permuted_one_not():
     rng = np.random.default_rng(0)
     units = np.repeat(np.arange(20), 4)
     task = np.where(units < 10, "image", "video")
     usage = rng.dirichlet(np.ones(4), 80)
     planted = usage + np.where(task == "image", 1.0, 0.0)[:, None] * np.array([2, 0, 0, 0])
     planted /= planted.sum(1, keepdims=True)
-    found = ex.specificity(planted, task, units, blocks=True, permutations=200)
-    assert found["bits"] > 3 * found["null_95"] and found["p"] < 0.02
-    assert found["low"] <= found["bits"] <= found["high"] + 0.02
-    assert ex.specificity(usage, task, units, blocks=True, permutations=200)["p"] > 0.05
+    for measure in (ex.information, ex.distance):
+        found = ex.judged(sp.group_split("task", planted, task, units, True), measure, 200)
+        assert found["value"] > 2 * found["null_95"] and found["p"] < 0.02 and found["people"] == 20
+        assert found["low"] <= found["value"] <= found["high"] + 0.03 and found["low"] > found["null_95"]
+        assert ex.judged(sp.group_split("task", usage, task, units, True), measure, 200)["p"] > 0.05
 
 
-def test_the_null_over_whole_subjects_is_not_fooled_by_subjects():
-    units, p = np.repeat(np.arange(8), 20), {False: [], True: []}
+def test_the_null_over_whole_people_is_not_fooled_by_people():
+    units, p = np.repeat(np.arange(8), 20), {"samples": [], "people": []}
+    task = np.where(units < 4, "image", "video")
     for seed in range(6):
-        usage = np.random.default_rng(seed).dirichlet(np.ones(4) * 0.5, 8)[units]        # only the subject decides
-        for blocks in p:
-            task = np.where(units < 4, "image", "video")
-            p[blocks].append(ex.specificity(usage, task, units, blocks=blocks, permutations=60)["p"])
-    assert max(p[False]) < 0.05 and np.median(p[True]) > 0.1
+        usage = np.random.default_rng(seed).dirichlet(np.ones(4) * 0.5, 8)[units]        # only the person decides
+        p["people"].append(ex.judged(sp.group_split("task", usage, task, units, True), permutations=60, seed=seed)["p"])
+        p["samples"].append(ex.judged(sp.group_split("task", usage, task, np.arange(160), False), permutations=60, seed=seed)["p"])
+    assert np.median(p["samples"]) < 0.05 and np.median(p["people"]) > 0.1
 
 
-def test_place_specificity_of_a_router_that_reads_positions_and_of_one_that_does_not():
+def test_emotions_are_dealt_within_a_person_and_found_beside_a_louder_identity():
+    rng, units = np.random.default_rng(0), np.repeat(np.arange(10), 6)
+    emotion = np.tile(["fear", "anger", "neutral"], 20)
+    person = rng.dirichlet(np.ones(4) * 0.3, 10)[units]
+    split = sp.group_split("emotion, image", person, emotion, units, False)
+    dealt = split.null(np.random.default_rng(1))
+    np.testing.assert_allclose(dealt[0], split.sums.sum(0))                              # usage that only the person decides cannot change
+    planted = 0.9 * person + 0.1 * np.eye(4)[np.unique(emotion, return_inverse=True)[1]]
+    assert ex.judged(sp.group_split("emotion, image", planted, emotion, units, False), permutations=100)["p"] < 0.02
+    noisy, shuffled = planted + 0.05 * rng.random((60, 4)), rng.permutation(emotion)
+    assert ex.judged(sp.group_split("emotion, image", noisy, shuffled, units, False), permutations=100)["p"] > 0.05
+
+
+def test_places_of_a_router_that_reads_positions_and_of_one_that_does_not():
     by_place = torch.eye(4)[torch.arange(4)].expand(10, 4, 4)
-    found = ex.place_specificity(by_place)
-    assert found["bits"] == pytest.approx(2.0) and found["p"] < 0.02
+    found = ex.judged(sp.place_split("place, image", by_place, (1, 2, 2), np.arange(10)), permutations=100)
+    assert found["value"] == pytest.approx(2.0) and found["p"] < 0.02
     random = torch.eye(4)[torch.randint(0, 4, (50, 4), generator=torch.Generator().manual_seed(0))]
-    assert ex.place_specificity(random)["p"] > 0.05
+    assert ex.judged(sp.place_split("place, image", random, (1, 2, 2), np.arange(50)), permutations=100)["p"] > 0.05
+
+
+def test_regions_lie_where_they_belong_on_the_face():
+    weights = re.region_weights((1, 4, 4))
+    np.testing.assert_allclose(weights.sum(0), 1)
+    rows = dict(zip(re.REGIONS, (weights.reshape(5, 4, 4).sum(2) / weights.sum(1)[:, None])))
+    down = {name: share @ np.arange(4) for name, share in rows.items()}
+    assert down["brows"] < down["eyes"] < down["nose"] < down["mouth"]
+    assert min(weights[:4].sum(1)) > 0.2 and weights[-1].reshape(4, 4)[0].min() > 0.8    # forehead and background are no region
+    fine = re.region_weights((4, 10, 10))                                                # time is not read, any grid of places will do
+    assert fine.shape == (5, 100) and fine[:4].max(1).min() > 0.5
+
+
+def test_routing_by_region_is_found_and_by_a_shuffled_face_not():
+    weights = np.eye(5)[np.random.default_rng(2).permutation(np.repeat(np.arange(5), 5))].T      # five regions of five places
+    leader = torch.from_numpy(weights.argmax(0)).clamp(max=3)
+    planted = torch.eye(4)[leader].repeat(12, 2, 1)                                      # two time steps, four experts
+    units = np.arange(12)
+    found = ex.judged(sp.place_split("region, video", planted, (2, 5, 5), units, weights), permutations=200)
+    assert found["value"] > 1.8 and found["p"] < 0.02
+    generator = torch.Generator().manual_seed(0)
+    other = torch.eye(4)[leader[torch.randperm(25, generator=generator)]].repeat(12, 2, 1)       # as clear a division, by other borders
+    assert ex.judged(sp.place_split("region, video", other, (2, 5, 5), units, weights), permutations=200)["p"] > 0.05
+    table = ex.usage_table({2: [sp.place_split("region, video", planted, (2, 5, 5), units, weights)]}, 20)
+    assert table[(table.group == "brows") & (table.expert == 1)].share.item() == 1
+
+
+def phased(n: int = 40, steps: int = 4, seed: int = 0) -> np.ndarray:
+    """Courses of phases `[N, 3, steps]` that begin at different times; every eighth clip is neutral."""
+    rng, weights = np.random.default_rng(seed), np.zeros((n, 3, steps))
+    for clip in range(n):
+        borders = np.sort(rng.integers(0, steps + 1, 2))
+        weights[clip, np.searchsorted(borders, np.arange(steps), side="right"), np.arange(steps)] = clip % 8 > 0
+    return weights
+
+
+def test_routing_by_phase_is_found_and_by_time_alone_not():
+    weights, grid = phased(), (4, 2, 2)
+    leader = np.where(weights.sum(1) > 0, weights.argmax(1), 3)                          # [N, steps]
+    spread = lambda leader: torch.from_numpy(np.repeat(np.eye(4)[leader], 4, axis=1)).float()
+    found = ex.judged(sp.phase_split("phase, video", spread(leader), grid, np.arange(40) % 10, weights), permutations=200)
+    assert found["value"] == pytest.approx(np.log2(3)) and found["p"] < 0.02
+    by_time = np.tile(np.arange(4), (40, 1))
+    clock = ex.judged(sp.phase_split("phase, video", spread(by_time), grid, np.arange(40) % 10, weights), permutations=200)
+    assert clock["value"] > 0.1 and clock["p"] == 1                                      # onset is early, yet the null knows as much
+    other = leader[np.random.default_rng(0).permutation(40)]
+    assert ex.judged(sp.phase_split("phase, video", spread(other), grid, np.arange(40) % 10, weights), permutations=200)["p"] > 0.05
+
+
+def test_phases_are_those_of_the_frames_that_the_model_sees():
+    phase = np.array(["neutral"] * 4 + ["onset"] * 3 + ["apex"] * 5 + ["offset"] * 4)
+    steps = re.steps_of(phase, 8, 2)                                                     # frames 0, 2, 4 .. 14, two a time step
+    assert steps.T.tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert re.steps_of(np.array(["onset", "apex"] * 4), 4, 1).tolist() == [[0.5, 0.5], [0.5, 0.5], [0, 0]]
+    assert re.phase_weights(None, labelled(3), None) is None
+
+
+def test_phases_come_from_the_truth_of_a_corpus(tmp_path):
+    from s4d.config import Finetune, Source
+    rows = [(f"dfew/{c}.mp4", "dfew", t, p) for c in "ab" for t, p in enumerate(["onset", "apex", "offset", "neutral"])]
+    pd.DataFrame(rows, columns=["path", "corpus", "frame", "phase"]).to_csv(tmp_path / "truth.csv.gz", index=False)
+    cfg = Finetune(Source("affectnet", ""), Source("dfew", ""), size=32, frames=4, stride=1)
+    found = re.phase_weights(tmp_path, pd.DataFrame(dict(path=["b.mp4", "a.mp4"])), cfg)
+    assert found.shape == (2, 3, 2) and found[0].tolist() == [[0.5, 0], [0.5, 0], [0, 0.5]]
 
 
 def test_specificity_table_names_every_question():
     model = tiny()
     rows = {"image": labelled(14), "video": labelled(6, 3)}
-    table = ex.specificity_table(ex.routes_of(model, pictures(14)), ex.routes_of(model, clips()), rows, permutations=20)
-    assert set(table.about) == {"task", "task, first time step", "emotion, image", "emotion, video", "place, image", "place, video"}
-    assert (table.bits <= table.limit + 1e-9).all() and (table.bits >= -1e-9).all()
+    photo, clip = (ro.routes_of(model, v)[1] for v in (pictures(14), clips()))
+    grids, weights = {"image": (1, 2, 2), "video": (2, 2, 2)}, re.region_weights((1, 2, 2))
+    questions = {2: sp.splits_of(photo, clip, rows, grids, weights, phased(6, 2))}
+    table, index = ex.specificity_table(questions, 20), ex.index_table(questions, 20)
+    asked = {f"{what}, {task}" for what in ("emotion", "region", "place") for task in ("image", "video")}
+    tasks = ["task", "task, first time step"]
+    assert set(table.about) == asked | {*tasks, "phase, video"} and list(index.about) == tasks
+    assert (table.bits <= table.limit + 1e-9).all() and (table.bits >= -1e-9).all() and index["index"].between(0, 1).all()
+    assert "phase, video" not in {s.about for s in sp.splits_of(photo, clip, rows, grids, weights)}
+    usage = ex.usage_table(questions, 20)
+    assert usage.groupby(["task", "by", "group"]).share.sum().to_numpy() == pytest.approx(1)
 
 
-def test_seed_agreement_ignores_the_experts_numbers():
+def test_experts_of_two_seeds_are_matched_whatever_their_numbers():
     gates = torch.rand(20, 8, 4, generator=torch.Generator().manual_seed(0))
     other = torch.rand(20, 8, 4, generator=torch.Generator().manual_seed(1))
-    table = ex.seed_agreement({0: {2: gates}, 1: {2: gates[..., [2, 0, 3, 1]]}, 2: {2: other}}).set_index(["seed_a", "seed_b"]).agreement
-    assert table[0, 1] == pytest.approx(1.0) and abs(table[0, 2]) < 0.1
+    found = ex.seed_agreement({0: {2: gates}, 1: {2: gates[..., [2, 0, 3, 1]]}, 2: {2: other}}, 50)
+    table = found.set_index(["seed_a", "seed_b"])
+    assert table.agreement[0, 1] == table.matched[0, 1] == pytest.approx(1.0) and table.p[0, 1] < 0.05
+    assert abs(table.agreement[0, 2]) < 0.1 and table.matched[0, 2] < table.null_95[0, 2] + 0.05 and table.p[0, 2] > 0.05
+    assert table.null_mean[0, 2] > 0.25                                                  # the best of 24 pairings agrees by luck
     assert ex.seed_agreement({0: {2: gates}}).empty
+    assert ex.stability(found.iloc[:1]) == "stable" and ex.stability(found.iloc[1:]) == "unstable"
+    assert ex.stability(found.iloc[:0]) == "unknown" and ex.stability(found.iloc[[0, 0, 1]]) == "partly"
+
+
+def test_two_seeds_that_divide_by_place_are_not_alike_for_that_alone():
+    places = torch.Generator().manual_seed(3)
+    a, b = (torch.eye(4)[torch.randint(0, 4, (16,), generator=places)].expand(30, 16, 4) for _ in range(2))
+    table = ex.seed_agreement({0: {1: a}, 1: {1: b}}, 100).iloc[0]
+    assert table.matched > 0.3 and table.p > 0.05                            # tokens dealt singly would call this far from chance
+    assert ex.seed_agreement({0: {1: a}, 1: {1: a[..., [3, 2, 1, 0]]}}, 100).iloc[0].p < 0.02
+
+
+def test_leaders_are_written_where_their_tokens_lie():
+    gates = torch.full((2, 8, 3), 0.1)
+    gates[1, 5, 2] = 0.9                                                                 # step 1, row 0, column 1 of a 2 x 2 x 2 grid
+    table = ex.leading_table(gates, (2, 2, 2), [1])
+    assert len(table) == 8 and table.loc[table.gate.idxmax(), ["sample", "step", "row", "column", "expert"]].tolist() == [1, 1, 0, 1, 3]
 
 
 def test_released_routing_changes_between_passes_and_paper_routing_does_not():
     model, x = tiny(), pictures(40)
     torch.nn.init.constant_(model.blocks[1].moae.noise.bias, 3.0)
-    table = ex.compare_modes(model, x, np.zeros(40, int), "image")
+    table = ro.compare_modes(model, x, np.zeros(40, int), "image")
     shift, dropped = table.groupby("mode")["shift"].max(), table.groupby("mode").dropped.first()
     assert shift["paper"] < 1e-5 and dropped["paper"] == dropped["noise only"] == 0
     assert min(shift["noise only"], shift["released"], shift["capacity only"]) > 1e-4
     assert 0 < dropped["capacity only"] < 1
     layer = model.moae_layers()[1]
     assert layer.capacity_factor is None and layer.noisy == "train"
-    summary = ex.modes_table(table, {"image": labelled(40).subject}, resamples=20).set_index("mode")
+    summary = ro.modes_table(table, {"image": labelled(40).subject}, resamples=20).set_index("mode")
     assert summary.change["paper"] == 0 and summary["shift"]["released"] > 0
     lost = table.assign(correct=np.where(table["mode"] == "released", 0.0, 1.0))
-    assert ex.modes_table(lost, {"image": labelled(40).subject}, resamples=20).set_index("mode").change["released"] == -100
+    assert ro.modes_table(lost, {"image": labelled(40).subject}, resamples=20).set_index("mode").change["released"] == -100
 
 
 # Correlation
@@ -207,9 +335,33 @@ def test_layer_similarity_tells_category_from_individual_content():
     noise = lambda: 0.5 * rng.normal(size=(60, 10))
     pairs = {"category": (category + noise(), category + noise()), "own": (own + noise(), own + noise()), "none": (noise(), noise())}
     first, second = ({k: v[i] for k, v in pairs.items()} for i in (0, 1))
-    table = co.similarity_by_layer(first, second, labels, permutations=60).query("measure == 'cka'").set_index("layer")
+    rows = pd.DataFrame(dict(label=labels, subject=[f"s{i % 12}" for i in range(60)]))
+    table = co.similarity_by_layer([(first, second)], rows, permutations=60).query("measure == 'cka'").set_index("layer")
     assert table.p_any["category"] < 0.05 < table.p_within["category"]
     assert table.p_within["own"] < 0.05 and table.p_any["none"] > 0.05
+
+
+def test_equal_networks_are_equal_in_every_layer_and_the_interval_knows_it():
+    rng = np.random.default_rng(0)
+    layers = {"a": rng.normal(size=(40, 8)), "b": rng.normal(size=(40, 8))}
+    rows = labelled(40, 10)
+    same = co.similarity_by_layer([(layers, layers), (layers, {k: 3 * v for k, v in layers.items()})], rows, 30)
+    assert same[["value", "low", "high", "seed_low", "seed_high"]].to_numpy() == pytest.approx(1) and (same.p_any < 0.05).all()
+    noisy = {k: v + 0.7 * rng.normal(size=v.shape) for k, v in layers.items()}
+    found = co.similarity_by_layer([(layers, noisy)], rows, 30)
+    assert ((found.low < found.value) & (found.value < found.high) & (found.high <= 1)).all() and found.people.eq(10).all()
+    mixed = co.similarity_by_layer([(layers, noisy), (layers, {k: rng.normal(size=v.shape) for k, v in layers.items()})], rows, 30)
+    assert (mixed.seed_low < mixed.value).all() and (mixed.value < mixed.seed_high).all()
+
+
+def test_the_jackknife_gives_the_interval_of_a_mean_over_people():
+    rng = np.random.default_rng(0)
+    person = rng.normal(size=60)
+    values, units = np.repeat(person, 4), np.repeat(np.arange(60), 4)                # a person's samples are equal: 60 values, not 240
+    half = pe.jackknife(lambda keep: values[keep].mean(), units, groups=60)
+    assert half == pytest.approx(2.0 * person.std(ddof=1) / np.sqrt(60), rel=0.01)
+    assert pe.jackknife(lambda keep: values[keep].mean(), units) == pytest.approx(half, rel=0.5)
+    assert np.isnan(pe.jackknife(lambda keep: values[keep].mean(), np.zeros(240, int)))
 
 
 def test_prototypes_match_across_an_offset_and_not_when_classes_are_renamed():
@@ -220,9 +372,14 @@ def test_prototypes_match_across_an_offset_and_not_when_classes_are_renamed():
     found = co.matched_classes(a @ b.T)
     assert found["diagonal"] > 0.9 and found["p"] < 0.01
     photos, moving = ({("m", seed): make(offset) for seed in (0, 1)} for offset in (0, 9))
-    cells, stats = co.prototype_study(photos, moving, labels, labels, list(NAMES))
+    rows = pd.DataFrame(dict(label=labels, subject=[f"s{i % 20}" for i in range(140)]))
+    cells, stats = co.prototype_study(photos, moving, rows, rows, list(NAMES), 60)
     equal = cells[cells.image_class == cells.video_class].cosine
     assert len(cells) == 49 and equal.mean() == pytest.approx(stats.diagonal[0]) and stats.seed_low[0] <= stats.seed_high[0]
+    assert 0.5 < stats.low[0] < stats.difference[0] + 0.05 and stats.low[0] < stats.high[0]
+    noise = {("m", 0): rng.normal(size=(140, 20))}
+    low, high = co.prototype_study(noise, {("m", 0): rng.normal(size=(140, 20))}, rows, rows, list(NAMES), 60)[1][["low", "high"]].iloc[0]
+    assert low < 0.1 and high - low > 0.05
     assert co.matched_classes(a @ b[[1, 2, 3, 4, 5, 6, 0]].T)["p"] > 0.5
 
 
@@ -247,6 +404,32 @@ def test_transfer_reads_the_trained_head_on_the_other_modality():
     assert set(part.predicted) <= {"neutral", "fear"} and set(part.label) == {"neutral", "fear"}
 
 
+def test_a_probe_finds_emotions_that_a_line_separates_and_none_in_permuted_labels():
+    rng, labels = np.random.default_rng(0), np.array(NAMES)[np.arange(140) % 7]
+    centres = rng.normal(size=(7, 10))
+    make = lambda: centres[np.arange(140) % 7] + 0.3 * rng.normal(size=(140, 10))
+    rows = labelled(140, 20)
+    read = lambda labels: pd.concat([co.read_by_probe(make(), pd.Series(labels), make(), rows, list(NAMES)).assign(
+        method="m", seed=0, head="image", stimuli=kind) for kind in ("image", "video")])
+    table = co.transfer_matrix(read(labels), 50)
+    assert table.war.min() > 95 and table.zero_shot.tolist() == [False, True] and (table.samples == 140).all()
+    assert co.transfer_matrix(read(rng.permutation(labels)), 50).war.max() < 35
+    part = co.read_by_probe(make(), pd.Series(labels), make(), rows, ["neutral", "fear"])
+    assert set(part.predicted) == {"neutral", "fear"} == set(part.label)
+
+
+def test_the_shared_map_keeps_neighbours_and_repeats_itself():
+    rng, labels = np.random.default_rng(0), np.array(["fear", "anger"])[np.arange(40) % 2]
+    photos, moving = (8.0 * (labels == "fear")[:, None] + rng.normal(size=(40, 5)) for _ in range(2))
+    rows = pd.DataFrame(dict(label=labels))
+    table = co.shared_space(photos, moving, rows, rows, most=30)
+    pd.testing.assert_frame_equal(table, co.shared_space(photos, moving, rows, rows, most=30))
+    assert table.task.value_counts().tolist() == [30, 30]
+    at, label = table[["x", "y"]].to_numpy(), table.label.to_numpy()
+    apart = np.linalg.norm(at[:, None] - at[None], axis=2) + 1e9 * np.eye(60)
+    assert (label[apart.argmin(1)] == label).mean() > 0.9
+
+
 def curves(follow: bool) -> pd.DataFrame:
     rng, rows = np.random.default_rng(0), []
     for c in range(12):
@@ -266,11 +449,21 @@ def test_a_planted_course_is_found_and_locked_to_the_apex():
     assert (cf.follow(curves(False), resamples=50)["mean"].abs() < 0.3).all()
 
 
+@pytest.mark.parametrize("late", [-2, 0, 1])
+def test_a_planted_lag_is_found(late):
+    frames = curves(True)
+    frames["probability"] = frames.groupby("path").probability.shift(late).fillna(0.2)
+    curve, best = cf.lagged(frames, fps=8, resamples=50)
+    assert best["best"] == best["best_low"] == best["best_high"] == late / 8 and best["peak"] == pytest.approx(late / 8)
+    assert curve.loc[curve["mean"].idxmax(), "lag"] == late / 8 and curve["mean"].max() > 0.99 and best["clips"] == 12
+    assert cf.lagged(curves(False), fps=8, resamples=50)[0]["mean"].abs().max() < 0.3
+
+
 def test_without_truth_the_course_is_locked_to_the_middle():
     frames = curves(True).assign(apex=np.nan, intensity=np.nan)
     table = cf.course(frames, resamples=20)
     assert set(table.quantity) == {"probability"} and table.time.min() >= -7 and table.time.max() <= 7
-    assert cf.follow(frames, resamples=20).empty
+    assert cf.follow(frames, resamples=20).empty and cf.lagged(frames, resamples=20)[1] == {}
 
 
 def test_confusability_finds_shared_confusions_and_rejects_renamed_ones():
@@ -280,6 +473,48 @@ def test_confusability_finds_shared_confusions_and_rejects_renamed_ones():
     assert cf.confusability(a, b)["rho"] > 0.8 and cf.confusability(a, b)["p"] < 0.01
     order = rng.permutation(7)
     assert cf.confusability(a, b[np.ix_(order, order)])["p"] > 0.05
+
+
+def answers(right: dict[str, float], seeds: int = 2, people: int = 20, seed: int = 0) -> pd.DataFrame:
+    """Predictions with a given recall of every emotion: three samples of each emotion a person."""
+    rng, rows = np.random.default_rng(seed), []
+    for run in range(seeds):
+        for p in range(people):
+            for label in NAMES:
+                wrong = NAMES[(NAMES.index(label) + 1) % 7]
+                rows += [(f"{p}-{label}-{k}", f"s{p}", run, label, label if rng.random() < right[label] else wrong) for k in range(3)]
+    return pd.DataFrame(rows, columns=["path", "subject", "seed", "label", "predicted"])
+
+
+def test_the_emotion_that_profits_is_found_and_equal_networks_gain_nothing():
+    flat = dict.fromkeys(NAMES, 0.4)
+    tests = {("dynamic", "video"): answers(flat), ("multitask", "video"): answers(flat),
+             ("s4d", "video"): answers({**flat, "fear": 0.9, "anger": 0.1}, seed=1)}
+    table = ga.gain_by_emotion(tests, list(NAMES), resamples=200).set_index(["method", "label"])
+    same = table.loc["multitask"]
+    assert (same[["gain", "low", "high"]] == 0).all().all() and (same.p_holm == 1).all()
+    other = table.loc["s4d"]
+    assert other.gain["fear"] > 30 and other.low["fear"] > 0 and other.high["anger"] < 0 and other.p["fear"] < 0.02
+    assert (other.samples == 60).all() and (other.people == 20).all() and ((other.low <= other.gain) & (other.gain <= other.high)).all()
+    fear = tests["dynamic", "video"].query("label == 'fear'")
+    assert other.without["fear"] == pytest.approx(100 * (fear.predicted == fear.label).mean())
+
+
+def test_a_planted_relation_of_static_error_and_gain_is_found_and_a_permuted_one_not():
+    clear = dict(zip(NAMES, np.linspace(0.1, 0.9, 7)))
+    half = dict.fromkeys(NAMES, 0.3)
+    gain = {n: 0.3 + 0.6 * v for n, v in clear.items()}      # clear in photos: gains; so error and gain run against each other
+    mixed = dict(zip(NAMES, np.array(list(gain.values()))[[3, 0, 5, 2, 6, 1, 4]]))
+    tests = {("static", "image"): answers(clear), ("dynamic", "video"): answers(half), ("multitask", "video"): answers(gain, seed=2),
+             ("s4d", "video"): answers(mixed, seed=3)}
+    points, told = ga.foretold(tests, list(NAMES), resamples=60)
+    told = told.set_index("outcome")
+    assert told.rho["multitask"] < -0.9 and told.p["multitask"] < 0.01 and told.high["multitask"] < 0
+    assert told.p["s4d"] > 0.1 and told.p["error on clips"] > 0.05 and len(points) == 21 and (told.emotions == 7).all()
+    sure = ga.rank_correlation(np.arange(7.0), np.arange(7.0), np.tile(np.arange(7.0), (9, 1)), np.tile(np.arange(7.0), (9, 1)))
+    assert sure["rho"] == sure["low"] == pytest.approx(1) and sure["p"] == pytest.approx(2 / 5040) == sure["p_least"]
+    flat = ga.rank_correlation(np.arange(7.0), np.ones(7), np.ones((9, 7)), np.ones((9, 7)))
+    assert np.isnan(flat["rho"]) and np.isnan(flat["p"])
 
 
 def test_soft_confusion_is_the_mean_probability_by_true_class():
@@ -342,14 +577,14 @@ def test_the_size_of_the_experts_branch():
     for layer in model.moae_layers().values():
         torch.nn.init.zeros_(layer.w2)
         torch.nn.init.zeros_(layer.b2)
-    assert set(ex.branch_size(model, x).values()) == {0.0}
+    assert set(ro.branch_size(model, x).values()) == {0.0}
     last = list(model.moae_layers())[-1]
     seen = []
     handle = model.blocks[last].mlp.register_forward_hook(lambda module, given, output: seen.append(output.detach()))
     model(x)
     handle.remove()
     torch.nn.init.ones_(model.moae_layers()[last].b2)          # every token gets exactly 1 from this branch
-    assert ex.branch_size(model, x)[last] == pytest.approx(float(1 / seen[0].square().mean().sqrt()), rel=1e-5)
+    assert ro.branch_size(model, x)[last] == pytest.approx(float(1 / seen[0].square().mean().sqrt()), rel=1e-5)
 
 
 # Figures
@@ -363,7 +598,7 @@ def confused(seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def test_labels_of_the_scatter_cover_neither_each_other_nor_the_border():
-    fig = study_correlation.confusability(*confused(), {"m": "One", "s4d": "Two"})
+    fig = study_correlation.confusability(*confused(), {"m": "One", "s4d": "Two"}, (50, 20))
     fig.draw_without_rendering()
     for ax in fig.axes:
         boxes = [Text.get_window_extent(t) for t in ax.texts]       # without the line to the point
@@ -377,19 +612,56 @@ def test_labels_of_the_scatter_cover_neither_each_other_nor_the_border():
 def test_the_legend_along_a_clip_lies_outside_the_axes():
     frames = curves(True)
     courses, follow = cf.course(frames, 8, 20).assign(method="static"), cf.follow(frames, 20).assign(method="static")
-    fig = study_correlation.along_clip(courses, follow, "s")
+    lags = cf.lagged(frames, 8, resamples=20)[0].assign(method="static")
+    fig = study_clips.along_clip(courses, follow, lags, "s")
     fig.draw_without_rendering()
     assert all(ax.get_legend() is None for ax in fig.axes)
     legend = fig.legends[0].get_window_extent()
     assert not any(legend.overlaps(ax.get_window_extent()) for ax in fig.axes)
 
 
+def switched() -> pd.DataFrame:
+    kinds = [(t, m) for t in ("image", "video") for m in ("all", "fear", "anger")]
+    cells = [(b, e, *kind, 0.1, 0.0, 0.2, 10, 6) for b in (2, 3) for e in (1, 2) for kind in kinds]
+    return pd.DataFrame(cells, columns=["block", "expert", "task", "emotion", "change", "low", "high", "samples", "subjects"])
+
+
 def test_the_label_of_switched_off_experts_fits_into_the_figure():
-    table = pd.DataFrame([(b, e, t, 0.1, 0.0, 0.2) for b in (2, 3) for e in (1, 2) for t in ("image", "video")],
-                         columns=["block", "expert", "task", "change", "low", "high"])
-    fig = study_experts.switched_off(table)
+    fig = study_experts.switched_off(switched())
     fig.draw_without_rendering()
     ax = fig.axes[0]
     box, axes = ax.yaxis.label.get_window_extent(), ax.get_window_extent()
     assert axes.y0 <= box.y0 and box.y1 <= axes.y1 and box.x0 >= 0
     assert [a.get_title(loc="left") for a in fig.axes] == ["Block 2", "Block 3"]
+
+
+def test_only_cells_whose_interval_excludes_zero_are_framed():
+    table = switched().assign(low=-0.1)
+    table.loc[(table.block == 3) & (table.expert == 2) & (table.task == "image") & (table.emotion == "fear"), "low"] = 0.05
+    fig = study_experts.switched_off_by_emotion(table)
+    framed = [[(p.get_x(), p.get_y()) for p in ax.patches] for ax in fig.axes[:4]]
+    assert framed == [[], [(-0.47, 0.56)], [], []]                                       # column fear, row of expert 2
+    assert "block 3, photos" in fig.axes[1].get_title(loc="left").lower()
+
+
+def test_figures_say_how_many_and_points_that_coincide_share_a_label():
+    points = pd.DataFrame(dict(label=["fear", "anger", "disgust"], static=[10, 10.1, 50], value=[5, 5.1, 20]))
+    assert [text for text, _ in study_clips.together(points)] == ["fea, ang", "dis"]
+    flat = dict.fromkeys(NAMES, 0.4)
+    systems = (("static", "image"), ("dynamic", "video"), ("multitask", "video"), ("s4d", "video"))
+    tests = {k: answers(flat, seed=i) for i, k in enumerate(systems)}
+    fig = study_clips.gains(ga.gain_by_emotion(tests, list(NAMES), resamples=30), *ga.foretold(tests, list(NAMES), resamples=20))
+    fig.draw_without_rendering()
+    assert "20 people" in fig.axes[0].get_title(loc="left") and fig.axes[0].get_yticklabels()[0].get_text() == "neutral (60)"
+    assert all("n = 7" in ax.get_title(loc="left") and "ρ" in ax.get_title(loc="left") for ax in fig.axes[1:])
+
+
+def test_leaders_are_numbered_on_the_face_and_lines_run_where_they_change():
+    places = [(0, "image", r, c, 1 + (c > 0)) for r in range(2) for c in range(2)]
+    grid = pd.DataFrame(places, columns=["picture", "task", "row", "column", "expert"])
+    face = np.zeros((3, 32, 32), np.uint8)
+    fig = study_experts.leaders(grid, {"image": [face]}, {"image": ["fear"]}, re.region_map(), re.REGIONS)
+    ax = fig.axes[1]
+    assert [t.get_text() for t in ax.texts] == ["1", "2", "1", "2"]
+    assert [line.get_xdata().tolist() for line in ax.lines] == [[15.5, 15.5]] * 2        # between the columns, nowhere else
+    assert {t.get_text() for t in fig.axes[0].texts} == set(re.REGIONS[:-1])

@@ -8,27 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from .experts import units_of
-from .stats import mean_interval
-
-
-def over_subjects(values, subjects, resamples: int = 1000, seed: int = 0) -> dict:
-    """Mean with a 95 % interval over subjects.
-
-    Args:
-        values: `[N]`, one a sample; missing values are left out.
-        subjects: N names; a sample without one is a subject of its own.
-    Returns:
-        mean, low, high (the limits are missing with fewer than two subjects), samples, subjects.
-    """
-    values, names = np.asarray(values, float), pd.Series(list(subjects), dtype=object)
-    names = names.where(names.notna(), "row " + names.index.astype(str))[~np.isnan(values)]
-    values = values[~np.isnan(values)]
-    people = names.nunique()
-    if people < 2:
-        return dict(mean=values.mean() if len(values) else np.nan, low=np.nan, high=np.nan, samples=len(values), subjects=people)
-    mean, low, high = mean_interval(values, names, resamples, seed)
-    return dict(mean=mean, low=low, high=high, samples=len(values), subjects=people)
+from .people import over_subjects, sums_of, units_of, weights_of
 
 
 def tidy(matrix: np.ndarray, names: list[str], row: str, column: str, value: str) -> pd.DataFrame:
@@ -104,6 +84,43 @@ def follow(frames: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.Dat
             out.append(dict(label=label, mean=found["mean"], low=found["low"], high=found["high"],
                             null=null.mean() if len(null) else np.nan, clips=found["samples"], subjects=found["subjects"]))
     return pd.DataFrame(out, columns=["label", "mean", "low", "high", "null", "clips", "subjects"])
+
+
+def lagged(frames: pd.DataFrame, fps: float | None = None, most: int | None = None, resamples: int = 1000,
+           seed: int = 0) -> tuple[pd.DataFrame, dict]:
+    """How much later than the expression does the probability rise and fall?
+
+    Args:
+        frames: as in `course`; clips without a course of intensity are left out.
+        fps: frames per second of the files; None leaves time in frames.
+        most: largest shift, frames; None for a quarter of the shortest clip.
+    Returns:
+        curve: lag (s or frames; positive: the probability comes later), mean, low, high (Pearson r of the shifted courses; 95 % over
+        people), clips, subjects; empty without truth. And best (the lag of the largest mean r), best_low, best_high, peak (mean time of
+        a clip's largest probability less that of its apex), peak_low, peak_high, clips, subjects.
+    """
+    most = most or int(frames.groupby("path").size().min() // 4)
+    shifts, known = np.arange(-most, most + 1), []
+    for (_, subject), g in frames.groupby(["path", "subject"], dropna=False, sort=True):
+        p, i = g.probability.to_numpy(float), g.intensity.to_numpy(float)
+        r = [_pearson(p[max(s, 0):len(p) + min(s, 0)], i[max(-s, 0):len(i) - max(s, 0)]) for s in shifts]
+        if np.isfinite(r).all():
+            known.append((subject, r, p.argmax() - g.apex.iloc[0]))
+    if not known:
+        return pd.DataFrame(columns=["lag", "mean", "low", "high", "clips", "subjects"]), {}
+    subjects, r, peak = pd.Series([k[0] for k in known], dtype=object), np.array([k[1] for k in known]), np.array([k[2] for k in known])
+    scale, unit = 1 / (fps or 1), units_of(subjects)
+    curve = []
+    for shift, values in zip(shifts, r.T):
+        found = over_subjects(values, subjects, resamples, seed)
+        limits = {k: found[k] for k in ("mean", "low", "high", "subjects")}
+        curve.append(dict(lag=shift * scale, clips=len(r), **limits))
+    times = weights_of(unit.max() + 1, resamples, seed)
+    best = shifts[(times @ sums_of(r, unit)).argmax(1)] if np.isfinite(times).all() else np.full(resamples, np.nan)
+    apart = over_subjects(scale * peak, subjects, resamples, seed)
+    return pd.DataFrame(curve), dict(best=shifts[r.mean(0).argmax()] * scale, best_low=scale * np.percentile(best, 2.5),
+                                     best_high=scale * np.percentile(best, 97.5), peak=apart["mean"], peak_low=apart["low"],
+                                     peak_high=apart["high"], clips=len(r), subjects=apart["subjects"])
 
 
 def _pearson(a: np.ndarray, b: np.ndarray) -> float:

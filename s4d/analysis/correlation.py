@@ -1,13 +1,18 @@
-"""How static and dynamic expressions correlate inside the networks: transfer, class prototypes, CKA and RSA by layer."""
+"""How static and dynamic expressions correlate inside the networks: transfer, class prototypes, CKA and RSA by layer, a shared map."""
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import rankdata
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from .confusions import class_orders, over_subjects, tidy
+from .confusions import class_orders, tidy
+from .people import jackknife, over_subjects, units_of, weights_of
+from .stimuli import choose
 
 
 # Transfer ---------------------------------------------------------------------------------------------------------------
@@ -32,18 +37,39 @@ def read_by_head(model: nn.Module, pooled: np.ndarray, rows: pd.DataFrame, head:
     """
     weight = next(model.parameters())
     logits = model.forward_head(torch.from_numpy(pooled).to(weight), head).float().cpu().numpy()
-    found = logits[:, [names.index(n) for n in shared]].argmax(1)
-    out = rows[["path", "label", "subject"]].assign(predicted=np.array(shared)[found])
+    return _answers(rows, np.array(shared)[logits[:, [names.index(n) for n in shared]].argmax(1)], shared)
+
+
+def _answers(rows: pd.DataFrame, predicted: np.ndarray, shared: list[str]) -> pd.DataFrame:
+    out = rows[["path", "label", "subject"]].assign(predicted=predicted)
     return out.assign(correct=(out.predicted == out.label).astype(float))[rows.label.isin(shared)].reset_index(drop=True)
 
 
-def transfer_matrix(read: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
-    """WAR of every trained head on photos and on clips.
+def read_by_probe(train: np.ndarray, labels: pd.Series, pooled: np.ndarray, rows: pd.DataFrame, shared: list[str]) -> pd.DataFrame:
+    """Every sample as a linear probe reads it: a logistic regression on the features of training samples, the network left as it is.
 
     Args:
-        read: rows of `read_by_head` with the columns method, seed, head, stimuli added.
+        train: features `[M, D]` of training samples, photos or clips.
+        labels: their M emotions.
+        pooled: features `[N, D]` of test samples, of either kind.
+        rows: table of the test samples.
+        shared: emotions that both tasks know; training samples of others are left out.
     Returns:
-        tidy table: method, head, stimuli, zero_shot (the head was trained on the other kind), war, low, high (%; mean over
+        as `read_by_head`.
+    """
+    use = labels.isin(shared).to_numpy()
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500, class_weight="balanced"))
+    probe.fit(train[use], labels[use])
+    return _answers(rows, probe.predict(pooled), shared)
+
+
+def transfer_matrix(read: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
+    """WAR of every trained head, or probe, on photos and on clips.
+
+    Args:
+        read: rows of `read_by_head` or `read_by_probe` with the columns method, seed, head (the kind it was trained on), stimuli added.
+    Returns:
+        tidy table: method, head, stimuli, zero_shot (head or probe was trained on the other kind), war, low, high (%; mean over
         seeds, 95 % over subjects), uar (%), samples, subjects, seeds.
     """
     out = []
@@ -64,8 +90,13 @@ def prototypes(features: np.ndarray, labels: np.ndarray, names: list[str]) -> np
     """
     labels = np.asarray(labels)
     means = np.array([features[labels == n].mean(0) if (labels == n).any() else np.full(features.shape[1], np.nan) for n in names])
-    means = means - np.nanmean(means, 0)
-    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+    return _relative(means)
+
+
+def _relative(means: np.ndarray) -> np.ndarray:
+    """Class means `[..., K, D]` less their mean over the classes, unit length."""
+    means = means - np.nanmean(means, -2, keepdims=True)
+    return means / np.maximum(np.linalg.norm(means, axis=-1, keepdims=True), 1e-12)
 
 
 def matched_classes(similarity: np.ndarray, seed: int = 0) -> dict:
@@ -88,24 +119,49 @@ def matched_classes(similarity: np.ndarray, seed: int = 0) -> dict:
                 null_95=np.percentile(difference, 95), p=(difference >= difference[0] - 1e-12).mean(), p_least=1 / len(difference))
 
 
-def prototype_study(photos: dict[tuple[str, int], np.ndarray], clips: dict[tuple[str, int], np.ndarray], photo_labels: pd.Series,
-                    clip_labels: pd.Series, names: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def match_interval(photos: list[np.ndarray], clips: list[np.ndarray], photo_rows: pd.DataFrame, clip_rows: pd.DataFrame,
+                   names: list[str], resamples: int = 200, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the difference of `matched_classes`, mean over networks, when the people of both tests are drawn again."""
+    drawn = []
+    for number, (features, rows) in enumerate(((photos, photo_rows), (clips, clip_rows))):
+        unit = units_of(rows.subject)
+        times = weights_of(unit.max() + 1, resamples, seed + number)[:, unit]                # [R, N]
+        member = times[:, None] * (rows.label.to_numpy()[None] == np.array(names)[:, None])
+        total = member.sum(-1, keepdims=True)
+        with np.errstate(invalid="ignore"):                                                  # a class that nobody drawn shows is missing
+            means = [np.where(total > 0, member @ f / total, np.nan) for f in features]
+        drawn.append([_relative(m) for m in means])
+    found = []
+    for p, c in zip(*drawn):
+        cosine = np.einsum("rkd,rjd->rkj", p, c)
+        on = np.nanmean(np.diagonal(cosine, axis1=1, axis2=2), 1)
+        off = np.nanmean(np.where(np.eye(len(names), dtype=bool), np.nan, cosine), (1, 2))
+        found.append(on - off)
+    low, high = np.nanpercentile(np.mean(found, 0), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def prototype_study(photos: dict[tuple[str, int], np.ndarray], clips: dict[tuple[str, int], np.ndarray], photo_rows: pd.DataFrame,
+                    clip_rows: pd.DataFrame, names: list[str], resamples: int = 200) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Prototypes of both tasks in every network.
 
     Args:
         photos, clips: (method, seed) -> pooled features `[N, D]`.
-        photo_labels, clip_labels: emotions of the samples.
+        photo_rows, clip_rows: tables of the samples (label, subject).
         names: classes to compare.
     Returns:
         cells: method, image_class, video_class, cosine (mean over seeds); and one row a method: `matched_classes` of the mean
-        matrix, with seed_low and seed_high, the range of the difference over seeds.
+        matrix, with low and high (95 % over people), seed_low and seed_high, the range of the difference over seeds.
     """
     cells, stats = [], []
     for method in dict.fromkeys(m for m, _ in photos):
-        each = [prototypes(photos[k], photo_labels, names) @ prototypes(clips[k], clip_labels, names).T for k in photos if k[0] == method]
+        pairs = [(photos[k], clips[k]) for k in photos if k[0] == method]
+        each = [prototypes(p, photo_rows.label, names) @ prototypes(c, clip_rows.label, names).T for p, c in pairs]
         mean, differences = np.mean(each, axis=0), [matched_classes(s)["difference"] for s in each]
         cells.append(tidy(mean, names, "image_class", "video_class", "cosine").assign(method=method))
-        stats.append(dict(method=method, **matched_classes(mean), seed_low=min(differences), seed_high=max(differences)))
+        low, high = match_interval(*map(list, zip(*pairs)), photo_rows, clip_rows, names, resamples)
+        seeds = dict(seed_low=min(differences), seed_high=max(differences))
+        stats.append(dict(method=method, **matched_classes(mean), low=low, high=high, **seeds))
     return pd.concat(cells, ignore_index=True), pd.DataFrame(stats)
 
 
@@ -161,34 +217,46 @@ def rsa(x: np.ndarray, y: np.ndarray) -> float:
     return float((rank_rdm(x) * rank_rdm(y)).sum() / 2)
 
 
-def similarity_by_layer(first: dict[str, np.ndarray], second: dict[str, np.ndarray], labels: np.ndarray, permutations: int = 100,
-                        seed: int = 0) -> pd.DataFrame:
-    """CKA and RSA of every layer between two representations of the same stimuli, against two null models.
+MEASURES = {"cka": unbiased_centre, "rsa": rank_rdm}
+Layers = dict[str, np.ndarray]           # of `stimuli.layer_features`: layer -> [N, D]
+
+
+def similarity_by_layer(pairs: list[tuple[Layers, Layers]], rows: pd.DataFrame, permutations: int = 100, seed: int = 0) -> pd.DataFrame:
+    """CKA and RSA of every layer between two representations of the same stimuli, mean over seeds, against two null models.
 
     `any` shuffles the stimuli of one side: what remains is chance. `within` shuffles them inside each emotion: what remains
     is what the category alone explains, so similarity above it is shared knowledge of the single stimulus (its identity,
     its pose, its own expression).
 
     Args:
-        first, second: of `layer_features`, equal layers are compared.
-        labels: `[N]`, emotion of each stimulus.
+        pairs: one for each seed; equal layers are compared.
+        rows: table of the N stimuli (label, subject).
     Returns:
-        layer, measure ("cka", "rsa"), value, any_95, within_mean, within_95 (95th percentiles), p_any, p_within.
+        layer, measure ("cka", "rsa"), value, low, high (95 % over people, jackknife), seed_low, seed_high (range), any_95,
+        within_mean, within_95 (95th percentiles), p_any, p_within, stimuli, people.
     """
-    rng, n = np.random.default_rng(seed), len(labels)
-    free = [rng.permutation(n) for _ in range(permutations)]
-    inside = [_within(np.asarray(labels), rng) for _ in range(permutations)]
-    rows = []
-    for layer in [name for name in first if name in second]:
-        for measure, form in (("cka", unbiased_centre), ("rsa", rank_rdm)):
-            a, b = form(first[layer]), form(second[layer])
-            scale = max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12)
-            value = float((a * b).sum() / scale)
-            null = {k: np.array([(a * b[np.ix_(o, o)]).sum() / scale for o in orders]) for k, orders in (("any", free), ("within", inside))}
+    rng, n, units = np.random.default_rng(seed), len(rows), units_of(rows.subject)
+    orders = {"any": [rng.permutation(n) for _ in range(permutations)],
+              "within": [_within(rows.label.to_numpy(), rng) for _ in range(permutations)]}
+    out = []
+    for layer in [name for name in pairs[0][0] if name in pairs[0][1]]:
+        for measure, form in MEASURES.items():
+            given = [(first[layer], second[layer]) for first, second in pairs]
+            forms = [(_unit(form(a)), _unit(form(b))) for a, b in given]
+            each = [float((a * b).sum()) for a, b in forms]
+            value = np.mean(each)
+            null = {k: np.array([np.mean([(a * b[np.ix_(o, o)]).sum() for a, b in forms]) for o in of]) for k, of in orders.items()}
+            half = jackknife(lambda keep: np.mean([(_unit(form(a[keep])) * _unit(form(b[keep]))).sum() for a, b in given]), units)
             p = {k: (1 + (v >= value).sum()) / (1 + permutations) for k, v in null.items()}
-            rows.append((layer, measure, value, np.percentile(null["any"], 95), null["within"].mean(),
-                         np.percentile(null["within"], 95), p["any"], p["within"]))
-    return pd.DataFrame(rows, columns=["layer", "measure", "value", "any_95", "within_mean", "within_95", "p_any", "p_within"])
+            out.append(dict(layer=layer, measure=measure, value=value, low=value - half, high=min(1.0, value + half),
+                            seed_low=min(each), seed_high=max(each), any_95=np.percentile(null["any"], 95),
+                            within_mean=null["within"].mean(), within_95=np.percentile(null["within"], 95), p_any=p["any"],
+                            p_within=p["within"], stimuli=n, people=len(np.unique(units))))
+    return pd.DataFrame(out)
+
+
+def _unit(matrix: np.ndarray) -> np.ndarray:
+    return matrix / max(np.linalg.norm(matrix), 1e-12)
 
 
 def _within(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -197,3 +265,26 @@ def _within(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         rows = np.flatnonzero(labels == name)
         order[rows] = rng.permutation(rows)
     return order
+
+
+# A map ------------------------------------------------------------------------------------------------------------------
+
+def shared_space(photos: np.ndarray, clips: np.ndarray, photo_rows: pd.DataFrame, clip_rows: pd.DataFrame, most: int = 140,
+                 seed: int = 0) -> pd.DataFrame:
+    """t-SNE of photos and clips together: a picture of neighbourhoods, in which distances, sizes and gaps mean little.
+
+    Args:
+        photos, clips: pooled features `[N, D]`, `[M, D]` of one network.
+        photo_rows, clip_rows: tables of the samples (label).
+        most: largest number of each kind, drawn at random.
+        seed: of the draw and of the map.
+    Returns:
+        task, label, x, y: one row a sample.
+    Source: van der Maaten and Hinton 2008; the exact gradient, whose result does not depend on the number of threads.
+    """
+    from sklearn.manifold import TSNE
+    kept = [choose(len(f), most, seed) for f in (photos, clips)]
+    both = StandardScaler().fit_transform(np.concatenate([photos[kept[0]], clips[kept[1]]]))
+    place = TSNE(perplexity=min(30, (len(both) - 1) / 3), init="pca", method="exact", max_iter=500, random_state=seed).fit_transform(both)
+    rows = [r.iloc[k][["label"]].assign(task=t) for r, k, t in ((photo_rows, kept[0], "image"), (clip_rows, kept[1], "video"))]
+    return pd.concat(rows, ignore_index=True).assign(x=place[:, 0], y=place[:, 1])[["task", "label", "x", "y"]]
