@@ -70,8 +70,8 @@ _BOTH = {**_COUNTS, "accumulate": (1, INF, True), "epochs": (0, INF, False), "lr
 _PRETRAIN = {**_BOTH, "image_mask": (0, 1, False), "video_mask": (0, 1, False), "repeats": (1, INF, True), "video_share": (1e-6, 1, True)}
 _FINETUNE = {**_BOTH, "min_lr": (0, INF, True), "image_share": (1e-6, 1, True), "layer_decay": (1e-6, 1, True), "balance": (0, INF, True),
              "smoothing": (0, 1, True), "erasing": (0, 1, True), "mixup": (0, INF, True), "cutmix": (0, INF, True),
-             "drop_path": (0, 1, True), "ema": (0, 1, True), "clip_grad": (0, INF, True), "segments": (1, INF, True), "crops": (1, INF, True),
-             "validation": (0, 1, False), "experts": (0, INF, True), "top_k": (1, INF, True)}
+             "drop_path": (0, 1, True), "ema": (0, 1, True), "clip_grad": (0, INF, True), "segments": (1, INF, True),
+             "crops": (1, INF, True), "validation": (0, 1, False), "experts": (0, INF, True), "top_k": (1, INF, True)}
 
 
 @dataclass(frozen=True)
