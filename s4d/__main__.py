@@ -186,10 +186,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", default="build/curves.png", help="picture to draw into, .png or .pdf (default build/curves.png)")
     sub = command("scaling", scaling)
     sub.add_argument("--model", default="s4d_mae_base_patch16_160", help="default s4d_mae_base_patch16_160")
-    for name, default, text in (("images", 192, "photos a step, of all GPUs of one machine"), ("clips", 192, "clips, or crops of clips, likewise"),
-                                ("tflops", 400.0, "peak rate of a GPU, 10^12 per second, in bf16"), ("use", 0.35, "share of it that is reached"),
+    for name, default, text in (("images", 192, "photos a step, of all GPUs of one machine"),
+                                ("clips", 192, "clips, or crops of clips, likewise"),
+                                ("tflops", 400.0, "peak rate of a GPU, 10^12 per second, in bf16"),
+                                ("use", 0.35, "share of it that is reached"),
                                 ("node", 8, "GPUs of a machine"), ("inside", 300.0, "GB/s that a GPU sends to its machine's others"),
-                                ("between", 25.0, "GB/s of the network card that each GPU has"), ("latency", 10.0, "microseconds of a message")):
+                                ("between", 25.0, "GB/s of the network card that each GPU has"),
+                                ("latency", 10.0, "microseconds of a message")):
         sub.add_argument(f"--{name}", type=type(default), default=default, help=f"{text} (default {default:g})")
     sub.add_argument("--strong", action="store_true", help="the batch stays as it is; without, every machine adds as much")
     sub = command("evaluate", evaluate)

@@ -23,7 +23,8 @@ def found(runs: str | Path) -> list[Run]:
     """
     folders = [p.parent for p in Path(runs).glob("*/config.json")]
     if not folders:
-        raise RunError(f"{runs} holds no runs: `python -m s4d pretrain` and `python -m s4d finetune` make some, --runs names another folder")
+        raise RunError(f"{runs} holds no runs: `python -m s4d pretrain` and `python -m s4d finetune` make some, --runs names another "
+                       "folder")
     return [Run(p) for p in sorted(folders, key=lambda p: (p / "metrics.jsonl").stat().st_mtime if (p / "metrics.jsonl").exists() else 0.0)]
 
 
@@ -69,7 +70,7 @@ def differences(settings: dict[str, dict]) -> dict[str, str]:
     for name, mine in settings.items():
         peers = [s for s in settings.values() if s["stage"] == mine["stage"]]
         keys = [k for k in mine if any(p.get(k, None) != mine[k] for p in peers)]
-        keys = [k for k in keys if not (k.startswith("init.") and k != "init.seed" and len(keys) > 6)]      # a whole other stage is one word
+        keys = [k for k in keys if not (k.startswith("init.") and k != "init.seed" and len(keys) > 6)]
         init = ", init=pretrained" if any(k.startswith("init.") for k in mine) and any("init" in p for p in peers) else ""
         out[name] = ", ".join(f"{k}={_short(mine[k])}" for k in keys if not k.startswith("init.")) + init or "-"
     return out
@@ -119,7 +120,8 @@ def curves(chosen: list[Run]):
                 axes[0].plot(losses["step"], smooth, styles[i % 4], color=TASK_COLOURS[task], lw=1, label=label)
             if f"{task}_uar" in rows:
                 scores = rows[rows["modality"] == "validation"].dropna(subset=f"{task}_uar")
-                axes[1].plot(scores["step"], 100 * scores[f"{task}_uar"], styles[i % 4], color=TASK_COLOURS[task], lw=1, marker="o", ms=2.5, label=label)
+                axes[1].plot(scores["step"], 100 * scores[f"{task}_uar"], styles[i % 4], color=TASK_COLOURS[task], lw=1, marker="o",
+                             ms=2.5, label=label)
     axes[0].set(xlabel="step", ylabel="loss (running median of 25 steps)")
     axes[1].set(xlabel="step", ylabel="validation UAR (%)")
     for ax in axes:

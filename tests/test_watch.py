@@ -22,7 +22,7 @@ from s4d.__main__ import main
 from s4d.config import ConfigError, update
 from s4d.models import create
 from s4d.training import RunError, dry_run, finetune, locate, memory, pretrain, scaling, train
-from s4d.training.loop import Loop, Progress, cosine, optimizer_for, set_lr
+from s4d.training.loop import Loop, Progress, cosine
 from s4d.training.runs import Run
 from s4d.training.state import Lock, load_state
 from s4d.training.watch import Watch, gradient_norm

@@ -47,7 +47,7 @@ class MoAE(nn.Module):
         self.by_expert: bool | None = None
         self.capacity_factor: float | None = None
         self.noisy: str = "train"
-        self.record: list[Tensor] | None = None    # set by analysis.experts.record_routing
+        self.record: list[Tensor] | None = None    # set by analysis.routing.record_routing
         self._balance: Tensor | None = None
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

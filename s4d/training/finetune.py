@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from .. import config as configs
 from ..config import ConfigError, Finetune, Pretrain
 from ..data import DatasetError, fingerprint, index, split_validation
-from ..data.batches import Clips, Joint, epoch_plan, loader, to_model
+from ..data.batches import Clips, Joint, epoch_plan, to_model
 from ..data.transforms import normalise, train_transform
 from ..models import CheckpointError, encoder_from
 from .evaluate import predict, war_uar

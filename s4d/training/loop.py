@@ -161,8 +161,8 @@ class Loop:
             if self.average is not None:
                 self.average.module.load_state_dict(state["average"])
         except (RuntimeError, ValueError, KeyError) as error:
-            raise RunError(f"the state of {self.run.dir.name} is of another model ({cause_of(error)}): remove the folder {self.run.dir} and train "
-                           "again") from error
+            raise RunError(f"the state of {self.run.dir.name} is of another model ({cause_of(error)}): remove the folder "
+                           f"{self.run.dir} and train again") from error
         restore_rng(state)
 
     def elapsed(self) -> float:
@@ -175,8 +175,8 @@ class Loop:
             batches = self.probe.choose(batches, self.steps)
         least = min(map(len, batches))
         if least < world() * self.cfg.accumulate:
-            raise ConfigError(f"a batch of {least} samples cannot be cut for {world()} processes with accumulate={self.cfg.accumulate}: use "
-                              "fewer, or larger image_batch and video_batch")
+            raise ConfigError(f"a batch of {least} samples cannot be cut for {world()} processes with "
+                              f"accumulate={self.cfg.accumulate}: use fewer, or larger image_batch and video_batch")
         wanted = iter(batches)
         for batch in loader(joint, part_of(batches, rank(), world()), self.cfg.workers):
             self.keys, self.joint = next(wanted), joint
@@ -270,9 +270,9 @@ class Loop:
             self.log.sync()
             average = {} if self.average is None else {"average": self.average.module.state_dict()}
             save_state(self.run.dir, dict(
-                model=self.model.state_dict(), optimizer=self.optimizer.state_dict(), step=self.step, scored=self.scored, log=self.log.length,
-                bad=self.guard.bad, said=self.watch.said, skipped=self.watch.skipped, unused=self.watch.unused, seconds=self.elapsed(),
-                more=self.more, **average, **rng_state()))
+                model=self.model.state_dict(), optimizer=self.optimizer.state_dict(), step=self.step, scored=self.scored,
+                log=self.log.length, bad=self.guard.bad, said=self.watch.said, skipped=self.watch.skipped,
+                unused=self.watch.unused, seconds=self.elapsed(), more=self.more, **average, **rng_state()))
         self.saved, self.last = self.step, time.monotonic()
 
     def finish(self, stage: str, device: torch.device, **more) -> None:

@@ -86,14 +86,16 @@ def out_of_memory(loop, error: BaseException | None = None) -> RunError:
         recompute(loop.model, True)
         each_again, beside_again = by_sample(loop, task)
     except torch.OutOfMemoryError:
-        return RunError(f"{head}, and not even two fit: choose a smaller model, size or frames, or a GPU with more memory; the last state is intact")
+        return RunError(f"{head}, and not even two fit: choose a smaller model, size or frames, or a GPU with more memory; the last "
+                        "state is intact")
     fit, fit_again = int((room - beside) // each), int((room - beside_again) // each_again)
     measured = f"one takes {each / GB:.3g} GB, the model {beside / GB:.3g} GB of {capacity(loop.device) / GB:.3g} GB (measured)"
     repeats = cfg.repeats if isinstance(cfg, Pretrain) and task == "video" else 1
     ways = []
     if 1 <= fit < rows:
         pieces = -(-max(loop.split.rows) // fit)
-        ways.append(f"accumulate={pieces} cuts the same batch into pieces that fit, or {task}_batch={max(1, fit * world() * cfg.accumulate // repeats)}")
+        batch = max(1, fit * world() * cfg.accumulate // repeats)
+        ways.append(f"accumulate={pieces} cuts the same batch into pieces that fit, or {task}_batch={batch}")
     elif fit >= rows:
         ways.append("this should fit: close other programs that use the device")
     if not cfg.checkpointing and fit_again > max(fit, 0):

@@ -9,7 +9,7 @@ import torch
 from .. import config as configs
 from ..config import ConfigError, Pretrain
 from ..data import DatasetError, fingerprint, index
-from ..data.batches import Clips, Joint, epoch_plan, loader, sample_seed, to_model
+from ..data.batches import Clips, Joint, epoch_plan, sample_seed, to_model
 from ..data.transforms import normalise, pretrain_transform
 from ..models import random_mask
 from .loop import Loop, blank, cosine, optimizer_for, pick_device, seed_all, set_lr

@@ -43,8 +43,8 @@ def join() -> torch.device:
     """
     cuda, local = torch.cuda.is_available(), int(os.environ.get("LOCAL_RANK", "0"))
     if cuda and local >= torch.cuda.device_count():
-        raise RunError(f"process {local} of this machine has no GPU, there are {torch.cuda.device_count()}: start as many processes as GPUs "
-                       f"(torchrun --nproc-per-node {torch.cuda.device_count()})")
+        raise RunError(f"process {local} of this machine has no GPU, there are {torch.cuda.device_count()}: start as many processes as "
+                       f"GPUs (torchrun --nproc-per-node {torch.cuda.device_count()})")
     device = torch.device("cuda", local) if cuda and "LOCAL_RANK" in os.environ else torch.device("cuda" if cuda else "cpu")
     if device.index is not None:
         torch.cuda.set_device(device)

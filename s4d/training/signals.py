@@ -125,10 +125,10 @@ def explained(error: BaseException | None, loop) -> RunError | None:
         from .memory import out_of_memory
         return out_of_memory(loop, error)
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:
-        return RunError(f"a loading process ended ({cause_of(error)}), most often for want of memory: use fewer workers or smaller batches, then "
-                        "call again; the run continues from its last state")
+        return RunError(f"a loading process ended ({cause_of(error)}), most often for want of memory: use fewer workers or smaller "
+                        "batches, then call again; the run continues from its last state")
     if isinstance(error, RuntimeError) and not isinstance(error, RunError) and world() > 1 and any(
             w in text for w in ("closed by peer", "onnection", "NCCL", "gloo", "Timed out")):
-        return RunError(f"another process of this run ended (here: {cause_of(error)[:120]}): its own message says why; start torchrun again, "
-                        "with any number of processes, and the run continues from its last state")
+        return RunError(f"another process of this run ended (here: {cause_of(error)[:120]}): its own message says why; start torchrun "
+                        "again, with any number of processes, and the run continues from its last state")
     return None

@@ -129,7 +129,8 @@ class Lock:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 file = open(self.path, "a+")
             except OSError as error:
-                raise RunError(f"cannot write {self.path}: {error.strerror}; choose another runs folder, or make this one writable") from error
+                raise RunError(f"cannot write {self.path}: {error.strerror}; choose another runs folder, or make this one "
+                               "writable") from error
             if not _try(file):
                 file.seek(0)
                 holder = file.read().strip() or "another process"

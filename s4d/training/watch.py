@@ -7,7 +7,6 @@ from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from ..emotions import vocabulary
@@ -68,8 +67,9 @@ class Watch:
         """
         if math.isfinite(loss) and math.isfinite(norm):
             self.row = 0
-            if len(self.norms) == self.HISTORY and norm > self.TIMES * statistics.median(self.norms):
-                self.once("norm", f"gradient norm {norm:.3g} at step {step} of {run.name} is {norm / statistics.median(self.norms):.0f} times "
+            usual = statistics.median(self.norms) if len(self.norms) == self.HISTORY else math.inf
+            if norm > self.TIMES * usual:
+                self.once("norm", f"gradient norm {norm:.3g} at step {step} of {run.name} is {norm / usual:.0f} times "
                                   "its median: lower the learning rate, lengthen warmup or set clip_grad, if the loss rises")
             self.norms.append(norm)
             return True
@@ -112,13 +112,14 @@ class Watch:
         names = vocabulary(classes)
         dead = [name for k, name in enumerate(names) if not counts[k]]
         if dead:
-            self.once(f"dead {task}", f"no {task} training sample shows {', '.join(dead)}: its head cannot learn {'it' if len(dead) == 1 else 'them'}; "
-                                      "check the labels with `python -m s4d audit`, or choose a vocabulary without")
+            self.once(f"dead {task}", f"no {task} training sample shows {', '.join(dead)}: its head cannot learn "
+                                      f"{'it' if len(dead) == 1 else 'them'}; check the labels with `python -m s4d audit`, "
+                                      "or choose a vocabulary without")
         most = max(counts.values())
         rare = [f"{names[k]} ({n})" for k, n in sorted(counts.items()) if most > 100 * n]
         if balanced and rare:
-            self.once(f"rare {task}", f"balancing repeats each {task} sample of {', '.join(rare)} over a hundred times as often as the most frequent "
-                                      "class's: it will be learned by heart; gather more, or set balanced=False")
+            self.once(f"rare {task}", f"balancing repeats each {task} sample of {', '.join(rare)} over a hundred times as often as "
+                                      "the most frequent class's: it will be learned by heart; gather more, or set balanced=False")
 
 
 def gradient_norm(model: nn.Module, limit: float) -> Tensor:
