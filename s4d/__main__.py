@@ -225,7 +225,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("bench", bench)
     sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
     sub.add_argument("--seconds", type=float, default=20.0, help="to measure for each row group (default 20); long calls are made twice at least")
-    sub.add_argument("--part", choices=("all", "faces", "models"), default="all", help="default all")
+    sub.add_argument("--part", choices=("all", "faces", "data", "models"), default="all", help="default all")
     return top
 
 

@@ -106,7 +106,8 @@ def model_of(stage: str, spec: dict, decoder: dict, reference: bool = False) -> 
 
 
 class Task:
-    """One model on one batch: `loss`, an inference forward pass, and a training step with AdamW.
+    """One model on one batch: `loss`, an inference forward pass, and a training step with AdamW, fused as in training for ours, PyTorch's
+    default for the reference.
 
     Args:
         model: ours or the reference, already on its device.
@@ -123,7 +124,8 @@ class Task:
         tokens = (spec["size"] // spec["patch"]) ** 2 * (spec["frames"] // 2 if frames else 1)
         self.removed = removed_tokens(tokens, RATIO[task])
         self.mask = random_mask(batch, tokens, RATIO[task], device=device)
-        self.optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.05)
+        self.optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.05,
+                                                        fused=isinstance(model, (S4D, DualMAE)) or None)
 
     def loss(self) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16) if self.amp else nullcontext():
@@ -284,7 +286,7 @@ def show(title: str, table: pd.DataFrame, digits: int = 1) -> None:
 
 
 def main(device: str, seconds: float, part: str = "all") -> None:
-    """Prints every table of a part: "faces", "models" or "all"."""
+    """Prints every table of a part: "faces", "data", "models" or "all"."""
     if part in ("all", "faces"):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -292,6 +294,10 @@ def main(device: str, seconds: float, part: str = "all") -> None:
         table = faces(seconds, device, (16,) if device == "cpu" else (64, 256, 1024))
         print(table.round({"frames_per_second": 0, "ratio": 1}).to_string(index=False), flush=True)
         torch.set_num_threads(threads)
+    if part in ("all", "data"):
+        from .data.throughput import throughput
+        print("\nmedia of 256 px to augmented clips of 160 px, one core; ratio to decoding and transforming frame by frame with PIL")
+        print(throughput(min(5.0, seconds)).round({"frames_per_second": 0, "ratio": 1}).to_string(index=False), flush=True)
     if part in ("all", "models"):
         model_tables(torch.device(device), seconds)
 

@@ -11,7 +11,7 @@ from ..config import ConfigError, Pretrain
 from ..data import DatasetError, fingerprint, index
 from ..data.batches import Clips, Joint, epoch_plan, sample_seed, to_model
 from ..data.transforms import normalise, pretrain_transform
-from ..models import random_mask
+from ..models import random_mask, removed_tokens
 from .loop import Loop, blank, cosine, optimizer_for, pick_device, seed_all, set_lr
 from .ranks import first, of_first, rank
 from .runs import Run, build, run_dir, save_weights, write_text
@@ -90,6 +90,7 @@ def fit(cfg: Pretrain, run: Run, rows: dict, device: torch.device, attended: Att
     steps = max(1, round(cfg.epochs * per_epoch))
     peak = cfg.lr * cfg.image_batch / 512
     ratio = {"image": cfg.image_mask, "video": cfg.video_mask}
+    removed = {task: removed_tokens(model.encoder.tokens[task], share) for task, share in ratio.items()}
     blanks = lambda task, n: (blank(cfg, task, n, device), random_mask(n, model.encoder.tokens[task], ratio[task],
                                                                         torch.Generator().manual_seed(0), device))
     attended.loop = loop = Loop(run, cfg, "pre-training", steps, sum(map(len, rows.values())), model, optimizer, device, blanks,
@@ -108,7 +109,7 @@ def fit(cfg: Pretrain, run: Run, rows: dict, device: torch.device, attended: Att
                 mask = random_mask(split.total, model.encoder.tokens[task], ratio[task], draw, device)   # [B, L], True = removed
                 for x, mask in loop.pieces(x, split.part(mask)):
                     with loop.autocast():
-                        loss = split.net(x, mask)
+                        loss = split.net(x, mask, removed[task])
                     loop.backward(loss)
                 value, _ = loop.update()
                 loop.note(step=loop.step, epoch=round(loop.step / per_epoch, 4), modality=task, loss=round(value, 6), lr=lr)
