@@ -249,22 +249,28 @@ def test_citation_and_licence_agree():
 def test_the_readmes_results_are_those_of_the_committed_run():
     """README and figures are committed together; figures made anew on another machine are compared by `make verify`, not here."""
     section = README.split("## Results")[1].split("\n## ")[0]
-    table, paired, hard = (ROOT / f"figures/source_data/{name}.csv" for name in ("finetuning_table", "finetuning_paired", "faces_difficulty"))
+    table, paired, hard, ablated = (ROOT / f"figures/source_data/{name}.csv" for name in (
+        "finetuning_table", "finetuning_paired", "faces_difficulty", "ablations_paired"))
     marks = re.findall(r"sha256 ([0-9a-f]{16})", section)
-    assert len(marks) == 3
-    if marks != [sha256(p)[:16] for p in (table, paired, hard)]:
+    assert len(marks) == 4
+    if marks != [sha256(p)[:16] for p in (table, paired, hard, ablated)]:
         pytest.skip("figures/ holds another run than the README describes")
     text = lambda r, value, sign="": "{:{s}.1f} [{:{s}.1f}, {:{s}.1f}]".format(*(100 * v for v in (r[value], r["low"], r["high"])), s=sign)
-    rows, names = pd.read_csv(table), {"dynamic": "dynamic only", "static": "static only", "multitask": "multi-task", "s4d": "S4D (MoAE)"}
+    rows, names = pd.read_csv(table), {"dynamic": "dynamic only", "static": "static only", "multitask": "multi-task",
+                                       "adapters": "adapters, no routing", "s4d": "S4D (MoAE)"}
     found = {(r["method"], r["pretrained"], r["task"], r["metric"]): text(r, "value") for _, r in rows.iterrows()}
     for pretrained in (False, True):
         for method, name in names.items():
+            if not any(key[:2] == (method, pretrained) for key in found):
+                continue
             cells = [found.get((method, pretrained, *c), "-") for c in (("video", "UAR"), ("video", "WAR"), ("image", "UAR"))]
             assert f"| {name} | {'pre-trained' if pretrained else 'from scratch'} | {' | '.join(cells)} |" in section
     read = pd.read_csv(hard).query("task == 'video' and metric == 'WAR'").set_index("input")
-    assert "{} against {} WAR".format(*(text(read.loc[f"model, {k}"], "value") for k in ("middle frame", "whole clip"))) in section
+    for name in ("Dynamic only", "S4D (MoAE)"):
+        assert "{} against {} WAR".format(*(text(read.loc[f"{name}, {k}"], "value") for k in ("whole clip", "middle frame"))) in section
     differences = re.findall(r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\]", section)
-    assert len(differences) == 8 and not set(differences) - {text(r, "difference", "+") for _, r in pd.read_csv(paired).iterrows()}
+    known = {text(r, "difference", "+") for t in (paired, ablated) for _, r in pd.read_csv(t).iterrows()}
+    assert len(differences) == 10 and not set(differences) - known
 
 
 def test_nothing_is_left_to_fill_in():
