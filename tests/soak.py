@@ -155,8 +155,8 @@ def job(runs: Path, cfgs: list, faults: list = ()) -> dict:
 
 def four(mini: Path) -> list:
     """A configuration of either stage whose batches four processes can share, in unequal parts."""
-    return [tiny_pretrain(mini, epochs=2, image_batch=7, video_batch=4, repeats=1, video_share=1.0, save_minutes=0.0),
-            tiny_finetune(mini, epochs=2, image_batch=5, video_batch=5, segments=2, save_minutes=0.0)]
+    return [tiny_pretrain(mini, epochs=2, image_batch=7, video_batch=4, repeats=1, video_share=1.0, save_minutes=0.0, amp=False),
+            tiny_finetune(mini, epochs=2, image_batch=5, video_batch=5, segments=2, save_minutes=0.0, amp=False)]
 
 
 def test_four_processes_equal_one_and_resume_bit_for_bit_and_with_other_numbers(mini, tmp_path):

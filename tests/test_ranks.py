@@ -29,6 +29,7 @@ from s4d.training.ranks import Draws, Split, idle
 # Processes add the same float32 numbers in another order. One rounding is 6e-8 of a number; AdamW divides a gradient by its own size, so
 # a rounding of a gradient near zero moves a weight by a share of the learning rate (1e-3 here): over a dozen steps 2e-6 was
 # measured, and a sample counted twice, a draw of its own or a mate missed moves them by more than 1e-4. Losses are logged with six digits.
+# In bf16 a rounding is 4e-3 of a number, which would hide all of these: the comparisons are made in float32.
 WEIGHTS, LOSS = 1e-5, 3e-6
 
 
@@ -68,8 +69,8 @@ def broken(mini: Path, folder: Path) -> Path:
 def test_two_processes_equal_one_and_when_one_dies_all_end_and_one_goes_on(mini, tmp_path):
     """Everything random is on: mix-up, router noise, stochastic depth, masks."""
     root = broken(mini, tmp_path / "data")
-    pre = tiny_pretrain(root, video_batch=4, video_share=1.0, max_bad=0.5, accumulate=2)       # a piece without a sample is among them
-    fine = tiny_finetune(root, epochs=2, image_batch=3, video_batch=3, save_minutes=0.0, max_bad=0.5)
+    pre = tiny_pretrain(root, video_batch=4, video_share=1.0, max_bad=0.5, accumulate=2, amp=False)       # a piece without a sample is among them
+    fine = tiny_finetune(root, epochs=2, image_batch=3, video_batch=3, save_minutes=0.0, max_bad=0.5, amp=False)
     job = {"runs": str(tmp_path / "two"), "said": str(tmp_path / "said.txt"), "configs": [to_dict(pre), to_dict(fine)],
            "faults": [(1, "finetune", 6, "defect")]}
     begun = time.monotonic()
@@ -88,7 +89,7 @@ def test_two_processes_equal_one_and_when_one_dies_all_end_and_one_goes_on(mini,
 def test_two_processes_evaluate_as_one(mini, tmp_path):
     """And a signal to one of them stops both between two steps."""
     root = broken(mini, tmp_path / "data")
-    cfg = tiny_finetune(root, image_batch=3, video_batch=3, max_bad=0.5, segments=2, ema=0.5)
+    cfg = tiny_finetune(root, image_batch=3, video_batch=3, max_bad=0.5, segments=2, ema=0.5, amp=False)
     job = {"runs": str(tmp_path / "two"), "said": str(tmp_path / "said.txt"), "configs": [to_dict(cfg)], "faults": []}
     statuses, said = ranks.group({**job, "faults": [(1, "finetune", 2, "term")]}, 2)
     assert statuses == [1, -15] and "was stopped by a signal to another process after step 2 of 4" in said
@@ -102,7 +103,7 @@ def test_two_processes_evaluate_as_one(mini, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["defect", "kill"])
 def test_torchrun_ends_all_when_one_dies_and_shows_its_error(mini, tmp_path, how):
-    cfg = tiny_pretrain(mini, video_batch=2, save_minutes=0.0)
+    cfg = tiny_pretrain(mini, video_batch=2, save_minutes=0.0, amp=False)
     status, said, seconds = torchrun({"runs": str(tmp_path), "configs": [to_dict(cfg)], "faults": [(1, "pretrain", 3, how)]}, tmp_path, 2)
     assert status != 0 and seconds < 60 and ("ValueError: a defect in one process" if how == "defect" else "Signal 9 (SIGKILL)") in said
     assert loops.load_state(locate(cfg, tmp_path).dir)["step"] == 2
@@ -116,7 +117,7 @@ def test_torchrun_ends_all_when_one_dies_and_shows_its_error(mini, tmp_path, how
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 def test_pieces_of_a_batch_equal_the_batch(mini, tmp_path, stage):
     """The balance loss is left out: with pieces it is the mean over them, a different number."""
-    cfg = {"pretrain": tiny_pretrain, "finetune": tiny_finetune}[stage](mini, image_batch=5, video_batch=3)
+    cfg = {"pretrain": tiny_pretrain, "finetune": tiny_finetune}[stage](mini, image_batch=5, video_batch=3, amp=False)
     cfg = update(cfg, balance=0.0) if stage == "finetune" else cfg
     whole, pieces = train(cfg, tmp_path), train(update(cfg, accumulate=3), tmp_path)
     assert whole.dir != pieces.dir
