@@ -62,7 +62,8 @@ def whole(stage: str, mini: Path, tmp_path_factory):
 # --- one process
 
 KINDS = {"kill": 12, "term": 12, "int": 12, "half": 12, "rename": 30, "renamed": 30, "validate": 8}
-NAMES = {"kill": "SIGKILL within a step", "term": "SIGTERM within a step", "int": "SIGINT within a step", "half": "SIGKILL within a state's writing",
+NAMES = {"kill": "SIGKILL within a step", "term": "SIGTERM within a step", "int": "SIGINT within a step",
+         "half": "SIGKILL within a state's writing",
          "rename": "SIGKILL before a renaming", "renamed": "SIGKILL after a renaming", "validate": "SIGTERM within validation or test",
          "time": "SIGKILL at a random time"}
 

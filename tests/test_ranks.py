@@ -69,7 +69,8 @@ def broken(mini: Path, folder: Path) -> Path:
 def test_two_processes_equal_one_and_when_one_dies_all_end_and_one_goes_on(mini, tmp_path):
     """Everything random is on: mix-up, router noise, stochastic depth, masks."""
     root = broken(mini, tmp_path / "data")
-    pre = tiny_pretrain(root, video_batch=4, video_share=1.0, max_bad=0.5, accumulate=2, amp=False)       # a piece without a sample is among them
+    # A piece without a sample is among them.
+    pre = tiny_pretrain(root, video_batch=4, video_share=1.0, max_bad=0.5, accumulate=2, amp=False)
     fine = tiny_finetune(root, epochs=2, image_batch=3, video_batch=3, save_minutes=0.0, max_bad=0.5, amp=False)
     job = {"runs": str(tmp_path / "two"), "said": str(tmp_path / "said.txt"), "configs": [to_dict(pre), to_dict(fine)],
            "faults": [(1, "finetune", 6, "defect")]}
@@ -126,7 +127,8 @@ def test_pieces_of_a_batch_equal_the_batch(mini, tmp_path, stage):
 
 def test_pieces_are_smaller_than_the_batch_and_gradients_are_summed(mini, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(loops.Loop, "backward", lambda self, *a, f=loops.Loop.backward: seen.append((self.step, self.split.window[:])) or f(self, *a))
+    original = loops.Loop.backward
+    monkeypatch.setattr(loops.Loop, "backward", lambda self, *a: seen.append((self.step, self.split.window[:])) or original(self, *a))
     run = pretrain(tiny_pretrain(mini, epochs=0.34, image_batch=5, video_batch=3, repeats=1, accumulate=3), tmp_path)
     assert len(seen) == 3 * run.provenance["steps"]
     for step in {s for s, _ in seen}:
