@@ -19,7 +19,7 @@ from .models.cost import flops, saved_bytes
 SIZES = ("small", "base")
 STAGES = ("dense", "MoAE", "pre-training")
 RATIO = {"image": 0.9, "video": 0.95}                             # of pre-training's masks: the paper's
-BATCH = {"cpu": {"image": 4, "video": 1}, "cuda": {"image": 64, "video": 8}}
+BATCH = {"cpu": {"image": 8, "video": 1}, "cuda": {"image": 64, "video": 8}}
 CURVE = (1, 2, 4, 8, 16, 32, 64, 128)                             # clips a step
 SHAPES = ((400, 384, 1536), (1024, 1024, 1024), (800, 768, 3072), (800, 3072, 768), (8192, 768, 3072), (8192, 4096, 4096))   # m, k, n
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from timm.optim import param_groups_layer_decay
 
 import s4d.models as models
-from s4d.analysis.experts import record_routing
+from s4d.analysis.routing import record_routing
 from s4d.config import ConfigError
 from s4d.models import CheckpointError, count_parameters, encoder_from, load_released, naive, random_mask, removed_tokens, to_released
 from s4d.models.cost import saved_bytes
@@ -448,6 +448,8 @@ def test_the_formulation_follows_width_and_precision():
     """By expert from `BY_EXPERT_FROM` on; the committed sandbox numbers come from the other one."""
     assert MoAE(384).pays(torch.zeros(1, 1, 384)) and MoAE(768).pays(torch.zeros(1, 1, 768))
     assert not MoAE(128).pays(torch.zeros(1, 1, 128)) and not MoAE(384).pays(torch.zeros(1, 1, 384, dtype=torch.float64))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not MoAE(384).pays(torch.zeros(1, 1, 384)) and MoAE(768).pays(torch.zeros(1, 1, 768))
     assert not MoAE(384).pays(torch.zeros(1, 1, 384, device="meta")) and not MoAE(260).pays(torch.zeros(1, 1, 260))
 
 

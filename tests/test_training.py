@@ -19,13 +19,15 @@ from conftest import tiny_finetune, tiny_pretrain, write_image, write_video
 from faults import same
 from safetensors.torch import load_file
 
+from s4d import config as configs
 from s4d.config import ConfigError, Source, update
-from s4d.data import DatasetError, MediaError
-from s4d.data.batches import Clips
+from s4d.data import DatasetError, MediaError, index
+from s4d.data.batches import Clips, Key
+from s4d.data.transforms import train_transform
 from s4d.models import CheckpointError, create
 from s4d.training import RunError, finetune, locate, predict, pretrain, run_all, train, war_uar
 from s4d.training.jobs import Overall
-from s4d.training.loop import Progress, cosine, optimizer_for, set_lr
+from s4d.training.loop import Progress, autocast, cosine, optimizer_for, set_lr
 from s4d.training.runs import Run
 from s4d.training.watch import MediaGuard
 
@@ -369,3 +371,26 @@ def test_metrics_are_one_object_a_line(finished):
     rows = [json.loads(line) for line in (finished.dir / "metrics.jsonl").read_text().splitlines()]
     assert {"step", "epoch", "modality"} <= set(rows[0]) and isinstance(finished.metrics(), pd.DataFrame)
     assert {"image_war", "image_uar", "video_war", "video_uar"} <= set(rows[-1])
+
+
+def test_bf16_where_the_processor_has_units_and_never_in_the_nano_profiles(monkeypatch):
+    cpu = torch.device("cpu")
+    for units in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda units=units: units, raising=False)
+        for enabled in (True, False):
+            with autocast(cpu, enabled):
+                assert torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype == (torch.bfloat16 if units and enabled else torch.float32)
+    assert not any(configs.profile(n).finetune.amp or configs.profile(n).pretrain.amp for n in ("smoke", "sandbox"))
+    assert configs.profile("gpu").finetune.amp and configs.profile("paper").pretrain.amp
+
+
+def test_an_augmented_draw_leaves_the_global_generator_alone(mini):
+    table = index("affectnet", mini / "affectnet")
+    clips = Clips(table, mini / "affectnet", "image", 64, 1, 1, transform=train_transform(64, (1.0, 1.0), "", 0.0))
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    first = [clips[Key("image", 0, seed)]["clip"] for seed in range(8)]
+    torch.testing.assert_close(torch.rand(2), expected, rtol=0, atol=0)
+    assert all(torch.equal(a, clips[Key("image", 0, seed)]["clip"]) for seed, a in enumerate(first))
+    assert len({a.numpy().tobytes() for a in first}) == 2          # as it is, and mirrored

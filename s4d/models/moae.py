@@ -1,13 +1,16 @@
 """Mixture of Adapter Experts: a routed bottleneck beside the MLP of a transformer block."""
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import ConfigError
 
-BY_EXPERT_FROM = 256      # width; at the nano variants' 128 the product over all experts is kept, so that their numbers stay as committed
+# Width from which the product by expert is the faster one on a CPU, by what is multiplied (`make bench`).
+BY_EXPERT_FROM = {torch.float32: 256, torch.bfloat16: 768}
 
 
 class MoAE(nn.Module):
@@ -16,8 +19,8 @@ class MoAE(nn.Module):
     Images and videos share router and experts. There are two formulations of the same sum, both without a loop over experts and
     with static shapes. *All experts*: their first layers are one matrix product, the gates (zero for experts not chosen) scale
     the hidden units, and their second layers are one more; it does E / k times the arithmetic that is needed. *By expert*: the N k
-    assignments are ordered by expert and multiplied group by group. The second takes less than half the time on CPUs (`make bench`) and
-    serves them from `BY_EXPERT_FROM` on; other devices, and float64, have the first.
+    assignments are ordered by expert and multiplied group by group. The second takes about half the time of wide layers
+    on CPUs (`make bench`) and serves them from `BY_EXPERT_FROM` on; other devices, and float64, have the first.
 
     Args:
         width: D.
@@ -83,8 +86,10 @@ class MoAE(nn.Module):
 
     def pays(self, x: Tensor) -> bool:
         """Whether the product by expert is available and faster for these tokens; grouped_mm wants rows of whole 16 bytes."""
-        aligned = x.shape[-1] % 8 == 0 and self.w1.shape[1] % 8 == 0
-        return x.device.type == "cpu" and x.dtype != torch.float64 and x.shape[-1] >= BY_EXPERT_FROM and aligned
+        if x.device.type != "cpu" or x.shape[-1] % 8 or self.w1.shape[1] % 8:
+            return False
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        return x.shape[-1] >= BY_EXPERT_FROM.get(dtype, math.inf)
 
     def all_experts(self, x: Tensor, gates: Tensor) -> Tensor:
         """Tokens `[B, L, D]` and gates `[B, L, E]` -> `[B, L, D]`, every expert on every token."""
