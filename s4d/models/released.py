@@ -106,7 +106,7 @@ def load_released(source: str | Path | dict) -> nn.Module:
         raise CheckpointError(f"no tensor {prefix}patch_embed.proj.weight: this is not an S4D checkpoint")
     sizes = {v["width"]: k for k, v in VARIANTS.items() if not v.get("stem")}
     if embed.shape[0] not in sizes:
-        raise CheckpointError(f"width {embed.shape[0]}: expected one of {', '.join(map(str, sizes))}")
+        raise CheckpointError(f"width {embed.shape[0]}: expected one of {', '.join(map(str, sorted(sizes)))}")
     variant = sizes[embed.shape[0]]
     if prefix:
         model = create(f"s4d_mae_{variant}", **DECODERS[variant])
