@@ -359,10 +359,10 @@ def test_actors_of_cremad_and_ravdess_are_in_one_fold_each(tmp_path):
         assert [len(h) for h in held] == [2] * 5 and len(set().union(*held)) == 10
         assert all(not h & set(t[t.split == "train"].subject) for h, t in zip(held, tests))
         assert sorted(tests[0].label) == sorted(each * 10)      # no song, and one file of each performance
-    (tmp_path / "VideoFlash/1001_DFA_XXX_XX.flv").write_bytes(b"x")
-    with pytest.raises(LabelError, match="unknown label 'XXX' in .*1001_DFA_XXX_XX.flv: expected one of ANG, DIS"):
+    (tmp_path / "VideoFlash/1001_DFA_QQQ_XX.flv").write_bytes(b"x")
+    with pytest.raises(LabelError, match="unknown label 'QQQ' in .*1001_DFA_QQQ_XX.flv: expected one of ANG, DIS"):
         index("cremad", tmp_path, fold=1)
-    (tmp_path / "VideoFlash/1001_DFA_XXX_XX.flv").rename(tmp_path / "VideoFlash/notes.flv")
+    (tmp_path / "VideoFlash/1001_DFA_QQQ_XX.flv").rename(tmp_path / "VideoFlash/notes.flv")
     with pytest.raises(DatasetError, match="VideoFlash/notes.flv in .* is not named as its dataset's files are"):
         index("cremad", tmp_path, fold=1)
 
