@@ -199,7 +199,7 @@ def curves(table: pd.DataFrame, baselines: pd.DataFrame, note: str = "") -> Figu
         table: task, method, pretrained, seed, epoch, war (share).
         baselines: as in `comparison`.
     """
-    fig, axes = figure(PAGE, 3.5, len(TASKS), len(STARTS), sharex=True, sharey="row")
+    fig, axes = figure(PAGE, 3.7, len(TASKS), len(STARTS), sharex=True, sharey="row")
     for r, task in enumerate(TASKS):
         for ax, (start, name) in zip(axes[r], STARTS.items()):
             rows = table[(table["task"] == task) & (table["pretrained"] == start)]
@@ -217,7 +217,7 @@ def curves(table: pd.DataFrame, baselines: pd.DataFrame, note: str = "") -> Figu
         ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     handles = [Line2D([], [], color=METHOD_COLOURS[m], lw=1.4, label=METHOD_LABELS[m]) for m in _present(table)]
     handles += [Line2D([], [], color=GREY, lw=0.8, ls=ls, label=name) for ls, name in ((":", "chance"), ("--", "majority class"))]
-    fig.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    fig.legend(handles=handles, loc="outside upper center", ncols=-(-len(handles) // 2))      # one row is wider than the page
     stamp(fig, note)
     return fig
 
