@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..config import ConfigError
 from .moae import MoAE
-from .tokens import TUBELET, TubeletEmbed, as_clip, gather, sincos
+from .tokens import TUBELET, TubeletEmbed, as_clip, sincos
 
 EPS = 1e-6   # of every LayerNorm
 
