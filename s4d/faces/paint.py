@@ -111,15 +111,17 @@ def skin(C, I, p):
     alb = base * (1 + .06 * p.n2[:, None])
     lay(alb, base * tint(x.device, *RED), blood.mul_(1 - .55 * tone).clamp_(-.3, .8))
     lay(alb, base * tint(x.device, *DARK), socket.mul_(.75).clamp_(0, .8))
-    if bool((P['freckles'] > 0).any()):
-        spread = P['freckles'] * gauss(ax - .2, .3) * gauss(y + .18, .2)
-        lay(alb, base * tint(x.device, *DARK) * .8, spots(x, y, P['seed'], p.px).mul_(spread).mul_(.75))
+    rows = (P['freckles'].flatten() > 0).nonzero()[:, 0]         # few people have any
+    if len(rows):
+        spread = P['freckles'][rows] * gauss(ax[rows] - .2, .3) * gauss(y[rows] + .18, .2)
+        alb[rows] = over(alb[rows], base[rows] * tint(x.device, *DARK) * .8,
+                         spots(x[rows], y[rows], P['seed'].flatten()[rows], p.px[rows]).mul_(spread).mul_(.75))
     gloss = torch.add(bell(x, .12, y + .2, .3), gauss(y - .45, .2)).mul_(.2).add_(.35).mul_(1 - .65 * tone)
     return alb, gloss
 
 
 def spots(x, y, seed, px, cells=26):
-    """Freckles 0..1 `[n, H, W]`: in each cell of a grid over the face one small spot or none, its place and size hashed from the cell."""
+    """Freckles 0..1 `[n, H, W]`, of seeds `[n]`: in each cell of a grid over the face one small spot or none, its place and size hashed from the cell."""
     u, v = x * cells, y * cells
     i, j = u.floor(), v.floor()
     first = torch.frac(torch.sin(i * 12.99 + j * 78.23 + (seed % 97).float().view(-1, 1, 1)).abs() * 4375.85)
