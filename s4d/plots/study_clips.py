@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 
 from .study_correlation import SHORT, _p
 from .study_experts import NULL, SMALL, tag
-from .style import EMOTION_COLOURS, METHOD_COLOURS, METHOD_LABELS, METHOD_NAMES, PAGE, figure, stamp
+from .style import EMOTION_COLOURS, METHOD_COLOURS, METHOD_LABELS, METHOD_NAMES, PAGE, figure, label_points, stamp
 
 
 def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, curves: pd.DataFrame, unit: str, note: str = "") -> Figure:
@@ -123,11 +123,6 @@ def gains(table: pd.DataFrame, points: pd.DataFrame, stats: pd.DataFrame, note: 
         part, found = points[points.outcome == outcome], stats[stats.outcome == outcome].iloc[0]
         for label, at in zip(part.label, part[["static", "value"]].to_numpy()):
             ax.plot(*at, "o", color=EMOTION_COLOURS[label], markersize=4)
-        for text, at in together(part):
-            left = at[0] > part.static.median()                       # names of points on the right run to the left
-            name = ax.annotate(text, at, xytext=(-3 if left else 3, 2), textcoords="offset points", fontsize=6,
-                               ha="right" if left else "left")
-            name.set_in_layout(False)                                 # else long names would squeeze the axes
         name = METHOD_LABELS.get(outcome)
         numbers = f"ρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}]\n{_p(found.p)}, n = {found.emotions}".replace("-", "−")
         ax.set_title((f"Gain of {name}" if name else "Error on clips") + "\n" + numbers, fontsize=6.5, fontweight="normal")
@@ -135,19 +130,12 @@ def gains(table: pd.DataFrame, points: pd.DataFrame, stats: pd.DataFrame, note: 
         ax.set_xlabel("error on photos (%)")
         ax.margins(0.16)
     stamp(fig, note)
+    fig.draw_without_rendering()         # fixes the axes, so that names can be placed between the points
+    for ax, outcome in zip(axes[1:], outcomes):
+        part = points[points.outcome == outcome]
+        at = part[["static", "value"]].to_numpy()
+        label_points(ax, at, [(SHORT[n], tuple(p), EMOTION_COLOURS[n]) for n, p in zip(part.label, at)], line=False)
     return fig
-
-
-def together(part: pd.DataFrame, near: float = 0.03) -> list[tuple[str, np.ndarray]]:
-    """Names of the points, those that all but coincide on one label: (text, place)."""
-    at = part[["static", "value"]].to_numpy()
-    scaled = at / np.maximum(np.ptp(at, axis=0), 1e-9)
-    out, left = [], list(range(len(at)))
-    while left:
-        own = [i for i in left if np.abs(scaled[i] - scaled[left[0]]).max() < near]
-        left = [i for i in left if i not in own]
-        out.append((", ".join(SHORT[part.label.iloc[i]] for i in own), at[own[0]]))
-    return out
 
 
 def _gain(ax, table: pd.DataFrame) -> None:

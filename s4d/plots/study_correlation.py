@@ -5,11 +5,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.transforms import Bbox
 
 from ..analysis.stats import p_text
 from .study_experts import KINDS, NULL, SMALL
-from .style import EMOTION_COLOURS, METHOD_COLOURS, METHOD_LABELS, METHOD_NAMES, PAGE, TASK_LABELS, figure, stamp
+from .style import EMOTION_COLOURS, METHOD_COLOURS, METHOD_LABELS, METHOD_NAMES, PAGE, TASK_LABELS, figure, label_points, stamp
 
 HEADS = {"image": "photo head", "video": "clip head"}
 PROBES = {"image": "probe of photos", "video": "probe of clips"}
@@ -60,7 +59,7 @@ def _cells(ax, table: pd.DataFrame, rows: list[tuple[str, str]], top: float):
         if r.zero_shot:
             ax.add_patch(Rectangle((j - 0.47, i - 0.45), 0.94, 0.9, fill=False, edgecolor="#D55E00", linewidth=1.4))
     counts = table.groupby("stimuli")[["samples", "subjects"]].max()
-    ax.set_xticks([0, 1], [f"{TASK_LABELS[t]}\nn = {counts.samples[t]}, {counts.subjects[t]} people" for t in ("image", "video")])
+    ax.set_xticks([0, 1], [f"{TASK_LABELS[t]}\nn = {counts.samples[t]},\n{counts.subjects[t]} people" for t in ("image", "video")])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return picture
@@ -181,30 +180,10 @@ def shared_space(table: pd.DataFrame, title: str, note: str = "") -> Figure:
 
 
 def _label_pairs(ax, part: pd.DataFrame) -> None:
-    """Writes the names of the most confused pairs where they cover neither a point nor each other; a thin line leads to the point.
-
-    For each name, of the places around its point (eight directions, growing distance), the nearest free one is taken.
-    """
-    scale = ax.figure.dpi / 72                                                        # pixels in a point
-    points = ax.transData.transform(100 * part[["static", "dynamic"]].to_numpy())
-    inside, taken = ax.get_window_extent(), []
-    for r in _apart(part):
-        note = ax.annotate(f"{SHORT[r.label]} → {SHORT[r.wrong]}", (100 * r.static, 100 * r.dynamic), xytext=(0, 0),
-                           textcoords="offset points", ha="center", va="center", fontsize=SMALL - 0.5, color=EMOTION_COLOURS[r.label],
-                           arrowprops=dict(arrowstyle="-", linewidth=0.4, color=EMOTION_COLOURS[r.label], shrinkA=0, shrinkB=2))
-        note.set_in_layout(False)                                                     # else the axes would move once more
-        text = Bbox(note.get_window_extent().get_points())
-        best = None
-        for distance in range(1, 12):
-            for way in np.arange(8) * np.pi / 4:
-                shift = (np.array([text.width, text.height]) / 2 + 3 * distance * scale) * (np.cos(way), np.sin(way))
-                box = text.translated(*shift)
-                crossed = box.padded(2 * scale).count_contains(points) + 3 * box.count_overlaps(taken)
-                crossed += 3 * (not (inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1)))
-                if best is None or crossed < best[0]:
-                    best = crossed, shift, box
-        note.set_position(best[1] / scale)
-        taken.append(best[2].padded(scale))
+    """Writes the names of the most confused pairs."""
+    named = _apart(part)
+    label_points(ax, 100 * part[["static", "dynamic"]].to_numpy(),
+                 [(f"{SHORT[r.label]} → {SHORT[r.wrong]}", (100 * r.static, 100 * r.dynamic), EMOTION_COLOURS[r.label]) for r in named])
 
 
 def _apart(part: pd.DataFrame, most: int = 4) -> list:

@@ -243,7 +243,8 @@ def switched_off_by_emotion(table: pd.DataFrame, note: str = "") -> Figure:
             wide = part.pivot(index="expert", columns="emotion", values="change").loc[experts, names]
             picture = ax.imshow(wide, vmin=-top, vmax=top, cmap="PuOr", aspect="auto")
             for (i, j), v in np.ndenumerate(wide.to_numpy()):
-                ax.text(j, i, f"{v:+z.{digits}f}".replace("-", "−"), ha="center", va="center", fontsize=6,
+                shown = f"{v:+z.{digits}f}".replace("-", "−")
+                ax.text(j, i, shown if float(f"{v:.{digits}f}") else "0", ha="center", va="center", fontsize=6,
                         color="white" if abs(v) > 0.6 * top else "black")
             for r in part[(part.low > 0) | (part.high < 0)].itertuples():
                 corner = names.index(r.emotion) - 0.47, experts.index(r.expert) - 0.44
@@ -254,7 +255,7 @@ def switched_off_by_emotion(table: pd.DataFrame, note: str = "") -> Figure:
             ax.tick_params(length=0)
             ax.spines[:].set_visible(False)
             width = ((part.high - part.low) / 2).median()
-            spread = "" if np.isnan(width) else f"; 95 % interval ±{width:.{digits}f} (median)"
+            spread = "" if np.isnan(width) else f"; 95 % interval ±{width:.1g} (median)"
             ax.set_title(f"Block {block}, {KINDS[task]}{spread}", fontsize=7)
         row[0].set_ylabel("expert switched off")
     for ax in axes[-1]:

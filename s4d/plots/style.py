@@ -1,4 +1,4 @@
-"""What all figures share: widths, one fixed colour per method, task and emotion, and the three helpers that draw with them."""
+"""What all figures share: widths, one fixed colour per method, task and emotion, and the helpers that draw with them."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 COLUMN, PAGE = 3.5, 7.16         # inches: one column and two columns of an IEEE page
@@ -53,3 +54,36 @@ def show(picture, ax, title: str = "") -> None:
     ax.set_axis_off()
     if title:
         ax.set_title(title, fontsize=7, fontweight="normal", loc="center", pad=2)
+
+
+def label_points(ax, points: np.ndarray, labels: list[tuple[str, tuple[float, float], str]], size: float = 6, line: bool = True) -> None:
+    """Writes names where they cover neither a point nor each other: of the places around its point the nearest free one is taken.
+
+    Call it when the axes have their final limits and place.
+
+    Args:
+        points: all points that stay uncovered `[n, 2]`, data units.
+        labels: (text, point, colour) of those that are named.
+        size: of the letters.
+        line: whether a thin line leads from a name to its point.
+    """
+    scale = ax.figure.dpi / 72                                                        # pixels in a point
+    pixels = ax.transData.transform(np.asarray(points, float))
+    inside, taken = ax.get_window_extent(), []
+    for text, at, colour in labels:
+        arrow = dict(arrowstyle="-", linewidth=0.4, color=colour, shrinkA=0, shrinkB=2) if line else None
+        note = ax.annotate(text, at, xytext=(0, 0), textcoords="offset points", ha="center", va="center", fontsize=size, color=colour,
+                           arrowprops=arrow)
+        note.set_in_layout(False)                                                     # else the axes would move once more
+        box = Bbox(note.get_window_extent().get_points())
+        best = None
+        for distance in range(1, 12):
+            for way in np.arange(8) * np.pi / 4:
+                shift = (np.array([box.width, box.height]) / 2 + 3 * distance * scale) * (np.cos(way), np.sin(way))
+                moved = box.translated(*shift)
+                crossed = moved.padded(2 * scale).count_contains(pixels) + 3 * moved.count_overlaps(taken)
+                crossed += 3 * (not (inside.contains(moved.x0, moved.y0) and inside.contains(moved.x1, moved.y1)))
+                if best is None or crossed < best[0]:
+                    best = crossed, shift, moved
+        note.set_position(best[1] / scale)
+        taken.append(best[2].padded(scale))
