@@ -17,7 +17,7 @@ from s4d.analysis import routing as ro
 from s4d.analysis import splits as sp
 from s4d.analysis import stimuli as st
 from s4d.models import create
-from s4d.plots import study_clips, study_correlation, study_experts
+from s4d.plots import study_clips, study_correlation, study_experts, style
 
 NAMES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
 
@@ -644,9 +644,19 @@ def test_only_cells_whose_interval_excludes_zero_are_framed():
     assert "block 3, photos" in fig.axes[1].get_title(loc="left").lower()
 
 
-def test_figures_say_how_many_and_points_that_coincide_share_a_label():
-    points = pd.DataFrame(dict(label=["fear", "anger", "disgust"], static=[10, 10.1, 50], value=[5, 5.1, 20]))
-    assert [text for text, _ in study_clips.together(points)] == ["fea, ang", "dis"]
+def test_names_of_points_cover_neither_points_nor_each_other():
+    fig, ax = style.figure(3, 2)
+    points = np.array([[10, 5], [10.4, 5.2], [11, 5], [50, 20]])
+    ax.plot(*points.T, "o")
+    fig.draw_without_rendering()
+    style.label_points(ax, points, [(f"name {k}", tuple(p), "black") for k, p in enumerate(points)])
+    boxes, pixels = [t.get_window_extent() for t in ax.texts], ax.transData.transform(points)
+    assert [t.get_text() for t in ax.texts] == ["name 0", "name 1", "name 2", "name 3"]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert not any(box.count_contains(pixels) for box in boxes)
+
+
+def test_figures_say_how_many():
     flat = dict.fromkeys(NAMES, 0.4)
     systems = (("static", "image"), ("dynamic", "video"), ("multitask", "video"), ("s4d", "video"))
     tests = {k: answers(flat, seed=i) for i, k in enumerate(systems)}
