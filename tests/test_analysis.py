@@ -649,7 +649,7 @@ def test_names_of_points_cover_neither_points_nor_each_other():
     points = np.array([[10, 5], [10.4, 5.2], [11, 5], [50, 20]])
     ax.plot(*points.T, "o")
     fig.draw_without_rendering()
-    style.label_points(ax, points, [(f"name {k}", tuple(p), "black") for k, p in enumerate(points)])
+    style.label_points(ax, points, [(f"name {k}", tuple(p), "black") for k, p in enumerate(points)], line=False)
     boxes, pixels = [t.get_window_extent() for t in ax.texts], ax.transData.transform(points)
     assert [t.get_text() for t in ax.texts] == ["name 0", "name 1", "name 2", "name 3"]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
