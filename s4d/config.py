@@ -88,28 +88,16 @@ class Source:
     short: int | None = None          # short side in px that training pictures have before the random crop; the model's size if None
 
 
-@dataclass(frozen=True)
-class Pretrain:
-    """Dual-modal masked pre-training (METHOD: images 90 %, videos 95 % of the tokens removed)."""
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    """What both stages of training have in common."""
 
-    images: Source | None             # photos; None: pre-train on clips alone
-    videos: Source | None             # unlabelled clips; None: pre-train on photos alone
-    model: str = "s4d_mae_base_patch16_160"   # name in timm's registry
     size: int = 160                   # side of the pictures, px
     frames: int = 16                  # sampled from a clip
     stride: int = 4                   # frames between two sampled frames
-    image_mask: float = 0.90          # share of a photo's tokens removed
-    video_mask: float = 0.95          # share of a clip's tokens removed
-    image_batch: int = 192            # per step, all GPUs together
-    video_batch: int = 48             # clips per step, all GPUs together
-    repeats: int = 4                  # masks and crops drawn from each decoded clip
-    video_share: float = 0.25         # share of the video batches used per epoch
     epochs: float = 100               # passes over the plan; a fraction ends inside one
     warmup: float = 0.05              # share of all steps
-    lr: float = 1.6e-3                # at total batch 512; scaled linearly with the image batch
     weight_decay: float = 0.05        # of AdamW, on matrices alone
-    betas: tuple[float, float] = (0.9, 0.95)   # of AdamW's two moments
-    crop: tuple[float, float] = (0.2, 1.0)   # area range of the random resized crop
     seed: int = 0                     # of initial weights, order and draws
     workers: int = 8                  # decoding processes; 0 decodes in the training process
     cache: bool = False               # decode every sample once into a packed uint8 file beside the data
@@ -121,6 +109,24 @@ class Pretrain:
     skip_nonfinite: bool = False      # pass over a step whose loss or gradient is no number; False stops the run there
     deterministic: bool = False       # on CUDA only deterministic algorithms: slower; CPUs need no switch
     tensorboard: bool = False         # curves for TensorBoard too, where it is installed
+
+
+@dataclass(frozen=True)
+class Pretrain(_Training):
+    """Dual-modal masked pre-training (METHOD: images 90 %, videos 95 % of the tokens removed)."""
+
+    images: Source | None             # photos; None: pre-train on clips alone
+    videos: Source | None             # unlabelled clips; None: pre-train on photos alone
+    model: str = "s4d_mae_base_patch16_160"   # name in timm's registry
+    image_mask: float = 0.90          # share of a photo's tokens removed
+    video_mask: float = 0.95          # share of a clip's tokens removed
+    image_batch: int = 192            # per step, all GPUs together
+    video_batch: int = 48             # clips per step, all GPUs together
+    repeats: int = 4                  # masks and crops drawn from each decoded clip
+    video_share: float = 0.25         # share of the video batches used per epoch
+    lr: float = 1.6e-3                # at total batch 512; scaled linearly with the image batch
+    betas: tuple[float, float] = (0.9, 0.95)   # of AdamW's two moments
+    crop: tuple[float, float] = (0.2, 1.0)   # area range of the random resized crop
     stage: typing.ClassVar[str] = "pretrain"
 
     def __post_init__(self):
@@ -128,7 +134,7 @@ class Pretrain:
 
 
 @dataclass(frozen=True)
-class Finetune:
+class Finetune(_Training):
     """Joint fine-tuning on photos and clips; `tasks` and `experts` select the method."""
 
     image: Source | None              # labelled photos
@@ -144,19 +150,13 @@ class Finetune:
     video_part: float = 1.0           # the same of the training clips
     init: Pretrain | str | None = None   # a pre-training configuration, a checkpoint file, or None: from scratch
     model: str = "s4d_base_patch16_160"   # name in timm's registry
-    size: int = 160                   # side of the pictures, px
-    frames: int = 16                  # sampled from a clip
-    stride: int = 4                   # frames between two sampled frames
     image_batch: int = 32             # photos per step, all GPUs together
     video_batch: int = 16             # clips per step, all GPUs together
     image_share: float = 0.5          # share of the image batches used per epoch
     balanced: bool = True             # image classes oversampled to equal counts
-    epochs: float = 100               # passes over the plan; a fraction ends inside one
-    warmup: float = 0.05              # share of all steps in which the rate rises
     lr: float = 1e-5                  # at video batch 8; scaled linearly
     min_lr: float = 1e-6              # at total batch 256; scaled linearly
     layer_decay: float = 0.75         # factor on the learning rate from each block to the one below
-    weight_decay: float = 0.05        # of AdamW, on matrices alone
     betas: tuple[float, float] = (0.9, 0.999)   # of AdamW's two moments
     drop_path: float = 0.1            # largest rate of stochastic depth, reached in the last block
     balance: float = 1e-3             # coefficient of the experts' balance loss
@@ -171,18 +171,7 @@ class Finetune:
     crops: int = 2                    # test views across the picture
     validation: float = 0.1           # share of the training clips (whole subjects where known) held out
     each_epoch: bool = False          # test after every epoch too, to report the last epoch and the one chosen on test beside ours
-    seed: int = 0                     # of initial weights, order and draws
-    workers: int = 8                  # decoding processes; 0 decodes in the training process
-    cache: bool = False               # decode every sample once into a packed uint8 file beside the data
-    amp: bool = True                  # bf16 autocast on CUDA and on CPUs with bf16 units
-    save_minutes: float = 10.0        # between two resumable states
-    max_bad: float = 0.01             # largest share of unreadable samples that training tolerates
     ema: float = 0.0                  # decay of a moving average of the weights, which is validated and kept; 0: none
-    accumulate: int = 1               # pieces that each process cuts its part of a batch into: less memory, the same batch
-    checkpointing: bool = False       # recompute activations in the backward pass: less memory, about a third more time
-    skip_nonfinite: bool = False      # pass over a step whose loss or gradient is no number; False stops the run there
-    deterministic: bool = False       # on CUDA only deterministic algorithms: slower; CPUs need no switch
-    tensorboard: bool = False         # curves for TensorBoard too, where it is installed
     stage: typing.ClassVar[str] = "finetune"
 
     def __post_init__(self):

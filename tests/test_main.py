@@ -82,9 +82,11 @@ def test_help_lists_every_field(capsys):
     assert status == 0 and "--layer-decay" in out and "--max-bad" in out
     for stage, cls in (("pretrain", config.Pretrain), ("finetune", config.Finetune)):
         text = " ".join(re.sub("[│|]", " ", run(capsys, stage, "--help")[1]).split())
-        for name, comment in re.findall(r"^    (\w+): [^#\n]+# (.+)$", inspect.getsource(cls), re.M):
+        source = inspect.getsource(cls.__base__) + inspect.getsource(cls)
+        comments = dict(re.findall(r"^    (\w+): [^#\n]+# (.+)$", source, re.M))
+        assert set(comments) == {f.name for f in dataclasses.fields(cls)}
+        for name, comment in comments.items():
             assert name in ("images", "videos", "image", "video", "init") or comment in text, name
-        assert set(dict(re.findall(r"^    (\w+): [^#\n]+# (.+)$", inspect.getsource(cls), re.M))) == {f.name for f in dataclasses.fields(cls)}
     status, out, _ = run(capsys, "--help")
     assert status == 0 and all(c in out for c in ("faces", "audit", "evaluate", "predict", "reproduce", "verify"))
 
