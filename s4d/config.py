@@ -271,7 +271,7 @@ _NANO_FT = dict(model="s4d_nano_patch16_64", image_batch=32, video_batch=16, ima
                 clip_grad=1.0, crops=1, segments=1)
 PRETRAIN = {
     "smoke": dict(_NANO_PT, image_batch=32, video_batch=8, repeats=2, epochs=1),
-    "sandbox": dict(_NANO_PT, image_batch=64, video_batch=16, video_share=0.5, epochs=12),
+    "sandbox": dict(_NANO_PT, image_batch=64, video_batch=16, video_share=0.5, epochs=24),
     "gpu": dict(model="s4d_mae_small_patch16_160", epochs=20),
 }
 FINETUNE = {

@@ -53,6 +53,7 @@ class Clips(Dataset):
         self.table, self.root, self.task, self.size = table.reset_index(drop=True), Path(root), task, size
         self.frames, self.stride, self.transform, self.repeats, self.segments = frames, stride, transform, repeats, segments
         names = vocabulary(classes) if classes else ()
+        self.paths = self.table["path"].tolist()                 # a list: pandas takes longer to find one entry than to copy a frame
         self.labels = [names.index(v) if names and isinstance(v, str) else -1 for v in self.table["label"]]
         self.reading = dict(size=short if short and transform is not None else size, aspect=True, box=box)
         self.packed = packed(self.table, self.root, self.reading["size"], box=box) if cache else None
@@ -66,7 +67,7 @@ class Clips(Dataset):
         Raises:
             MediaError: naming the file and the cause.
         """
-        path = self.table["path"][key.row]
+        path = self.paths[key.row]
         if self.packed is not None and path in self.packed.bad:
             raise MediaError(self.root / path, self.packed.bad[path])
         if self.task == "image":
@@ -83,7 +84,7 @@ class Clips(Dataset):
         return read_frames(self.root / path, indices, **self.reading).permute(0, 3, 1, 2)
 
     def __getitem__(self, key: Key) -> dict:
-        path = self.table["path"][key.row]
+        path = self.paths[key.row]
         generator = torch.Generator().manual_seed(key.seed)
         try:
             clip = self.load(key, generator)
