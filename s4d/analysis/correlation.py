@@ -132,13 +132,15 @@ def match_interval(photos: list[np.ndarray], clips: list[np.ndarray], photo_rows
         photos, clips: features `[N, D]`, `[M, D]` of each network.
         groups: of people of both tests, dealt at random and left out in turn (at most one group a person).
     Returns:
-        corrected difference, low, high; missing where one of the tests shows fewer than two people.
+        corrected difference, low, high, at most K / (K - 1), which equal prototypes give; missing where one of the tests shows
+        fewer than two people or both fewer than two classes.
     Source: Quenouille's correction of the bias and the delete-a-group jackknife, Shao and Tu 1995; Student's t with groups - 1
         degrees of freedom.
     """
     units = [units_of(rows.subject) for rows in (photo_rows, clip_rows)]
     people = [len(np.unique(u)) for u in units]
-    if min(people) < 2:
+    classes = len(set(photo_rows.label) & set(clip_rows.label) & set(names))
+    if min(*people, classes) < 2:
         return np.nan, np.nan, np.nan
     groups = min(groups, sum(people))
     dealt = np.split(np.random.default_rng(seed).permutation(sum(people)) % groups, [people[0]])
@@ -147,7 +149,7 @@ def match_interval(photos: list[np.ndarray], clips: list[np.ndarray], photo_rows
     full, *left = np.mean([_difference(p, c) for p, c in zip(*sides)], axis=0)
     corrected = groups * full - (groups - 1) * np.mean(left)
     half = student.ppf(0.975, groups - 1) * (groups - 1) / np.sqrt(groups) * np.std(left)
-    return float(corrected), float(corrected - half), float(corrected + half)
+    return tuple(min(float(v), classes / (classes - 1)) for v in (corrected, corrected - half, corrected + half))
 
 
 def _means_without(features: np.ndarray, labels: pd.Series, names: list[str], group: np.ndarray, groups: int) -> np.ndarray:
