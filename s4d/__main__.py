@@ -125,7 +125,7 @@ def key_value(text: str) -> tuple[str, object]:
 def verify(args) -> int:
     """Compares a run's numbers with the committed ones, table by table and claim by claim; exit status 1 when one fails."""
     from .verify import run
-    return run(args.fresh, args.committed, args.csv, args.exact)
+    return run(args.fresh, args.committed, args.csv, args.strict, args.exact)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -215,6 +215,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("fresh", help="folder of source data just made")
     sub.add_argument("committed", nargs="?", help="folder to compare with (default: figures/source_data of the last git commit)")
     sub.add_argument("--csv", help="file for the table of claims (default build/<profile>/claims.csv)")
+    sub.add_argument("--strict", action="store_true", help="a number outside its interval fails even if the two intervals overlap")
     sub.add_argument("--exact", action="store_true", help="compare bytes: on one machine, with equal threads, two runs are equal")
     sub = command("bench", bench)
     sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")

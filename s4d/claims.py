@@ -9,7 +9,7 @@ import pandas as pd
 from .plots.style import METHOD_LABELS
 
 COLUMNS = ["where", "claim", "committed", "interval", "fresh", "verdict"]
-VERDICTS = ("fails", "weaker", "stronger", "holds", "illustration")        # from the worst on
+VERDICTS = ("fails", "moved", "weaker", "stronger", "holds", "illustration")        # from the worst on
 SIDES = {"supported": 1, "against": -1, "not decided": 0}
 DATA, START = {"video": "clips", "image": "photos"}, {"True": "pre-trained", "False": "from scratch"}
 NUMBER = r"[+-]?\d+\.\d \[[+-]?\d+\.\d, [+-]?\d+\.\d\]"
@@ -39,10 +39,17 @@ def side(low: float, high: float) -> int:
 
 
 def judge(committed: Triple, fresh: Triple, difference: bool) -> str:
-    """The verdict on a number with an interval: the fresh value must lie inside; a difference must not turn into its opposite."""
-    if not committed[1] <= fresh[0] <= committed[2]:
+    """The verdict on a number with an interval.
+
+    It fails when the intervals have nothing in common, when the fresh value is not even in its own, when a difference turns into
+    its opposite, and when one is no longer shown whose value has moved out of the interval.
+    """
+    (_, low, high), (value, fresh_low, fresh_high) = committed, fresh
+    inside, step = low <= value <= high, turned(side(low, high), side(fresh_low, fresh_high)) if difference else "holds"
+    together = max(low, fresh_low) <= min(high, fresh_high) and fresh_low <= value <= fresh_high
+    if not together or step == "fails" or (step == "weaker" and not inside):
         return "fails"
-    return turned(side(*committed[1:]), side(*fresh[1:])) if difference else "holds"
+    return step if inside else "moved"
 
 
 def worst(verdicts: list[str]) -> str:
@@ -139,8 +146,8 @@ def of_paper(fresh: dict[str, pd.DataFrame], committed: dict[str, pd.DataFrame],
     for name in used:
         if name not in intervals:
             said, now = old.get(name, "missing"), new.get(name, "missing")
-            interval = old.get(partner(name), "")
-            out.append(line("paper", name, said, interval, f"{now} {new.get(partner(name), '')}".strip(), _macro(name, said, now, interval)))
+            interval, fresh_interval = (texts.get(partner(name), "") for texts in (old, new))
+            out.append(line("paper", name, said, interval, f"{now} {fresh_interval}".strip(), _macro(name, said, now, interval, fresh_interval)))
     words = worst([row["verdict"] for row in out if row["claim"].startswith("Verdict")])
     for row in out:
         if row["claim"] in ("Supported", "Against", "Undecided") and row["committed"] != row["fresh"]:
@@ -148,12 +155,13 @@ def of_paper(fresh: dict[str, pd.DataFrame], committed: dict[str, pd.DataFrame],
     return out
 
 
-def _macro(name: str, said: str, now: str, interval: str) -> str:
-    number = lambda text: float(text.replace("−", "-"))
+def _macro(name: str, said: str, now: str, interval: str, fresh_interval: str) -> str:
+    """The verdict on one LaTeX command; a difference's sign is judged by its verdict's own command."""
     if name.startswith("Verdict") and said in SIDES and now in SIDES:
         return turned(SIDES[said], SIDES[now])
     with contextlib.suppress(ValueError):                                       # no number: not measured, or missing
         if interval:
-            low, high = map(number, interval.strip("[]").split(", "))
-            return "holds" if low <= number(now) <= high else "fails"
+            known, new = (tuple(float(word.strip("[],").replace("−", "-")) for word in words.split())
+                          for words in (f"{said} {interval}", f"{now} {fresh_interval}"))
+            return judge(known, new, False)
     return "holds" if said == now else "fails"
