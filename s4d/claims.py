@@ -3,11 +3,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterable
 
 import pandas as pd
 
 from .plots.style import METHOD_LABELS
 
+Triple = tuple[float, float, float]            # value, low, high
 COLUMNS = ["where", "claim", "committed", "interval", "fresh", "verdict"]
 VERDICTS = ("fails", "moved", "weaker", "stronger", "holds", "illustration")        # from the worst on
 SIDES = {"supported": 1, "against": -1, "not decided": 0}
@@ -21,9 +23,6 @@ def macros(tables: dict[str, pd.DataFrame]) -> dict[str, str]:
     """LaTeX command -> text; empty where notebook 06 left none."""
     found = tables.get("numbers")
     return {} if found is None else dict(zip(found["name"], found["text"].astype(str)))
-
-
-Triple = tuple[float, float, float]            # value, low, high
 
 
 def turned(before: int, after: int) -> str:
@@ -52,7 +51,8 @@ def judge(committed: Triple, fresh: Triple, difference: bool) -> str:
     return step if inside else "moved"
 
 
-def worst(verdicts: list[str]) -> str:
+def worst(verdicts: Iterable[str]) -> str:
+    """The first of `VERDICTS` that occurs; none given, all hold."""
     return min(verdicts, key=VERDICTS.index, default="holds")
 
 
@@ -62,6 +62,7 @@ def shown(numbers: Triple, sign: str = "") -> tuple[str, str]:
 
 
 def line(where: str, claim: str, committed: str, interval: str, fresh: str, verdict: str) -> dict:
+    """One line of the result."""
     return dict(zip(COLUMNS, (where, claim, committed, interval, fresh, verdict)))
 
 
@@ -131,7 +132,8 @@ def of_notebook(fresh: dict[str, pd.DataFrame], committed: dict[str, pd.DataFram
         if old.verdict not in SIDES or now.verdict not in SIDES:                 # not measured
             verdict = "holds" if old.verdict == now.verdict else "fails"
         else:
-            verdict = worst([judge(numbers, fresh_numbers, False), turned(SIDES[old.verdict], SIDES[now.verdict])])
+            both = judge(numbers, fresh_numbers, False), turned(SIDES[old.verdict], SIDES[now.verdict])
+            verdict = "fails" if both == ("moved", "weaker") else worst(both)
         (value, interval), new_text = shown(numbers, "+"), " ".join(shown(fresh_numbers, "+"))
         out.append(line("notebook 06", claim, f"{value}, {old.verdict}", interval, f"{new_text}, {now.verdict}", verdict))
     return out
@@ -156,12 +158,12 @@ def of_paper(fresh: dict[str, pd.DataFrame], committed: dict[str, pd.DataFrame],
 
 
 def _macro(name: str, said: str, now: str, interval: str, fresh_interval: str) -> str:
-    """The verdict on one LaTeX command; a difference's sign is judged by its verdict's own command."""
+    """The verdict on one LaTeX command."""
     if name.startswith("Verdict") and said in SIDES and now in SIDES:
         return turned(SIDES[said], SIDES[now])
     with contextlib.suppress(ValueError):                                       # no number: not measured, or missing
         if interval:
             known, new = (tuple(float(word.strip("[],").replace("−", "-")) for word in words.split())
                           for words in (f"{said} {interval}", f"{now} {fresh_interval}"))
-            return judge(known, new, False)
+            return judge(known, new, name.startswith("Diff"))
     return "holds" if said == now else "fails"

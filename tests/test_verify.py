@@ -210,6 +210,17 @@ def test_a_difference_that_changes_sides_fails_wherever_it_is_claimed(fresh):
     assert failing(fresh) == {"finetuning_paired.csv", f"README: {claims.described(row)}"}
 
 
+def test_a_claim_that_is_no_longer_shown_fails_when_its_value_has_left_the_interval():
+    old = pd.DataFrame([dict(name="A", claim="it helps", comparison="a minus b", difference=5.0, low=2.0, high=8.0, verdict="supported")])
+    for value, said in ((3.0, "weaker"), (1.0, "fails")):
+        new = old.assign(difference=value, low=value - 4, high=value + 4, verdict="not decided")
+        assert claims.of_notebook({"report_claims": new}, {"report_claims": old})[0]["verdict"] == said
+        tables = [{"numbers": pd.DataFrame({"name": ["DiffA", "IntervalA"], "text": texts})} for texts in (
+            [f"+{value}", f"[{value - 4:+}, {value + 4:+}]".replace("-", "−")], ["+5.0", "[+2.0, +8.0]"])]
+        assert claims.of_paper(*tables, r"\DiffA \IntervalA")[0]["verdict"] == said
+    assert claims.of_notebook({}, {"report_claims": old})[0]["verdict"] == "fails"
+
+
 def test_every_number_that_the_paper_uses_is_a_claim(fresh):
     old = claims.macros(OLD)
     edge = old["WarSFourDVideoPretrainedInterval"].strip("[]").split(", ")[0]
