@@ -41,7 +41,7 @@ reproduce: $(STAMP) ## every figure and table, from nothing; a second call redoe
 smoke: $(STAMP) ## the same in three minutes with the smallest settings, into build/smoke/out
 	@$(S4D) reproduce --profile smoke --data "$(DATA)" --runs "$(RUNS)" --out build/smoke/out $(if $(filter-out 0,$(FRESH)),--fresh) $(ARGS)
 
-verify: $(STAMP) ## compare the numbers of the last run of PROFILE with those of the last commit
+verify: $(STAMP) ## every number and claim of the last run of PROFILE against the last commit
 	@$(S4D) verify build/$(PROFILE)/figures/source_data $(ARGS)
 
 test: $(STAMP) ## the test suite without the slow part

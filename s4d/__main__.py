@@ -123,16 +123,9 @@ def key_value(text: str) -> tuple[str, object]:
 
 
 def verify(args) -> int:
-    """Compares the numbers behind the figures with committed ones; exit status 1 when they differ."""
-    from .artifacts import committed_data, compare
-    with contextlib.nullcontext(args.committed) if args.committed else committed_data() as committed:
-        problems = compare(args.fresh, committed, args.tolerance)
-    for problem in problems:
-        print(problem)
-    agree = "same bytes" if not args.tolerance else f"counts equal, decimals within {args.tolerance:g}"
-    same = f"{args.fresh} agrees with {args.committed or 'the last commit'} ({agree})"
-    print(f"{len(problems)} differences" if problems else same, file=sys.stderr)
-    return 1 if problems else 0
+    """Compares a run's numbers with the committed ones, table by table and claim by claim; exit status 1 when one fails."""
+    from .verify import run
+    return run(args.fresh, args.committed, args.csv, args.strict, args.exact)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -221,7 +214,9 @@ def parser() -> argparse.ArgumentParser:
     sub = command("verify", verify)
     sub.add_argument("fresh", help="folder of source data just made")
     sub.add_argument("committed", nargs="?", help="folder to compare with (default: figures/source_data of the last git commit)")
-    sub.add_argument("--tolerance", type=float, default=0.05, help="absolute and relative, of decimals (default 0.05); 0: same bytes")
+    sub.add_argument("--csv", help="file for the table of claims (default build/<profile>/claims.csv)")
+    sub.add_argument("--strict", action="store_true", help="a number outside its interval fails even if the two intervals overlap")
+    sub.add_argument("--exact", action="store_true", help="compare bytes: on one machine, with equal threads, two runs are equal")
     sub = command("bench", bench)
     sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
     sub.add_argument("--seconds", type=float, default=20.0, help="to measure for each row group (default 20); long calls are made twice at least")

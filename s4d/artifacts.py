@@ -3,15 +3,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import platform
 import re
 import subprocess
-import tarfile
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -231,62 +228,3 @@ class Artifacts:
                     raise OutputError(f"artifact {name!r} lacks its file {self.out / file}: run {self.notebook} again")
                 if sha256(self.out / file) != digest:
                     raise OutputError(f"{self.out / file} changed after {manifest[name]['notebook']} wrote it: run that notebook again")
-
-
-@contextlib.contextmanager
-def committed_data(folder: str = "figures/source_data") -> Iterator[Path]:
-    """The source data of the last git commit, in a temporary folder: `reproduce` writes over the files of the working tree.
-
-    Raises:
-        OutputError: outside a git repository, or when nothing is committed.
-    """
-    with tempfile.TemporaryDirectory() as place:
-        try:
-            packed = subprocess.run(["git", "-C", str(ROOT), "archive", "HEAD", folder], capture_output=True, check=True, timeout=60).stdout
-        except (OSError, subprocess.SubprocessError) as error:
-            raise OutputError(f"the committed numbers cannot be read from git ({type(error).__name__}): name a folder of source data to "
-                              "compare with as the second argument") from error
-        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-            archive.extractall(place, filter="data")
-        yield Path(place) / folder
-
-
-def compare(fresh: str | Path, committed: str | Path, tolerance: float = 0.05) -> list[str]:
-    """Differences between two folders of source data, one sentence each; empty when they agree.
-
-    Args:
-        fresh, committed: folders of CSV files.
-        tolerance: absolute and relative, for columns of decimals; text and counts must be equal. 0: the same bytes.
-    Raises:
-        OutputError: when a folder has no CSV file.
-    """
-    fresh, committed = Path(fresh), Path(committed)
-    for folder in (fresh, committed):
-        if not any(folder.glob("*.csv")):
-            raise OutputError(f"{folder} holds no source data (*.csv): run `make reproduce`, or name the right folder")
-    names = sorted({p.name for p in fresh.glob("*.csv")} | {p.name for p in committed.glob("*.csv")})
-    problems = []
-    for name in names:
-        absent = [str(f) for f in (fresh, committed) if not (f / name).exists()]
-        if absent:
-            problems.append(f"{name} is missing in {absent[0]}")
-        elif (fresh / name).read_bytes() != (committed / name).read_bytes():
-            problems += _differences(name, fresh / name, committed / name, tolerance)
-    return problems
-
-
-def _differences(name: str, fresh: Path, committed: Path, tolerance: float) -> list[str]:
-    if not tolerance:
-        return [f"{name} differs"]
-    a, b = pd.read_csv(fresh), pd.read_csv(committed)
-    if list(a.columns) != list(b.columns) or len(a) != len(b):
-        return [f"{name}: {len(a)} rows of {', '.join(a.columns)} against {len(b)} rows of {', '.join(b.columns)}"]
-    problems = []
-    for column in a.columns:
-        x, y = a[column], b[column]
-        decimals = all(pd.api.types.is_numeric_dtype(v) for v in (x, y)) and any(pd.api.types.is_float_dtype(v) for v in (x, y))
-        equal = np.isclose(x, y, rtol=tolerance, atol=tolerance, equal_nan=True) if decimals else ((x == y) | (x.isna() & y.isna())).to_numpy()
-        if not equal.all():
-            row = int(np.argmin(equal))
-            problems.append(f"{name}: {column} differs in {int((~equal).sum())} of {len(x)} rows, first in row {row + 1}: {x[row]} against {y[row]}")
-    return problems

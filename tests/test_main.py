@@ -240,16 +240,6 @@ def test_audit_prints_problems_and_says_so_by_its_status(capsys, tmp_path):
     assert "audit affectnet needs the dataset's folder" in fails(capsys, "audit", "affectnet")
 
 
-def test_verify(capsys, tmp_path):
-    for folder, value in (("a", 0.5), ("b", 0.9)):
-        (tmp_path / folder).mkdir()
-        pd.DataFrame({"uar": [value]}).to_csv(tmp_path / folder / "t.csv", index=False)
-    assert run(capsys, "verify", tmp_path / "a", tmp_path / "a")[0] == 0
-    status, out, err = run(capsys, "verify", tmp_path / "a", tmp_path / "b")
-    assert status == 1 and "uar differs" in out and err == "1 differences\n"
-    assert "no source data" in fails(capsys, "verify", tmp_path / "a", tmp_path / "none")
-
-
 def test_an_interrupted_command_says_that_it_goes_on(capsys, monkeypatch, mini):
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -17,7 +17,7 @@ import pytest
 import s4d.faces
 from s4d import artifacts, config, pipeline
 from s4d.__main__ import main
-from s4d.artifacts import Artifacts, OutputError, compare, csv_text, latex_text
+from s4d.artifacts import Artifacts, OutputError, csv_text, latex_text
 from s4d.config import ConfigError
 from s4d.notebooks import NotebookError, PipelineError
 
@@ -304,38 +304,6 @@ def test_text_of_tables():
     grouped = pd.DataFrame({"a": [1, 1, 2], "b": [0.5, 1.5, 2.5]}).groupby("a").agg(["mean", "count"])
     assert csv_text(grouped) == "a,b_mean,b_count\n1,1,2\n2,2.5,1\n"
     assert csv_text(pd.DataFrame({"x": [1, 2, 3]}).query("x > 1")) == "x\n2\n3\n"      # row numbers are no column
-
-
-def test_compare(tmp_path):
-    for folder, uar, n in (("a", 0.51, 70), ("b", 0.52, 70), ("c", 0.52, 71)):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "t.csv").write_text(f"method,uar,n\ns4d,{uar},{n}\n")
-    a, b, c = (tmp_path / f for f in "abc")
-    assert compare(a, b) == [] and compare(a, a, tolerance=0) == []
-    assert compare(a, b, tolerance=0) == ["t.csv differs"]
-    assert compare(a, b, tolerance=0.001) == ["t.csv: uar differs in 1 of 1 rows, first in row 1: 0.51 against 0.52"]
-    assert compare(b, c) == ["t.csv: n differs in 1 of 1 rows, first in row 1: 70 against 71"]
-    (b / "more.csv").write_text("x\n1\n")
-    assert compare(a, b) == [f"more.csv is missing in {a}"] and main(["verify", str(a), str(b)]) == 1
-    with pytest.raises(OutputError, match="holds no source data"):
-        compare(a, tmp_path)
-
-
-def test_the_committed_numbers_come_from_git(tmp_path, monkeypatch):
-    def git(*arguments):
-        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True, capture_output=True)
-    monkeypatch.setattr(artifacts, "ROOT", tmp_path)
-    with pytest.raises(OutputError, match="cannot be read from git"), artifacts.committed_data():
-        pass
-    data = tmp_path / "figures/source_data"
-    data.mkdir(parents=True)
-    (data / "t.csv").write_text("uar\n0.5\n")
-    for command in (["init"], ["add", "."], ["commit", "-m", "numbers"]):
-        git(*command)
-    (data / "t.csv").write_text("uar\n0.9\n")            # as `reproduce` does
-    assert main(["verify", str(data)]) == 1
-    (data / "t.csv").write_text("uar\n0.5\n")
-    assert main(["verify", str(data), "--tolerance", "0"]) == 0
 
 
 def test_fresh_forgets_nothing_before_it_may_write(stages, tmp_path, write_notebook, monkeypatch):

@@ -70,7 +70,7 @@ def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, counts: tuple
 
     Args:
         cells: method, image_class, video_class, cosine (mean over seeds).
-        stats: method, difference (diagonal minus off-diagonal), low, high, p.
+        stats: method, corrected (diagonal minus off-diagonal, freed of noise), low, high, p.
         counts: number of photos and of clips.
     """
     methods = [m for m in METHOD_NAMES if m in set(cells.method)]
@@ -82,7 +82,7 @@ def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, counts: tuple
         for k in range(len(names)):
             ax.add_patch(Rectangle((k - 0.5, k - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=0.7))
         found = stats[stats.method == method].iloc[0]
-        numbers = f"Δ = {found.difference:.2f} [{found.low:.2f}, {found.high:.2f}]\n{_p(found.p)}".replace("-", "−")
+        numbers = f"Δ = {found.corrected:.2f} [{found.low:.2f}, {found.high:.2f}]\n{_p(found.p)}".replace("-", "−")
         ax.set_title(f"{METHOD_LABELS[method]}\n{numbers}", fontsize=7, fontweight="normal")
         ax.set_xticks(range(len(names)), [SHORT[n] for n in names], rotation=90)
         ax.set_yticks(range(len(names)), names)
