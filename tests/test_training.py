@@ -118,6 +118,14 @@ def test_missing_sources_and_splits_are_sentences(mini, tmp_path):
         finetune(update(tiny_finetune(mini), image=None), tmp_path)
     with pytest.raises(ConfigError, match="both sources are None"):
         pretrain(update(tiny_pretrain(mini), images=None, videos=None), tmp_path)
+    photos, clips, speaking = (Source(n, str(mini / n), fold) for n, fold in (("affectnet", None), ("dfew", 1), ("voxceleb2", None)))
+    for changes, said in ((dict(image=clips), "dfew holds clips and was named as the source of photos: choose one of affectnet, rafdb$"),
+                          (dict(video=photos), "affectnet holds photos and was named as the source of clips: choose one of caer, cremad, dfew"),
+                          (dict(video=speaking), "voxceleb2 in .* has no labels: fine-tuning needs them, pre-training does not")):
+        with pytest.raises(DatasetError, match=said):
+            finetune(update(tiny_finetune(mini), **changes), tmp_path)
+    with pytest.raises(DatasetError, match="affectnet holds photos and was named"):
+        pretrain(update(tiny_pretrain(mini), videos=photos), tmp_path)
     write_image(tmp_path / "a/val/fear/0.jpg")
     write_image(tmp_path / "a/test/fear/0.jpg")
     photos = Source("affectnet", str(tmp_path / "a"))
