@@ -135,6 +135,17 @@ def test_evaluate_predicts_anew_with_other_views_and_keeps_features(capsys, fini
     assert "no predictions of split 'dev'" in fails(capsys, "evaluate", finished.dir, "--split", "dev")
 
 
+def test_evaluate_writes_parquet_where_pyarrow_is_installed(capsys, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    said = fails(capsys, "evaluate", finished.dir, "--csv", tmp_path / "p.parquet")
+    assert "need pyarrow, which is not installed: pip install pyarrow, or name a .csv file" in said
+    written = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", lambda self, path, index: written.append(len(self)) or path.write_bytes(b"PAR1"))
+    status, _, _ = run(capsys, "evaluate", finished.dir, "--csv", tmp_path / "p.parquet", "--split", "test", "--resamples", "20")
+    assert status == 0 and written == [14] and (tmp_path / "p.parquet").read_bytes() == b"PAR1"
+
+
 def test_evaluate_reports_unreadable_samples_and_counts_them_as_errors(capsys, mini, finished, tmp_path):
     root = Path(shutil.copytree(mini, tmp_path / "data"))
     (root / "affectnet/val/fear/000.jpg").write_bytes(b"")
