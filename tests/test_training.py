@@ -207,6 +207,13 @@ def test_damaged_runs_are_sentences(finished, tmp_path):
     (run.dir / "config.json").write_text("{")
     with pytest.raises(RunError, match="cannot read .*config.json"):
         Run(run.dir).config
+    for name, read in (("predictions.csv", Run.predictions), ("metrics.jsonl", Run.metrics)):
+        (run.dir / name).unlink()
+        with pytest.raises(RunError, match=f"cannot read .*{name} .No such file or directory.: it is missing or damaged"):
+            read(run)
+    (run.dir / "provenance.json").write_text("")
+    with pytest.raises(RunError, match="cannot read .*provenance.json"):
+        run.provenance
 
 
 # --- pieces of the loop
