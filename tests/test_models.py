@@ -467,6 +467,7 @@ def test_the_router_scores_in_full_precision_under_autocast():
         mixed = layer.route(x)
     assert all(torch.equal(a, b) for a, b in zip(plain, mixed)) and plain[2].dtype == torch.float32
     assert layer.bfloat16().route(x.bfloat16())[2].dtype == torch.float32
+    assert MoAE(64).to("meta")(x.to("meta")).shape == x.shape
 
 
 def test_the_formulation_follows_width_and_precision():

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +58,8 @@ class MoAE(nn.Module):
         """Tokens `[B, L, D]` -> gates `[B, L, E]` (0 where not chosen), chosen `[B, L, E]` bool, scores `[B, L, E]`."""
         full = torch.promote_types(x.dtype, torch.float32)
         score = lambda layer: F.linear(x.to(full), layer.weight.to(full), layer.bias.to(full))
-        with torch.autocast(x.device.type, enabled=False):      # products in half precision would tie scores
+        # Products in half precision would tie scores. Tensors without content know no autocast.
+        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
             scores = score(self.router)
             if self.noisy == "always" or (self.noisy == "train" and self.training):
                 scores = scores + torch.randn_like(scores) * F.softplus(score(self.noise))
