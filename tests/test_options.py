@@ -22,7 +22,8 @@ BOTH = dict(size=48, frames=2, stride=2, epochs=1, warmup=0.6, weight_decay=1.0,
 PRETRAIN = dict(BOTH, image_mask=0.25, video_mask=0.5, image_batch=3, video_batch=2, repeats=1, video_share=0.5)
 FINETUNE = dict(BOTH, tasks=("video",), experts=4, top_k=1, moae_from=0, reduction=8, noise=False, capacity=0.5, image_part=0.5,
                 video_part=0.5, image_batch=3, video_batch=3, image_share=0.5, balanced=False, min_lr=1.0, layer_decay=0.5, drop_path=0.5,
-                balance=1.0, mixup=0.0, cutmix=0.0, smoothing=0.5, randaugment="", erasing=1.0, clip_grad=1e-3, ema=0.5, accumulate=2)
+                balance=1.0, mixup=0.0, cutmix=0.0, smoothing=0.5, randaugment="", image_randaugment="", erasing=1.0, clip_grad=1e-3,
+                ema=0.5, accumulate=2)
 TESTED = dict(segments=2, crops=2)                        # these change predictions, not weights
 # Fields with tests of their own: data, start and model (test_training.py, test_layouts.py), what happens to bad samples and numbers, equal
 # pieces (test_ranks.py), what is held out and watched (test_protocol.py), bf16.
