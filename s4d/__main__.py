@@ -194,7 +194,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--views", help="segments x crops, as in 2x2: predict anew with these")
     sub.add_argument("--data", help="folder of the datasets, where they were moved: predict anew")
     sub.add_argument("--features", metavar="NPZ", help="file for the pooled features: predict anew")
-    sub.add_argument("--csv", help="file for the predictions")
+    sub.add_argument("--csv", metavar="FILE", help="file for the predictions: .csv, or .parquet where pyarrow is installed")
     sub.add_argument("--scores", metavar="CSV", help="file for the scores")
     sub.add_argument("--skip-unreadable", action="store_true", help="leave unreadable samples out instead of counting them as errors")
     sub.add_argument("--resamples", type=int, default=2000, help="of the bootstrap (default 2000)")

@@ -1,6 +1,7 @@
 """Commands about data and finished runs: audit, pack, evaluate, predict. Each takes parsed arguments and returns an exit status."""
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import re
@@ -91,6 +92,9 @@ def evaluate(args) -> int:
     import pandas as pd
 
     from .analysis.protocol import matrix, protocol, wide
+    if args.csv and Path(args.csv).suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise CommandError(f"--csv is {args.csv!r}, and Parquet files need pyarrow, which is not installed: pip install pyarrow, or name "
+                           "a .csv file")
     runs = dict(zip(_names(args.runs), map(open_run, args.runs)))
     features = {}
     tables = {name: _predictions(run, args, features.setdefault(name, {})) for name, run in runs.items()}
@@ -180,7 +184,8 @@ def _save(args, predictions, scores, features: dict) -> None:
     from .artifacts import write_all
     savers = {}
     if args.csv:
-        savers[Path(args.csv)] = lambda p: predictions.to_csv(p, index=False)
+        parquet = Path(args.csv).suffix == ".parquet"
+        savers[Path(args.csv)] = lambda p: predictions.to_parquet(p, index=False) if parquet else predictions.to_csv(p, index=False)
     if args.scores:
         savers[Path(args.scores)] = lambda p: scores.to_csv(p, index=False)
     if args.features:

@@ -164,6 +164,7 @@ class Finetune(_Training):
     cutmix: float = 1.0               # alpha of CutMix; 0: none
     smoothing: float = 0.1            # share of a label spread over all classes
     randaugment: str = "m7-n4"        # magnitude and number of operations; empty: none
+    image_randaugment: str | None = None   # the same of photos; None: as of clips
     erasing: float = 0.25             # probability that a rectangle is painted over
     crop: tuple[float, float] = (0.5, 1.0)   # area range of the random resized crop
     clip_grad: float = 0.0            # largest gradient norm; 0: none
@@ -240,7 +241,8 @@ def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:
         fold, classes, photo_classes, stride = RECIPES[clips]
         photos, speaking = Source("affectnet", str(root / "affectnet"), classes=photo_classes), str(root / "voxceleb2")
         return Profile(name, None, Pretrain(update(photos, classes=7), Source("voxceleb2", speaking, box=(0, 32, 160, 160), short=192)),
-                       Finetune(photos, Source(clips, str(root / clips), fold, classes), stride=stride), jobs=1, runs=runs)
+                       Finetune(photos, Source(clips, str(root / clips), fold, classes), stride=stride, image_randaugment="m9-n4"),
+                       jobs=1, runs=runs)
     faces = {"smoke": Faces(photos=280, photo_identities=70, clips=100, clip_identities=20, speaking=40,
                             speaking_identities=10, compound=55, compound_identities=10, frames=8),
              "sandbox": Faces(seed=1),      # people nobody looked at while the settings were chosen, with seed 0: see LOG.md
@@ -324,7 +326,7 @@ def update(config, **changes):
 HOW = {"root", "workers", "cache", "save_minutes", "runs", "checkpointing", "deterministic", "tensorboard"}
 # Options that leave a run's name as it is while they are off, so that a run made before they existed is still found.
 _OFF = {"moae_from": None, "reduction": 4, "noise": True, "capacity": 0.0, "image_part": 1.0, "video_part": 1.0, "order": None, "box": None,
-        "short": None, "each_epoch": False, "accumulate": 1, "ema": 0.0, "skip_nonfinite": False}
+        "short": None, "each_epoch": False, "accumulate": 1, "ema": 0.0, "skip_nonfinite": False, "image_randaugment": None}
 
 
 def digest(config) -> str:

@@ -93,4 +93,17 @@ def test_affectnet_is_counted_against_the_part_that_it_is(tmp_path):
     for name, header in (("training", "subDirectory_filePath,expression"), ("validation", "subDirectory_filePath,expression")):
         (tmp_path / "2017" / f"{name}.csv").write_text(f"{header}\na.jpg,0\n")
     (tmp_path / "2017/test.txt").unlink()
+    with open(tmp_path / "2017/validation.csv", "w") as f:             # the first release has eight classes, of 500 each
+        f.write("subDirectory_filePath,expression\n" + "".join(f"v/{k}-{i}.jpg,{k}\n" for k in range(11) for i in range(500)))
+    found = audit("affectnet", tmp_path / "2017")
+    assert not [p for k, p in zip(found.kind, found.path) if k == "counts" and p != "train"]
     assert "1 samples of neutral, where 74874 are published" in set(audit("affectnet", tmp_path / "2017").problem)
+
+
+def test_every_fold_has_published_counts_of_both_parts():
+    """What is not in a fold's test part is in its training part."""
+    for name, folds, clips in (("dfew", 5, 11697), ("mafw", 5, 9172)):
+        module = auditing.find_dataset(name, ".")
+        size = lambda known: sum(known.values()) if isinstance(known, dict) else known
+        assert sum(size(module.PUBLISHED[k, "test"]) for k in range(1, folds + 1)) == module.LISTED == clips
+        assert all(size(module.PUBLISHED[k, "train"]) + size(module.PUBLISHED[k, "test"]) == clips for k in range(1, folds + 1))

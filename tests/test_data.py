@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import damage, smooth, write_image, write_video
+from conftest import cut_off, damage, smooth, write_image, write_video
 from PIL import Image
 
 from s4d.data import DatasetError, MediaError, packed, read_clip
@@ -52,6 +53,17 @@ def test_the_cache_holds_the_files_pixels_and_names_broken_ones(clips_root, tmp_
     part = packed(table[2:], clips_root, 32, tmp_path)    # a fold or split is found inside the whole
     assert part.folder == folder and torch.equal(part.clip(0), whole.clip(2)) and not part.bad
     assert folder.stat().st_mode & 0o055 == 0o055         # a shared dataset's cache serves its other users too
+
+
+def test_a_shard_that_is_gone_or_cut_short_is_named(clips_root, tmp_path):
+    root = Path(shutil.copytree(clips_root, tmp_path / "data", ignore=shutil.ignore_patterns(".cache")))
+    folder = packed(table_of(root), root, 32).folder
+    shard = next(folder.glob("shard-*.bin"))
+    for harm in (lambda: cut_off(shard, 0.01), shard.unlink):
+        harm()
+        data = Clips(table_of(root), root, "video", 32, 4, 1, transform=pretrain_transform(32), cache=True)
+        path, cause = data[Key("video", 0, 1)]["bad"]
+        assert "shard-00000.bin of the packed cache is missing or cut short: restore it" in cause and path == data.table["path"][0]
 
 
 def test_a_cache_that_was_stopped_goes_on(tmp_path, monkeypatch):

@@ -57,6 +57,7 @@ def test_wrong_command_lines_are_one_sentence(capsys):
 
 
 @pytest.mark.parametrize("stage, flags, said", [
+    ("finetune", ("--image-randaugment", "m11-n4"), "Finetune.image_randaugment cannot be used: unknown RandAugment 'm11-n4'"),
     ("finetune", ("--randaugment", "foo"), "unknown RandAugment 'foo': expected m<magnitude 0..10>-n<operations>, as in m7-n4"),
     ("finetune", ("--model", "foo"), "unknown model 'foo': choose one of s4d_nano_patch16_64"),
     ("finetune", ("--model", "s4d_mae_nano_patch16_64"), "a model of the other stage: finetune takes s4d_nano_patch16_64"),
@@ -132,7 +133,19 @@ def test_evaluate_predicts_anew_with_other_views_and_keeps_features(capsys, fini
     assert np.abs(of(again, "image") - of(stored, "image")).max() < 1e-5 < np.abs(of(again, "video") - of(stored, "video")).max()
     assert "expected segments x crops, as in 2x2" in fails(capsys, "evaluate", finished.dir, "--views", "two")
     assert "there is no folder" in fails(capsys, "evaluate", finished.dir, "--data", tmp_path / "moved")
+    assert "resamples is 0: expected a number of bootstrap resamples from 1" in fails(capsys, "evaluate", finished.dir, "--resamples", "0")
     assert "no predictions of split 'dev'" in fails(capsys, "evaluate", finished.dir, "--split", "dev")
+
+
+def test_evaluate_writes_parquet_where_pyarrow_is_installed(capsys, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    said = fails(capsys, "evaluate", finished.dir, "--csv", tmp_path / "p.parquet")
+    assert "need pyarrow, which is not installed: pip install pyarrow, or name a .csv file" in said
+    written = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", lambda self, path, index: written.append(len(self)) or path.write_bytes(b"PAR1"))
+    status, _, _ = run(capsys, "evaluate", finished.dir, "--csv", tmp_path / "p.parquet", "--split", "test", "--resamples", "20")
+    assert status == 0 and written == [14] and (tmp_path / "p.parquet").read_bytes() == b"PAR1"
 
 
 def test_evaluate_reports_unreadable_samples_and_counts_them_as_errors(capsys, mini, finished, tmp_path):

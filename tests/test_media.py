@@ -1,6 +1,7 @@
 """Pictures of every kind, and every way in which files go wrong."""
 from __future__ import annotations
 
+import errno
 import pickle
 from pathlib import Path
 
@@ -78,6 +79,17 @@ def test_every_image_mode_becomes_rgb(tmp_path):
     assert np.array_equal(read(picture, exif=exif), upright)
     write_image(path, 1, 40, 30)
     assert read_clip(path, size=16).shape == (1, 3, 16, 16) and count_frames(path) == 1 and read_clip(path, [0, 0]).shape[0] == 2
+
+
+@pytest.mark.parametrize("place", ["is_dir", "iterdir"])
+def test_a_folder_that_cannot_be_reached_is_a_sentence(tmp_path, monkeypatch, place):
+    """No permission, or a network mount that has vanished."""
+    write_image(tmp_path / "frames/1.jpg")
+
+    def fail(self):
+        raise OSError(errno.ESTALE, "Stale file handle")
+    monkeypatch.setattr(Path, place, fail)
+    refused(tmp_path / "frames", "stale file handle: make it readable, or restore its disk or mount")
 
 
 def refused(path: Path, said: str, **options) -> None:

@@ -128,7 +128,8 @@ def test_gradient_checkpointing_keeps_less_and_changes_nothing(name):
 @pytest.mark.parametrize("x, said", [
     (torch.zeros(1, 3, 48, 48), r"2 frames of 48 x 48 px: .* of 64 x 64 px; resize"), (torch.zeros(1, 3, 7, 64, 64), "input of 7 frames"),
     (torch.zeros(1, 3, 10, 64, 64), "up to 8 frames"), (torch.zeros(1, 1, 64, 64), "expected 3 channels"),
-    (torch.zeros(3, 64, 64), r"shape \(3, 64, 64\): expected images"), (torch.zeros(1, 8, 3, 64, 64), "expected 3 channels")])
+    (torch.zeros(3, 64, 64), r"shape \(3, 64, 64\): expected images"), (torch.zeros(1, 8, 3, 64, 64), "expected 3 channels"),
+    (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "input of torch.uint8: expected ImageNet-normalised floats")])
 def test_wrong_input_is_a_sentence(x, said):
     with pytest.raises(ValueError, match=said):
         timm.create_model(NANO)(x)
@@ -139,7 +140,14 @@ def test_wrong_sizes_are_a_sentence():
         models.create(NANO, size=60)
     with pytest.raises(ConfigError, match="top_k 5: expected 1..4 for 4 experts"):
         models.create(NANO, experts=4, top_k=5)
+    for given, said in ((dict(heads=0), "heads 0: expected whole numbers from 1"), (dict(depth=0), "depth 0: "), (dict(patch=4), "multiples of 8"),
+                        (dict(moae_from=3), "moae_from 3: expected a block from 0 to 2"), (dict(image_classes=0), "0 image classes")):
+        with pytest.raises(ConfigError, match=said):
+            models.create(NANO, **given)
+    assert not models.create(NANO, moae_from=3, experts=0).moae_layers()
     mae = models.create("s4d_mae_nano_patch16_64")
+    with pytest.raises(ValueError, match="mask of torch.float32: expected booleans"):
+        mae(images(), torch.zeros(2, 16))
     with pytest.raises(ValueError, match=r"mask of shape \(2, 64\): expected \[2, 16\]"):
         mae(images(), random_mask(2, 64, 0.5))
     uneven = random_mask(2, 16, 0.5)
@@ -252,6 +260,13 @@ def test_damaged_and_hostile_checkpoints_are_refused_in_a_sentence(tmp_path, tin
     refused("no tensor head.image.weight", {k: v for k, v in state.items() if not k.startswith("head.image")})
     refused("no tensor patch_embed.proj.weight", {"weight": torch.zeros(2)})
     refused("width 5: expected one of 24, 768, 1024", {**state, "patch_embed.proj.weight": torch.zeros(5, 3, 2, 16, 16)})
+    for name in ("patch_embed.proj.weight", "head.image.weight"):
+        refused(rf"tensor {name} has the shape \(\), which no layer has", {**state, name: torch.tensor(1.0)})
+    refused(r"tensor head.video.weight has the shape \(0, 24\)", {**state, "head.video.weight": torch.zeros(0, 24)})
+    refused("1 tensors unexpected, among them encoder.x.moae.w1", {**state, "encoder.x.moae.w1": torch.zeros(2, 3, 4)})
+    refused("tensor fc_norm.weight is sparse: save", {**state, "fc_norm.weight": state["fc_norm.weight"].to_sparse()})
+    with pytest.raises(CheckpointError, match="tensor patch_embed.proj.weight is without content"):
+        load_released({k: v.to("meta") for k, v in state.items()})
     expert = "blocks.2.moe_layer.experts.0.fc1.weight"
     refused("experts of blocks.2.moae.w1 .*incomplete", {k: v for k, v in state.items() if k != expert})
     refused("experts of blocks.2.moae.w1 .*all of one shape", {**state, expert: torch.zeros(3, 24)})
@@ -444,6 +459,17 @@ def test_the_formulations_have_the_same_gradients(amp):
     assert all(((a - b).norm() / a.norm()) < (0.02 if amp else 1e-5) for a, b in zip(*found))
 
 
+def test_the_router_scores_in_full_precision_under_autocast():
+    """bf16 scores would tie, and an expert's number would decide; evaluation, without autocast, would route otherwise than training."""
+    layer, x = stirred(MoAE(64)).eval(), torch.randn(2, 200, 64)
+    plain = layer.route(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = layer.route(x)
+    assert all(torch.equal(a, b) for a, b in zip(plain, mixed)) and plain[2].dtype == torch.float32
+    assert layer.bfloat16().route(x.bfloat16())[2].dtype == torch.float32
+    assert MoAE(64).to("meta")(x.to("meta")).shape == x.shape
+
+
 def test_the_formulation_follows_width_and_precision():
     """By expert from `BY_EXPERT_FROM` on; the committed sandbox numbers come from the other one."""
     assert MoAE(384).pays(torch.zeros(1, 1, 384)) and MoAE(768).pays(torch.zeros(1, 1, 768))
@@ -545,7 +571,8 @@ def test_layer_decay_groups_go_from_stem_to_heads():
     assert ladder == [0.5 ** k for k in (5, 4, 3, 2, 1, 0)] and scale["fc_norm.weight"][0] == scale["head.video.bias"][0] == 1
     for name, (_, decay) in scale.items():
         assert decay == (0 if "bias" in name or "norm" in name or re.search(r"moae\.b[12]$", name) else 0.05), name
-    mae = models.create("s4d_mae_nano_patch16_64")
+    mae = models.create("s4d_mae_nano_patch16_64", experts=2)
+    assert mae.no_weight_decay() == {n for n, _ in mae.named_parameters() if re.search(r"moae\.b[12]$", n)} != set()
     scale = {id(p): g["lr_scale"] for g in param_groups_layer_decay(mae, 0.05, layer_decay=0.5) for p in g["params"]}
     assert scale[id(mae.encoder.patch_embed.proj[0].weight)] < scale[id(mae.encoder.blocks[0].mlp.fc1.weight)]
     assert scale[id(mae.encoder.blocks[0].mlp.fc1.weight)] < scale[id(mae.decoder.head.weight)] == 1

@@ -92,6 +92,7 @@ def test_recipes_of_the_paper_are_those_released(name, clips, classes, stride):
     assert (fine.stride, fine.frames, fine.size, fine.epochs, fine.warmup, fine.layer_decay) == (stride, 16, 160, 100, 0.05, 0.75)
     assert (fine.video_batch, fine.image_batch, fine.lr, fine.min_lr, fine.image_share, fine.balanced) == (16, 32, 1e-5, 1e-6, 0.5, True)
     assert (fine.mixup, fine.cutmix, fine.smoothing, fine.randaugment, fine.erasing) == (0.8, 1.0, 0.1, "m7-n4", 0.25)
+    assert fine.image_randaugment == "m9-n4" and config.profile("gpu").finetune.image_randaugment is None
     assert (fine.segments, fine.crops, fine.experts, fine.top_k, fine.balance) == (2, 2, 8, 2, 1e-3)
     assert (pre.image_mask, pre.video_mask, pre.repeats, pre.video_share, pre.lr, pre.betas) == (0.9, 0.95, 4, 0.25, 1.6e-3, (0.9, 0.95))
     assert pre.crop == (0.2, 1.0) and pre.videos.box == (0, 32, 160, 160) and pre.videos.short == 192 and pre.images.box is None

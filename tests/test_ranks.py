@@ -88,9 +88,9 @@ def test_two_processes_equal_one_and_when_one_dies_all_end_and_one_goes_on(mini,
 
 
 def test_two_processes_evaluate_as_one(mini, tmp_path):
-    """And a signal to one of them stops both between two steps."""
+    """And a signal to one of them stops both between two steps. Without noise the routers' noise maps have no gradients."""
     root = broken(mini, tmp_path / "data")
-    cfg = tiny_finetune(root, image_batch=3, video_batch=3, max_bad=0.5, segments=2, ema=0.5, amp=False)
+    cfg = tiny_finetune(root, image_batch=3, video_batch=3, max_bad=0.5, segments=2, ema=0.5, noise=False, amp=False)
     job = {"runs": str(tmp_path / "two"), "said": str(tmp_path / "said.txt"), "configs": [to_dict(cfg)], "faults": []}
     statuses, said = ranks.group({**job, "faults": [(1, "finetune", 2, "term")]}, 2)
     assert statuses == [1, -15] and "was stopped by a signal to another process after step 2 of 4" in said
@@ -123,6 +123,21 @@ def test_pieces_of_a_batch_equal_the_batch(mini, tmp_path, stage):
     whole, pieces = train(cfg, tmp_path), train(update(cfg, accumulate=3), tmp_path)
     assert whole.dir != pieces.dir
     close(whole, pieces)
+
+
+def test_a_piece_without_a_sample_changes_nothing(mini, tmp_path):
+    """Three pieces of batches of three, one photo of which cannot be read: in some step a piece is left without."""
+    root = broken(mini, tmp_path / "data")
+    cfg = tiny_finetune(root, tasks=("image",), image_batch=3, accumulate=3, balanced=False, max_bad=0.5, epochs=2, amp=False)
+    run = finetune(cfg, tmp_path)
+    assert list(run.provenance["unreadable"]) == ["train/fear/001.jpg"] and run.metrics().loss.dropna().between(0, 9).all()
+    cfg = update(cfg, balance=0.0)
+    close(finetune(update(cfg, accumulate=1), tmp_path), finetune(cfg, tmp_path))
+
+
+def test_a_limited_capacity_is_not_cut(mini, tmp_path):
+    with pytest.raises(ConfigError, match="capacity counts the tokens of a whole batch, .* accumulate=1, or with capacity=0"):
+        finetune(tiny_finetune(mini, capacity=1.0, accumulate=2), tmp_path)
 
 
 def test_pieces_are_smaller_than_the_batch_and_gradients_are_summed(mini, tmp_path, monkeypatch):
@@ -195,6 +210,10 @@ def test_the_idle_head_is_left_alone(mini, tmp_path):
     """AdamW would decay it, and move it by old moments, in a step that is not its own."""
     model = create("s4d_nano_patch16_64")
     assert {id(p) for p in idle(model, torch.zeros(1, 3, 64, 64))} == {id(p) for p in model.head["video"].parameters()}
+    for layer in model.moae_layers().values():
+        layer.noisy = "never"
+    names = {id(p): n for n, p in model.named_parameters()}
+    assert {names[id(p)] for p in idle(model, torch.zeros(1, 3, 64, 64))} == {n for n in names.values() if "noise" in n or "head.video" in n}
     run = finetune(tiny_finetune(mini, tasks=("video",)), tmp_path)
     before = sys.modules["s4d.training.finetune"].start_model
     torch.manual_seed(run.config.seed)

@@ -175,6 +175,14 @@ def test_two_processes_on_one_run_are_kept_apart(mini, tmp_path):
     assert pretrain(update(cfg, seed=1), tmp_path).done and "lock" not in files(other.dir)
 
 
+def test_a_file_system_without_locks_is_a_sentence(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+    monkeypatch.setattr("s4d.training.state.fcntl.flock", fail)
+    with pytest.raises(RunError, match="cannot lock .*lock: No locks available; choose a runs folder on a file system that has locks"):
+        Lock(tmp_path).take()
+
+
 # --- disks
 
 def refuse(name: str, code: int, monkeypatch) -> None:

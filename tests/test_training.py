@@ -118,6 +118,14 @@ def test_missing_sources_and_splits_are_sentences(mini, tmp_path):
         finetune(update(tiny_finetune(mini), image=None), tmp_path)
     with pytest.raises(ConfigError, match="both sources are None"):
         pretrain(update(tiny_pretrain(mini), images=None, videos=None), tmp_path)
+    photos, clips, speaking = (Source(n, str(mini / n), fold) for n, fold in (("affectnet", None), ("dfew", 1), ("voxceleb2", None)))
+    for changes, said in ((dict(image=clips), "dfew holds clips and was named as the source of photos: choose one of affectnet, rafdb$"),
+                          (dict(video=photos), "affectnet holds photos and was named as the source of clips: choose one of caer, cremad, dfew"),
+                          (dict(video=speaking), "voxceleb2 in .* has no labels: fine-tuning needs them, pre-training does not")):
+        with pytest.raises(DatasetError, match=said):
+            finetune(update(tiny_finetune(mini), **changes), tmp_path)
+    with pytest.raises(DatasetError, match="affectnet holds photos and was named"):
+        pretrain(update(tiny_pretrain(mini), videos=photos), tmp_path)
     write_image(tmp_path / "a/val/fear/0.jpg")
     write_image(tmp_path / "a/test/fear/0.jpg")
     photos = Source("affectnet", str(tmp_path / "a"))
@@ -199,6 +207,13 @@ def test_damaged_runs_are_sentences(finished, tmp_path):
     (run.dir / "config.json").write_text("{")
     with pytest.raises(RunError, match="cannot read .*config.json"):
         Run(run.dir).config
+    for name, read in (("predictions.csv", Run.predictions), ("metrics.jsonl", Run.metrics)):
+        (run.dir / name).unlink()
+        with pytest.raises(RunError, match=f"cannot read .*{name} .No such file or directory.: it is missing or damaged"):
+            read(run)
+    (run.dir / "provenance.json").write_text("")
+    with pytest.raises(RunError, match="cannot read .*provenance.json"):
+        run.provenance
 
 
 # --- pieces of the loop

@@ -381,6 +381,9 @@ def test_the_cost_of_many_gpus_on_paper():
     assert strong.image_efficiency[1:].isna().all()        # less than one sample a GPU
     assert weak.video_efficiency.between(0, 1).all() and weak.video_efficiency.is_monotonic_decreasing
     assert scaling.limit(strong, "image") == 8 and scaling.limit(weak, "video", 1.1) is None
+    for given, said in ((dict(use=0), "use is 0: expected a number above 0"), (dict(latency=-1.0), "latency is -1.0: expected a number from 0")):
+        with pytest.raises(ConfigError, match=said):
+            scaling.Machine(**given)
     nano = scaling.work("s4d_mae_nano_patch16_64")
     assert nano["video"] > nano["image"] > 3 * 2 * 1e5 and "efficiency" in scaling.text(weak)
 

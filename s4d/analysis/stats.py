@@ -104,8 +104,12 @@ def rates(total: np.ndarray, correct: np.ndarray, absent: np.ndarray | float = 0
 def draws(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """How often each of n units enters each resample, int64 `[R, n]`: n - 1 drawn with replacement (the one, if n is 1).
 
+    Raises:
+        StatsError: for no resamples.
     Source: Rao and Wu 1988, the rescaled bootstrap.
     """
+    if resamples < 1:
+        raise StatsError(f"resamples is {resamples}: expected a number of bootstrap resamples from 1")
     return rng.multinomial(max(1, n - 1), np.full(n, 1 / n), size=resamples)
 
 

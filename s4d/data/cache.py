@@ -69,10 +69,14 @@ class Packed:
         if ((wanted < 0) | (wanted >= length)).any():
             raise MediaError(self.root / path, f"frames {wanted.min()} to {wanted.max()} were asked for, but it has {length}")
         shard = int(self.shards[i])
-        if shard not in self._maps:
-            self._maps[shard] = np.memmap(_shard(self.folder, shard), np.uint8, mode="r")
         start, size = int(self.offsets[i]), int(length) * 3 * int(height) * int(width)
-        frames = np.asarray(self._maps[shard][start:start + size]).reshape(length, height, width, 3)
+        try:
+            if shard not in self._maps:
+                self._maps[shard] = np.memmap(_shard(self.folder, shard), np.uint8, mode="r")
+            frames = np.asarray(self._maps[shard][start:start + size]).reshape(length, height, width, 3)
+        except (OSError, ValueError) as error:      # gone, or shorter than it was written
+            raise MediaError(self.root / path, f"{_shard(self.folder, shard)} of the packed cache is missing or cut short: restore it, or "
+                             "remove its folder, and the cache is made again") from error
         return torch.from_numpy(frames[wanted]).permute(0, 3, 1, 2)
 
 

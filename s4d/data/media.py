@@ -44,12 +44,15 @@ def kind(path: str | Path) -> str:
         MediaError: for a missing or empty file and for an unknown extension.
     """
     path = Path(path)
-    if path.is_dir():
-        return "frames"
-    if not path.is_file():
-        raise MediaError(path, "there is no such file or folder")
-    if path.stat().st_size == 0:
-        raise MediaError(path, "the file is empty (0 bytes): copy or extract it again")
+    try:
+        if path.is_dir():
+            return "frames"
+        if not path.is_file():
+            raise MediaError(path, "there is no such file or folder")
+        if path.stat().st_size == 0:
+            raise MediaError(path, "the file is empty (0 bytes): copy or extract it again")
+    except OSError as error:        # no permission, or a mount that has vanished
+        raise MediaError(path, _unreachable(error)) from error
     suffix = path.suffix.lower()
     if suffix not in IMAGES | VIDEOS:
         raise MediaError(path, f"unknown extension {suffix!r}: expected an image ({', '.join(sorted(IMAGES))}), a video "
@@ -69,7 +72,10 @@ def frame_files(folder: str | Path) -> list[Path]:
         MediaError: when there is none.
     """
     folder = Path(folder)
-    files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGES and not f.name.startswith(".")]
+    try:
+        files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGES and not f.name.startswith(".")]
+    except OSError as error:
+        raise MediaError(folder, _unreachable(error)) from error
     if not files:
         raise MediaError(folder, "the folder holds no frames: extract the clip again")
     return sorted(files, key=lambda f: natural(f.name))
@@ -320,9 +326,13 @@ def _same_size(folder: Path, files: list[Path], frames: dict[int, np.ndarray]) -
                                      "resize to, or extract the clip again")
 
 
+def _unreachable(error: OSError) -> str:
+    return f"{(error.strerror or str(error)).lower()}: make it readable, or restore its disk or mount"
+
+
 def _cause(error: Exception, what: str) -> str:
     if isinstance(error, PermissionError):
-        return "permission denied: make the file readable"
+        return _unreachable(error)
     if isinstance(error, UnidentifiedImageError):
         return "its content is not an image, or its header is damaged"
     if what == "video":

@@ -86,11 +86,13 @@ class DualMAE(nn.Module):
             removed: that count, as `removed_tokens` gives it. Shapes depend on it, so reading it off a mask that lies on a GPU waits
                 for the device, and a compiled graph cannot read it at all: pass it there. Without it, it is counted and checked.
         Raises:
-            ValueError: for a mask of another shape, of unequal rows (where it is counted), or a count outside 1..L - 1.
+            ValueError: for a mask of another shape or type, of unequal rows (where it is counted), or a count outside 1..L - 1.
         """
         tokens = math.prod(self.encoder.grid(x))
         if mask.shape != (len(x), tokens):
             raise ValueError(f"mask of shape {tuple(mask.shape)}: expected [{len(x)}, {tokens}], a row a sample, a column a token")
+        if mask.dtype != torch.bool:
+            raise ValueError(f"mask of {mask.dtype}: expected booleans, True where a token is removed")
         if removed is None or not (torch.compiler.is_compiling() or mask.is_cuda):
             counts = mask.sum(1).tolist()
             if len(set(counts)) != 1 or removed not in (None, counts[0]):
@@ -131,6 +133,10 @@ class DualMAE(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recomputes the activations of encoder and decoder blocks in the backward pass."""
         self.encoder.grad_checkpointing = self.decoder.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """The encoder's, under the names they have here."""
+        return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
 
     def group_matcher(self, coarse: bool = False) -> dict:
         """timm's description of depth: the encoder's stem, each of its blocks, then the rest (decoder)."""

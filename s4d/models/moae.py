@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -55,10 +56,13 @@ class MoAE(nn.Module):
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens `[B, L, D]` -> gates `[B, L, E]` (0 where not chosen), chosen `[B, L, E]` bool, scores `[B, L, E]`."""
-        full = torch.promote_types(x.dtype, torch.float32)      # half precision would tie scores
-        scores = self.router(x).to(full)
-        if self.noisy == "always" or (self.noisy == "train" and self.training):
-            scores = scores + torch.randn_like(scores) * F.softplus(self.noise(x).to(full))
+        full = torch.promote_types(x.dtype, torch.float32)
+        score = lambda layer: F.linear(x.to(full), layer.weight.to(full), layer.bias.to(full))
+        # Products in half precision would tie scores. Tensors without content know no autocast.
+        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
+            scores = score(self.router)
+            if self.noisy == "always" or (self.noisy == "train" and self.training):
+                scores = scores + torch.randn_like(scores) * F.softplus(score(self.noise))
         top, index = scores.topk(self.top_k, dim=-1)
         gates = torch.zeros_like(scores).scatter(-1, index, top.softmax(-1))
         chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, index, True)

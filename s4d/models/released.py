@@ -48,6 +48,8 @@ def read_state(source: str | Path | dict) -> dict[str, Tensor]:
     if not state:
         raise CheckpointError("the checkpoint holds no tensors: expected a state_dict, bare or under 'model' or 'module'")
     for name, value in state.items():
+        if value.layout != torch.strided or value.is_meta:
+            raise CheckpointError(f"tensor {name} is {'without content' if value.is_meta else 'sparse'}: save a state_dict of plain tensors")
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise CheckpointError(f"tensor {name} holds NaN or infinite values: the checkpoint is damaged or its training diverged")
     return state
@@ -101,27 +103,35 @@ def load_released(source: str | Path | dict) -> nn.Module:
     from . import DECODERS, VARIANTS, create
     state = from_released(read_state(source))
     prefix = "encoder." if "encoder_to_decoder.weight" in state else ""
-    embed = state.get(f"{prefix}patch_embed.proj.weight")
-    if embed is None:
-        raise CheckpointError(f"no tensor {prefix}patch_embed.proj.weight: this is not an S4D checkpoint")
+    width = _first_axis(state, f"{prefix}patch_embed.proj.weight", "this is not an S4D checkpoint")
     sizes = {v["width"]: k for k, v in VARIANTS.items() if not v.get("stem")}
-    if embed.shape[0] not in sizes:
-        raise CheckpointError(f"width {embed.shape[0]}: expected one of {', '.join(map(str, sorted(sizes)))}")
-    variant = sizes[embed.shape[0]]
+    if width not in sizes:
+        raise CheckpointError(f"width {width}: expected one of {', '.join(map(str, sorted(sizes)))}")
+    variant = sizes[width]
     if prefix:
         model = create(f"s4d_mae_{variant}", **DECODERS[variant])
     else:
-        layers = sorted({int(k.split(".")[1]) for k in state if ".moae.w1" in k})
-        classes = {}
-        for t in ("image", "video"):
-            if f"head.{t}.weight" not in state:
-                raise CheckpointError(f"no tensor head.{t}.weight: a fine-tuned S4D has one head per task")
-            classes[f"{t}_classes"] = state[f"head.{t}.weight"].shape[0]
-        experts = state[f"blocks.{layers[0]}.moae.w1"].shape[0] if layers else 0
+        layers = sorted(int(found[1]) for found in (re.fullmatch(r"blocks\.(\d+)\.moae\.w1", k) for k in state) if found)
+        classes = {f"{t}_classes": _first_axis(state, f"head.{t}.weight", "a fine-tuned S4D has one head per task")
+                   for t in ("image", "video")}
+        experts = _first_axis(state, f"blocks.{layers[0]}.moae.w1", "it has experts") if layers else 0
         model = create(f"s4d_{variant}", experts=experts, moae_from=layers[0] if layers else None, **classes)
         model.set_routing(capacity_factor=1.0, noise=True)
     load_exactly(model, state)
     return model.eval()
+
+
+def _first_axis(state: dict[str, Tensor], name: str, otherwise: str) -> int:
+    """Length of a tensor's first axis, from which a model's size is read.
+
+    Raises:
+        CheckpointError: for a tensor that is missing (`otherwise` says what that means) or has no axis.
+    """
+    if name not in state:
+        raise CheckpointError(f"no tensor {name}: {otherwise}")
+    if not state[name].ndim or not state[name].numel():
+        raise CheckpointError(f"tensor {name} has the shape {tuple(state[name].shape)}, which no layer has: the checkpoint is damaged")
+    return state[name].shape[0]
 
 
 def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> None:

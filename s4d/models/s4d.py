@@ -95,6 +95,13 @@ class Encoder(nn.Module):
                  experts: int = 0, top_k: int = 2, moae_from: int | None = None, reduction: int = 4, drop_path: float = 0.0, stem: int = 0,
                  final_norm: bool = False):
         super().__init__()
+        counts = dict(size=size, frames=frames, patch=patch, width=width, depth=depth, heads=heads, reduction=reduction)
+        if min(counts.values()) < 1:
+            raise ConfigError(f"{', '.join(f'{k} {v}' for k, v in counts.items() if v < 1)}: expected whole numbers from 1")
+        if stem and patch % 8:
+            raise ConfigError(f"patch {patch}: the stem of the nano variants takes multiples of 8")
+        if experts and moae_from is not None and not 0 <= moae_from < depth:
+            raise ConfigError(f"moae_from {moae_from}: expected a block from 0 to {depth - 1}, or no experts")
         if size % patch or frames % TUBELET or width % heads:
             raise ConfigError(f"size {size}, patch {patch}, frames {frames}, width {width}, heads {heads}: the size must be a "
                              f"multiple of the patch, frames of {TUBELET}, the width of the heads")
@@ -156,6 +163,8 @@ class S4D(Encoder):
     """
 
     def __init__(self, image_classes: int = 7, video_classes: int = 7, experts: int = 8, **kwargs):
+        if image_classes < 1 or video_classes < 1:
+            raise ConfigError(f"{image_classes} image classes and {video_classes} video classes: expected numbers from 1")
         super().__init__(experts=experts, **kwargs)
         self.fc_norm = nn.LayerNorm(self.width, eps=EPS)
         self.head = nn.ModuleDict({"image": nn.Linear(self.width, image_classes), "video": nn.Linear(self.width, video_classes)})

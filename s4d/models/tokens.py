@@ -28,6 +28,8 @@ def as_clip(x: Tensor) -> Tensor:
     """`[B, 3, H, W]` or `[B, 3, T, H, W]` -> `[B, 3, T, H, W]`; an image's frame is repeated to fill one tubelet."""
     if x.ndim in (4, 5) and x.shape[1] != 3:
         raise ValueError(f"input of shape {tuple(x.shape)}: expected 3 channels (RGB) on axis 1, as in [B, 3, H, W] or [B, 3, T, H, W]")
+    if not x.is_floating_point():
+        raise ValueError(f"input of {x.dtype}: expected ImageNet-normalised floats, as s4d.data.transforms.normalise makes them of pixels")
     if x.ndim == 4:
         return x.unsqueeze(2).expand(-1, -1, TUBELET, -1, -1)
     if x.ndim == 5:

@@ -39,7 +39,9 @@ def tables(cfg: Finetune) -> dict[str, pd.DataFrame]:
     """Indexed rows of each task, with a validation part taken from the training rows where the dataset has none."""
     out = {}
     for task, source in sources(cfg).items():
-        table = index(source.name, source.root, fold=source.fold, classes=source.classes, order=source.order)
+        table = index(source.name, source.root, fold=source.fold, classes=source.classes, order=source.order, task=task)
+        if table.label.isna().any():
+            raise DatasetError(f"{source.name} in {source.root} has no labels: fine-tuning needs them, pre-training does not")
         if not (table.split == "validation").any():
             table = split_validation(table, cfg.validation, seed=0)     # one split for all seeds and methods
         if task in cfg.tasks and not (table.split == "train").any():
@@ -69,12 +71,13 @@ def locate(cfg: Finetune, runs: str | Path = "runs", rows: dict[str, pd.DataFram
     return Run(run_dir(cfg, runs, marks))
 
 
-def augmentation(cfg: Finetune):
-    """The transform of training samples."""
+def augmentation(cfg: Finetune, task: str):
+    """The transform of training samples of a task."""
+    field = "image_randaugment" if task == "image" and cfg.image_randaugment is not None else "randaugment"
     try:
-        return train_transform(cfg.size, crop=cfg.crop, randaugment=cfg.randaugment, erasing=cfg.erasing)
+        return train_transform(cfg.size, crop=cfg.crop, randaugment=getattr(cfg, field), erasing=cfg.erasing)
     except ValueError as error:
-        raise ConfigError(f"Finetune.randaugment cannot be used: {error}") from error
+        raise ConfigError(f"Finetune.{field} cannot be used: {error}") from error
 
 
 def part(cfg: Finetune, task: str, table: pd.DataFrame, split: str) -> Clips:
@@ -82,7 +85,7 @@ def part(cfg: Finetune, task: str, table: pd.DataFrame, split: str) -> Clips:
     source = sources(cfg)[task]
     training = split == "train"
     return Clips(table[table.split == split], source.root, task, cfg.size, cfg.frames, cfg.stride, classes=source.classes,
-                 transform=augmentation(cfg) if training else None, segments=0 if training else cfg.segments, cache=cfg.cache,
+                 transform=augmentation(cfg, task) if training else None, segments=0 if training else cfg.segments, cache=cfg.cache,
                  box=source.box, short=source.short)
 
 
@@ -178,7 +181,8 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
     Source: METHOD sections 5 and 6. Differs: the best epoch is chosen on validation, not on test.
     """
     device = pick_device(cfg.deterministic)
-    augmentation(cfg)               # says what is wrong before anything is read or written
+    for task in cfg.tasks:
+        augmentation(cfg, task)     # says what is wrong before anything is read or written
     rows = tables(cfg)
     run = locate(cfg, runs, rows)
     if of_first(run.done):

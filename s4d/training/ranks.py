@@ -20,6 +20,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..config import ConfigError
 from ..data.batches import cut
 from ..models import MoAE
 from .runs import RunError
@@ -125,7 +126,7 @@ class Draws(TorchFunctionMode):
 
 
 class Touch(nn.Module):
-    """Adds nothing to a classifier's logits, but the idle head's parameters to its graph: DDP waits for a gradient of each."""
+    """Adds nothing to a classifier's logits, but idle parameters to its graph: DDP waits for a gradient of each."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -139,9 +140,12 @@ class Touch(nn.Module):
 
 
 def idle(model: nn.Module, x: Tensor) -> list[nn.Parameter]:
-    """Parameters of the head that the other modality has."""
+    """Parameters that take no part in this input's loss: the other modality's head, and the noise maps of routers without noise."""
     heads = getattr(model, "head", None)
-    return list(heads["video" if x.ndim == 4 else "image"].parameters()) if isinstance(heads, nn.ModuleDict) else []
+    if not isinstance(heads, nn.ModuleDict):
+        return []
+    silent = [layer.noise for layer in model.modules() if isinstance(layer, MoAE) and layer.top_k and layer.noisy == "never"]
+    return [p for module in (heads["video" if x.ndim == 4 else "image"], *silent) for p in module.parameters()]
 
 
 class Split:
@@ -153,12 +157,17 @@ class Split:
         pieces: that each process cuts its part into (`accumulate`).
         example: a batch of one input, and what else the model takes: DDP orders its buckets by a first backward pass, which
             must be the same one whether a run begins or goes on, for equal sums.
+    Raises:
+        ConfigError: for experts with a limited capacity where the batch is cut.
     """
 
     def __init__(self, model: nn.Module, device: torch.device, pieces: int, example: tuple[Tensor, ...]):
         self.model, self.device, self.count = model, device, pieces
         self.window, self.rows, self.routed, self.net = [0, 0, 0], [0], {}, model
         self.on = world() > 1 or pieces > 1
+        if self.on and any(isinstance(layer, MoAE) and layer.capacity_factor for layer in model.modules()):
+            raise ConfigError("capacity counts the tokens of a whole batch, which several processes or accumulate above 1 cut: train with one "
+                              "process and accumulate=1, or with capacity=0")
         if self.on:
             self._share_draws()
         if world() > 1:
@@ -259,7 +268,7 @@ class Split:
         counts = torch.stack([self.routed[layer][0] for layer in layers]) * (1.0 if self.weight else 0.0)
         if world() > 1:
             dist.all_reduce(counts)
-        tokens = self.piece_rows * self.routed[layers[0]][2]
+        tokens = max(1, self.piece_rows) * self.routed[layers[0]][2]
         terms = [layer.experts * (n / (tokens * layer.top_k) * self.routed[layer][1]).sum() for layer, n in zip(layers, counts)]
         return torch.stack(terms).sum()
 

@@ -31,12 +31,7 @@ class Run:
 
     @cached_property
     def config(self):
-        path = self.dir / "config.json"
-        try:
-            values = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {path} ({error}): remove the folder {self.dir} and train again") from error
-        return configs.from_dict(values)
+        return configs.from_dict(self._read("config.json", lambda path: json.loads(path.read_text())))
 
     @property
     def done(self) -> bool:
@@ -44,15 +39,24 @@ class Run:
 
     @property
     def provenance(self) -> dict:
-        return json.loads((self.dir / "provenance.json").read_text())
+        return self._read("provenance.json", lambda path: json.loads(path.read_text()))
 
     def metrics(self) -> pd.DataFrame:
         """One row a logged step or epoch."""
-        return pd.read_json(self.dir / "metrics.jsonl", lines=True)
+        return self._read("metrics.jsonl", lambda path: pd.read_json(path, lines=True))
 
     def predictions(self) -> pd.DataFrame:
         """One row a sample: path, task, split, subject, label, predicted, prob_<emotion>."""
-        return pd.read_csv(self.dir / "predictions.csv", dtype={"subject": str, "path": str})
+        return self._read("predictions.csv", lambda path: pd.read_csv(path, dtype={"subject": str, "path": str}))
+
+    def _read(self, name: str, read):
+        """A file of the run, or a RunError that names it."""
+        path = self.dir / name
+        try:
+            return read(path)
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {path} ({cause_of(error)}): it is missing or damaged; remove the folder {self.dir} and "
+                           "train again") from error
 
     def load(self) -> torch.nn.Module:
         """The trained model, in evaluation mode, on the CPU."""

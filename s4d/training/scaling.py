@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..config import ConfigError
 from ..models import create, random_mask
 
 BUCKET = 25 * 2 ** 20            # bytes of gradients that DDP sends at once
@@ -16,7 +17,11 @@ GPUS = (8, 16, 32, 64, 128, 256, 512, 1024)
 
 @dataclass(frozen=True)
 class Machine:
-    """What is assumed of the hardware."""
+    """What is assumed of the hardware.
+
+    Raises:
+        ConfigError: for a rate or a number that is not above 0.
+    """
 
     tflops: float = 400.0        # peak rate of a GPU in bf16, 10^12 operations per second
     use: float = 0.35            # share of it that a transformer of this size reaches
@@ -24,6 +29,11 @@ class Machine:
     inside: float = 300.0        # GB/s that a GPU sends to the others of its machine
     between: float = 25.0        # GB/s of the network card that each GPU of a machine has
     latency: float = 10.0        # microseconds of a message
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if not (value >= 0 if name == "latency" else value > 0):
+                raise ConfigError(f"{name} is {value!r}: expected a number {'from' if name == 'latency' else 'above'} 0")
 
 
 def work(name: str) -> dict[str, float]:

@@ -131,7 +131,12 @@ class Lock:
             except OSError as error:
                 raise RunError(f"cannot write {self.path}: {error.strerror}; choose another runs folder, or make this one "
                                "writable") from error
-            if not _try(file):
+            try:
+                free = _try(file)
+            except OSError as error:
+                file.close()
+                raise RunError(f"cannot lock {self.path}: {error.strerror}; choose a runs folder on a file system that has locks") from error
+            if not free:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
                 file.close()
@@ -176,5 +181,5 @@ def _try(file) -> bool:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
             file.seek(0)
         return True
-    except OSError:
+    except (BlockingIOError, PermissionError):
         return False

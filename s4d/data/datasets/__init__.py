@@ -22,7 +22,8 @@ REGISTRY = {"affectnet": affectnet, "caer": caer, "cremad": cremad, "dfew": dfew
             "ravdess": ravdess, "voxceleb2": voxceleb2}
 
 
-def index(name: str, root: str | Path, fold: int | None = None, classes: int | None = None, order: str | None = None) -> pd.DataFrame:
+def index(name: str, root: str | Path, fold: int | None = None, classes: int | None = None, order: str | None = None,
+          task: str | None = None) -> pd.DataFrame:
     """The samples of a dataset, from its folders and lists; no picture is opened.
 
     Args:
@@ -31,15 +32,20 @@ def index(name: str, root: str | Path, fold: int | None = None, classes: int | N
         fold: which fold, of datasets that have some.
         classes: 7, 8 or 11 keeps the samples of that vocabulary (AffectNet with 7 drops contempt); None keeps all.
         order: name of the order that a list's integers are in (a key of `s4d.emotions.ORDERS`), where the list does not tell.
+        task: "image" or "video" that the samples are for; None takes any.
     Returns:
         table: path (relative to root), label (emotion name or None), subject (text or None), split (train, validation,
         test), fold, frames (1 for images; missing for clips, which would have to be opened). The order is fixed.
     Raises:
-        DatasetError: for an unknown dataset, fold or order, for a folder or list that is missing or empty, for a listed path that
-            is not safe, and for integers whose order nothing tells.
+        DatasetError: for an unknown dataset, fold or order, for one of photos where clips are wanted or the other way round, for a
+            folder or list that is missing or empty, for a listed path that is not safe, and for integers whose order nothing tells.
         LabelError: for a label outside the dataset's vocabulary.
     """
     module, root = find(name, root), Path(root)
+    if task not in (None, module.KIND):
+        holds = {"image": "photos", "video": "clips"}
+        raise DatasetError(f"{name} holds {holds[module.KIND]} and was named as the source of {holds[task]}: choose one of "
+                           f"{', '.join(n for n, m in sorted(REGISTRY.items()) if m.KIND == task)}")
     if fold is None and module.FOLDS:
         raise DatasetError(f"{name} has folds and none was chosen: give fold, one of {', '.join(map(str, module.FOLDS))}")
     if fold is not None and fold not in module.FOLDS:

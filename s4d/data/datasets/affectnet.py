@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ...emotions import EMOTIONS
+from ...emotions import EMOTIONS, EMOTIONS_8
 from ..media import IMAGES
 from .lists import SPLITS, Entry, Files, class_folders, labels_of, read_list
 from .tables import DatasetError, files, folders
@@ -22,7 +22,8 @@ LAYOUT = ("train/ and val/ or test/ with a folder per class (name or 0..7), list
           "training.csv and validation.csv with Manually_Annotated_Images/, or train_set/ and val_set/ with annotations/")
 NOT_EXPRESSIONS = {"8": "None", "9": "Uncertain", "10": "No-Face"}      # dropped, as every protocol does
 TRAIN = dict(zip(EMOTIONS, (74874, 134415, 25459, 14090, 6378, 3803, 24882)))
-TESTS = (dict(zip(EMOTIONS, (471, 457, 473, 458, 469, 469, 470))), dict.fromkeys(EMOTIONS, 500), 3999)      # S4D's list, 2017, 2021
+# S4D's list; the first release with seven and with eight classes; the release of 2021.
+TESTS = (dict(zip(EMOTIONS, (471, 457, 473, 458, 469, 469, 470))), dict.fromkeys(EMOTIONS, 500), dict.fromkeys(EMOTIONS_8, 500), 3999)
 
 
 def read(entries: list[Entry], order: str | None = None) -> list[str]:
@@ -38,12 +39,17 @@ def rows(root: Path, fold: None = None, order: str | None = None) -> list[tuple]
 
 
 def published(root: Path, table: pd.DataFrame) -> dict:
-    """Published counts: of the known test parts the one nearest in size; none for class folders, which may hold any selection."""
+    """Published counts: those of the release whose layout it is, or of the known test parts the one nearest in size; none for class
+    folders, which may hold any selection."""
     if any(f.name.lower() in SPLITS and folders(f) for f in folders(root)):
         return {}
+    if (root / "val_set").is_dir():
+        return {(None, "test"): TESTS[3]}
+    if is_original(root / "validation.csv"):
+        return {(None, "test"): TESTS[2], (None, "train"): TRAIN}
     size = (table["split"] == "test").sum()
     test = min(TESTS, key=lambda known: abs((sum(known.values()) if isinstance(known, dict) else known) - size))
-    return {(None, "test"): test, **({(None, "train"): TRAIN} if is_original(root / "training.csv") else {})}
+    return {(None, "test"): test}
 
 
 def original(root: Path, order: str | None) -> list[tuple]:

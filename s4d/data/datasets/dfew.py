@@ -17,7 +17,8 @@ LISTS = (("EmoLabel_DataSplit/{split}(single-labeled)/set_{fold}.csv", 1), ("{sp
          ("EmoLabel_DataSplit/{split}_set_{fold}.csv", 0))
 PUBLISHED = {(1, "train"): dict(zip(NAMES["dfew"], (1956, 1515, 2135, 1738, 1175, 116, 721))),
              (1, "test"): dict(zip(NAMES["dfew"], (489, 379, 534, 435, 294, 29, 181))),
-             (2, "test"): 2341, (3, "test"): 2340, (4, "test"): 2339, (5, "test"): 2336}
+             **{(k, "test"): n for k, n in enumerate((2341, 2340, 2339, 2336), 2)}}
+PUBLISHED |= {(k, "train"): LISTED - PUBLISHED[k, "test"] for k in FOLDS[1:]}      # every clip is in one test part
 
 
 def rows(root: Path, fold: int, order: str | None = None) -> list[tuple]:
