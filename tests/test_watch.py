@@ -135,7 +135,8 @@ def test_out_of_memory_says_what_would_fit(mini, tmp_path, monkeypatch):
     model = create("s4d_nano_patch16_64", size=32, frames=4, experts=8).train()
     assert beside >= 16 * sum(p.numel() for p in model.parameters())
     memory.recompute(model, True)
-    assert memory.kept(model, (torch.zeros(4, 3, 32, 32),)) < 3 * each     # recomputed activations are not kept
+    four, two = (memory.kept(model, (torch.zeros(n, 3, 32, 32),)) for n in (4, 2))
+    assert four - two < 1.5 * each                                         # recomputed activations are not kept
     monkeypatch.setattr(memory, "capacity", lambda device: int((beside + 2.5 * each) / 0.9))
     with pytest.raises(RunError, match=r"one takes [\d.e-]+ GB, the model [\d.e-]+ GB of .*\(measured\); accumulate=2 cuts the same batch into "
                                        r"pieces that fit, or image_batch=2; checkpointing=True fits up to \d+ samples at once; the last state"):
@@ -341,7 +342,7 @@ def test_runs_lists_states_differences_and_scores(mini, tmp_path, capsys, monkey
     assert lines[finished.dir.name].split()[1:3] == ["finished", "6"] and f"{100 * best:.1f}" in lines[finished.dir.name]
     assert f"running: process {os.getpid()}" in lines[locate(cfg, tmp_path).dir.name]
     other = lines[locate(update(cfg, seed=1, lr=0.5), tmp_path).dir.name]
-    assert "interrupted" in other and other.endswith("lr=0.5, seed=1")
+    assert "interrupted" in other and other.endswith("seed=1, lr=0.5")
     assert main(["runs", "show", "finetune", "--runs", str(tmp_path), "--out", str(tmp_path / "c.png")]) == 0
     assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
     assert main(["runs", "show", "nobody", "--runs", str(tmp_path)]) == 2 and "no run in" in capsys.readouterr().err
