@@ -413,6 +413,14 @@ def test_attention_is_the_papers():
     assert (layer(x) - (out @ layer.proj.weight.T + layer.proj.bias)).abs().max() < 1e-9
 
 
+def test_attention_is_fused(monkeypatch):
+    calls, original = [], torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *a: calls.append(len(a)) or original(*a))
+    model, mae = models.create(NANO), models.create("s4d_mae_nano_patch16_64")
+    model(images()), mae(images(), random_mask(2, 16, 0.5))
+    assert len(calls) == len(model.blocks) + len(mae.encoder.blocks) + len(mae.decoder.blocks)
+
+
 @pytest.mark.parametrize("by_expert, width, dtype", [(False, 12, torch.float64), (False, 32, torch.float32), (True, 32, torch.float32)])
 @pytest.mark.parametrize("factor", [None, 0.5, 1.0, 1.25])
 def test_both_formulations_of_moae_are_the_papers(by_expert, width, dtype, factor):

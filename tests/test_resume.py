@@ -80,6 +80,24 @@ def test_ctrl_c_in_a_cell_stops_between_two_steps_and_loses_none(mini, tmp_path,
     same(whole, train(cfg, tmp_path / "parts"))
 
 
+def test_what_was_counted_before_a_stop_is_counted_after(mini, tmp_path, monkeypatch):
+    cfg = tiny_finetune(mini, max_bad=1.0)
+
+    def fill(loop, *_):
+        loop.guard.bad["gone.jpg"], loop.watch.said["kind"], loop.watch.skipped = "empty", "said before", 2
+        loop.watch.unused["blocks.1.moae 0"] = -600
+        signal.raise_signal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "update", nth(Loop.update, 2, before=fill))
+        with pytest.raises(KeyboardInterrupt):
+            finetune(cfg, tmp_path)
+    unused = []
+    monkeypatch.setattr(Loop, "update", nth(Loop.update, 1, before=lambda loop, *_: unused.append(dict(loop.watch.unused))))
+    found = finetune(cfg, tmp_path).provenance
+    assert unused[0]["blocks.1.moae 0"] == -600 and found["skipped"] == 2 and found["unreadable"] == {"gone.jpg": "empty"}
+    assert "said before" in found["warnings"]
+
+
 def test_a_fine_tuning_that_is_stopped_in_its_pre_training_goes_on_there(mini, tmp_path, monkeypatch, capsys):
     cfg = tiny_finetune(mini, init=tiny_pretrain(mini), epochs=0.34)
     with monkeypatch.context() as patch:

@@ -20,7 +20,7 @@ from torch import nn
 from s4d import config
 from s4d.__main__ import main
 from s4d.config import ConfigError, update
-from s4d.models import create
+from s4d.models import create, random_mask
 from s4d.training import RunError, dry_run, finetune, locate, memory, pretrain, scaling, train
 from s4d.training.loop import Loop, Progress, cosine
 from s4d.training.runs import Run
@@ -143,6 +143,17 @@ def test_out_of_memory_says_what_would_fit(mini, tmp_path, monkeypatch):
         finetune(cfg, tmp_path)
     with pytest.raises(RunError, match="the model does not fit"):
         raise memory.out_of_memory(None)
+
+
+def test_recomputation_reaches_the_decoder_too(mini):
+    """It has all tokens, so most of what a pre-training step keeps is its own."""
+    cfg = tiny_pretrain(mini)
+    model, x = sys.modules["s4d.training.runs"].build(cfg).train(), torch.zeros(2, 3, 4, 32, 32)
+    kept = []
+    for on in (False, True):
+        memory.recompute(model, on)
+        kept.append(memory.kept(model, (x, random_mask(2, 8, 0.75, torch.Generator().manual_seed(0)))))
+    assert kept[1] < 0.5 * kept[0]
 
 
 @pytest.mark.parametrize("said", ["DataLoader worker (pid 8) is killed by signal: Killed. ", "DataLoader worker (pid(s) 8) exited unexpectedly"])

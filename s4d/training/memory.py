@@ -12,7 +12,6 @@ import torch
 from torch.nn.modules import Module
 
 from ..config import Pretrain, update
-from ..models import Encoder
 from .ranks import world
 from .runs import RunError
 
@@ -20,10 +19,8 @@ GB = 1e9
 
 
 def recompute(model: Module, enable: bool) -> None:
-    """Switches the recomputation of activations in every encoder of a model."""
-    for module in model.modules():
-        if isinstance(module, Encoder):
-            module.set_grad_checkpointing(enable)
+    """Switches the recomputation of activations in a model; in an autoencoder the decoder, which has all tokens, keeps most of them."""
+    model.set_grad_checkpointing(enable)
 
 
 def capacity(device: torch.device) -> int:
