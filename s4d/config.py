@@ -51,12 +51,13 @@ def _check(config, rules: dict[str, tuple[float, float, bool]]) -> None:
     Args:
         rules: field -> (low, high, whether the ends are allowed).
     """
+    whole = {f.name for f in dataclasses.fields(config) if f.type == "int"}
     for name, (low, high, ends) in rules.items():
         value = getattr(config, name)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        number = isinstance(value, int if name in whole else (int, float)) and not isinstance(value, bool)
         if not number or not (low <= value <= high if ends else low < value < high):
             least = f"{'from' if ends else 'above'} {low:g}" + ("" if high == INF else f" {'to' if ends else 'and below'} {high:g}")
-            raise ConfigError(f"{type(config).__name__}.{name} is {value!r}: expected a number {least}")
+            raise ConfigError(f"{type(config).__name__}.{name} is {value!r}: expected a {'whole ' * (name in whole)}number {least}")
     crop = config.crop
     if len(crop) != 2 or not 0 < crop[0] <= crop[1] <= 1:
         raise ConfigError(f"{type(config).__name__}.crop is {crop!r}: expected two shares of the picture's area, as in (0.5, 1.0)")
@@ -70,7 +71,7 @@ _BOTH = {**_COUNTS, "accumulate": (1, INF, True), "epochs": (0, INF, False), "lr
 _PRETRAIN = {**_BOTH, "image_mask": (0, 1, False), "video_mask": (0, 1, False), "repeats": (1, INF, True), "video_share": (1e-6, 1, True)}
 _FINETUNE = {**_BOTH, "min_lr": (0, INF, True), "image_share": (1e-6, 1, True), "layer_decay": (1e-6, 1, True), "balance": (0, INF, True),
              "smoothing": (0, 1, True), "erasing": (0, 1, True), "mixup": (0, INF, True), "cutmix": (0, INF, True),
-             "drop_path": (0, 1, True), "ema": (0, 1, True), "clip_grad": (0, INF, True), "segments": (1, INF, True), "crops": (1, INF, True),
+             "drop_path": (0, 1, True), "ema": (0, 0.99999, True), "clip_grad": (0, INF, True), "segments": (1, INF, True), "crops": (1, INF, True),
              "validation": (0, 1, False), "experts": (0, INF, True), "top_k": (0, INF, True), "reduction": (1, INF, True),
              "capacity": (0, INF, True), "image_part": (1e-6, 1, True), "video_part": (1e-6, 1, True)}
 

@@ -83,7 +83,7 @@ def _short(value) -> str:
 def table(runs: str | Path) -> pd.DataFrame:
     """One row a run: name, state, steps, best validation UAR of either task (a share), time of the last change, differences."""
     listed, rows = found(runs), []
-    settings = {r.dir.name: flat(json.loads((r.dir / "config.json").read_text())) | {"stage": r.dir.name.split("-")[0]} for r in listed}
+    settings = {r.dir.name: flat(r.settings) | {"stage": r.dir.name.split("-")[0]} for r in listed}
     differs = differences(settings)
     for run in listed:
         metrics = rows_of(run)

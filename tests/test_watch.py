@@ -357,6 +357,9 @@ def test_runs_lists_states_differences_and_scores(mini, tmp_path, capsys, monkey
     assert main(["runs", "show", "finetune", "--runs", str(tmp_path), "--out", str(tmp_path / "c.png")]) == 0
     assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
     assert main(["runs", "show", "nobody", "--runs", str(tmp_path)]) == 2 and "no run in" in capsys.readouterr().err
+    (tmp_path / finished.dir.name / "config.json").write_text('{"kind":')
+    assert main(["runs", "--runs", str(tmp_path)]) == 2
+    assert "config.json (Expecting value" in (said := capsys.readouterr().err) and "missing or damaged; remove the folder" in said
 
 
 def test_a_dry_run_says_steps_memory_and_time_and_leaves_nothing(mini, tmp_path, capsys, monkeypatch):

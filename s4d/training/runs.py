@@ -29,9 +29,14 @@ class Run:
 
     dir: Path
 
+    @property
+    def settings(self) -> dict:
+        """The configuration as it was written down, also by another version of this project."""
+        return self._read("config.json", lambda path: json.loads(path.read_text()))
+
     @cached_property
     def config(self):
-        return configs.from_dict(self._read("config.json", lambda path: json.loads(path.read_text())))
+        return configs.from_dict(self.settings)
 
     @property
     def done(self) -> bool:
