@@ -363,8 +363,10 @@ def test_runs_lists_states_differences_and_scores(mini, tmp_path, capsys, monkey
 
 
 def test_a_dry_run_says_steps_memory_and_time_and_leaves_nothing(mini, tmp_path, capsys, monkeypatch):
-    cfg = tiny_finetune(mini, epochs=3, init=tiny_pretrain(mini))
+    cfg = tiny_finetune(mini, epochs=3, init=tiny_pretrain(mini), cache=True)
+    data = {p: set(p.rglob("*")) for p in (Path(cfg.image.root), Path(cfg.video.root))}
     found = dry_run(cfg)
+    assert data == {p: set(p.rglob("*")) for p in data}                    # no packed cache either
     assert found["steps"] == 18 and found["measured"] == 10 and set(found["seconds_per_step"]) == {"image", "video"}
     each = found["seconds_per_step"]
     assert found["hours"] == pytest.approx(9 * (each["image"] + each["video"]) / 3600, rel=0.01) and found["peak_gb"] > 0.1

@@ -158,10 +158,12 @@ def resident() -> int:
 def dry_run(cfg, count: int = 10) -> dict:
     """Trains ten steps in a folder that is thrown away, and says what the whole run would take.
 
-    A pre-training that fine-tuning would start from is left out: weights do not change the time of a step.
+    A pre-training that fine-tuning would start from is left out: weights do not change the time of a step. Samples are decoded
+    anew: a packed cache would take long to make, and stay.
     """
     from .jobs import train
     from .loop import Loop
+    cfg = update(cfg, cache=False)
     if isinstance(getattr(cfg, "init", None), Pretrain):
         cfg = update(cfg, init=None)
     Loop.probe = Probe(count)
