@@ -333,13 +333,25 @@ def macros_text(table: pd.DataFrame) -> str:
     return "".join(f"\\newcommand{{\\{name}}}{{{text}}}\n" for name, text in zip(table["name"], escaped))
 
 
-def write_macros(made: Artifacts, table: pd.DataFrame, name: str = "numbers") -> None:
+def captions_of(manifest: dict, names: Iterable[str]) -> pd.DataFrame:
+    """Captions of figures as LaTeX commands, as the notebooks that drew them wrote them, with what they found: name, text.
+
+    Args:
+        manifest: of `read_manifest`.
+        names: of the figures; those that a profile does not draw are left out.
+    """
+    return pd.DataFrame([{"name": macro_name("caption", name), "text": manifest[name]["caption"]} for name in names if name in manifest],
+                        columns=["name", "text"])
+
+
+def write_macros(made: Artifacts, table: pd.DataFrame, name: str = "numbers", caption: str = "Numbers of the report's text") -> None:
     """Writes `tables/<name>.tex` with one command a row, and the same as CSV, as an artifact of its notebook.
 
     Args:
         table: name (letters), text.
+        caption: what the commands hold.
     """
     def writer(text: str):
         return lambda path: path.write_text(text, encoding="utf-8", newline="\n")
-    made._add("table", name, "Numbers of the report's text, one LaTeX command each.",
+    made._add("table", name, f"{caption}, one LaTeX command each.",
               {f"tables/{name}.tex": writer(macros_text(table)), f"source_data/{name}.csv": writer(csv_text(table))})

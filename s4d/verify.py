@@ -84,6 +84,7 @@ TABLES = {
     "finetuning_confusion": Kind(free=("count", "share"), totals=("count",), why="no interval"),
     "pretraining_loss": Kind(free=("loss",), why="one run; see its error"),
     "pretraining_reconstructions": Kind(free=("pixel_rmse",), why="single pictures"),
+    "captions": Kind(free=("text",), why="its numbers are judged above"),
     "shared_space": Kind(free=("x", "y"), why="a t-SNE map"),
 }
 
