@@ -421,6 +421,17 @@ def test_attention_is_fused(monkeypatch):
     assert len(calls) == len(model.blocks) + len(mae.encoder.blocks) + len(mae.decoder.blocks)
 
 
+@pytest.mark.parametrize("below, dtype", [(17, torch.float32), (16, torch.bfloat16)])
+def test_short_sequences_are_attended_in_float32_on_a_cpu(monkeypatch, below, dtype):
+    seen, original = [], torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *a: seen.append(a[0].dtype) or original(*a))
+    monkeypatch.setattr("s4d.models.s4d.FLOAT_BELOW", below)
+    model = models.create(NANO)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(images()).isfinite().all()                            # 16 tokens
+    assert set(seen) == {dtype}
+
+
 @pytest.mark.parametrize("by_expert, width, dtype", [(False, 12, torch.float64), (False, 32, torch.float32), (True, 32, torch.float32)])
 @pytest.mark.parametrize("factor", [None, 0.5, 1.0, 1.25])
 def test_both_formulations_of_moae_are_the_papers(by_expert, width, dtype, factor):

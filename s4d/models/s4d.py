@@ -13,7 +13,8 @@ from ..config import ConfigError
 from .moae import MoAE
 from .tokens import TUBELET, TubeletEmbed, as_clip, sincos
 
-EPS = 1e-6   # of every LayerNorm
+EPS = 1e-6             # of every LayerNorm
+FLOAT_BELOW = 512      # tokens; below, torch's bf16 attention on a CPU takes two to six times as long as float32; above, as long (LOG.md)
 
 
 class Attention(nn.Module):
@@ -31,8 +32,15 @@ class Attention(nn.Module):
         b, n, d = x.shape
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(x, self.qkv.weight, bias).view(b, n, 3, self.heads, d // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
+        return self.proj(attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0)).transpose(1, 2).reshape(b, n, d))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention of `[B, heads, L, D / heads]`; short sequences in half precision on a CPU are attended in float32."""
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or q.shape[2] >= FLOAT_BELOW:
+        return F.scaled_dot_product_attention(q, k, v)
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
 
 
 class Block(nn.Module):
