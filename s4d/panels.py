@@ -131,7 +131,8 @@ def found(prof: configs.Profile, method: str | None = None, seed: int | None = N
     name = "pre-training" if method is None else f"run of {METHOD_LABELS.get(method, method)}, seed {seed}"
     cfg = prof.pretrain if method is None else grid.get((method, seed))
     if cfg is None:
-        raise PanelError(f"profile {prof.name} has no {name}: it has the methods {', '.join(prof.methods)} with seeds {', '.join(map(str, prof.seeds))}")
+        raise PanelError(f"profile {prof.name} has no {name}: it has the methods {', '.join(prof.methods)} with seeds "
+                         f"{', '.join(map(str, prof.seeds))}")
     remedy = f"execute this notebook's cells above, or `python -m s4d reproduce --profile {prof.name}`, which make it"
     try:
         run = locate(cfg, prof.runs)
@@ -294,7 +295,8 @@ def experts(prof: configs.Profile, seed: int | None = None) -> Panel:
         led = np.bincount(gates.argmax(-1), minlength=cfg.experts) / len(gates)
         return board.update(pictures, of_one, expert, led)
 
-    return Panel(draw, {"kind": Choice("shown as", "photo", ("photo", "clip")), "block": Choice("block", blocks[-1], [(str(b + 1), b) for b in blocks]),
+    return Panel(draw, {"kind": Choice("shown as", "photo", ("photo", "clip")),
+                        "block": Choice("block", blocks[-1], [(str(b + 1), b) for b in blocks]),
                         "expert": Slider("expert", busiest, 1, cfg.experts), "person": Slider("person", 21, 0, 200),
                         "emotion": Choice("emotion", "happiness", EMOTIONS)})
 

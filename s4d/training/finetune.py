@@ -39,7 +39,8 @@ def tables(cfg: Finetune) -> dict[str, pd.DataFrame]:
     """Indexed rows of each task, with a validation part taken from the training rows where the dataset has none."""
     out = {}
     for task, source in sources(cfg).items():
-        table = index(source.name, source.root, fold=source.fold, classes=source.classes, order=source.order)
+        table = index(source.name, source.root, fold=source.fold, classes=source.classes, order=source.order,
+                      people=source.people)
         if not (table.split == "validation").any():
             table = split_validation(table, cfg.validation, seed=0)     # one split for all seeds and methods
         if task in cfg.tasks and not (table.split == "train").any():
