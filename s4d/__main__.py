@@ -1,4 +1,4 @@
-"""The command line: `python -m s4d {faces,audit,pack,pretrain,finetune,own,runs,scaling,evaluate,predict,reproduce,verify,bench}`."""
+"""The command line: `python -m s4d {faces,audit,pack,pretrain,finetune,own,runs,scaling,evaluate,predict,reproduce,verify,book,bench}`."""
 from __future__ import annotations
 
 import argparse
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from . import config as configs
-from .commands import CommandError, audit, evaluate, own, pack, predict
+from .commands import CommandError, audit, book, evaluate, own, pack, predict
 
 
 def faces(args) -> int:
@@ -231,6 +231,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("fresh", help="folder of source data just made")
     sub.add_argument("committed", nargs="?", help="folder to compare with (default: figures/source_data of the last git commit)")
     sub.add_argument("--tolerance", type=float, default=0.05, help="absolute and relative, of decimals (default 0.05); 0: same bytes")
+    sub = command("book", book)
+    places(sub, "sandbox")
+    sub.add_argument("--out", default="build/book", help="folder of the book (default build/book)")
     sub = command("bench", bench)
     sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
     sub.add_argument("--seconds", type=float, default=20.0, help="to measure for each row group (default 20); long calls are made twice at least")

@@ -1,4 +1,4 @@
-"""Commands about data and finished runs: audit, pack, own, evaluate, predict. Each takes parsed arguments and returns an exit status."""
+"""Commands about data, finished runs and the book: audit, pack, own, evaluate, predict, book. Each takes parsed arguments and returns an exit status."""
 from __future__ import annotations
 
 import itertools
@@ -71,6 +71,13 @@ def pack(args) -> int:
         print(f"s4d: {path} cannot be read: {cause}", file=sys.stderr)
     print(f"{cache.folder}: {len(cache) - len(cache.bad)} samples, verified")
     return 1 if cache.bad else 0
+
+
+def book(args) -> int:
+    """Sets the executed notebooks of a profile, a map and a glossary as an HTML book."""
+    from .book import build
+    print(build(Path("build") / args.profile, Path(args.out)))
+    return 0
 
 
 def own(args) -> int:
