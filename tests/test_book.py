@@ -20,6 +20,8 @@ from s4d.notebooks import NOTEBOOKS
 ROWS = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
         for line in (ROOT / "docs/map.md").read_text().splitlines() if line.startswith("| ")][1:]
 
+PYTHON = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
+
 
 def executed(folder: Path, names=NOTEBOOKS, outputs: bool = True) -> Path:
     """Notebooks as a run leaves them."""
@@ -28,7 +30,7 @@ def executed(folder: Path, names=NOTEBOOKS, outputs: bool = True) -> Path:
         given = new_code_cell('data = "/home/somebody/data"', metadata={"tags": ["injected-parameters"]})
         said = [new_output("stream", text="as printed\n")] if outputs else []
         text = new_markdown_cell(f"# {name}\n\n## A part\n\n$$\\frac{{a}}{{b}} \\qquad \\text{{if }} c$$\n\nand $x_i$ in a line")
-        nbformat.write(new_notebook(cells=[text, given, new_code_cell("print('as printed')", outputs=said)]), folder / f"{name}.ipynb")
+        nbformat.write(new_notebook(cells=[text, given, new_code_cell("print('as printed')", outputs=said)], metadata=PYTHON), folder / f"{name}.ipynb")
     return folder
 
 
@@ -50,7 +52,7 @@ def test_every_figure_and_table_is_on_the_map():
 
 def test_the_glossary_is_in_order_and_says_something_of_each_word():
     body = (ROOT / "docs/glossary.md").read_text().split("```{glossary}\n")[1].split("```")[0]
-    terms, meanings = zip(*(entry.split("\n: ") for entry in body.strip().split("\n\n")))
+    terms, meanings = zip(*(entry.split("\n  ") for entry in body.strip().split("\n\n")))
     assert list(terms) == sorted(set(terms), key=str.lower) and all(len(m) > 20 and m.endswith(".") for m in meanings)
 
 
