@@ -6,6 +6,7 @@ extensions = ["myst_nb"]
 nb_execution_mode = "off"
 myst_enable_extensions = ["amsmath", "dollarmath"]
 html_theme, html_math_renderer = "furo", "mathml"
+html_static_path, html_css_files = ["_static"], ["book.css"]
 html_show_sphinx, html_copy_source, html_show_sourcelink = False, False, False
 suppress_warnings = ["mystnb.unknown_mime_type"]
 

@@ -95,7 +95,7 @@ class Panel:
 
     def box(self) -> widgets.VBox:
         """Controls in rows above the picture."""
-        look = {"style": {"description_width": "105px"}, "layout": widgets.Layout(width="310px")}
+        look = {"style": {"description_width": "140px"}, "layout": widgets.Layout(width="345px")}
         made = {name: control.widget(**look) for name, control in self.controls.items()}
         view, busy = widgets.Image(format="png", width=self.width), []
 

@@ -37,7 +37,7 @@ def executed(folder: Path, names=NOTEBOOKS, outputs: bool = True) -> Path:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_the_map_names_what_exists(row):
     part, formula, functions, notebook, artifacts = row
-    assert part and formula and notebook in NOTEBOOKS
+    assert part and formula and re.fullmatch(r"\[(\d\d)\]\(notebooks/(\1_\w+)\.ipynb\)", notebook)[2] in NOTEBOOKS
     for name in re.findall(r"`([^`]+)`", functions):
         assert pkgutil.resolve_name(name) is not None
     known = json.loads((ROOT / "figures/manifest.json").read_text())["artifacts"]

@@ -134,6 +134,13 @@ def test_the_lit_tokens_are_those_of_the_gates(made, monkeypatch, kind, steps):
     np.testing.assert_allclose(calls[0][3], np.bincount(gates.argmax(0).ravel(), minlength=8) / gates[0].size)
 
 
+def test_titles_of_steps_that_were_hidden_at_first_stand_in_the_picture():
+    board, faces = boards.Experts(64, 4, 8), np.zeros((4, 3, 64, 64), np.uint8)
+    for steps in (1, 4):
+        board.update(faces[:steps], np.ones((steps, 4, 4)), 2, np.ones(8) / 8)
+    assert all(board.fig.bbox.contains(*ax.title.get_window_extent().max) for ax in board.strip)
+
+
 def test_scrubbing_shows_the_frame_and_its_reading(made, prof, monkeypatch):
     panel, curves = made["scrub"], []
     monkeypatch.setattr(boards.Scrub, "clip", lambda self, *given: curves.append(given))

@@ -58,7 +58,8 @@ def _changing(axes) -> list:
 
 def _pictures(axes, side: int, titles: Sequence[str]) -> None:
     for ax, title in zip(axes, titles):
-        show(np.zeros((3, side, side), np.uint8), ax, title)
+        show(np.zeros((3, side, side), np.uint8), ax)
+        ax.set_title(title, fontsize=7, fontweight="normal", loc="center", pad=2, y=1.0)      # a fixed height: hidden titles are not placed
 
 
 class Masking(Board):
