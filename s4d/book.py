@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import shutil
+import sys
 from pathlib import Path
 
 from .artifacts import ROOT, write_text
@@ -37,16 +38,17 @@ def page(executed: Path) -> str:
     return json.dumps(content)
 
 
-def build(executed: Path, out: Path) -> Path:
-    """Makes the book.
+def build(executed: Path, out: Path, strict: bool = False) -> Path:
+    """Makes the book. What Sphinx warns of, such as a link that leads nowhere, is printed.
 
     Args:
         executed: folder of the executed notebooks, as `reproduce` leaves them in build/<profile>.
         out: folder of the book; its `html` is replaced.
+        strict: a warning is an error.
     Returns:
         the first page.
     Raises:
-        BookError: when a notebook or the tool is missing, or a page or a formula cannot be set.
+        BookError: when a notebook or the tool is missing, or a page cannot be set.
     """
     pages = {name: page(executed / f"{name}.ipynb") for name in NOTEBOOKS}
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -62,7 +64,8 @@ def build(executed: Path, out: Path) -> Path:
     from sphinx.cmd.build import main
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-        status = main(["-W", "--keep-going", "-q", "-d", str(out / "doctrees"), str(source), str(html)])
+        status = main([*["-W", "--keep-going"] * strict, "-q", "-d", str(out / "doctrees"), str(source), str(html)])
     if status:
         raise BookError(f"Sphinx reports: {' '.join(said.getvalue().split())}")
+    print(said.getvalue(), end="", file=sys.stderr)
     return html / "index.html"

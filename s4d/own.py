@@ -15,6 +15,7 @@ from .config import Finetune, Source
 from .data import index, read_clip
 from .data.audit import examine
 from .emotions import EMOTIONS, EMOTIONS_8, EMOTIONS_11
+from .overview import curves
 from .plots import faces as face_plots
 from .plots import training as plots
 from .training import Run, train
@@ -124,7 +125,6 @@ def study(photos: str | Path | None = None, clips: str | Path | None = None, out
 
 def draw(run: Run, tested: pd.DataFrame, scores: pd.DataFrame, out: Path) -> list[Path]:
     """Samples of each class, the confusion matrix and the learning curves as PNG and PDF; scores and predictions as CSV."""
-    from .overview import curves
     cfg, note = run.config, f"own data, {run.dir.name}"
     shares = pd.concat([stats.confusion(rows, sources(cfg)[task].classes).assign(task=task) for task, rows in tested.groupby("task")])
     seen = shares[shares.groupby(["task", "label"])["count"].transform("sum") > 0]

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import pkgutil
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def executed(folder: Path, names=NOTEBOOKS, outputs: bool = True) -> Path:
         given = new_code_cell('data = "/home/somebody/data"', metadata={"tags": ["injected-parameters"]})
         said = [new_output("stream", text="as printed\n")] if outputs else []
         text = new_markdown_cell(f"# {name}\n\n## A part\n\n$$\\frac{{a}}{{b}} \\qquad \\text{{if }} c$$\n\nand $x_i$ in a line")
-        nbformat.write(new_notebook(cells=[text, given, new_code_cell("print('as printed')", outputs=said)], metadata=PYTHON), folder / f"{name}.ipynb")
+        cells = [text, given, new_code_cell("print('as printed')", outputs=said)]
+        nbformat.write(new_notebook(cells=cells, metadata=PYTHON), folder / f"{name}.ipynb")
     return folder
 
 
@@ -95,22 +97,18 @@ def test_the_tools_pins_leave_those_of_the_environment_alone():
 
 
 @pytest.mark.slow
-def test_the_book_is_set(tmp_path):
+def test_the_book_is_set(tmp_path, monkeypatch, capsys):
     lacking = [name for name in book.NEEDED if importlib.util.find_spec(name) is None]
     if lacking:
         pytest.skip(f"{', '.join(lacking)} not installed: pip install -r requirements-book.txt")
-    first = book.build(executed(tmp_path / "build"), tmp_path / "book")
+    first = book.build(executed(tmp_path / "build"), tmp_path / "book", strict=True)
     contents, page = first.read_text(), (first.parent / "notebooks/03_finetuning.html").read_text()
     assert all(f"notebooks/{name}.html" in contents for name in NOTEBOOKS) and "glossary.html" in contents
     assert "<mfrac>" in page and "as printed" in page and "/home/somebody" not in page
+    shutil.copytree(book.PAGES, tmp_path / "docs")
+    with open(tmp_path / "docs/map.md", "a") as page:
+        page.write("\n[lost](no_such_page.md)\n")
+    monkeypatch.setattr(book, "PAGES", tmp_path / "docs")
     with pytest.raises(book.BookError, match="Sphinx reports: .*no_such_page"):
-        source = (tmp_path / "docs")
-        source.mkdir()
-        for path in book.PAGES.iterdir():
-            if path.is_file():
-                (source / path.name).write_text(path.read_text() + ("\n[lost](no_such_page.md)\n" if path.name == "map.md" else ""))
-        book.PAGES, before = source, book.PAGES
-        try:
-            book.build(tmp_path / "build", tmp_path / "book")
-        finally:
-            book.PAGES = before
+        book.build(tmp_path / "build", tmp_path / "book", strict=True)
+    assert book.build(tmp_path / "build", tmp_path / "book").is_file() and "no_such_page" in capsys.readouterr().err

@@ -51,7 +51,8 @@ def test_split_folders_lie_above_or_below(tmp_path, layout):
             index("photos", tmp_path)
         tmp_path = tmp_path / "faces"
     table = index("photos", tmp_path)
-    assert table.groupby(["split", "label"]).size().to_dict() == {(s, l): 2 for s in ("train", "validation", "test") for l in ("happiness", "sadness")}
+    splits = ("train", "validation", "test")
+    assert table.groupby(["split", "label"]).size().to_dict() == {(s, l): 2 for s in splits for l in ("happiness", "sadness")}
 
 
 def test_a_lone_validation_part_is_the_test_part(tmp_path):
@@ -110,7 +111,8 @@ def test_planted_mistakes_end_in_one_sentence(tmp_path):
     (photos(tmp_path / "c", "train/happy", "test/happy", "train/sad", "test/sad") / "test/fear").mkdir()
     refused("photos", DatasetError, "class folder test/fear in", tmp_path / "c")
     refused("photos", DatasetError, "holds one class, happiness", photos(tmp_path / "d", "happy", "joy"))
-    refused("photos", LabelError, "class folder 'cats' in .* names no emotion: .* rename it to one of neutral, happiness", photos(tmp_path / "e", "happy", "cats"))
+    refused("photos", LabelError, "class folder 'cats' in .* names no emotion: .* rename it to one of neutral, happiness",
+            photos(tmp_path / "e", "happy", "cats"))
     refused("photos", DatasetError, "00.jpg in .* lies in no class folder: .* happy/00.jpg", photos(tmp_path / "f", "."))
     refused("photos", DatasetError, "split folders for test alone: add train", photos(tmp_path / "g", "test/happy", "test/sad"))
     refused("photos", DatasetError, "split folders for train alone: add test", photos(tmp_path / "h", "train/happy", "train/sad"))
@@ -159,9 +161,17 @@ def test_one_call_trains_scores_and_draws(tmp_path):
     assert len(steps) == 3 and made.problems.empty
 
 
+def test_photos_and_clips_together_train_s4d(tmp_path):
+    made = study(photos(tmp_path / "photos", "happy", "sad"), clips(tmp_path / "clips", "happy", "sad", count=4), tmp_path / "out", "smoke",
+                 runs=str(tmp_path / "runs"), steps=3, resamples=20)
+    assert set(made.scores["task"]) == {"image", "video"} and {"photos.png", "clips.png"} <= {p.name for p in made.files}
+    assert made.run.config.experts == 8 and set(made.run.metrics()["modality"]) == {"image", "video", "validation"}
+
+
 def test_an_unreadable_file_stops_before_training(tmp_path):
     cut_off(photos(tmp_path / "own", "happy", "sad") / "sad/02.jpg", 0.3)
-    with pytest.raises(OwnError, match=r"1 of the photos in .* cannot be used, the first is sad/02.jpg: it cannot be read: .*`python -m s4d audit photos"):
+    said = r"1 of the photos in .* cannot be used, the first is sad/02.jpg: it cannot be read: .*`python -m s4d audit photos"
+    with pytest.raises(OwnError, match=said):
         study(tmp_path / "own", profile="smoke", runs=str(tmp_path / "runs"), out=tmp_path / "out", steps=1)
     assert not list(tmp_path.glob("runs/*")) and not (tmp_path / "out").exists()
     assert audit("photos", tmp_path / "own")["kind"].tolist() == ["unreadable"]
@@ -171,7 +181,8 @@ def test_the_command_says_what_the_audit_warns_of(tmp_path, capsys):
     root = photos(tmp_path / "own", "happy", "sad", count=6)
     twin = next(p for p, s in split_of(index("photos", root)).items() if s == "test" and p.startswith("happy"))
     (root / "happy/twin.jpg").write_bytes((root / twin).read_bytes())
-    arguments = ["own", "--photos", str(root), "--profile", "smoke", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--steps", "1"]
+    arguments = ["own", "--photos", str(root), "--profile", "smoke", "--steps", "1", "--runs", str(tmp_path / "runs"),
+                 "--out", str(tmp_path / "out")]
     assert main(arguments) == 1
     said = capsys.readouterr()
     assert "WAR" in said.out and "8 files in" in said.out and "equal bytes under 2 names" in said.err
