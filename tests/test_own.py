@@ -130,6 +130,7 @@ def test_hidden_folders_and_the_cache_are_no_classes(tmp_path):
 
 def test_the_sign_enters_a_runs_name_only_when_it_is_given():
     assert digest(Source("photos", "a")) == digest(Source("photos", "b")) != digest(Source("photos", "a", people="_"))
+    assert digest(Source("affectnet", "a")) == "5263270477", "a source made before `people` existed keeps its name"
 
 
 def test_the_vocabulary_is_the_smallest_that_has_the_classes(tmp_path):

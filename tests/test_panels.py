@@ -12,6 +12,7 @@ from PIL import Image
 
 from s4d import config as configs
 from s4d import panels
+from s4d.analysis import stimuli
 from s4d.emotions import EMOTIONS
 from s4d.faces import facs, people
 from s4d.notebooks import execute
@@ -91,6 +92,10 @@ def test_the_heads_read_the_photo_and_the_clip(made, prof, monkeypatch):
     photo, clip, found = calls[0]
     assert len(clip) == SIZES["frames"] and len(found) == 3
     assert [round(float(p.sum()), 4) for p in found] == [1, 1, 1] and np.abs(found[0] - found[1]).max() > 1e-6
+    for (method, x, task), given in zip((("static", photo[None], "image"), ("s4d", photo[None], "image"),
+                                         ("s4d", clip.transpose(0, 1)[None], "video")), found):
+        expected = stimuli.probabilities(panels.found(prof, method)[0].load(), x, task)[0]
+        np.testing.assert_allclose(given, expected, atol=1e-5)
     assert (clip[len(clip) // 2] == photo).all() and (clip[0] == clip[-1]).all() and (clip[0] != photo).any()
 
 
@@ -153,6 +158,14 @@ def test_scrubbing_shows_the_frame_and_its_reading(made, prof, monkeypatch):
     assert probabilities.shape == (6, 7) and truth is None and f"2: {label}" in [name for name, _ in panel.controls["clip"].options]
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
     assert (np.asarray(calls[0][0]) != np.asarray(calls[1][0])).any()
+
+
+def test_the_line_marks_the_frame():
+    board = boards.Scrub(64, EMOTIONS)
+    board.clip("fear", np.full((6, 7), 1 / 7), np.arange(6) / 3)
+    board.update(np.zeros((3, 64, 64), np.uint8), 3)
+    assert list(board.mark.get_xdata()) == [4, 4] and board.truth.get_ydata().max() == 1
+    assert "frame 4, true label: fear" in board.frame.get_title()
 
 
 def test_what_is_missing_is_said(prof, tmp_path):
