@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 S4D := $(BIN)/python -m s4d
 
 .DEFAULT_GOAL := help
-.PHONY: help venv reproduce smoke verify test test-all soak bench lab paper strip pins clean
+.PHONY: help venv reproduce smoke verify test test-all soak bench lab book paper strip pins clean
 
 help: ## this list
 	@echo "make reproduce [PROFILE=sandbox|gpu|paper] [FRESH=1] [DATA=data] [OUT=figures]"
@@ -58,6 +58,9 @@ bench: $(STAMP) ## how fast this machine draws faces and trains; ARGS="--device 
 
 lab: $(STAMP) ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab $(ARGS) notebooks
+
+book: $(STAMP) ## the executed notebooks of PROFILE as an HTML book, into build/book; needs requirements-book.txt
+	@$(S4D) book --profile $(PROFILE) $(ARGS)
 
 paper: ## paper/main.pdf from figures/; needs LaTeX
 	@test -f figures/tables/numbers.tex || { echo "figures/tables/numbers.tex is missing: run make reproduce first" >&2; exit 1; }

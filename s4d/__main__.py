@@ -1,4 +1,4 @@
-"""The command line: `python -m s4d {faces,audit,pack,pretrain,finetune,runs,scaling,evaluate,predict,reproduce,verify,bench}`."""
+"""The command line: `python -m s4d {faces,audit,pack,pretrain,finetune,own,runs,scaling,evaluate,predict,reproduce,verify,book,bench}`."""
 from __future__ import annotations
 
 import argparse
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from . import config as configs
-from .commands import CommandError, audit, evaluate, pack, predict
+from .commands import CommandError, audit, book, evaluate, own, pack, predict
 
 
 def faces(args) -> int:
@@ -172,6 +172,15 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--init", default="profile", help="profile: its pre-training; none; or a checkpoint file")
             sub.add_argument("--method", choices=configs.METHODS, help="sets tasks and experts")
         sub.add_argument("--dry-run", action="store_true", help="only say what the run would take, from ten measured steps")
+    sub = command("own", own)
+    sub.add_argument("--photos", help="folder of photos, a folder a class: happy/001.jpg")
+    sub.add_argument("--clips", help="folder of clips, likewise; with both, photos and clips are trained together (S4D)")
+    sub.add_argument("--people", metavar="SIGN", help="that ends a person's name in file names, as _ in anna_01.jpg: splits keep people together")
+    places(sub, "sandbox", "data", "runs")
+    sub.add_argument("--init", default="none", help="none (the default); profile: its pre-training; or a checkpoint file")
+    sub.add_argument("--steps", type=int, default=300, help="of training, about (default 300)")
+    sub.add_argument("--seed", type=int, default=0, help="of the training (default 0)")
+    sub.add_argument("--out", default="build/own", help="folder of figures and tables (default build/own)")
     sub = command("runs", runs)
     sub.add_argument("action", nargs="?", default="list", choices=("list", "show"), help="default list")
     sub.add_argument("name", nargs="*", help="of the runs to show, or the beginning of their names; the newest when left out")
@@ -217,6 +226,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--csv", help="file for the table of claims (default build/<profile>/claims.csv)")
     sub.add_argument("--strict", action="store_true", help="a number outside its interval fails even if the two intervals overlap")
     sub.add_argument("--exact", action="store_true", help="compare bytes: on one machine, with equal threads, two runs are equal")
+    sub = command("book", book)
+    places(sub, "sandbox")
+    sub.add_argument("--out", default="build/book", help="folder of the book (default build/book)")
     sub = command("bench", bench)
     sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
     sub.add_argument("--seconds", type=float, default=20.0, help="to measure for each row group (default 20); long calls are made twice at least")

@@ -1,4 +1,4 @@
-"""Commands about data and finished runs: audit, pack, evaluate, predict. Each takes parsed arguments and returns an exit status."""
+"""Commands about data, finished runs and the book: audit, pack, own, evaluate, predict, book. Each takes parsed arguments and returns an exit status."""
 from __future__ import annotations
 
 import importlib.util
@@ -72,6 +72,31 @@ def pack(args) -> int:
         print(f"s4d: {path} cannot be read: {cause}", file=sys.stderr)
     print(f"{cache.folder}: {len(cache) - len(cache.bad)} samples, verified")
     return 1 if cache.bad else 0
+
+
+def book(args) -> int:
+    """Sets the executed notebooks of a profile, a map and a glossary as an HTML book."""
+    from .book import build
+    print(build(Path("build") / args.profile, Path(args.out)))
+    return 0
+
+
+def own(args) -> int:
+    """Trains on folders of one's own photos and clips, a folder a class, and scores and draws the result; exit status 1 when the audit warns."""
+    from .analysis.protocol import wide
+    from .own import study
+    init = None if args.init == "none" else args.init
+    if init not in (None, "profile") and not Path(init).is_file():
+        raise CommandError(f"no checkpoint {init!r}: --init takes `profile`, `none` or a file")
+    made = study(args.photos, args.clips, args.out, args.profile, args.data, args.runs, people=args.people, init=init, steps=args.steps,
+                 seed=args.seed)
+    for task, scores in made.scores.groupby("task"):
+        print(f"\n{task}, test: {scores['samples'].iloc[0]} samples; per cent [95 % interval over people, or samples of unknown people]")
+        print(wide(scores.rename(columns={"task": "part"})).to_string(index=False))
+    for row in made.problems.itertuples():
+        print(f"s4d: {row.path}: {row.problem}", file=sys.stderr)
+    print(f"{made.run.dir} ({made.run.provenance['seconds']:.0f} s of training); {len(made.files)} files in {args.out}")
+    return 1 if len(made.problems) else 0
 
 
 def open_run(folder: str):

@@ -85,6 +85,7 @@ class Source:
     fold: int | None = None           # of datasets with folds
     classes: int = 7                  # of its vocabulary: 7, 8 or 11
     order: str | None = None          # of a list's integers, a key of emotions.ORDERS, where the list does not tell it
+    people: str | None = None         # of own folders: the sign that ends a person's name in a file's name, as "_" in anna_01.jpg
     box: tuple[int, int, int, int] | None = None   # top, left, height, width in px: the part of the stored pictures that is used
     short: int | None = None          # short side in px that training pictures have before the random crop; the model's size if None
 
@@ -326,8 +327,8 @@ def update(config, **changes):
 # Fields that say how a run is carried out, not what it computes: they do not enter its name.
 HOW = {"root", "workers", "cache", "save_minutes", "runs", "checkpointing", "deterministic", "tensorboard"}
 # Options that leave a run's name as it is while they are off, so that a run made before they existed is still found.
-_OFF = {"moae_from": None, "reduction": 4, "noise": True, "capacity": 0.0, "image_part": 1.0, "video_part": 1.0, "order": None, "box": None,
-        "short": None, "each_epoch": False, "accumulate": 1, "ema": 0.0, "skip_nonfinite": False, "image_randaugment": None}
+_OFF = {"moae_from": None, "reduction": 4, "noise": True, "capacity": 0.0, "image_part": 1.0, "video_part": 1.0, "order": None, "people": None,
+        "box": None, "short": None, "each_epoch": False, "accumulate": 1, "ema": 0.0, "skip_nonfinite": False, "image_randaugment": None}
 
 
 def digest(config) -> str:

@@ -21,8 +21,9 @@ ORDERS = {
 }
 
 # Spellings met in folder names and lists; the key is lower case.
-SPELLINGS = {"happy": "happiness", "sad": "sadness", "angry": "anger", "fearful": "fear", "afraid": "fear", "scared": "fear",
-             "surprised": "surprise", "disgusted": "disgust", "contemptuous": "contempt", "calm": "neutral"}
+SPELLINGS = {"happy": "happiness", "joy": "happiness", "joyful": "happiness", "sad": "sadness", "unhappy": "sadness", "angry": "anger",
+             "fearful": "fear", "afraid": "fear", "scared": "fear", "frightened": "fear", "surprised": "surprise", "disgusted": "disgust",
+             "contemptuous": "contempt", "calm": "neutral", "anxious": "anxiety", "helpless": "helplessness", "disappointed": "disappointment"}
 
 
 class LabelError(ValueError):

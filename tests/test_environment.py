@@ -18,7 +18,7 @@ from s4d.notebooks import GIVEN, NOTEBOOKS, parameters_of
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK_FILES = sorted(p for p in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-IMPORT_NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "mpl_toolkits": "matplotlib"}
+IMPORT_NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "mpl_toolkits": "matplotlib", "IPython": "ipython", "websocket": "websocket-client"}
 
 
 def normal(name: str) -> str:
@@ -68,7 +68,7 @@ def test_pins_fulfil_the_ranges():
 
 @pytest.mark.parametrize("folder", ["s4d", "tests"])
 def test_every_import_is_declared(folder):
-    declared = {normal(Requirement(line).name) for line in project()["dependencies"]}
+    declared = {normal(Requirement(line).name) for line in project()["dependencies"] + project()["optional-dependencies"]["book"]}
     if folder == "tests":
         declared |= {normal(Requirement(line).name) for line in project()["optional-dependencies"]["dev"]} | {normal(p.stem) for p in (ROOT / folder).glob("*.py")}
     used = {normal(IMPORT_NAMES.get(name, name)) for name in imports(ROOT / folder)}

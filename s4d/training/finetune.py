@@ -39,7 +39,8 @@ def tables(cfg: Finetune) -> dict[str, pd.DataFrame]:
     """Indexed rows of each task, with a validation part taken from the training rows where the dataset has none."""
     out = {}
     for task, source in sources(cfg).items():
-        table = index(source.name, source.root, fold=source.fold, classes=source.classes, order=source.order, task=task)
+        table = index(source.name, source.root, fold=source.fold, classes=source.classes, order=source.order, task=task,
+                      people=source.people)
         if table.label.isna().any():
             raise DatasetError(f"{source.name} in {source.root} has no labels: fine-tuning needs them, pre-training does not")
         if not (table.split == "validation").any():

@@ -23,7 +23,7 @@ def tables(cfg: Pretrain) -> dict:
     out = {}
     for task, source in (("image", cfg.images), ("video", cfg.videos)):
         if source is not None:
-            table = index(source.name, source.root, fold=source.fold, order=source.order, task=task)
+            table = index(source.name, source.root, fold=source.fold, order=source.order, task=task, people=source.people)
             out[task] = table[table.split == "train"].reset_index(drop=True)
             if out[task].empty:
                 raise DatasetError(f"{source.name} in {source.root} has no training samples: pre-training reads the train split")
