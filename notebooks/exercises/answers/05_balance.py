@@ -81,7 +81,7 @@ def push__no_mean_over_tokens(scores, chosen):
     """
     p = scores.softmax(-1)
     share = chosen.float().mean(0) / chosen.float().sum(-1).mean()
-    return 4 * scores.shape[-1] * p * (share - (p * share).sum(-1, keepdim=True)) / 4
+    return scores.shape[-1] * p * (share - (p * share).sum(-1, keepdim=True))
 
 
 def push__no_factor(scores, chosen):
