@@ -56,7 +56,7 @@ def load(path: Path) -> NotebookNode:
     """
     try:
         return nbformat.read(path, as_version=4)
-    except (OSError, ValueError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, nbformat.ValidationError) as error:
         cause = " ".join(str(error).split())[:120] or type(error).__name__
         raise AssignmentError(f"{path} cannot be read as a notebook ({cause}): save it again from JupyterLab") from error
 
