@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 from nbformat import NotebookNode
@@ -77,6 +78,8 @@ def attempt(notebook: NotebookNode, answer: Answer) -> Exception | None:
                 if i == last:
                     return error
                 raise
+            finally:
+                plt.close("all")
     return None
 
 
