@@ -14,11 +14,11 @@ STAMP := $(VENV)/.installed
 S4D := $(BIN)/python -m s4d
 
 .DEFAULT_GOAL := help
-.PHONY: help venv reproduce smoke verify test test-all soak bench lab book paper strip pins clean
+.PHONY: help venv reproduce smoke verify test test-all soak bench lab book assignments course-test paper strip pins clean
 
 help: ## this list
 	@echo "make reproduce [PROFILE=sandbox|gpu|paper] [FRESH=1] [DATA=data] [OUT=figures]"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' Makefile
 
 venv: $(STAMP) ## the environment in .venv, from the exact pins of requirements.txt
 
@@ -61,6 +61,12 @@ lab: $(STAMP) ## JupyterLab on the notebooks
 
 book: $(STAMP) ## the executed notebooks of PROFILE as an HTML book, into build/book; needs requirements-book.txt
 	@$(S4D) book --profile $(PROFILE) $(ARGS)
+
+assignments: $(STAMP) ## the exercises for a course, in nbgrader's layout, into build/assignments; ARGS="list" only lists them
+	@$(S4D) assignments $(ARGS)
+
+course-test: $(STAMP) ## run every solution, wrong answer and alternative of the exercises; about three minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/course.py $(ARGS)
 
 paper: ## paper/main.pdf from figures/; needs LaTeX
 	@test -f figures/tables/numbers.tex || { echo "figures/tables/numbers.tex is missing: run make reproduce first" >&2; exit 1; }
