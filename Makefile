@@ -65,7 +65,7 @@ book: $(STAMP) ## the executed notebooks of PROFILE as an HTML book, into build/
 assignments: $(STAMP) ## the exercises for a course, in nbgrader's layout, into build/assignments; ARGS="list" only lists them
 	@$(S4D) assignments $(ARGS)
 
-course-test: $(STAMP) ## run every solution, wrong answer and alternative of the exercises; several minutes
+course-test: $(STAMP) ## run every solution, wrong answer and alternative of the exercises; four minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/course.py $(ARGS)
 
 paper: ## paper/main.pdf from figures/; needs LaTeX

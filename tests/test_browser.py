@@ -1,4 +1,5 @@
-"""The panels as a reader has them: JupyterLab in a headless browser, every control moved, pictures kept to be looked at.
+"""The notebooks as a reader has them: JupyterLab in a headless browser, every panel's controls moved, every notebook and every
+solution run from top to bottom, pictures kept to be looked at.
 
 Run by hand: `python -m pytest tests/test_browser.py -s`; the pictures go to build/browser.
 """
@@ -21,10 +22,13 @@ import numpy as np
 import pytest
 import websocket
 from nbformat.v4 import new_code_cell, new_notebook
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 from test_panels import prof  # noqa: F401  a fixture
 
-from s4d import config as configs
+from s4d import assignments, config as configs
 from s4d.artifacts import ROOT
+from s4d.notebooks import NOTEBOOKS
 from s4d.panels import SLIDERS
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -173,3 +177,39 @@ def test_every_control_of_every_panel_moves_in_a_browser(prof, tmp_path, started
         page.picture(f"{name}_moved", k)
         print(f"{name}: {count} controls, from key to picture {np.median(spent):.0f} ms (median), {max(spent):.0f} ms (most)")
     assert page.js("document.querySelectorAll('[data-mime-type=\"application/vnd.jupyter.stderr\"]').length") == 0
+
+
+def readable(folder: Path) -> list[str]:
+    """Puts every notebook, set to the smallest profile, and every assignment's solution into a folder; their paths in it."""
+    places = dict(profile="smoke", **{k: str(folder / k) for k in ("out", "data", "runs")})
+    for name in NOTEBOOKS:
+        notebook = load_notebook_node(str(ROOT / "notebooks" / f"{name}.ipynb"))
+        nbformat.write(parameterize_notebook(notebook, places), folder / f"{name}.ipynb")
+    assignments.write([], folder / "course")
+    solved = sorted((folder / "course" / "solution").rglob("*.ipynb"))
+    assert len(solved) == 9
+    return [*(f"{name}.ipynb" for name in NOTEBOOKS), *(str(p.relative_to(folder)) for p in solved)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt install chromium, or install Chrome")
+def test_every_notebook_and_every_solution_runs_in_jupyterlab(tmp_path, started):
+    """One after another, so that a notebook finds what those before it wrote."""
+    page = browser(f"{lab(tmp_path, started)}/lab", tmp_path / "chromium", started)
+    page.until("!!window.jupyterapp && !!document.querySelector('.jp-Launcher')")
+    shown = "window.jupyterapp.shell.currentWidget"
+    kernel = f"{shown}?.sessionContext?.session?.kernel?.status === 'idle'"
+    cells = f"{shown}.content.widgets.filter(c => c.model.type === 'code' && c.model.sharedModel.getSource().trim())"
+    for path in readable(tmp_path):
+        page.js(f"window.jupyterapp.commands.execute('docmanager:open', {{path: {json.dumps(path)}}}).then(() => true)")
+        page.until(f"{shown}?.context?.path === {json.dumps(path)} && {kernel}")
+        start = time.monotonic()
+        page.js("window.jupyterapp.commands.execute('notebook:run-all-cells'); true")     # not waited for: it takes longer than a call may
+        page.until(f"{kernel} && {cells}.every(c => c.model.executionCount !== null)", 900)
+        failed = page.js(f"{cells}.flatMap(c => c.model.outputs.toJSON()).filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue)")
+        assert not failed, f"{path}: {failed}"
+        print(f"{path}: {time.monotonic() - start:.0f} s in JupyterLab")
+        shot = page.call("Page.captureScreenshot", format="png")
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        (PICTURES / f"{Path(path).stem}.png").write_bytes(base64.b64decode(shot["data"]))
+        page.js(f"{shown}.sessionContext.shutdown().then(() => window.jupyterapp.commands.execute('application:close')).then(() => true)")

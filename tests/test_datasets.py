@@ -134,7 +134,7 @@ def test_missing_and_empty_folders_say_what_is_expected(tmp_path, name, fold):
 
 
 def test_unknown_datasets_folds_and_labels(tmp_path):
-    with pytest.raises(DatasetError, match="unknown dataset 'afew': choose one of affectnet, caer, cremad, dfew, ferv39k, mafw, rafdb, ravdess, voxceleb2"):
+    with pytest.raises(DatasetError, match="unknown dataset 'afew': choose one of affectnet, caer, clips, cremad, dfew, ferv39k, mafw, photos, rafdb, ravdess, voxceleb2"):
         index("afew", tmp_path)
     write_image(tmp_path / "train/bored/1.jpg")
     with pytest.raises(LabelError, match="unknown label 'bored' in .*train: expected one of neutral"):

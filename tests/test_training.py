@@ -119,8 +119,8 @@ def test_missing_sources_and_splits_are_sentences(mini, tmp_path):
     with pytest.raises(ConfigError, match="both sources are None"):
         pretrain(update(tiny_pretrain(mini), images=None, videos=None), tmp_path)
     photos, clips, speaking = (Source(n, str(mini / n), fold) for n, fold in (("affectnet", None), ("dfew", 1), ("voxceleb2", None)))
-    for changes, said in ((dict(image=clips), "dfew holds clips and was named as the source of photos: choose one of affectnet, rafdb$"),
-                          (dict(video=photos), "affectnet holds photos and was named as the source of clips: choose one of caer, cremad, dfew"),
+    for changes, said in ((dict(image=clips), "dfew holds clips and was named as the source of photos: choose one of affectnet, photos, rafdb$"),
+                          (dict(video=photos), "affectnet holds photos and was named as the source of clips: choose one of caer, clips, cremad, dfew"),
                           (dict(video=speaking), "voxceleb2 in .* has no labels: fine-tuning needs them, pre-training does not")):
         with pytest.raises(DatasetError, match=said):
             finetune(update(tiny_finetune(mini), **changes), tmp_path)
