@@ -42,9 +42,19 @@ def work(job: dict) -> None:
     leave()
 
 
+def tell_of_files(runs: str, rank: int) -> None:
+    """Says which files of the runs this process opens to write, renames, links or removes."""
+    def hook(event: str, args: tuple) -> None:
+        changes = event in ("os.rename", "os.link", "os.remove") or event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if changes and str(args[0]).startswith(runs):
+            sys.stderr.write(f"process {rank} wrote {args[0]}\n")
+    sys.addaudithook(hook)
+
+
 def member(job: dict, rank: int, processes: int, port: int) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     with open(job["said"], "a", buffering=1) as sys.stderr:
+        tell_of_files(job["runs"], rank)
         try:
             work(job)
         except BaseException:

@@ -184,6 +184,8 @@ def test_the_plan_depends_on_seed_and_epoch_alone():
     assert [sum(b[0].task == t for b in first) for t in ("image", "video")] == [5, 3]
     rows = [k.row for b in first for k in b if k.task == "image"]
     assert sorted(rows) == list(range(20)) and len({k.seed for b in first for k in b}) == sum(map(len, first))
+    seeds = lambda epoch: {k.seed for b in plan(epoch=epoch) for k in b}
+    assert not seeds(0) & seeds(1)                        # a sample is augmented anew in each epoch
     assert sum(b[0].task == "image" for b in plan(share={"image": 0.4, "video": 1.0})) == 2
     alone = plan(parts={"video": Labels([0] * 11)})       # a method with one task draws what the joint one draws
     assert sorted(map(str, alone)) == sorted(str(b) for b in first if b[0].task == "video")

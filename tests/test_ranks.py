@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -78,6 +79,7 @@ def test_two_processes_equal_one_and_when_one_dies_all_end_and_one_goes_on(mini,
     statuses, said = ranks.group(job, 2)
     assert statuses == [1, 1] and "ValueError: a defect in one process" in said and "another process of this run ended" in said
     assert time.monotonic() - begun < 60
+    assert set(re.findall(r"process (\d) wrote", said)) == {"0"}
     close(pretrain(pre, tmp_path / "one"), locate(pre, tmp_path / "two"))
     run = locate(fine, tmp_path / "two")
     assert not run.done and loops.load_state(run.dir)["step"] == 5
