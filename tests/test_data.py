@@ -137,6 +137,18 @@ def test_clips_are_the_same_with_and_without_a_cache(clips_root, segments, tmp_p
     assert bad[0] == bad[1] and bad[0]["bad"][0] == "1.mp4" and "damaged" in bad[0]["bad"][1]
 
 
+def test_the_frames_of_a_sample_are_a_stride_apart(tmp_path):
+    write_video(tmp_path / "0.mp4", 0, 12, 32, 32)
+    whole, options = read_clip(tmp_path / "0.mp4"), dict(size=32, frames=3, stride=2)
+    tested = Clips(table_of(tmp_path), tmp_path, "video", segments=2, **options)
+    for view, indices in enumerate(([0, 2, 4], [7, 9, 11])):
+        assert torch.equal(tested[Key("video", 0, 0, view)]["clip"][0], whole[indices])
+    trained = Clips(table_of(tmp_path), tmp_path, "video", transform=lambda clip: clip, **options)
+    for seed in range(6):
+        clip = trained[Key("video", 0, seed)]["clip"][0]
+        assert any(torch.equal(clip, whole[[s, s + 2, s + 4]]) for s in range(8))
+
+
 def test_a_samples_augmentation_depends_on_its_key_alone(clips_root):
     data = Clips(table_of(clips_root), clips_root, "video", 32, 4, 2, transform=train_transform(32))
     torch.manual_seed(1)
