@@ -1,6 +1,7 @@
 """From files to batches: the cache, the schedule, augmentation and test views."""
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -64,6 +65,21 @@ def test_a_shard_that_is_gone_or_cut_short_is_named(clips_root, tmp_path):
         data = Clips(table_of(root), root, "video", 32, 4, 1, transform=pretrain_transform(32), cache=True)
         path, cause = data[Key("video", 0, 1)]["bad"]
         assert "shard-00000.bin of the packed cache is missing or cut short: restore it" in cause and path == data.table["path"][0]
+
+
+def test_a_cache_of_files_that_have_changed_is_not_read(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "0.mp4", 0, 6)
+    made = lambda: packed(table_of(tmp_path), tmp_path, 32, tmp_path / "cache")
+    first = made()
+    write_video(path, 1, 6)
+    second = made()
+    assert second.folder != first.folder and torch.equal(second.clip(0), read_clip(path, size=32))
+    os.utime(path, ns=(0, 0))                             # changed without a change of its size
+    third = made()
+    assert third.folder not in (first.folder, second.folder) and made().folder == third.folder
+    assert packed(table_of(tmp_path), tmp_path, 32, tmp_path / "cache", box=(0, 0, 48, 48)).folder != third.folder
+    monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
+    assert made().folder != third.folder
 
 
 def test_a_cache_that_was_stopped_goes_on(tmp_path, monkeypatch):
