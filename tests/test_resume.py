@@ -162,7 +162,10 @@ def test_the_last_two_states_are_kept_and_a_damaged_one_falls_back(mini, tmp_pat
     place = content.index(torch.load(folder / "state.pt", weights_only=True)["model"]["mask_token"].numpy().tobytes())
     content[place] ^= 1                                   # one bit of one weight: torch.load would not notice
     (folder / "state.pt").write_bytes(bytes(content))
+    begun = []
+    monkeypatch.setattr(Loop, "update", nth(Loop.update, 1, before=lambda loop, *_: begun.append(loop.step)))
     same(whole, pretrain(cfg, tmp_path))
+    assert begun == [3]                                   # a run from the start would end in the same weights
     said = capsys.readouterr().err
     assert "state.pt of pretrain-" in said and "is damaged (wrong checksum" in said and "goes on from the state before" in said
     assert "state.damaged" in files(folder) and not STATES & files(folder)
