@@ -4,6 +4,7 @@ torchrun runs this file; the quick tests fork its processes, with the variables 
 """
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -29,8 +30,11 @@ def die(how: str) -> None:
 
 
 def work(job: dict) -> None:
-    """Args: job: runs, configs (dictionaries), and faults, a list of (process, stage, step, how)."""
+    """Args: job: runs, configs (dictionaries), faults, a list of (process, stage, step, how), and perhaps batch, of the evaluations."""
     torch.set_num_threads(1)
+    if "batch" in job:
+        stage = sys.modules["s4d.training.finetune"]
+        stage.predict = functools.partial(stage.predict, batch=job["batch"])
     original = Loop.update
     for values in job["configs"]:
         cfg = config.from_dict(values)

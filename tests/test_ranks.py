@@ -98,7 +98,7 @@ def test_two_processes_evaluate_as_one(mini, tmp_path):
     """And a signal to one of them stops both between two steps. Without noise the routers' noise maps have no gradients."""
     root = broken(mini, tmp_path / "data")
     cfg = tiny_finetune(root, image_batch=3, video_batch=3, max_bad=0.5, segments=2, ema=0.5, noise=False, amp=False)
-    job = {"runs": str(tmp_path / "two"), "said": str(tmp_path / "said.txt"), "configs": [to_dict(cfg)], "faults": []}
+    job = {"runs": str(tmp_path / "two"), "said": str(tmp_path / "said.txt"), "configs": [to_dict(cfg)], "faults": [], "batch": 3}
     statuses, said = ranks.group({**job, "faults": [(1, "finetune", 2, "term")]}, 2)
     assert statuses == [1, -15] and "was stopped by a signal to another process after step 2 of 4" in said
     assert loops.load_state(locate(cfg, tmp_path / "two").dir)["step"] == 2
