@@ -4,6 +4,7 @@ torchrun runs this file; the quick tests fork its processes, with the variables 
 """
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -29,8 +30,11 @@ def die(how: str) -> None:
 
 
 def work(job: dict) -> None:
-    """Args: job: runs, configs (dictionaries), and faults, a list of (process, stage, step, how)."""
+    """Args: job: runs, configs (dictionaries), faults, a list of (process, stage, step, how), and perhaps batch, of the evaluations."""
     torch.set_num_threads(1)
+    if "batch" in job:
+        stage = sys.modules["s4d.training.finetune"]
+        stage.predict = functools.partial(stage.predict, batch=job["batch"])
     original = Loop.update
     for values in job["configs"]:
         cfg = config.from_dict(values)
@@ -42,9 +46,19 @@ def work(job: dict) -> None:
     leave()
 
 
+def tell_of_files(runs: str, rank: int) -> None:
+    """Says which files of the runs this process opens to write, renames, links or removes."""
+    def hook(event: str, args: tuple) -> None:
+        changes = event in ("os.rename", "os.link", "os.remove") or event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if changes and str(args[0]).startswith(runs):
+            sys.stderr.write(f"process {rank} wrote {args[0]}\n")
+    sys.addaudithook(hook)
+
+
 def member(job: dict, rank: int, processes: int, port: int) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     with open(job["said"], "a", buffering=1) as sys.stderr:
+        tell_of_files(job["runs"], rank)
         try:
             work(job)
         except BaseException:

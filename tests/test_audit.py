@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
 from conftest import cut_off, damage, write_affectnet, write_dfew, write_image, write_video
 
 from s4d.data import audit
@@ -46,6 +47,14 @@ def test_audit_of_planted_faults_in_clips(tmp_path):
         shutil.copy(folder / "set_1.csv", folder / "set_2.csv")
     everything = set(audit("dfew", tmp_path, published=False).problem)
     assert "it is in no test fold: expected exactly one" in everything and "it is in test folds 1, 2: expected exactly one" in everything
+
+
+def test_equal_bytes_are_a_fault_across_the_splits_of_one_fold():
+    """What is trained on in one fold is tested on in another: that is no fault."""
+    seen = {name: auditing.Seen(digest="d") for name in "ab"}
+    of = lambda *rows: auditing._duplicates(seen, pd.DataFrame([(p, "fear", s, f) for p, s, f in rows], columns=["path", "label", "split", "fold"]))
+    assert of(("a", "train", 1), ("b", "train", 1), ("a", "test", 2), ("b", "test", 2)) == []
+    assert [path for _, path, _ in of(("a", "train", 1), ("b", "test", 1))] == ["a"]
 
 
 def test_an_audit_goes_on_where_it_was_stopped_and_sees_what_changed(tmp_path, monkeypatch):

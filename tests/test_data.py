@@ -1,6 +1,7 @@
 """From files to batches: the cache, the schedule, augmentation and test views."""
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -64,6 +65,21 @@ def test_a_shard_that_is_gone_or_cut_short_is_named(clips_root, tmp_path):
         data = Clips(table_of(root), root, "video", 32, 4, 1, transform=pretrain_transform(32), cache=True)
         path, cause = data[Key("video", 0, 1)]["bad"]
         assert "shard-00000.bin of the packed cache is missing or cut short: restore it" in cause and path == data.table["path"][0]
+
+
+def test_a_cache_of_files_that_have_changed_is_not_read(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "0.mp4", 0, 6)
+    made = lambda: packed(table_of(tmp_path), tmp_path, 32, tmp_path / "cache")
+    first = made()
+    write_video(path, 1, 6)
+    second = made()
+    assert second.folder != first.folder and torch.equal(second.clip(0), read_clip(path, size=32))
+    os.utime(path, ns=(0, 0))                             # changed without a change of its size
+    third = made()
+    assert third.folder not in (first.folder, second.folder) and made().folder == third.folder
+    assert packed(table_of(tmp_path), tmp_path, 32, tmp_path / "cache", box=(0, 0, 48, 48)).folder != third.folder
+    monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
+    assert made().folder != third.folder
 
 
 def test_a_cache_that_was_stopped_goes_on(tmp_path, monkeypatch):
@@ -137,6 +153,18 @@ def test_clips_are_the_same_with_and_without_a_cache(clips_root, segments, tmp_p
     assert bad[0] == bad[1] and bad[0]["bad"][0] == "1.mp4" and "damaged" in bad[0]["bad"][1]
 
 
+def test_the_frames_of_a_sample_are_a_stride_apart(tmp_path):
+    write_video(tmp_path / "0.mp4", 0, 12, 32, 32)
+    whole, options = read_clip(tmp_path / "0.mp4"), dict(size=32, frames=3, stride=2)
+    tested = Clips(table_of(tmp_path), tmp_path, "video", segments=2, **options)
+    for view, indices in enumerate(([0, 2, 4], [7, 9, 11])):
+        assert torch.equal(tested[Key("video", 0, 0, view)]["clip"][0], whole[indices])
+    trained = Clips(table_of(tmp_path), tmp_path, "video", transform=lambda clip: clip, **options)
+    for seed in range(6):
+        clip = trained[Key("video", 0, seed)]["clip"][0]
+        assert any(torch.equal(clip, whole[[s, s + 2, s + 4]]) for s in range(8))
+
+
 def test_a_samples_augmentation_depends_on_its_key_alone(clips_root):
     data = Clips(table_of(clips_root), clips_root, "video", 32, 4, 2, transform=train_transform(32))
     torch.manual_seed(1)
@@ -184,6 +212,8 @@ def test_the_plan_depends_on_seed_and_epoch_alone():
     assert [sum(b[0].task == t for b in first) for t in ("image", "video")] == [5, 3]
     rows = [k.row for b in first for k in b if k.task == "image"]
     assert sorted(rows) == list(range(20)) and len({k.seed for b in first for k in b}) == sum(map(len, first))
+    seeds = lambda epoch: {k.seed for b in plan(epoch=epoch) for k in b}
+    assert not seeds(0) & seeds(1)                        # a sample is augmented anew in each epoch
     assert sum(b[0].task == "image" for b in plan(share={"image": 0.4, "video": 1.0})) == 2
     alone = plan(parts={"video": Labels([0] * 11)})       # a method with one task draws what the joint one draws
     assert sorted(map(str, alone)) == sorted(str(b) for b in first if b[0].task == "video")

@@ -77,6 +77,10 @@ def test_every_image_mode_becomes_rgb(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6                                      # to be turned by 90 degrees for display
     assert np.array_equal(read(picture, exif=exif), upright)
+    for name in ("p.png", "p.jpg"):                       # also where it is decoded smaller
+        read(picture.resize((160, 120)), name, exif=exif)
+        found = read_clip(tmp_path / name, size=30, aspect=True)[0].permute(1, 2, 0).numpy().astype(int)
+        assert found.shape == (40, 30, 3) and np.abs(found - upright).mean() < 6
     write_image(path, 1, 40, 30)
     assert read_clip(path, size=16).shape == (1, 3, 16, 16) and count_frames(path) == 1 and read_clip(path, [0, 0]).shape[0] == 2
 

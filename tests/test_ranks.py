@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,11 @@ def close(a: Run, b: Run) -> None:
         assert np.allclose(p.filter(like="prob_"), q.filter(like="prob_"), atol=1e-5, equal_nan=True)
 
 
+def writers(said: str) -> set[str]:
+    """The processes that changed a file of the runs."""
+    return set(re.findall(r"process (\d) wrote", said))
+
+
 def broken(mini: Path, folder: Path) -> Path:
     """The datasets with a photo and two test clips that cannot be read, so that the parts of some batches are unequal."""
     root = Path(shutil.copytree(mini, folder))
@@ -78,6 +84,7 @@ def test_two_processes_equal_one_and_when_one_dies_all_end_and_one_goes_on(mini,
     statuses, said = ranks.group(job, 2)
     assert statuses == [1, 1] and "ValueError: a defect in one process" in said and "another process of this run ended" in said
     assert time.monotonic() - begun < 60
+    assert writers(said) == {"0"}
     close(pretrain(pre, tmp_path / "one"), locate(pre, tmp_path / "two"))
     run = locate(fine, tmp_path / "two")
     assert not run.done and loops.load_state(run.dir)["step"] == 5
@@ -91,11 +98,12 @@ def test_two_processes_evaluate_as_one(mini, tmp_path):
     """And a signal to one of them stops both between two steps. Without noise the routers' noise maps have no gradients."""
     root = broken(mini, tmp_path / "data")
     cfg = tiny_finetune(root, image_batch=3, video_batch=3, max_bad=0.5, segments=2, ema=0.5, noise=False, amp=False)
-    job = {"runs": str(tmp_path / "two"), "said": str(tmp_path / "said.txt"), "configs": [to_dict(cfg)], "faults": []}
+    job = {"runs": str(tmp_path / "two"), "said": str(tmp_path / "said.txt"), "configs": [to_dict(cfg)], "faults": [], "batch": 3}
     statuses, said = ranks.group({**job, "faults": [(1, "finetune", 2, "term")]}, 2)
     assert statuses == [1, -15] and "was stopped by a signal to another process after step 2 of 4" in said
     assert loops.load_state(locate(cfg, tmp_path / "two").dir)["step"] == 2
-    assert ranks.group(job, 2)[0] == [0, 0]
+    statuses, said = ranks.group(job, 2)
+    assert statuses == [0, 0] and writers(said) == {"0"}
     run = locate(cfg, tmp_path / "two")
     assert run.provenance["processes"] == 2
     close(finetune(cfg, tmp_path / "one"), run)

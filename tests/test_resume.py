@@ -3,10 +3,13 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import signal
 import threading
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import tiny_finetune, tiny_pretrain
@@ -16,8 +19,8 @@ from safetensors import SafetensorError
 from s4d.config import update
 from s4d.training import RunError, finetune, locate, pretrain, train
 from s4d.training.loop import Loop
-from s4d.training.runs import write_text
-from s4d.training.state import Lock, load_state, read_state, save_state
+from s4d.training.runs import Log, write_text
+from s4d.training.state import Lock, load_state, read_state, restore_rng, rng_state, save_state
 
 CONFIGS = {"pretrain": tiny_pretrain, "finetune": tiny_finetune}
 STATES = {"state.pt", "state.previous.pt"}
@@ -85,7 +88,7 @@ def test_what_was_counted_before_a_stop_is_counted_after(mini, tmp_path, monkeyp
 
     def fill(loop, *_):
         loop.guard.bad["gone.jpg"], loop.watch.said["kind"], loop.watch.skipped = "empty", "said before", 2
-        loop.watch.unused["blocks.1.moae 0"] = -600
+        loop.watch.unused["blocks.1.moae 0"], loop.seconds = -600, 1e6
         signal.raise_signal(signal.SIGINT)
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "update", nth(Loop.update, 2, before=fill))
@@ -95,7 +98,32 @@ def test_what_was_counted_before_a_stop_is_counted_after(mini, tmp_path, monkeyp
     monkeypatch.setattr(Loop, "update", nth(Loop.update, 1, before=lambda loop, *_: unused.append(dict(loop.watch.unused))))
     found = finetune(cfg, tmp_path).provenance
     assert unused[0]["blocks.1.moae 0"] == -600 and found["skipped"] == 2 and found["unreadable"] == {"gone.jpg": "empty"}
-    assert "said before" in found["warnings"]
+    assert "said before" in found["warnings"] and found["seconds"] > 1e6
+
+
+def test_every_generator_is_restored():
+    """Also those that nothing draws from today."""
+    draw = lambda: (random.random(), np.random.rand(), torch.rand(1).item())
+    state = rng_state()
+    first = draw()
+    assert draw() != first
+    restore_rng(state)
+    assert draw() == first
+
+
+def test_states_are_saved_every_so_many_minutes(mini, tmp_path, monkeypatch):
+    """By a clock on which a step takes 25 seconds."""
+    now, saved = [0.0], []
+    monkeypatch.setattr("s4d.training.loop.time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    update_, store = Loop.update, Loop.store
+
+    def slow(self, *args):
+        now[0] += 25
+        return update_(self, *args)
+    monkeypatch.setattr(Loop, "update", slow)
+    monkeypatch.setattr(Loop, "store", lambda self: saved.append(self.step) or store(self))
+    run = pretrain(tiny_pretrain(mini, save_minutes=1.0), tmp_path)
+    assert saved == [3, 6] and run.provenance["seconds"] == 150
 
 
 def test_a_fine_tuning_that_is_stopped_in_its_pre_training_goes_on_there(mini, tmp_path, monkeypatch, capsys):
@@ -134,7 +162,10 @@ def test_the_last_two_states_are_kept_and_a_damaged_one_falls_back(mini, tmp_pat
     place = content.index(torch.load(folder / "state.pt", weights_only=True)["model"]["mask_token"].numpy().tobytes())
     content[place] ^= 1                                   # one bit of one weight: torch.load would not notice
     (folder / "state.pt").write_bytes(bytes(content))
+    begun = []
+    monkeypatch.setattr(Loop, "update", nth(Loop.update, 1, before=lambda loop, *_: begun.append(loop.step)))
     same(whole, pretrain(cfg, tmp_path))
+    assert begun == [3]                                   # a run from the start would end in the same weights
     said = capsys.readouterr().err
     assert "state.pt of pretrain-" in said and "is damaged (wrong checksum" in said and "goes on from the state before" in said
     assert "state.damaged" in files(folder) and not STATES & files(folder)
@@ -272,6 +303,20 @@ def test_a_runs_folder_that_cannot_be_made_is_a_sentence(mini, tmp_path):
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(RunError, match="cannot write .*lock: .*choose another runs folder"):
         pretrain(tiny_pretrain(mini), tmp_path / "runs")
+
+
+def test_content_is_on_the_disk_before_the_name_that_shows_it(tmp_path, monkeypatch):
+    """Otherwise a power cut leaves an empty file under the good one's name."""
+    done, replace, fsync = [], os.replace, os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append(os.fstat(handle).st_ino) or fsync(handle))
+    monkeypatch.setattr(os, "replace", lambda *names: done.append("renamed") or replace(*names))
+    save_state(tmp_path, {"step": 1, "log": 0})
+    assert done == [(tmp_path / "state.pt").stat().st_ino, "renamed", tmp_path.stat().st_ino]
+    log = Log(tmp_path / "metrics.jsonl")
+    log.add(step=0)
+    done.clear()
+    log.sync()
+    assert done == [log.path.stat().st_ino]
 
 
 def test_files_of_a_run_can_be_read_by_others(tmp_path):

@@ -49,7 +49,8 @@ def test_a_pretraining_run(mini, tmp_path, monkeypatch, capsys):
     assert run.config == cfg and run.dir.name.startswith("pretrain-")
     rows = run.metrics()
     assert rows.step.tolist() == list(range(6)) and rows.modality.value_counts().to_dict() == {"image": 3, "video": 3}
-    assert rows.loss.between(0.5, 3).all() and rows.lr.iloc[-1] < cfg.lr * cfg.image_batch / 512
+    peak = cfg.lr * cfg.image_batch / 512
+    assert rows.loss.between(0.5, 3).all() and rows.lr.tolist() == pytest.approx([cosine(s, 6, round(6 * cfg.warmup), peak) for s in range(6)])
     assert run.provenance["steps"] == 6 and run.provenance["unreadable"] == {} and "torch" in run.provenance["versions"]
     assert not run.load().training
     monkeypatch.setattr(stage_pretrain, "build", lambda cfg: pytest.fail("a finished run is trained again"))
@@ -81,6 +82,21 @@ def test_two_runs_of_one_configuration_are_equal_and_of_two_seeds_are_not(mini, 
                            load_file(finished.dir / "weights.safetensors")["head.image.weight"])
 
 
+def test_each_step_has_a_mask_of_its_own_with_its_tasks_share(mini, tmp_path, monkeypatch):
+    masks, random_mask = {"image": [], "video": []}, stage_pretrain.random_mask
+
+    def drawn(n, tokens, *args):
+        mask = random_mask(n, tokens, *args)
+        if n > 1:                                         # a batch; the loop's blank sample is one
+            masks["image" if tokens == 4 else "video"].append(mask)
+        return mask
+    monkeypatch.setattr(stage_pretrain, "random_mask", drawn)
+    pretrain(tiny_pretrain(mini, image_mask=0.5, video_mask=0.75), tmp_path)
+    for task, share in (("image", 0.5), ("video", 0.75)):
+        assert len(masks[task]) == 3 and all((m.float().mean(1) == share).all() for m in masks[task])
+        assert len({m.numpy().tobytes() for m in masks[task]}) == 3
+
+
 def test_finetuning_starts_from_the_pretrained_encoder(mini, tmp_path):
     pre = pretrain(tiny_pretrain(mini), tmp_path)
     by_config = tiny_finetune(mini, init=tiny_pretrain(mini))
@@ -91,6 +107,25 @@ def test_finetuning_starts_from_the_pretrained_encoder(mini, tmp_path):
         assert torch.equal(model.state_dict()[weight], load_file(pre.dir / "weights.safetensors")[f"encoder.{weight}"])
     run = finetune(update(by_config, tasks=("video",), experts=0), tmp_path)
     assert set(run.metrics().modality) == {"video", "validation"} and set(run.predictions().task) == {"image", "video"}
+
+
+def test_a_finetuning_is_the_same_whether_its_pretraining_was_found_or_made(mini, tmp_path):
+    cfg = tiny_finetune(mini, init=tiny_pretrain(mini, epochs=0.34), epochs=0.5)
+    made = finetune(cfg, tmp_path / "made")
+    pretrain(cfg.init, tmp_path / "found")
+    same(made, finetune(cfg, tmp_path / "found"))
+
+
+def test_the_epoch_best_on_validation_is_kept(mini, tmp_path, monkeypatch):
+    scores, weights = iter((0.2, 0.9, 0.5)), []
+
+    def validate(cfg, model, *_):
+        weights.append(model.head["image"].weight.detach().clone())
+        return dict.fromkeys(("image_war", "image_uar"), next(scores))
+    monkeypatch.setattr(stage_finetune, "validate", validate)
+    run = finetune(tiny_finetune(mini, epochs=3, tasks=("image",)), tmp_path)
+    kept = run.load().head["image"].weight
+    assert [torch.equal(kept, w) for w in weights] == [False, True, False] and run.provenance["best_validation"] == 0.9
 
 
 def test_a_runs_folder_follows_everything_it_was_made_from(mini, tmp_path):

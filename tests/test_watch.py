@@ -72,6 +72,12 @@ def test_a_gradient_that_is_no_number_stops_or_is_skipped_and_counted(mini, tmp_
         pretrain(update(cfg, epochs=2), tmp_path)
 
 
+def test_skipped_steps_that_are_not_in_a_row_do_not_stop_a_run(tmp_path):
+    watch = Watch(lambda _: None, skip=True)
+    taken = [watch.step(1.0, math.inf if step % 2 else 1.0, step, tmp_path, list, None) for step in range(40)]
+    assert taken == [True, False] * 20 and watch.skipped == 20
+
+
 def test_an_exploding_norm_is_said_once(tmp_path):
     said = []
     watch = Watch(said.append)
@@ -239,6 +245,18 @@ def test_clipping_bounds_the_norm(mini, tmp_path, monkeypatch):
     assert all(row["clipped"] == row["norm"] for row in free)
 
 
+def test_a_step_has_its_own_gradients_alone_and_is_in_training_mode(mini, tmp_path, monkeypatch):
+    """Also after a validation, which switches to evaluation."""
+    seen, original = [], Loop.backward
+
+    def backward(self, *args):
+        seen.append((self.model.training, any(p.grad is not None and p.grad.any() for p in self.model.parameters())))
+        original(self, *args)
+    monkeypatch.setattr(Loop, "backward", backward)
+    finetune(tiny_finetune(mini, epochs=2), tmp_path)
+    assert seen == [(True, False)] * 12
+
+
 @pytest.mark.parametrize("option", ["mixup", "cutmix"])
 def test_mixing_reaches_the_loss(mini, tmp_path, monkeypatch, option):
     labels, original = [], stage_finetune.cross_entropy
@@ -259,11 +277,15 @@ def test_the_moving_average_is_what_is_validated_and_kept(mini, tmp_path, monkey
         weights.append(self.model.head["image"].weight.detach().clone())
         return out
     monkeypatch.setattr(Loop, "update", update_)
-    run = finetune(tiny_finetune(mini, ema=0.6), tmp_path)
+    judged, predict = [], stage_finetune.predict
+    with monkeypatch.context() as patch:
+        patch.setattr(stage_finetune, "predict", lambda model, *a, **k: judged.append(model.head["image"].weight.clone()) or predict(model, *a, **k))
+        run = finetune(tiny_finetune(mini, ema=0.6, each_epoch=True), tmp_path)
     average = weights[0]
     for w in weights[1:]:
         average = 0.6 * average + 0.4 * w
     assert torch.allclose(run.load().head["image"].weight, average, atol=1e-6) and not torch.allclose(average, weights[-1], atol=1e-5)
+    assert len(judged) == 2 + 4 + 4 and all(torch.allclose(w, average, atol=1e-6) for w in judged)      # validation, each epoch's test, the last
     monkeypatch.setattr(Loop, "update", original)
     plain = finetune(tiny_finetune(mini), tmp_path)
     assert torch.equal(plain.load().head["image"].weight, weights[-1]) and plain.dir != run.dir
