@@ -111,8 +111,10 @@ class MoAE(nn.Module):
         n = tokens.shape[0]
         order = chosen.t().flatten().to(torch.uint8).argsort(descending=True, stable=True)[: n * self.top_k]
         expert, token, ends = order // n, order % n, chosen.sum(0).cumsum(0).to(torch.int32)         # by expert, then by token
-        weight = gates.t().flatten()[order].unsqueeze(1)                                             # [N k, 1]
-        hidden = F.grouped_mm(tokens[token], self.w1.to(dtype).transpose(1, 2), offs=ends) + self.b1.to(dtype)[expert]
+        # index_select: the backward pass of indexing by a tensor adds row by row on one core
+        weight = gates.t().flatten().index_select(0, order).unsqueeze(1)                             # [N k, 1]
+        hidden = F.grouped_mm(tokens.index_select(0, token), self.w1.to(dtype).transpose(1, 2), offs=ends)
+        hidden = hidden + self.b1.to(dtype).index_select(0, expert)
         out = F.grouped_mm(F.gelu(hidden) * weight, self.w2.to(dtype).transpose(1, 2), offs=ends)    # [N k, D]
         return (gates @ self.b2.to(dtype)).index_add(0, token, out).view_as(x)
 
