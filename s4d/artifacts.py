@@ -165,10 +165,16 @@ class Artifacts:
         profile, notebook: names, e.g. "sandbox", "03_finetuning".
         seeds: of the runs that the artifacts show.
         config_digest: `s4d.config.digest` of the profile or run.
+    Raises:
+        OutputError: when the folder holds results of another profile, which would be overwritten or mixed with these.
     """
 
     def __init__(self, out: str | Path, profile: str, notebook: str, seeds: tuple[int, ...] = (), config_digest: str = ""):
         self.out, self.notebook, self.written = Path(out), notebook, []
+        held = {entry["profile"] for entry in read_manifest(self.out).values()} - {profile}
+        if held:
+            raise OutputError(f"{self.out} holds results of profile {min(held)} and would be overwritten with those of {profile}: set out to "
+                              f'another folder, as in out = "../build/{profile}/out"')
         self.origin = {"notebook": notebook, "profile": profile, "seeds": [int(s) for s in seeds], "config": config_digest}
 
     def figure(self, fig, name: str, data: pd.DataFrame, caption: str) -> None:

@@ -293,6 +293,10 @@ def test_check_finds_missing_and_changed_artifacts(tmp_path):
         made.check()
     with pytest.raises(OutputError, match="already a table of notebook n"):
         Artifacts(tmp_path, "smoke", "m").table(pd.DataFrame({"a": [1]}), "methods", "")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(OutputError, match=r'holds results of profile smoke .* those of gpu: set out .* "../build/gpu/out"'):
+        Artifacts(tmp_path, "gpu", "n")
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
 
 def test_text_of_tables():
