@@ -142,7 +142,9 @@ def assignments(args) -> int:
             rows = course.grade(Path(file), out / "graded")
             print(f"{file}: {rows['points'].sum():g} of {rows.loc[rows['points'].notna(), 'of'].sum():g} points from tests, "
                   f"{rows.loc[rows['points'].isna(), 'of'].sum():g} to be given by hand")
-            print(rows.to_string(index=False, na_rep="by hand"))
+            print(rows.drop(columns="message").to_string(index=False, na_rep="by hand"))
+            for row in rows[rows["message"].astype(bool)].itertuples():
+                print(f"  {row.grade_id}: {row.message}")
     return 0
 
 

@@ -215,3 +215,10 @@ def test_the_command_grades_a_solved_assignment(tmp_path, capsys):
     nbformat.write(course.solution(course.read("03_attention")), file)
     assert main(["assignments", "grade", str(file), "--out", str(tmp_path / "out")]) == 0
     assert "10 of 10 points from tests, 2 to be given by hand" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ename, evalue, said", [("NotImplementedError", "", "not answered: its stub is still there"),
+                                                 ("AssertionError", "centre both\nmatrices", "AssertionError: centre both matrices")])
+def test_a_stub_that_was_left_is_called_so(ename, evalue, said):
+    cell = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("error", ename=ename, evalue=evalue)], execution_count=1)
+    assert course.failure(cell) == said
