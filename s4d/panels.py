@@ -100,13 +100,16 @@ class Panel:
         view, busy = widgets.Image(format="png", width=self.width), []
 
         def moved(change) -> None:
-            if not busy:                                  # else a preset moves several, and draws once
-                busy.append(True)
+            if busy:                                      # a preset moves several, and draws once
+                return
+            busy.append(True)
+            try:
                 name = next((n for n, w in made.items() if w is change["owner"]), None)
                 for other, value in self.presets.get(name, lambda _: {})(change["new"]).items():
                     made[other].value = value
                 view.value = self.png(**{n: w.value for n, w in made.items()})
-                busy.clear()
+            finally:
+                busy.clear()                              # a picture that fails must not freeze the controls
 
         for widget in made.values():
             widget.observe(moved, "value")

@@ -206,3 +206,16 @@ def test_a_batch_run_leaves_no_widget_in_the_notebook(write_notebook, tmp_path):
     kinds = [set(o["data"]) for o in done.cells[-1].outputs]
     assert len(kinds) == 1 and "image/png" in kinds[0] and not any("widget" in k for k in kinds[0])
     assert "widgets" not in done.metadata
+
+
+def test_a_picture_that_fails_does_not_freeze_the_controls():
+    def draw(x: int) -> bytes:
+        if x == 2:
+            raise RuntimeError("no picture")
+        return bytes([x])
+    box = panels.Panel(draw, {"x": panels.Slider("x", 1, 0, 5)}).box()
+    slider, view = box.children[0].children[0], box.children[1]
+    with pytest.raises(RuntimeError, match="no picture"):
+        slider.value = 2
+    slider.value = 3
+    assert view.value == bytes([3])
