@@ -150,8 +150,8 @@ def prepare(job: Job) -> str:
 
 def _corpus(job: Job, after: float) -> str:
     if job.profile.faces is None:
-        from .data import fingerprint, index
-        return json.dumps([fingerprint(index(s.name, s.root, fold=s.fold, order=s.order, people=s.people), s.root) for s in sources(job.profile)])
+        from .data import fingerprint, index_of
+        return json.dumps([fingerprint(index_of(s), s.root) for s in sources(job.profile)])
     from .faces import corpus
     found, started = (job.data / job.profile.faces.folder / "corpus.json").is_file(), time.monotonic()
     job.say("corpus: found" if found else "corpus: drawing the faces", None if found else job.seconds("corpus") + after)

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from .. import config as configs
 from ..config import ConfigError, Finetune, Pretrain
-from ..data import DatasetError, fingerprint, index, split_validation
+from ..data import DatasetError, fingerprint, index_of, split_validation
 from ..data.batches import Clips, Joint, epoch_plan, to_model
 from ..data.transforms import normalise, train_transform
 from ..models import CheckpointError, encoder_from
@@ -39,8 +39,7 @@ def tables(cfg: Finetune) -> dict[str, pd.DataFrame]:
     """Indexed rows of each task, with a validation part taken from the training rows where the dataset has none."""
     out = {}
     for task, source in sources(cfg).items():
-        table = index(source.name, source.root, fold=source.fold, classes=source.classes, order=source.order, task=task,
-                      people=source.people)
+        table = index_of(source, task, source.classes)
         if table.label.isna().any():
             raise DatasetError(f"{source.name} in {source.root} has no labels: fine-tuning needs them, pre-training does not")
         if not (table.split == "validation").any():

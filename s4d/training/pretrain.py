@@ -8,7 +8,7 @@ import torch
 
 from .. import config as configs
 from ..config import ConfigError, Pretrain
-from ..data import DatasetError, fingerprint, index
+from ..data import DatasetError, fingerprint, index_of
 from ..data.batches import Clips, Joint, epoch_plan, sample_seed, to_model
 from ..data.transforms import normalise, pretrain_transform
 from ..models import random_mask, removed_tokens
@@ -23,7 +23,7 @@ def tables(cfg: Pretrain) -> dict:
     out = {}
     for task, source in (("image", cfg.images), ("video", cfg.videos)):
         if source is not None:
-            table = index(source.name, source.root, fold=source.fold, order=source.order, task=task, people=source.people)
+            table = index_of(source, task)
             out[task] = table[table.split == "train"].reset_index(drop=True)
             if out[task].empty:
                 raise DatasetError(f"{source.name} in {source.root} has no training samples: pre-training reads the train split")

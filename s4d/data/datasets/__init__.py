@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ...config import Source
 from ...emotions import LabelError, vocabulary
 from . import affectnet, caer, clips, cremad, dfew, ferv39k, mafw, photos, rafdb, ravdess, voxceleb2
 from .tables import DatasetError, fingerprint, split_validation, stamps, table, with_subjects
@@ -61,6 +62,15 @@ def index(name: str, root: str | Path, fold: int | None = None, classes: int | N
     if classes is not None:
         out = out[out["label"].isna() | out["label"].isin(vocabulary(classes))].reset_index(drop=True)
     return out
+
+
+def index_of(source: Source, task: str | None = None, classes: int | None = None) -> pd.DataFrame:
+    """`index` of a dataset as a configuration names it.
+
+    Args:
+        task, classes: as for `index`.
+    """
+    return index(source.name, source.root, source.fold, classes, source.order, task, source.people)
 
 
 def find(name: str, root: str | Path):
