@@ -139,6 +139,12 @@ def latex_text(table: pd.DataFrame, caption: str = "", escape: bool = True) -> s
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
+def pictures(fig, name: str) -> dict[str, Callable[[Path], object]]:
+    """What writes a Matplotlib figure as PDF and PNG, by file name; equal figures give equal bytes."""
+    return {f"{name}.pdf": lambda p: fig.savefig(p, format="pdf", metadata=PDF_METADATA),
+            f"{name}.png": lambda p: fig.savefig(p, format="png", metadata={"Software": None})}
+
+
 def read_manifest(out: Path) -> dict:
     """The artifacts of a folder: name -> entry; empty where there is no manifest.
 
@@ -187,10 +193,7 @@ class Artifacts:
         Raises:
             OutputError: when the folder cannot be written; nothing is half-written.
         """
-        self._add("figure", name, caption, {
-            f"{name}.pdf": lambda p: fig.savefig(p, format="pdf", metadata=PDF_METADATA),
-            f"{name}.png": lambda p: fig.savefig(p, format="png", metadata={"Software": None}),
-            f"source_data/{name}.csv": _text(csv_text(data))})
+        self._add("figure", name, caption, {**pictures(fig, name), f"source_data/{name}.csv": _text(csv_text(data))})
 
     def table(self, df: pd.DataFrame, name: str, caption: str, data: pd.DataFrame | None = None, escape: bool = True) -> None:
         """Writes a table as LaTeX (booktabs) and as CSV.

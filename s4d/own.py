@@ -10,7 +10,7 @@ import pandas as pd
 from . import config as configs
 from .analysis import stats
 from .analysis.protocol import protocol
-from .artifacts import PDF_METADATA, write_all
+from .artifacts import pictures, write_all
 from .config import Finetune, Source
 from .data import index, read_clip
 from .data.audit import examine
@@ -131,9 +131,7 @@ def draw(run: Run, tested: pd.DataFrame, scores: pd.DataFrame, out: Path) -> lis
     figures = {"confusion": plots.confusion(seen, note), "curves": curves([run])}
     figures |= {DATASETS[task]: samples(cfg, task, rows, note) for task, rows in tables(cfg).items()}
     savers = {out / "scores.csv": lambda p: scores.to_csv(p, index=False), out / "predictions.csv": lambda p: tested.to_csv(p, index=False)}
-    for name, fig in figures.items():
-        for kind, metadata in (("png", {"Software": None}), ("pdf", PDF_METADATA)):
-            savers[out / f"{name}.{kind}"] = lambda p, fig=fig, kind=kind, metadata=metadata: fig.savefig(p, format=kind, metadata=metadata)
+    savers |= {out / file: save for name, fig in figures.items() for file, save in pictures(fig, name).items()}
     write_all(savers)
     return list(savers)
 
@@ -142,5 +140,5 @@ def samples(cfg: Finetune, task: str, rows: pd.DataFrame, note: str):
     """A few samples of each class, of clips the middle frame, each with its emotion above and its split below."""
     chosen = [r for _, group in rows.groupby("label", sort=True) for r in group.sort_values("path").iloc[
         np.unique(np.linspace(0, len(group) - 1, ACROSS).round().astype(int))].itertuples()]
-    pictures = [read_clip(Path(sources(cfg)[task].root) / r.path, size=cfg.size) for r in chosen]
-    return face_plots.sheet(np.stack([p[len(p) // 2] for p in pictures]), [f"{r.label}\n{r.split}" for r in chosen], ACROSS, note)
+    clips = [read_clip(Path(sources(cfg)[task].root) / r.path, size=cfg.size) for r in chosen]
+    return face_plots.sheet(np.stack([c[len(c) // 2] for c in clips]), [f"{r.label}\n{r.split}" for r in chosen], ACROSS, note)
