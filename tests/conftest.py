@@ -108,14 +108,18 @@ def write_voxceleb2(root: Path, people: int = 2, clips: int = 2, frames: int = 8
     return root
 
 
-@pytest.fixture(scope="session")
-def mini(tmp_path_factory) -> Path:
-    """A folder with the three datasets in miniature; tests that change files copy it."""
-    root = tmp_path_factory.mktemp("mini")
+def write_mini(root: Path) -> Path:
+    """The three datasets in miniature."""
     write_affectnet(root / "affectnet", 2, 1)
     write_dfew(root / "dfew", 14, 7, frames=6)
     write_voxceleb2(root / "voxceleb2", frames=6)
     return root
+
+
+@pytest.fixture(scope="session")
+def mini(tmp_path_factory) -> Path:
+    """A folder with the three datasets in miniature; tests that change files copy it."""
+    return write_mini(tmp_path_factory.mktemp("mini"))
 
 
 def tiny_pretrain(root: Path, **changes) -> Pretrain:

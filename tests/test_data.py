@@ -225,6 +225,9 @@ def test_balanced_order_shows_classes_equally_often():
     rows = draw_order(labels, 0, 0, 1.0, True)
     assert len(rows) == 100 and abs(np.bincount(np.asarray(labels)[rows])[1] - 50) < 15
     assert sorted(draw_order(labels, 0, 0, 1.0, False)) == list(range(100)) and len(draw_order(labels, 0, 0, 0.25, True)) == 25
+    for balanced in (False, True):                        # another order for every epoch and seed, the same when asked again
+        orders = [draw_order(labels, seed, epoch, 1.0, balanced).tolist() for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))]
+        assert orders[0] == orders[1] and orders[0] != orders[2] != orders[3] != orders[0]
 
 
 @pytest.mark.slow
@@ -284,6 +287,12 @@ def test_randaugment_and_flips_are_what_their_texts_say():
     with pytest.raises(ValueError, match="unknown RandAugment 'm11-n2'"):
         train_transform(24, randaugment="m11-n2")
     x = torch.from_numpy(smooth(2, 24, 24)).permute(2, 0, 1)[None]
+    plain, changed = train_transform(24, crop=(1.0, 1.0)), train_transform(24, crop=(1.0, 1.0), randaugment="m10-n6")
+    moved = 0
+    for seed in range(10):
+        outs = [(torch.manual_seed(seed), transform(x))[1] for transform in (plain, changed)]
+        moved += not any(torch.equal(outs[1], way) for way in (outs[0], outs[0].flip(-1)))
+    assert moved >= 9                                     # six operations, each carried out every second time
     flip, still = pretrain_transform(24, (1.0, 1.0)), pretrain_transform(24, (1.0, 1.0), flip=False)
     seen = set()
     for seed in range(20):

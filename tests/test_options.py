@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_finetune, tiny_pretrain, write_affectnet, write_dfew, write_video, write_voxceleb2
+from conftest import tiny_finetune, tiny_pretrain, write_mini, write_video
 from safetensors.torch import load_file
 
 from s4d.config import HOW, Finetune, Pretrain, update
@@ -33,10 +33,7 @@ ELSEWHERE = {"image", "video", "images", "videos", "init", "model", "amp", "max_
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory) -> Path:
     """The datasets in miniature, with clips wider than high, so that crops differ."""
-    root = tmp_path_factory.mktemp("wide")
-    write_affectnet(root / "affectnet", 2, 1)
-    write_dfew(root / "dfew", 14, 7, frames=6)
-    write_voxceleb2(root / "voxceleb2", frames=6)
+    root = write_mini(tmp_path_factory.mktemp("wide"))
     for i, path in enumerate(sorted(root.rglob("*.mp4"))):
         write_video(path, i, 6, 96, 64)
     return root
