@@ -29,6 +29,8 @@ def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, curves: pd.DataFrame
         ax.axvline(0, color="#cccccc", linewidth=0.6, zorder=0)
         ax.set_xlabel(f"time from the {'apex' if known else 'middle'} ({unit})")
         ax.set_ylabel("probability of the true class", fontsize=7)
+    if known:
+        axes[0, 0].set_ylabel("probability of the true class;\nintensity (dashed)", fontsize=7)     # which may exceed 1
     handles = [*axes[0, 0].get_legend_handles_labels()[0], Patch(color="#888888", alpha=0.3, label="95 % interval over people")]
     if known:
         _follow(axes[1, 0], follow)
