@@ -4,7 +4,7 @@ PROFILE ?= sandbox
 FRESH ?=
 DATA ?= data
 RUNS ?= runs
-OUT ?= figures
+OUT ?= $(if $(filter sandbox,$(PROFILE)),figures,figures/$(PROFILE))
 ARGS ?=
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,7 +17,7 @@ S4D := $(BIN)/python -m s4d
 .PHONY: help venv reproduce smoke verify test test-all soak bench lab book assignments course-test paper strip pins clean
 
 help: ## this list
-	@echo "make reproduce [PROFILE=sandbox|gpu|paper] [FRESH=1] [DATA=data] [OUT=figures]"
+	@echo "make reproduce [PROFILE=sandbox|night|gpu|paper] [FRESH=1] [DATA=data] [OUT=figures]"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' Makefile
 
 venv: $(STAMP) ## the environment in .venv, from the exact pins of requirements.txt

@@ -19,7 +19,7 @@ def faces(args) -> int:
     from .faces import corpus
     settings = configs.profile(args.profile, data=args.data)
     if settings.faces is None:
-        raise CommandError(f"profile {args.profile} reads licensed data, not procedural faces: choose smoke, sandbox or gpu")
+        raise CommandError(f"profile {args.profile} reads licensed data, not procedural faces: choose smoke, sandbox, night or gpu")
     print(corpus.ensure(settings.faces, data=args.data, workers=args.workers, progress=sys.stderr.isatty()))
     return 0
 
@@ -105,8 +105,9 @@ class Parser(argparse.ArgumentParser):
 
 def reproduce(args) -> int:
     """Every figure and table of a profile."""
+    from .artifacts import default_out
     from .pipeline import reproduce as run
-    run(args.profile, out=args.out, data=args.data, runs=args.runs, fresh=args.fresh, notebooks=args.notebook,
+    run(args.profile, out=args.out or default_out(args.profile), data=args.data, runs=args.runs, fresh=args.fresh, notebooks=args.notebook,
         parameters=dict(map(key_value, args.parameter)), jobs=args.jobs)
     return 0
 
@@ -235,14 +236,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--along-time", action="store_true", help="of clips, also in windows from start to end")
     sub = command("reproduce", reproduce)
     places(sub, "sandbox", "data", "runs")
-    sub.add_argument("--out", default="figures", help="folder of the artifacts (default figures)")
+    sub.add_argument("--out", help="folder of the artifacts (default figures for sandbox, figures/<profile> for others)")
     sub.add_argument("--fresh", action="store_true", help="forget the profile's corpus, runs and executed notebooks first")
     sub.add_argument("--jobs", type=int, help="runs trained side by side (default: the profile's); 1 needs the least memory")
     sub.add_argument("--notebook", action="append", help="only this notebook; may be given several times")
     sub.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a further notebook parameter")
     sub = command("verify", verify)
     sub.add_argument("fresh", help="folder of source data just made")
-    sub.add_argument("committed", nargs="?", help="folder to compare with (default: figures/source_data of the last git commit)")
+    sub.add_argument("committed", nargs="?", help="folder to compare with (default: that of the profile in the last git commit)")
     sub.add_argument("--csv", help="file for the table of claims (default build/<profile>/claims.csv)")
     sub.add_argument("--strict", action="store_true", help="a number outside its interval fails even if the two intervals overlap")
     sub.add_argument("--exact", action="store_true", help="compare bytes: on one machine, with equal threads, two runs are equal")

@@ -25,6 +25,11 @@ LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\
          "ρ": r"$\rho$", "τ": r"$\tau$"}
 
 
+def default_out(profile: str) -> str:
+    """Folder of a profile's results: `figures` for the default profile, a folder in it for each other, so that they are kept apart."""
+    return "figures" if profile == "sandbox" else f"figures/{profile}"
+
+
 class OutputError(RuntimeError):
     """A result could not be written, or a declared one is missing; the message says which and why."""
 

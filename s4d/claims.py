@@ -15,8 +15,14 @@ VERDICTS = ("fails", "moved", "weaker", "stronger", "holds", "illustration")    
 SIDES = {"supported": 1, "against": -1, "not decided": 0}
 DATA, START = {"video": "clips", "image": "photos"}, {"True": "pre-trained", "False": "from scratch"}
 NUMBER = r"[+-]?\d+\.\d \[[+-]?\d+\.\d, [+-]?\d+\.\d\]"
+SECTIONS = {"sandbox": "Results", "night": "What it depends on"}                   # of README, by the profile whose numbers it states
 COUNTS = ("seeds", "test clips", "people of test clips", "test photos", "people of test photos")
 PEOPLE = r"(\d+) seeds, (\d+) test clips of (\d+) people and (\d+) test photos of (\d+) people"
+
+
+def section(readme: str, title: str | None) -> str:
+    """README's text under a title of the second level; empty where there is none."""
+    return readme.partition(f"\n## {title}\n")[2].partition("\n## ")[0] if title else ""
 
 
 def macros(tables: dict[str, pd.DataFrame]) -> dict[str, str]:
@@ -84,13 +90,12 @@ def points(row: pd.Series, value: str) -> Triple:
 
 def of_readme(fresh: dict[str, pd.DataFrame], committed: dict[str, pd.DataFrame], text: str) -> list[dict]:
     """Every number of README's section of results; each is found in the committed tables by how it is printed."""
-    section = text.partition("## Results")[2].partition("\n## ")[0]
-    rows, out = {}, of_people(fresh, section)
+    rows, out = {}, of_people(fresh, text)
     for name, value in (("finetuning_table", "value"), ("faces_difficulty", "value"), ("finetuning_ablations", "value"),
                         ("finetuning_paired", "difference"), ("ablations_paired", "difference")):
         for i, row in committed.get(name, pd.DataFrame()).iterrows():
             rows.setdefault(" ".join(shown(points(row, value), "+" * (value == "difference"))), (name, value, i, row))
-    for printed in dict.fromkeys(re.findall(NUMBER, section)):
+    for printed in dict.fromkeys(re.findall(NUMBER, text)):
         number, _, interval = printed.partition(" ")
         if printed not in rows:
             out.append(line("README", printed, number, interval, "no committed table has this number", "fails"))
@@ -103,10 +108,10 @@ def of_readme(fresh: dict[str, pd.DataFrame], committed: dict[str, pd.DataFrame]
     return out
 
 
-def of_people(fresh: dict[str, pd.DataFrame], section: str) -> list[dict]:
+def of_people(fresh: dict[str, pd.DataFrame], text: str) -> list[dict]:
     """README's counts of seeds, samples and people, and its chance level: equal to those of the fresh tables."""
     out, table, hard = [], fresh.get("finetuning_table"), fresh.get("faces_difficulty")
-    found, chance = re.search(PEOPLE, " ".join(section.split())), re.search(r"chance is (\d+\.\d)", section)
+    found, chance = re.search(PEOPLE, " ".join(text.split())), re.search(r"chance is (\d+\.\d)", text)
     if found:
         first = {} if table is None else {task: rows.iloc[0] for task, rows in table.groupby("task")}
         cells = [("video", "seeds"), ("video", "samples"), ("video", "subjects"), ("image", "samples"), ("image", "subjects")]

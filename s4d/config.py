@@ -206,6 +206,7 @@ class Profile:
     methods: tuple[str, ...] = tuple(METHODS)      # that start from the pre-training
     scratch: tuple[str, ...] = tuple(METHODS)      # and from scratch
     jobs: int = 2                     # runs side by side, one thread each on a CPU
+    notebooks: tuple[str, ...] | None = None       # that `reproduce` executes unless others are named; None: all
     resamples: int = 2000             # of every bootstrap
     runs: str = "runs"
 
@@ -221,7 +222,7 @@ class Profile:
         return grid
 
 
-PROFILES = ("smoke", "sandbox", "gpu", "paper", "paper-ferv39k", "paper-mafw")
+PROFILES = ("smoke", "sandbox", "night", "gpu", "paper", "paper-ferv39k", "paper-mafw")
 # What the recipes of the paper differ in: fold, classes of clips and photos, frames between two sampled ones. `paper` is DFEW's.
 RECIPES = {"dfew": (1, 7, 7, 4), "ferv39k": (None, 7, 7, 1), "mafw": (1, 11, 8, 4)}
 
@@ -230,7 +231,7 @@ def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:
     """The profile of that name.
 
     Args:
-        name: smoke, sandbox, gpu; paper (AffectNet and DFEW), paper-ferv39k or paper-mafw.
+        name: smoke, sandbox, night, gpu; paper (AffectNet and DFEW), paper-ferv39k or paper-mafw.
         data: folder of the corpora; for the paper's it holds affectnet/, voxceleb2/ and dfew/, ferv39k/ or mafw/.
         runs: folder of the run store.
     Raises:
@@ -245,6 +246,8 @@ def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:
         return Profile(name, None, Pretrain(update(photos, classes=7), Source("voxceleb2", speaking, box=(0, 32, 160, 160), short=192)),
                        Finetune(photos, Source(clips, str(root / clips), fold, classes), stride=stride, image_randaugment="m9-n4"),
                        jobs=1, runs=runs)
+    if name == "night":      # the sandbox's networks and runs, and every ablation: for a laptop that works overnight
+        return replace(profile("sandbox", data, runs), name=name, scratch=tuple(METHODS), notebooks=("03_finetuning",))
     faces = {"smoke": Faces(photos=280, photo_identities=70, clips=100, clip_identities=20, speaking=40,
                             speaking_identities=10, compound=55, compound_identities=10, frames=8),
              "sandbox": Faces(seed=1),      # people nobody looked at while the settings were chosen, with seed 0: see LOG.md
@@ -328,7 +331,8 @@ def update(config, **changes):
 HOW = {"root", "workers", "cache", "save_minutes", "runs", "checkpointing", "deterministic", "tensorboard"}
 # Options that leave a run's name as it is while they are off, so that a run made before they existed is still found.
 _OFF = {"moae_from": None, "reduction": 4, "noise": True, "capacity": 0.0, "image_part": 1.0, "video_part": 1.0, "order": None, "people": None,
-        "box": None, "short": None, "each_epoch": False, "accumulate": 1, "ema": 0.0, "skip_nonfinite": False, "image_randaugment": None}
+        "box": None, "short": None, "each_epoch": False, "accumulate": 1, "ema": 0.0, "skip_nonfinite": False, "image_randaugment": None,
+        "notebooks": None}
 
 
 def digest(config) -> str:

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from .artifacts import ROOT, OutputError, code_version, manifest_text, packages,
 from .notebooks import NOTEBOOKS, PipelineError, cells_of, check_parameters, execute, select
 
 # Seconds per stage before anything was measured here: corpus, training, one notebook.
-EXPECTED = {"smoke": (15, 20, 12), "sandbox": (110, 1150, 25), "gpu": (400, 1200, 60), "paper": (0, 7 * 86400, 1800)}
+EXPECTED = {"smoke": (15, 20, 12), "sandbox": (110, 1150, 25), "night": (440, 7000, 60), "gpu": (400, 1200, 60), "paper": (0, 7 * 86400, 1800)}
 
 
 def sources(profile: configs.Profile) -> list[configs.Source]:
@@ -56,8 +57,11 @@ def run_folders(profile: configs.Profile, cfg) -> list[Path]:
 
 
 def missing_runs(profile: configs.Profile) -> int:
-    """Number of configurations that have no finished run."""
-    return sum(not any((d / "provenance.json").is_file() for d in run_folders(profile, c)) for c in configurations(profile))
+    """Number of configurations that have no finished run; those that differ only in their data share a name and are counted."""
+    finished = lambda cfg: sum((d / "provenance.json").is_file() for d in run_folders(profile, cfg))
+    alike = {(cfg.stage, configs.digest(cfg)): cfg for cfg in configurations(profile)}
+    needed = Counter((cfg.stage, configs.digest(cfg)) for cfg in configurations(profile))
+    return sum(max(0, count - finished(alike[name])) for name, count in needed.items())
 
 
 @dataclass
@@ -121,7 +125,7 @@ def forget(job: Job) -> None:
     from .training.runs import forget as forget_runs
     folders = [d for cfg in configurations(job.profile) for d in run_folders(job.profile, cfg)]
     forget_runs(folders)
-    folders += [job.build] + ([job.data / job.profile.faces.folder] if job.profile.faces is not None else [])
+    folders += [job.build, *(job.data / faces.folder for faces in studies.corpora(job.profile))]
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
@@ -239,11 +243,11 @@ def reproduce(profile: str = "sandbox", out: str | Path = "figures", data: str |
     """Makes every figure and table of a profile; earlier artifacts are replaced only when all notebooks succeeded.
 
     Args:
-        profile: smoke, sandbox, gpu or paper.
+        profile: smoke, sandbox, night, gpu or paper.
         out: folder of the artifacts.
         data, runs: folders of corpora and of trained runs; both are reused.
         fresh: forget the profile's corpus, runs and executed notebooks first.
-        notebooks: names of some notebooks; None: all six.
+        notebooks: names of some notebooks; None: those of the profile, which are all six but for night.
         parameters: further notebook parameters; each must be known to a selected notebook.
         folder: of the notebooks.
         build: folder of executed notebooks, staged artifacts and the record of what was done.
@@ -256,7 +260,7 @@ def reproduce(profile: str = "sandbox", out: str | Path = "figures", data: str |
     settings = configs.profile(profile, data=str(data), runs=str(runs))
     if jobs is not None and jobs < 1:
         raise PipelineError(f"jobs is {jobs}: expected the number of runs to train side by side, 1 or more")
-    names = select(Path(folder), notebooks)
+    names = select(Path(folder), notebooks or settings.notebooks)
     given = check_parameters(Path(folder), names, parameters or {})
     check_data(settings)
     job = Job(settings, names, given, Path(folder), Path(out), Path(data), Path(build) / profile, jobs)

@@ -70,7 +70,7 @@ def _gap(profile: Profile, cfg: Finetune, value: float) -> Finetune:
 
 
 STUDIES = {
-    "start": Study("pre-trained on", ("nothing", "photos", "clips", "both"), _start, ALL),
+    "start": Study("pre-trained on", ("nothing", "photos", "clips", "both"), _start, tuple(METHODS)),
     "experts": Study("experts", (1, 2, 4, 8, 16), lambda p, c, v: replace(c, experts=v, top_k=min(c.top_k, v))),
     "top_k": Study("experts a token", (1, 2, 4, 8), _field("top_k")),
     "blocks": Study("blocks with experts", ("all", "upper half", "last"), _blocks),
@@ -82,12 +82,14 @@ STUDIES = {
     "clips": Study("share of the clips", (0.1, 0.3, 1.0), _field("video_part"), ("dynamic", "s4d")),
     "gap": Study("gap between photos and clips", (0.0, 0.2, 0.5, 1.0), _gap, ALL),
 }
+EVERY = {name: (study.values, study.methods) for name, study in STUDIES.items()}
 # What each profile runs of it: study -> (values, methods). The default value is always shown, from the comparison's runs.
 DECLARED = {
     "smoke": {"photos": ((0.3,), S4D)},
     "sandbox": {"photos": ((0.1,), S4D)},
-    "gpu": {name: (study.values, study.methods) for name, study in STUDIES.items()},
-    "paper": {name: (study.values, study.methods) for name, study in STUDIES.items() if name != "gap"},
+    "night": EVERY,
+    "gpu": EVERY,
+    "paper": {name: part for name, part in EVERY.items() if name != "gap"},
 }
 
 

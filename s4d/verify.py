@@ -23,8 +23,8 @@ import pandas as pd
 from scipy.stats import binom
 from scipy.stats import t as student
 
-from .artifacts import ROOT, OutputError, csv_text, write_text
-from .claims import COLUMNS, VERDICTS, macros, of_notebook, of_paper, of_readme
+from .artifacts import ROOT, OutputError, csv_text, default_out, read_manifest, write_text
+from .claims import COLUMNS, SECTIONS, VERDICTS, macros, of_notebook, of_paper, of_readme, section
 
 DIGITS = 1e-5       # relative: the files hold six significant digits, so equal numbers may differ by one unit of the last
 CHANCE = 0.99       # with which as many values of a table miss their 95 % intervals as are let pass
@@ -58,7 +58,9 @@ FIXED = ("corpus_counts", "faces_actions", "faces_emotions", "faces_filmstrip", 
 TABLES = {
     **dict.fromkeys(FIXED, Kind()),
     **dict.fromkeys(("faces_difficulty", "finetuning_ablations", "finetuning_table"), Kind(intervals=("value",))),
-    **dict.fromkeys(("ablations_paired", "finetuning_paired"), Kind(intervals=("difference",))),
+    **dict.fromkeys(("ablations_help", "ablations_paired", "finetuning_paired", "starts_paired"), Kind(intervals=("difference",))),
+    "finetuning_starts": Kind(intervals=("value",)),
+    "clips_saved": Kind(intervals=("alone",), free=("war", "beyond")),
     **dict.fromkeys(("report_claims", "report_intervals"), Kind(intervals=("difference",), free=("verdict",))),
     "confusability": Kind(intervals=("rho",), free=("static", "dynamic", "rho_cells")),
     "finetuning_comparison": Kind(intervals=("value",)),
@@ -92,11 +94,11 @@ TABLES = {
 # Reading ----------------------------------------------------------------------------------------------------------------
 
 @contextlib.contextmanager
-def committed_data(folder: str = "figures/source_data") -> Iterator[Path]:
-    """The source data of the last git commit, in a temporary folder: `reproduce` writes over the files of the working tree.
+def committed_data(folder: str) -> Iterator[Path]:
+    """A folder of source data as of the last git commit, in a temporary folder: `reproduce` writes over the files of the working tree.
 
     Raises:
-        OutputError: outside a git repository, or when nothing is committed.
+        OutputError: outside a git repository, or when nothing is committed there.
     """
     with tempfile.TemporaryDirectory() as place:
         try:
@@ -126,19 +128,10 @@ def read(folder: str | Path) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def common_profile(fresh: dict[str, pd.DataFrame], committed: dict[str, pd.DataFrame], *folders: str | Path) -> str:
-    """The profile of two runs' tables.
-
-    Raises:
-        OutputError: when they differ, or neither holds notebook 06's numbers, which name it.
-    """
-    profiles = [macros(tables).get("Profile") for tables in (fresh, committed)]
-    if profiles == [None, None]:
-        raise OutputError(f"neither {folders[0]} nor {folders[1]} holds a numbers.csv that names the profile: run notebook 06 first")
-    if None not in profiles and len(set(profiles)) > 1:
-        raise OutputError(f"{folders[0]} was made with profile {profiles[0]} and {folders[1]} with {profiles[1]}: compare runs of one "
-                          "profile, for which a folder may be named as the second argument")
-    return profiles[0] or profiles[1]
+def profile_of(folder: str | Path, tables: dict[str, pd.DataFrame]) -> str | None:
+    """The profile that a folder of source data was made with: notebook 06's numbers name it, or else the manifest above the folder."""
+    named = macros(tables).get("Profile")
+    return named or next((entry["profile"] for entry in read_manifest(Path(folder).resolve().parent).values()), None)
 
 
 # Tables -----------------------------------------------------------------------------------------------------------------
@@ -232,7 +225,8 @@ def compare(fresh: dict[str, pd.DataFrame], committed: dict[str, pd.DataFrame], 
 
     Args:
         fresh, committed: source data, name -> table.
-        readme, paper: their texts.
+        readme: the section of README that states results of this profile.
+        paper: its text.
     Returns:
         where, claim, committed, interval, fresh, verdict, all text. Verdicts: fails; moved, outside the interval but not apart from
         it; weaker, no longer shown; stronger, shown only now; holds; illustration.
@@ -265,21 +259,30 @@ def run(fresh: str | Path, committed: str | Path | None = None, csv: str | Path 
     """Compares, prints, and writes the table.
 
     Args:
-        committed: folder of source data; None: figures/source_data of the last git commit.
+        committed: folder of source data; None: that of the profile in the last git commit.
         csv: file for the table; None: build/<profile>/claims.csv.
         strict: a number that has moved out of its interval fails, too.
         exact: compare bytes instead, as one machine with equal threads can give them again.
     Returns:
         exit status: 1 when a table or a claim fails.
     """
-    with contextlib.nullcontext(committed) if committed else committed_data() as known:
+    new = read(fresh)
+    profile = profile_of(fresh, new)
+    if profile is None:
+        raise OutputError(f"nothing names the profile of {fresh}: it needs notebook 06's numbers.csv, or manifest.json in the folder above it")
+    home = f"{default_out(profile)}/source_data"
+    with contextlib.nullcontext(committed) if committed else committed_data(home) as known:
         if exact:
             names = different_bytes(fresh, known)
             print("\n".join(f"{name} differs" for name in names) or "the same bytes")
             return int(bool(names))
-        new, old = read(fresh), read(known)
-        profile = common_profile(new, old, fresh, committed or "the last commit")
-    table = compare(new, old, *((ROOT / file).read_text("utf-8") for file in ("README.md", "paper/main.tex")))
+        old = read(known)
+        other = profile_of(known, old)
+    if other not in (None, profile):
+        raise OutputError(f"{fresh} was made with profile {profile} and {committed or home} with {other}: compare runs of one profile, for "
+                          "which a folder may be named as the second argument")
+    readme, paper = ((ROOT / file).read_text("utf-8") for file in ("README.md", "paper/main.tex"))
+    table = compare(new, old, section(readme, SECTIONS.get(profile)), paper)
     if strict:
         table["verdict"] = table["verdict"].replace("moved", "fails")
     path = Path(csv or f"build/{profile}/claims.csv")

@@ -702,3 +702,25 @@ def test_leaders_are_numbered_on_the_face_and_lines_run_where_they_change():
     assert [t.get_text() for t in ax.texts] == ["1", "2", "1", "2"]
     assert [line.get_xdata().tolist() for line in ax.lines] == [[15.5, 15.5]] * 2        # between the columns, nowhere else
     assert {t.get_text() for t in fig.axes[0].texts} == set(re.REGIONS[:-1])
+
+
+def test_a_learning_curve_is_read_at_a_level():
+    shares, curve = np.array([.1, .4, 1.0]), np.array([.2, .4, .6])
+    assert ga.reached(shares, curve, .1) == .1 and ga.reached(shares, curve, .4) == pytest.approx(.4) and ga.reached(shares, curve, .61) == np.inf
+    assert ga.reached(shares, curve, .3) == pytest.approx(.2)             # half way in the logarithm, from .1 to .4
+    assert ga.reached(shares, np.array([.4, .2, .6]), .5) == pytest.approx(.4 ** .25)     # a dip is passed over
+
+
+def test_clips_that_photos_save_are_those_that_were_planted():
+    """Dynamic only needs four times the clips of S4D; with all of them it does not get as far."""
+    scores = {("dynamic", "0.1"): .2, ("dynamic", "0.4"): .4, ("dynamic", "1"): .6, ("s4d", "0.1"): .4, ("s4d", "1"): .9}
+    people, each = 30, 20                      # every person's clips are recognised to the same share: no spread over people
+    rows = [dict(method=m, setting=s, seed=seed, path=f"{p}/{i}", subject=str(p), label=("fear", "anger")[i % 2],
+                 predicted=("fear", "anger")[i % 2] if i < round(each * war) else None)
+            for (m, s), war in scores.items() for seed in (0, 1) for p in range(people) for i in range(each)]
+    saved = ga.clips_saved(pd.DataFrame(rows), clips=1000, resamples=100).set_index("share")
+    assert saved["clips"].tolist() == [100, 1000] and saved["war"].tolist() == pytest.approx([.4, .9])
+    assert saved.loc[.1, ["alone", "low", "high"]].tolist() == pytest.approx([400] * 3, rel=1e-6) and saved.loc[.1, "beyond"] == 0
+    assert np.isinf(saved.loc[1.0, ["alone", "low", "high"]].astype(float)).all() and saved.loc[1.0, "beyond"] == 1
+    swapped = [{**r, "method": {"dynamic": "s4d", "s4d": "dynamic"}[r["method"]]} for r in rows]
+    assert ga.clips_saved(pd.DataFrame(swapped), 1000, resamples=50)["alone"].iloc[0] == 100         # the smallest that was tried is enough

@@ -13,7 +13,7 @@ PHOTOS, CLIPS = Source("affectnet", "data/affectnet"), Source("dfew", "data/dfew
 
 
 def test_unknown_profile_names_the_known_ones():
-    with pytest.raises(ConfigError, match="unknown profile 'tiny': choose one of smoke, sandbox, gpu, paper"):
+    with pytest.raises(ConfigError, match="unknown profile 'tiny': choose one of smoke, sandbox, night, gpu, paper"):
         config.profile("tiny")
 
 

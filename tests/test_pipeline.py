@@ -52,7 +52,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def test_unknown_profile(capsys):
-    with pytest.raises(ConfigError, match="'tiny'.*smoke, sandbox, gpu, paper"):
+    with pytest.raises(ConfigError, match="'tiny'.*smoke, sandbox, night, gpu, paper"):
         pipeline.reproduce("tiny")
     assert main(["reproduce", "--profile", "tiny"]) == 2
     said = capsys.readouterr().err
@@ -109,6 +109,14 @@ def test_a_second_run_executes_only_what_changed(place, write_notebook, capsys):
     reproduce(place, names)
     assert "skipped" not in capsys.readouterr().out      # the report reads the numbers of earlier notebooks
     assert set(snapshot(place / "out")) == {"renamed.pdf", "renamed.png", "manifest.json", "source_data/renamed.csv"}
+
+
+def test_a_profile_may_name_its_notebooks_and_its_results_have_a_folder_of_their_own(place, write_notebook, monkeypatch):
+    for name in ("01_faces", "03_finetuning"):
+        write_notebook(place / "nb" / f"{name}.ipynb", cell(name, name, 1))
+    assert pipeline.reproduce("night", out="night", folder=place / "nb") == 1 and (place / "night/03_finetuning.pdf").is_file()
+    assert pipeline.reproduce("night", out="both", folder=place / "nb", notebooks=["01_faces", "03_finetuning"]) == 2
+    assert [artifacts.default_out(p) for p in ("sandbox", "night", "gpu")] == ["figures", "figures/night", "figures/gpu"]
 
 
 def test_failing_notebook_names_the_cell_and_leaves_earlier_artifacts(place, write_notebook, capsys):

@@ -34,15 +34,28 @@ def test_a_trial_differs_only_in_what_its_study_names():
         assert not values[own] and all(different for value, different in values.items() if value != own), name
 
 
-@pytest.mark.parametrize("name", ["smoke", "sandbox", "gpu"])
+@pytest.mark.parametrize("name", ["smoke", "sandbox", "night", "gpu"])
 def test_the_pipeline_trains_what_a_profile_declares_and_each_run_once(name):
     prof = configs.profile(name)
     every = pipeline.configurations(prof)
     assert len(every) == len(set(every)) and {t.config for t in studies.trials(prof)} <= set(every)
-    assert [f.gap for f in studies.corpora(prof)] == ([.2, 0, .5, 1] if name == "gpu" else [.2])
-    if name == "gpu":                                       # corpora that differ give configurations that differ, though not in their digest
+    assert [f.gap for f in studies.corpora(prof)] == ([.2, 0, .5, 1] if name in ("night", "gpu") else [.2])
+    if name in ("night", "gpu"):                                       # corpora that differ give configurations that differ, though not in their digest
         gaps = [c for c in every if isinstance(c, configs.Finetune) and c.init and c.tasks == ("video",) and c.video.root != prof.finetune.video.root]
         assert len({c.video.root for c in gaps}) == 3 and all(c.init.videos.root.rsplit("/", 1)[0] == c.video.root.rsplit("/", 1)[0] for c in gaps)
+
+
+def test_a_night_is_the_sandbox_and_every_ablation(tmp_path):
+    night, sandbox = (configs.profile(name, runs=str(tmp_path)) for name in ("night", "sandbox"))
+    every, known = (pipeline.configurations(p) for p in (night, sandbox))
+    assert set(known) < set(every) and studies.declared(night) == studies.declared(configs.profile("gpu"))
+    assert night.notebooks == ("03_finetuning",) and configs.digest(sandbox) == configs.digest(replace(sandbox, notebooks=None))
+    assert pipeline.missing_runs(night) == len(every)         # those of other gaps have names that the comparison's runs have, too
+    for cfg in known:
+        folder = tmp_path / f"{cfg.stage}-{configs.digest(cfg)}-00"
+        folder.mkdir()
+        (folder / "provenance.json").write_text("{}")
+    assert pipeline.missing_runs(sandbox) == 0 and pipeline.missing_runs(night) == len(every) - len(known)
 
 
 def test_an_option_that_is_off_leaves_the_name_of_a_run():

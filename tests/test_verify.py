@@ -27,7 +27,7 @@ def printed(row: pd.Series, value: str) -> str:
 def readme() -> str:
     """The sentence of counts and two numbers, as README prints them, of whatever run `figures/` holds."""
     clips, photos = (SCORES[SCORES["task"] == task].iloc[0] for task in ("video", "image"))
-    return (f"## Results\n\n{clips['seeds']} seeds, {clips['samples']} test clips of {clips['subjects']} people and {photos['samples']} test "
+    return (f"\n## Results\n\n{clips['seeds']} seeds, {clips['samples']} test clips of {clips['subjects']} people and {photos['samples']} test "
             f"photos of {photos['subjects']} people, chance is 14.3.\n| a | {printed(SCORES.iloc[0], 'value')} |\n"
             f"- it helps: {printed(PAIRED.iloc[1], 'difference')}.\n\n## Next\n\n9.9 [9.8, 9.9]")
 
@@ -50,7 +50,7 @@ def rewrite(folder: Path, name: str, **columns) -> None:
 
 def verdicts(fresh: dict[str, pd.DataFrame]) -> dict[str, str]:
     """Claim -> verdict, of those of README with `README: ` before."""
-    table = verify.compare(fresh, OLD, readme(), PAPER)
+    table = verify.compare(fresh, OLD, claims.section(readme(), "Results"), PAPER)
     return {("README: " if r.where == "README" else "") + r.claim: r.verdict for r in table.itertuples()}
 
 
@@ -241,13 +241,14 @@ def test_every_number_that_the_paper_uses_is_a_claim(fresh):
 def test_every_number_of_the_readmes_results_is_a_claim():
     text = (ROOT / "README.md").read_text()
     names = ("finetuning_table", "finetuning_paired", "faces_difficulty", "ablations_paired")
-    section = text.split("## Results")[1].split("\n## ")[0]
+    section = text.split("\n## Results\n")[1].split("\n## ")[0]
     if re.findall(r"sha256 ([0-9a-f]{16})", section) != [sha256(SOURCE / f"{name}.csv")[:16] for name in names]:
         pytest.skip("figures/ holds another run than the README describes")
-    found = claims.of_readme(OLD, OLD, text)
+    assert claims.section(text, claims.SECTIONS["sandbox"]) == section
+    found = claims.of_readme(OLD, OLD, section)
     assert {f"{r['committed']} {r['interval']}" for r in found if r["interval"]} == set(re.findall(claims.NUMBER, section))
     assert {r["verdict"] for r in found} == {"holds"} and {*claims.COUNTS, "chance"} < {r["claim"] for r in found}
-    wrong = claims.of_readme(OLD, OLD, text.replace("chance is 14.3", "chance is 12.5 or 99.9 [99.8, 99.9]"))
+    wrong = claims.of_readme(OLD, OLD, section.replace("chance is 14.3", "chance is 12.5 or 99.9 [99.8, 99.9]"))
     assert [r["claim"] for r in wrong if r["verdict"] == "fails"] == ["chance", "99.9 [99.8, 99.9]"]
 
 
@@ -263,7 +264,7 @@ def test_folders_that_cannot_be_compared_are_refused_in_one_sentence(folder, tmp
     assert f"{folder} was made with profile tiny and {SOURCE} with " in refused(folder, SOURCE)
     (tmp_path / "a").mkdir()
     (tmp_path / "a/t.csv").write_text("x\n1\n")
-    assert "names the profile: run notebook 06" in refused(tmp_path / "a", tmp_path / "a")
+    assert "nothing names the profile of" in refused(tmp_path / "a", tmp_path / "a")
     (folder / "shared_space.csv").write_text("")
     assert "shared_space.csv is no table" in refused(folder, SOURCE)
 
@@ -278,7 +279,7 @@ def test_the_committed_numbers_come_from_git(tmp_path, monkeypatch, capsys):
     (clone / "paper/main.tex").touch()
     monkeypatch.setattr(verify, "ROOT", clone)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(OutputError, match="cannot be read from git"), verify.committed_data():
+    with pytest.raises(OutputError, match="cannot be read from git"), verify.committed_data("figures/source_data"):
         pass
     for name in ("numbers", "corpus_counts"):
         shutil.copy(SOURCE / f"{name}.csv", clone / "figures/source_data")
@@ -289,3 +290,25 @@ def test_the_committed_numbers_come_from_git(tmp_path, monkeypatch, capsys):
     shutil.copy(SOURCE / "corpus_counts.csv", clone / "figures/source_data")
     assert main(["verify", str(clone / "figures/source_data")]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "2 claims and tables: holds 2"
+
+
+def test_results_of_a_profile_are_compared_with_those_of_that_profile(tmp_path, monkeypatch, capsys):
+    """Without notebook 06 the manifest names it; README's section about it is checked, and no other."""
+    clone, fresh = tmp_path / "clone", tmp_path / "fresh"
+    for folder in (clone / "paper", clone / "figures/night/source_data", fresh / "source_data"):
+        folder.mkdir(parents=True)
+    (clone / "paper/main.tex").touch()
+    (clone / "README.md").write_text(f"\n## Results\n9.9 [9.8, 9.9]\n\n## What it depends on\nby {printed(PAIRED.iloc[1], 'difference')}.\n\n## Next\n")
+    for folder in (clone / "figures/night", fresh):
+        shutil.copy(SOURCE / "finetuning_paired.csv", folder / "source_data")
+        (folder / "manifest.json").write_text('{"artifacts": {"finetuning_paired": {"profile": "night"}}}')
+    for command in (["init"], ["add", "."], ["commit", "-m", "numbers"]):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *command], cwd=clone, check=True, capture_output=True)
+    monkeypatch.setattr(verify, "ROOT", clone)
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify", str(fresh / "source_data")]) == 0 and (tmp_path / "build/night/claims.csv").is_file()
+    assert capsys.readouterr().out.splitlines()[-1] == "2 claims and tables: holds 2"
+    assert main(["verify", str(fresh / "source_data"), str(clone / "figures/night/source_data"), "--exact"]) == 0
+    (fresh / "manifest.json").write_text('{"artifacts": {"finetuning_paired": {"profile": "gpu"}}}')
+    assert main(["verify", str(fresh / "source_data"), str(clone / "figures/night/source_data")]) == 2
+    assert "was made with profile gpu and" in capsys.readouterr().err

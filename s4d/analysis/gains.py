@@ -1,4 +1,4 @@
-"""Which emotions profit from photos: recall by emotion with and without them, and whether static confusability foretells it."""
+"""What photos are worth: recall by emotion with and without them, whether static confusability foretells it, and the clips they save."""
 from __future__ import annotations
 
 import numpy as np
@@ -6,7 +6,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from .confusions import class_orders
-from .stats import count, draws, holm, interval, p_value
+from .stats import count, draws, holm, interval, p_value, rates, resample, select
 
 
 def recalls(predictions: pd.DataFrame, names: list[str], resamples: int = 1000, seed: int = 0) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -83,6 +83,51 @@ def foretold(tests: dict[tuple[str, str], pd.DataFrame], names: list[str], metho
         points.append(pd.DataFrame(dict(label=names, static=100 * (1 - static), outcome=outcome, value=100 * value)))
         stats.append(dict(outcome=outcome, **rank_correlation(1 - static, value, 1 - static_drawn, drawn)))
     return pd.concat(points, ignore_index=True).dropna(), pd.DataFrame(stats)
+
+
+def reached(shares: np.ndarray, curve: np.ndarray, level: float) -> float:
+    """The smallest share of the data at which a learning curve reaches a level.
+
+    Args:
+        shares: `[N]` ascending, in 0..1.
+        curve: `[N]` scores there; between them it is linear in the logarithm of the share.
+    Returns:
+        a share; the first where the curve begins above the level, infinity where it ends below.
+    """
+    above = np.flatnonzero(curve >= level)
+    if not len(above):
+        return np.inf
+    i = above[0]
+    if i == 0:
+        return float(shares[0])
+    part = (level - curve[i - 1]) / (curve[i] - curve[i - 1])
+    return float(np.exp(np.log(shares[i - 1]) + part * np.log(shares[i] / shares[i - 1])))
+
+
+def clips_saved(predictions: pd.DataFrame, clips: int, method: str = "s4d", reference: str = "dynamic", resamples: int = 1000) -> pd.DataFrame:
+    """How many clips a network without photos needs to do as well as one with photos and a share of the clips.
+
+    Args:
+        predictions: of both methods on test clips, for several shares of the clips: method, setting (the share, as text), seed, path, ...
+        clips: number of the training clips.
+    Returns:
+        share, clips, war (of `method`, share), alone (clips that `reference` needs), low, high (95 %, over people and seeds),
+        beyond (share of the resamples in which not even all clips are enough; alone, low and high are then infinite where they must be).
+    """
+    def curve(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows = select(predictions, dict(method=name))
+        shares = sorted(rows["setting"].unique(), key=float)
+        counts = [count(rows[rows["setting"] == s]) for s in shares]
+        value = [rates(c.total.sum(0), c.correct.sum(1))["WAR"].mean() for c in counts]
+        return np.array(shares, float), np.array(value), np.stack([resample(c, resamples)["WAR"] for c in counts], 1)
+    (at, value, drawn), (shares, alone, alone_drawn) = curve(method), curve(reference)
+    out = []
+    for i, share in enumerate(at):
+        needed = np.array([reached(shares, c, level) for c, level in zip(alone_drawn, drawn[:, i])])
+        low, high = np.quantile(needed, [0.025, 0.975], method="nearest")        # no mean of a number and infinity
+        out.append(dict(share=share, clips=round(share * clips), war=value[i], alone=clips * reached(shares, alone, value[i]),
+                        low=clips * low, high=clips * high, beyond=float(np.isinf(needed).mean())))
+    return pd.DataFrame(out)
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray, x_drawn: np.ndarray, y_drawn: np.ndarray) -> dict:

@@ -14,15 +14,19 @@ COLUMN, PAGE = 3.5, 7.16         # inches: one column and two columns of an IEEE
 METHOD_NAMES = ("dynamic", "static", "multitask", "adapters", "s4d")
 METHOD_LABELS = {"dynamic": "Dynamic only", "static": "Static only", "multitask": "Multi-task", "adapters": "Adapters, no routing",
                  "s4d": "S4D (MoAE)"}
-# Okabe and Ito's palette: told apart by colour-blind readers; the order also differs in lightness, for grey print.
-METHOD_COLOURS = {"dynamic": "#0072B2", "static": "#E69F00", "multitask": "#666666", "adapters": "#56B4E9", "s4d": "#D55E00"}
-TASK_COLOURS = {"image": "#E69F00", "video": "#0072B2"}
+# Okabe and Ito's palette for methods and tasks, Tol's muted one for emotions: no hue means two things, colour-blind readers tell each set
+# apart. In grey print some are alike, so methods also have a marker and a dash of their own.
+METHOD_COLOURS = {"dynamic": "#0072B2", "static": "#E69F00", "multitask": "#222222", "adapters": "#56B4E9", "s4d": "#D55E00"}
+METHOD_MARKERS = {"dynamic": "s", "static": "v", "multitask": "D", "adapters": "^", "s4d": "o"}
+METHOD_DASHES = {"dynamic": (0, (5, 1.5)), "static": (0, (1, 1)), "multitask": (0, (4, 1, 1, 1)), "adapters": (0, (2, 1)), "s4d": "-"}
+TASK_COLOURS = {"image": "#E69F00", "video": "#0072B2"}               # those of the methods that see this task alone
+TASK_MARKERS = {"image": "v", "video": "s"}
 TASK_LABELS = {"image": "static (photos)", "video": "dynamic (clips)"}
+NULL_COLOUR = "#BBBBBB"                                               # of what chance would give
 EMOTION_COLOURS = {
-    "neutral": "#7F7F7F", "happiness": "#E69F00", "sadness": "#0072B2", "surprise": "#56B4E9", "fear": "#332288",
-    "disgust": "#009E73", "anger": "#D55E00", "contempt": "#CC79A7", "anxiety": "#88CCEE", "helplessness": "#AA4499",
-    "disappointment": "#999933"}
-
+    "neutral": "#999999", "happiness": "#999933", "sadness": "#332288", "surprise": "#44AA99", "fear": "#AA4499",
+    "disgust": "#117733", "anger": "#882255", "contempt": "#CC6677", "anxiety": "#88CCEE", "helplessness": "#DDCC77",
+    "disappointment": "#661100"}
 
 def figure(width: float = COLUMN, height: float = 2.2, nrows: int = 1, ncols: int = 1, **kwargs):
     """A figure in the paper's style.

@@ -222,13 +222,16 @@ def curves(table: pd.DataFrame, baselines: pd.DataFrame, note: str = "") -> Figu
     return fig
 
 
-def ablations(table: pd.DataFrame, titles: dict[str, str], default: dict[str, str], note: str = "") -> Figure:
+def ablations(table: pd.DataFrame, titles: dict[str, str], default: dict[str, str], note: str = "", ylabel: str = "WAR on clips, %",
+              zero: bool = False) -> Figure:
     """A panel per study: WAR on clips against the setting, mean over seeds and 95 % interval; the default's name is bold.
 
     Args:
         table: study, setting (text, in the order of the axis), method, value, low, high (shares).
         titles: study -> name of its axis.
         default: study -> the setting of the comparison itself.
+        ylabel: of the values, in per cent or points.
+        zero: draw a line there; for differences.
     """
     studies = list(dict.fromkeys(table["study"]))
     columns = min(3, len(studies))
@@ -246,11 +249,13 @@ def ablations(table: pd.DataFrame, titles: dict[str, str], default: dict[str, st
                         lw=1.2, elinewidth=1, label=METHOD_LABELS[method])
         ax.set_xticks(range(len(values)), values)
         ax.set_xlim(-0.5, len(values) - 0.5)
+        if zero:
+            ax.axhline(0, color=GREY, lw=0.8, ls=":", zorder=0)
         ax.set_xlabel(titles[study])
         for text in ax.get_xticklabels():
             text.set_fontweight("bold" if text.get_text() == default[study] else "normal")
     for ax in axes[:, 0]:
-        ax.set_ylabel("WAR on clips, %")
+        ax.set_ylabel(ylabel)
     handles = [Line2D([], [], color=METHOD_COLOURS[m], marker="o", ms=4, lw=1.2, label=METHOD_LABELS[m]) for m in _present(table)]
     fig.legend(handles=handles, loc="outside upper right", ncols=len(handles))
     stamp(fig, note)
