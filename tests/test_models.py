@@ -638,11 +638,33 @@ def test_pretrained_fetches_from_the_hub_or_says_what_to_do(tmp_path, tiny_relea
     assert torch.equal(read.fc_norm.weight, model.fc_norm.weight) and asked == [("cyinen/S4D", "w.safetensors", None, tmp_path)]
     with pytest.raises(CheckpointError, match="cannot fetch gone from huggingface.co/cyinen/S4D: no route to host; download it yourself"):
         timm.create_model(name, pretrained=True, pretrained_cfg_overlay=dict(hf_hub_filename="gone"))
-    with pytest.raises(CheckpointError, match="which file holds s4d_small_patch16_160: look at huggingface.co/cyinen/S4D, .*hub_filename"):
-        timm.create_model(name, pretrained=True)
     with pytest.raises(CheckpointError, match="no weights of s4d_nano_patch16_64 were released: leave pretrained=True out"):
         timm.create_model(NANO, pretrained=True)
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("files, said", [
+    (["README.md", "deep/vit_small_voxceleb2+affectnet_100.pt", "small_dfew.pth", "base.pth"], "deep/vit_small_voxceleb2+affectnet_100.pt"),
+    (["small.safetensors", "base.pth", "small.txt"], "small.safetensors"),
+    (["small_a.pth", "small_b.pt", "base.pth"], r"holds 2 files that may be s4d_small_patch16_160 \(small_a.pth, small_b.pt\): name one with"),
+    (["base.pth"], r"holds no files that may be s4d_small_patch16_160 \(base.pth\): name one with pretrained_cfg_overlay=.*hf_hub_filename"),
+    ([], r"\(no weights\)"), (OSError("no route to host\nsecond line"), r"does not say which files it holds \(no route to host\): name one with")])
+def test_pretrained_alone_takes_the_one_file_that_the_hub_has_for_the_model(files, said, tmp_path, tiny_release, monkeypatch):
+    def listed(hub):
+        assert hub == "cyinen/S4D"
+        if isinstance(files, OSError):
+            raise files
+        return files
+    asked, model = [], tiny_release(experts=8)
+    save_file(to_released(model), tmp_path / "w.safetensors")
+    monkeypatch.setattr("s4d.models.released.list_repo_files", listed)
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", lambda repo, filename, **_: asked.append(filename) or str(tmp_path / "w.safetensors"))
+    if isinstance(files, list) and said in files:
+        assert torch.equal(timm.create_model("s4d_small_patch16_160", pretrained=True).fc_norm.weight, model.fc_norm.weight) and asked == [said]
+    else:
+        with pytest.raises(CheckpointError, match=f"huggingface.co/cyinen/S4D {said}" if said.startswith(("holds", "does")) else said):
+            timm.create_model("s4d_small_patch16_160", pretrained=True)
+        assert not asked
 
 
 def test_timms_own_arguments_are_not_ignored():

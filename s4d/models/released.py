@@ -8,9 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from huggingface_hub import list_repo_files
 from safetensors.torch import load_file
 from timm.models import load_pretrained as timm_load
 from torch import Tensor, nn
+
+
+STARTED_FROM = "vit_{size}_voxceleb2+affectnet_100.pt"     # the file that the release's scripts fine-tune (finetune/scripts)
 
 
 class CheckpointError(ValueError):
@@ -174,6 +178,8 @@ def checkpoint_filter_fn(state: dict, model: nn.Module) -> dict[str, Tensor]:
 def load_pretrained(model: nn.Module, cfg: dict, cache_dir: str | Path | None = None) -> None:
     """Fills a model from the source that timm's `pretrained_cfg` names: `state_dict`, `file`, or `hf_hub_filename` in `hf_hub_id`.
 
+    Without a file name the hub is asked what it holds, see `hub_file`.
+
     Raises:
         CheckpointError: when no source is named, a file cannot be fetched or read, or it does not fit.
     """
@@ -182,10 +188,8 @@ def load_pretrained(model: nn.Module, cfg: dict, cache_dir: str | Path | None = 
     if not source and not hub:
         raise CheckpointError(f"no weights of {what} were released: leave pretrained=True out, or name your own with "
                               "pretrained_cfg_overlay=dict(file='...')")
-    if not source and not name:
-        raise CheckpointError(f"pretrained=True needs to know which file holds {what}: look at huggingface.co/{hub}, then fetch it with "
-                              "pretrained_cfg_overlay=dict(hf_hub_filename='...'), or name a local copy with dict(file='...')")
     if not source:
+        name = name or hub_file(hub, what)
         fetched, where = [], {"cache_dir": cache_dir} if cache_dir else {}
         wanted = {"hf_hub_id": hub, "hf_hub_filename": name, "custom_load": "hf"}
         try:      # timm fetches the file and hands its path to what it is to fill
@@ -196,6 +200,31 @@ def load_pretrained(model: nn.Module, cfg: dict, cache_dir: str | Path | None = 
                                   "pretrained_cfg_overlay=dict(file='...')") from error
         source = fetched[0]
     model.load_state_dict(checkpoint_filter_fn(read_state(source), model))
+
+
+def hub_file(hub: str, model: str) -> str:
+    """The file of a hub repository that fills a model: the one that the release starts fine-tuning from, or the only one of the model's size.
+
+    Args:
+        hub: "owner/name".
+        model: name of the model, which holds its size: s4d_base_patch16_160.
+    Raises:
+        CheckpointError: when the hub cannot be asked, or its files leave a choice; they are named.
+    """
+    remedy = "name one with pretrained_cfg_overlay=dict(hf_hub_filename='...'), or a local copy with dict(file='...')"
+    try:
+        files = list_repo_files(hub)
+    except Exception as error:          # as below
+        cause = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(f"huggingface.co/{hub} does not say which files it holds ({cause}): {remedy}") from error
+    size = re.search(r"small|base|large|nano", model)[0]
+    weights = [f for f in files if Path(f).suffix in (".pt", ".pth", ".safetensors")]
+    fitting = [f for f in weights if size in f.lower()]
+    chosen = [f for f in fitting if Path(f).name == STARTED_FROM.format(size=size)] or fitting
+    if len(chosen) == 1:
+        return chosen[0]
+    raise CheckpointError(f"huggingface.co/{hub} holds {len(chosen) or 'no'} files that may be {model} ({', '.join(chosen or weights) or 'no weights'}): "
+                          f"{remedy}")
 
 
 def encoder_from(source, model: nn.Module) -> dict[str, list[str]]:
