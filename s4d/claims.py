@@ -92,7 +92,8 @@ def of_readme(fresh: dict[str, pd.DataFrame], committed: dict[str, pd.DataFrame]
     """Every number of README's section of results; each is found in the committed tables by how it is printed."""
     rows, out = {}, of_people(fresh, text)
     for name, value in (("finetuning_table", "value"), ("faces_difficulty", "value"), ("finetuning_ablations", "value"),
-                        ("finetuning_paired", "difference"), ("ablations_paired", "difference")):
+                        ("finetuning_starts", "value"), ("finetuning_paired", "difference"), ("ablations_paired", "difference"),
+                        ("ablations_help", "difference"), ("starts_paired", "difference")):
         for i, row in committed.get(name, pd.DataFrame()).iterrows():
             rows.setdefault(" ".join(shown(points(row, value), "+" * (value == "difference"))), (name, value, i, row))
     for printed in dict.fromkeys(re.findall(NUMBER, text)):
