@@ -124,7 +124,9 @@ def starts(begun: pd.DataFrame, method: str = "s4d") -> str:
     clauses = []
     for task, part in rows[rows["method"] == method].groupby("task", sort=False):
         each = ", ".join(f"{row['setting']} {effect(*_points(row))}" for _, row in part.iterrows())
-        clauses.append(f"pre-trained on something else than both, {METHOD_LABELS[method]} changes by these points of WAR on {DATA[task]}: {each}")
+        clauses.append(f"on {DATA[task]}, {each}")
+    if clauses:
+        clauses[0] = f"instead of pre-training on both, other starts change the WAR of {METHOD_LABELS[method]} by these points: {clauses[0]}"
     return sentence([*clauses, f"{apart} of all {len(rows)} differences outlast the correction"])
 
 
@@ -153,9 +155,9 @@ def confusions(matrices: pd.DataFrame) -> str:
     for method, rows in matrices[(matrices["task"] == "video") & matrices["share"].notna()].groupby("method", sort=False):
         right = rows["label"] == rows["predicted"]
         low, wrong = rows[right].nsmallest(1, "share").iloc[0], rows[~right].nlargest(1, "share").iloc[0]
-        clauses.append(f"{METHOD_LABELS[method]} has its lowest recall on clips for {low['label']} ({low['share']:.0%} of {low['samples']} clips of "
-                       f"{counted(low['people'], 'person')}) and most often takes {wrong['label']} for {wrong['predicted']} "
-                       f"({wrong['share']:.0%} of {wrong['samples']} of {counted(wrong['people'], 'person')})")
+        clauses.append(f"{METHOD_LABELS[method]} has its lowest recall on clips for {low['label']} ({100 * low['share']:.0f} % of "
+                       f"{counted(low['samples'], 'clip')} of {counted(low['people'], 'person')}) and most often takes {wrong['label']} for "
+                       f"{wrong['predicted']} ({100 * wrong['share']:.0f} % of {counted(wrong['samples'], 'clip')})")
     return sentence(clauses)
 
 
@@ -167,7 +169,7 @@ def late_change(curves: pd.DataFrame) -> pd.DataFrame:
     """
     one_run = curves.sort_values("epoch").groupby(["task", "pretrained", "method", "seed"], sort=False)["war"]
     change = 100 * one_run.agg(lambda values: values.iloc[-1] - values.iloc[(len(values) - 1) // 2])
-    return change.groupby(["task", "pretrained"]).agg(change="mean", least="min", most="max", runs="size").reset_index()
+    return change.groupby(["task", "pretrained"], sort=False).agg(change="mean", least="min", most="max", runs="size").reset_index()
 
 
 def learning(curves: pd.DataFrame) -> str:

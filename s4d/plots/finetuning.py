@@ -15,6 +15,7 @@ from .style import (COLUMN, METHOD_COLOURS, METHOD_DASHES, METHOD_LABELS, METHOD
 TASKS = ("video", "image")                            # the task that the method is for comes first
 DATA = {"video": "Clips", "image": "Photos"}
 GREY, SMALL = "#606060", 6.5                          # of lines and names of baselines; of the smallest letters
+UNORDERED = ("capacity",)                             # studies whose numbers are no scale: there 0 means no limit
 ALONE = ("dynamic", "static")                         # the methods that know one task
 COMPARED = (("multitask", ALONE), ("s4d", ALONE), ("s4d", ("multitask",)), ("adapters", ("multitask",)), ("s4d", ("adapters",)))
 
@@ -28,29 +29,34 @@ def _title(rows: pd.DataFrame, task: str) -> str:
     return f"{DATA[task]}: {first['samples']:.0f} of {first['subjects']:.0f} people"
 
 
-def _baselines(ax, rows: pd.DataFrame, metric: str, reach: tuple[float, float], horizontal: bool = False) -> None:
+def _baselines(ax, rows: pd.DataFrame, metric: str, reach: tuple[float, float], horizontal: bool = False) -> list[float]:
     """Chance and always naming the most frequent class: a line where it is near the values, words where it would stretch the axis.
 
     Args:
         rows: baseline, UAR, WAR of one task.
         reach: lowest and highest value drawn, per cent.
+    Returns:
+        where the lines are.
     """
     values = {{"majority": "majority class"}.get(r.baseline, r.baseline): 100 * getattr(r, metric) for r in rows.itertuples()}
-    if abs(values["majority class"] - values["chance"]) < 0.05:
+    if abs(values["majority class"] - values["chance"]) < 0.3:
         values = {"chance, majority class": values["chance"]}
-    near = {name: v for name, v in values.items() if v > reach[0] - 0.4 * (reach[1] - reach[0])}
+    near = {name: v for name, v in values.items() if v > reach[0] - 0.3 * max(reach[1] - reach[0], 10)}
     for i, (name, v) in enumerate(sorted(near.items(), key=lambda item: item[1])):
         (ax.axhline if horizontal else ax.axvline)(v, color=GREY, lw=0.8, ls="--" if name == "majority class" else ":", zorder=0)
         last = i > 0 or len(near) == 1                          # the lower one's name stands before its line, so that names never meet
         if horizontal:
-            ax.annotate(name, (0, v), (3, 1 if last else -1), ax.get_yaxis_transform(), "offset points", color=GREY, fontsize=SMALL,
-                        va="bottom" if last else "top")
+            ax.annotate(name, (1, v), (-2, 1 if last else -1), ax.get_yaxis_transform(), "offset points", color=GREY, fontsize=SMALL,
+                        ha="right", va="bottom" if last else "top")
         else:
             ax.annotate(name, (v, 1), (0 if len(near) == 1 else 2 if last else -2, 1), ax.get_xaxis_transform(), "offset points", color=GREY,
                         fontsize=SMALL, ha="center" if len(near) == 1 else "left" if last else "right", va="bottom")
     far = ", ".join(f"{name} {v:.1f}" for name, v in values.items() if name not in near)
-    if far:
-        ax.annotate(f"{'↓' if horizontal else '←'} {far}", (0, 0), (3, 2), "axes fraction", "offset points", color=GREY, fontsize=SMALL)
+    if far and horizontal:
+        ax.annotate(f"↓ {far}", (1, 0), (-2, 3), "axes fraction", "offset points", color=GREY, fontsize=SMALL, ha="right")
+    elif far:
+        ax.annotate(f"← {far}", (0, 1), (0, 1), "axes fraction", "offset points", color=GREY, fontsize=SMALL, va="bottom")
+    return list(near.values())
 
 
 def _scores(ax, scores: pd.DataFrame, single: pd.DataFrame) -> None:
@@ -111,9 +117,11 @@ def comparison(scores: pd.DataFrame, single: pd.DataFrame, baselines: pd.DataFra
         _scores(ax, *mine)
         _baselines(ax, baselines[baselines["task"] == task], metric, (100 * mine[0]["low"].min(), 100 * mine[0]["high"].max()))
         ax.set_xlabel(f"{metric}, %")
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, steps=[1, 2, 5, 10]))
         ax.set_title(_title(mine[0], task), pad=10)
     photos = scores[scores["task"] == "image"].pivot(index=["pretrained", "method"], columns="metric", values="value")
-    axes[1, 0].set_xlabel(f"UAR, % (WAR is within {100 * (photos['UAR'] - photos['WAR']).abs().max():.1f} points of it)")
+    gap = np.ceil(np.round(1000 * (photos["UAR"] - photos["WAR"]).abs().max(), 6)) / 10
+    axes[1, 0].set_xlabel(f"UAR, % (WAR within {gap:.1f} points of it)")
     _differences(axes[1, 1], differences)
     handles = [Line2D([], [], color=GREY, marker="o", mfc="w", ms=4.5, lw=1.2, label="from scratch"),
                Line2D([], [], color=GREY, marker="o", ms=4.5, lw=1.2, label="pre-trained"),
@@ -131,7 +139,7 @@ def confusion(table: pd.DataFrame, note: str = "") -> Figure:
         table: method, task, label, predicted, share (`stats.confusion`), samples of the label.
     """
     panels = list(dict.fromkeys(table[["method", "task"]].itertuples(index=False, name=None)))
-    fig, axes = figure(PAGE, 3.0, 1, len(panels), squeeze=False)
+    fig, axes = figure(PAGE, 2.75, 1, len(panels), squeeze=False)
     for ax, (method, task), before in zip(axes[0], panels, [None, *panels]):
         rows = table[(table["method"] == method) & (table["task"] == task)]
         order, across = list(dict.fromkeys(rows["label"])), list(dict.fromkeys(rows["predicted"]))
@@ -139,6 +147,8 @@ def confusion(table: pd.DataFrame, note: str = "") -> Figure:
         text = matrix.map(lambda v: f"{v:.0f}" if v >= 0.5 else "")
         seaborn.heatmap(matrix, vmin=0, vmax=100, cmap="Blues", annot=text, fmt="", annot_kws={"size": SMALL}, cbar=False, square=True,
                         xticklabels=True, yticklabels=True, ax=ax)
+        for cell, share in zip(ax.texts, matrix.to_numpy().ravel()):
+            cell.set_color("w" if share > 70 else "k")
         samples = rows.drop_duplicates("label").set_index("label")["samples"]
         ax.set_xticks(ax.get_xticks(), across, rotation=45, ha="right", rotation_mode="anchor")
         same = before is not None and before[1] == task           # its rows are those of the matrix to the left
@@ -166,7 +176,7 @@ def apart(levels: np.ndarray, gap: float) -> np.ndarray:
     return out
 
 
-def _curves(ax, rows: pd.DataFrame) -> None:
+def _curves(ax, rows: pd.DataFrame, baselines: pd.DataFrame) -> None:
     """One task and start: the mean of every method with its mark and dash, the range of its seeds, its name at the right end."""
     ends = {}
     for method in _present(rows):
@@ -174,15 +184,17 @@ def _curves(ax, rows: pd.DataFrame) -> None:
         mean, colour = by_epoch.mean(), METHOD_COLOURS[method]
         ax.fill_between(mean.index, by_epoch.min(), by_epoch.max(), color=colour, alpha=0.13, lw=0)
         ax.plot(mean.index, mean, color=colour, lw=1.2, ls=METHOD_DASHES[method], marker=METHOD_MARKERS[method], ms=3,
-                markevery=max(1, len(mean) // 5))
+                markevery=max(1, len(mean) // 5), clip_on=False)
         ends[method] = mean.iloc[-1]
-    low, high = 100 * rows["war"].min(), 100 * rows["war"].max()
-    margin = 0.06 * max(high - low, 5)
+    reach = 100 * rows["war"].min(), 100 * rows["war"].max()
+    low, high = min([reach[0], *_baselines(ax, baselines, "WAR", reach, horizontal=True)]), reach[1]
+    margin = 0.08 * max(high - low, 5)
     ax.set_ylim(low - margin, high + margin)
-    ax.places = apart(np.array(list(ends.values())), 0.11 * (high - low + 2 * margin)) if ends else np.array([])
-    for (method, y), place in zip(ends.items(), ax.places):
-        ax.annotate(METHOD_LABELS[method], (1, y), (1.07, place), ax.get_yaxis_transform(), ax.get_yaxis_transform(), color="k", fontsize=7,
-                    va="center", annotation_clip=False, arrowprops=dict(arrowstyle="-", color=METHOD_COLOURS[method], lw=0.8, shrinkA=1, shrinkB=0))
+    places = apart(np.array(list(ends.values())), 0.085 * (high - low + 2 * margin))
+    for (method, y), place in zip(ends.items(), places):
+        ax.annotate(METHOD_LABELS[method], (1.01, y), (1.08, place), ax.get_yaxis_transform(), ax.get_yaxis_transform(), fontsize=7,
+                    va="center", annotation_clip=False,
+                    arrowprops=dict(arrowstyle="-", color=METHOD_COLOURS[method], lw=0.8, relpos=(0, 0.5), shrinkA=0, shrinkB=0))
 
 
 def curves(table: pd.DataFrame, baselines: pd.DataFrame, samples: dict[str, tuple[int, int]], note: str = "") -> Figure:
@@ -199,9 +211,7 @@ def curves(table: pd.DataFrame, baselines: pd.DataFrame, samples: dict[str, tupl
     for r, task in enumerate(TASKS):
         for ax, start in zip(axes[r], starts):
             rows = table[(table["task"] == task) & (table["pretrained"] == start)]
-            _curves(ax, rows)
-            reach = 100 * rows["war"].min(), 100 * rows["war"].max()
-            _baselines(ax, baselines[baselines["task"] == task], "WAR", reach, horizontal=True)
+            _curves(ax, rows, baselines[baselines["task"] == task])
             ax.set_title("{}: {} of {} people, {}".format(DATA[task], *samples[task], STARTS[start]), fontsize=7.5)
         axes[r, 0].set_ylabel("validation WAR, %")
     for ax in axes[-1]:
@@ -211,33 +221,33 @@ def curves(table: pd.DataFrame, baselines: pd.DataFrame, samples: dict[str, tupl
     return fig
 
 
-def _numbers(settings: list[str]) -> bool:
-    return all(s.replace(".", "", 1).isdigit() for s in settings)
-
-
 def _study(ax, part: pd.DataFrame, default: str, write: bool) -> None:
     """One panel of `ablations`."""
     values = list(dict.fromkeys(part["setting"]))
     methods = _present(part)
+    joined = part["study"].iloc[0] not in UNORDERED and all(s.replace(".", "", 1).isdigit() for s in values)
     several = [m for m in methods if (part["method"] == m).sum() > 1]         # others stand at one setting alone, without a shift
     for method in methods:
         mine, colour = part[part["method"] == method].set_index("setting"), METHOD_COLOURS[method]
         shift = 0.14 * (several.index(method) - (len(several) - 1) / 2) if method in several else 0.0
         points = [(values.index(s) + shift, row) for s, row in zip(mine.index, mine.itertuples())]
-        if len(points) > 2 and _numbers(list(mine.index)):                    # between two settings, or kinds, a line would show a trend
+        if joined and len(points) > 2:
             ax.plot([x for x, _ in points], [100 * row.value for _, row in points], color=colour, lw=0.8, ls=METHOD_DASHES[method], zorder=1)
         for x, row in points:
             low, high, reference = _bar(row)
             if reference is not None and row.Index == default:
                 ax.axhline(100 * row.value, color=colour, lw=0.7, ls=":", zorder=0)
-            shown = row.Index == default or not getattr(row, "p_holm", 0) > LEVEL
+            shown = not getattr(row, "p_holm", 0) > LEVEL                     # the default itself has none
             ax.plot([x, x], [100 * low, 100 * high], color=colour, lw=1.1, zorder=2)
             ax.plot(x, 100 * row.value, METHOD_MARKERS[method], ms=4.5, mec=colour, mfc=colour if shown else "w", mew=1.0, zorder=3)
-            if write and reference is not None and row.Index != default:
-                said = effect(*(100 * v for v in (row.difference, row.difference_low, row.difference_high))).replace(" ", "\n", 1)
-                ax.annotate(said, (x, 100 * row.value), (6, 0), textcoords="offset points", fontsize=SMALL, va="center")
+            if write and reference is not None:
+                said = [f"{100 * row.value:.1f}"]
+                if row.Index != default:
+                    said.append(effect(*(100 * v for v in (row.difference, row.difference_low, row.difference_high))))
+                ax.annotate("\n".join(said), (x, 100 * row.value), (6, -2), textcoords="offset points", fontsize=SMALL,
+                            va="top" if row.Index == default else "center")
     ax.set_xticks(range(len(values)), values)
-    ax.set_xlim(-0.5, len(values) - 0.5 + 0.3 * write)
+    ax.set_xlim(-0.3 if write else -0.5, len(values) - 0.5)
     for text in ax.get_xticklabels():
         text.set_fontweight("bold" if text.get_text() == default else "normal")
 
