@@ -167,8 +167,10 @@ def without_photos(scores: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFr
     pair = differences[(differences["task"] == "video") & (differences["method"] == "s4d") & (differences["method_reference"] == "dynamic")
                        & differences["pretrained"]].set_index("metric")
     turned = {"difference": "difference", "difference_low": "high", "difference_high": "low"}       # dynamic only minus S4D
-    return alone.assign(study="photos", setting="0", **{new: -alone["metric"].map(pair[old]) for new, old in turned.items()},
+    rows = alone.assign(study="photos", setting="0", **{new: -alone["metric"].map(pair[old]) for new, old in turned.items()},
                         p_holm=alone["metric"].map(pair["p_holm"]))
+    keys = ["task", "study", "setting", "method", "metric"]
+    return rows[[*keys, *(c for c in rows if c not in keys)]]
 
 
 def text(value: object) -> str:
