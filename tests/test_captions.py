@@ -89,6 +89,8 @@ def test_confusions_are_named_with_their_counts_and_drawn_beside_each_other():
     axes = plots.confusion(matrices()).axes
     assert [t.get_text() for t in axes[0].get_yticklabels()] == ["joy (50)", "disgust (1)"] and axes[1].get_ylabel() == ""
     assert [t.get_text() for t in axes[0].texts] == ["90", "10", "100", ""]
+    alone = plots.confusion(matrices().query("method == 's4d'").drop(columns="method")).axes
+    assert [ax.get_title() for ax in (*axes, *alone)] == ["Dynamic only, clips", "S4D (MoAE), clips", "Clips"]
 
 
 @pytest.mark.parametrize("levels", [[50, 50, 50, 50], [10, 60, 61, 62], [5], [], [3, 1, 2]])

@@ -136,8 +136,9 @@ def confusion(table: pd.DataFrame, note: str = "") -> Figure:
     """Confusion matrices beside each other, in per cent of each true class; shares under half a per cent are left blank.
 
     Args:
-        table: method, task, label, predicted, share (`stats.confusion`), samples of the label.
+        table: method (may be missing for one system), task, label, predicted, share (`stats.confusion`), samples of the label.
     """
+    table = table if "method" in table else table.assign(method="")
     panels = list(dict.fromkeys(table[["method", "task"]].itertuples(index=False, name=None)))
     fig, axes = figure(PAGE, 2.75, 1, len(panels), squeeze=False)
     for ax, (method, task), before in zip(axes[0], panels, [None, *panels]):
@@ -154,7 +155,7 @@ def confusion(table: pd.DataFrame, note: str = "") -> Figure:
         same = before is not None and before[1] == task           # its rows are those of the matrix to the left
         ax.set_yticks(ax.get_yticks(), [""] * len(order) if same else [f"{name} ({samples[name]})" for name in order], rotation=0)
         ax.set(xlabel="predicted", ylabel="" if same else f"true class ({DATA[task].lower()})")
-        ax.set_title(f"{METHOD_LABELS[method]}, {DATA[task].lower()}", loc="center")
+        ax.set_title(f"{METHOD_LABELS[method]}, {DATA[task].lower()}" if method else DATA[task], loc="center")
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
     stamp(fig, note)
@@ -216,7 +217,7 @@ def curves(table: pd.DataFrame, baselines: pd.DataFrame, samples: dict[str, tupl
         axes[r, 0].set_ylabel("validation WAR, %")
     for ax in axes[-1]:
         ax.set(xlabel="epoch", xlim=(1, last) if last > 1 else (0.5, 1.5))
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     stamp(fig, note)
     return fig
 
