@@ -8,11 +8,12 @@ from collections.abc import Iterable
 import pandas as pd
 
 from .plots.style import METHOD_LABELS
+from .report import UNFOUNDED
 
 Triple = tuple[float, float, float]            # value, low, high
 COLUMNS = ["where", "claim", "committed", "interval", "fresh", "verdict"]
 VERDICTS = ("fails", "moved", "weaker", "stronger", "holds", "illustration")        # from the worst on
-SIDES = {"supported": 1, "against": -1, "not decided": 0}
+SIDES = {"supported": 1, "against": -1, "not decided": 0} | dict.fromkeys(UNFOUNDED.values(), 0)
 DATA, START = {"video": "clips", "image": "photos"}, {"True": "pre-trained", "False": "from scratch"}
 NUMBER = r"[+-]?\d+\.\d \[[+-]?\d+\.\d, [+-]?\d+\.\d\]"
 SECTIONS = {"sandbox": "Results", "night": "What it depends on"}                   # of README, by the profile whose numbers it states
@@ -158,7 +159,7 @@ def of_paper(fresh: dict[str, pd.DataFrame], committed: dict[str, pd.DataFrame],
             out.append(line("paper", name, said, interval, f"{now} {fresh_interval}".strip(), _macro(name, said, now, interval, fresh_interval)))
     words = worst([row["verdict"] for row in out if row["claim"].startswith("Verdict")])
     for row in out:
-        if row["claim"] in ("Supported", "Against", "Undecided") and row["committed"] != row["fresh"]:
+        if row["claim"] in ("Supported", "Against", "Undecided", "Unfounded") and row["committed"] != row["fresh"]:
             row["verdict"] = words                                              # they count those verdicts
     return out
 

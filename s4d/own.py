@@ -17,7 +17,7 @@ from .data.audit import examine
 from .emotions import EMOTIONS, EMOTIONS_8, EMOTIONS_11
 from .overview import curves
 from .plots import faces as face_plots
-from .plots import training as plots
+from .plots import finetuning as plots
 from .training import Run, train
 from .training.finetune import part, plan, sources, tables
 
@@ -127,7 +127,7 @@ def draw(run: Run, tested: pd.DataFrame, scores: pd.DataFrame, out: Path) -> lis
     """Samples of each class, the confusion matrix and the learning curves as PNG and PDF; scores and predictions as CSV."""
     cfg, note = run.config, f"own data, {run.dir.name}"
     shares = pd.concat([stats.confusion(rows, sources(cfg)[task].classes).assign(task=task) for task, rows in tested.groupby("task")])
-    seen = shares[shares.groupby(["task", "label"])["count"].transform("sum") > 0]
+    seen = shares.assign(samples=shares.groupby(["task", "label"])["count"].transform("sum")).query("samples > 0")
     figures = {"confusion": plots.confusion(seen, note), "curves": curves([run])}
     figures |= {DATASETS[task]: samples(cfg, task, rows, note) for task, rows in tables(cfg).items()}
     savers = {out / "scores.csv": lambda p: scores.to_csv(p, index=False), out / "predictions.csv": lambda p: tested.to_csv(p, index=False)}

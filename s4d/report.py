@@ -1,4 +1,4 @@
-"""The report: earlier notebooks' numbers read back, the paper's claims judged by them, and macros for the text."""
+"""The report: earlier notebooks' numbers read back, the paper's claims judged by them, and what ran where."""
 from __future__ import annotations
 
 import re
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from .artifacts import LATEX, Artifacts, OutputError, csv_text, read_manifest
+from .artifacts import OutputError, read_manifest
+from .captions import effect, outcome, p_words, signed
 from .config import digest
 from .plots.style import METHOD_LABELS
 
-LEVEL = 0.05      # of Holm-corrected p below which a difference counts
 STAGES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 
 
@@ -27,6 +27,7 @@ class Claim:
         expected: +1 or -1, the sign of system minus reference that the paper expects.
         premise: name of the claim that this one takes for granted.
         without: the system without its experts, when the claim's difference could be due to something else than them.
+        paper: whether the paper says so.
     """
 
     name: str
@@ -36,17 +37,22 @@ class Claim:
     expected: int
     premise: str = ""
     without: dict | None = field(default=None, hash=False)
+    paper: bool = True
 
 
 def _on_clips(method: str, pretrained: bool = True) -> dict:
     return {"task": "video", "method": method, "pretrained": pretrained}
 
 
-# The statements are those of the paper's abstract; there they stand for licensed data and full-size models.
+# What becomes of a claim whose premise is not supported, by the verdict on the premise: it can be neither right nor wrong.
+UNFOUNDED = {"against": "no harm to repair", "not decided": "harm not shown"}
+# The statements are those of the paper's abstract, where they stand for licensed data and full-size models; the one that is none shows
+# how much of the claim above it photos alone explain.
 CLAIMS = (
     Claim("NegativeTransfer", "plain multi-task harms clips", _on_clips("multitask"), _on_clips("dynamic"), -1),
     Claim("Repair", "experts repair that harm", _on_clips("s4d"), _on_clips("multitask"), +1, premise="NegativeTransfer"),
     Claim("StaticHelps", "photos with experts help clips", _on_clips("s4d"), _on_clips("dynamic"), +1, without=_on_clips("multitask")),
+    Claim("PlainHelps", "photos without experts help clips", _on_clips("multitask"), _on_clips("dynamic"), +1, paper=False),
     Claim("Pretraining", "pre-training helps clips", _on_clips("s4d"), _on_clips("s4d", pretrained=False), +1),
 )
 
@@ -95,7 +101,7 @@ def word(low: float, high: float, p_holm: float, expected: int) -> str:
         p_holm: two-sided p, corrected for all comparisons.
         expected: the sign that the claim expects.
     """
-    if low <= 0 <= high or not p_holm <= LEVEL:
+    if outcome(low, high, p_holm) != "apart":
         return "not decided"
     return "supported" if (low > 0) == (expected > 0) else "against"
 
@@ -106,20 +112,23 @@ def judge(paired: pd.DataFrame, claims: Iterable[Claim] = CLAIMS, metric: str = 
     Args:
         paired: as from `s4d.analysis.stats.paired`, shares in 0..1.
     Returns:
-        table: name, claim, comparison, expected, difference, low, high (percentage points), p_holm, seeds, subjects, verdict;
-        a comparison that was not made has missing numbers and the verdict "not measured".
+        table: name, claim, comparison, paper, expected, difference, low, high (percentage points), p, p_holm, seeds, subjects, verdict;
+        a comparison that was not made has missing numbers and the verdict "not measured", one whose premise is not supported a
+        verdict that says so, whatever its numbers.
     """
-    rows = []
+    rows, verdicts = [], {}
     for claim in claims:
         found = difference(paired, claim, metric)
-        head = {"name": claim.name, "claim": claim.text, "comparison": comparison(claim), "expected": claim.expected}
-        if found is None:
-            rows.append({**head, "verdict": "not measured"})
-            continue
-        points = {k: 100 * float(found[k]) for k in ("difference", "low", "high")}
-        rows.append({**head, **points, "p_holm": float(found["p_holm"]), "seeds": int(found["seeds"]), "subjects": int(found["subjects"]),
-                     "verdict": word(found["low"], found["high"], found["p_holm"], claim.expected)})
-    columns = ["name", "claim", "comparison", "expected", "difference", "low", "high", "p_holm", "seeds", "subjects", "verdict"]
+        row = {"name": claim.name, "claim": claim.text, "comparison": comparison(claim), "paper": claim.paper, "expected": claim.expected,
+               "verdict": "not measured"}
+        if found is not None:
+            row |= {k: 100 * float(found[k]) for k in ("difference", "low", "high")} | {k: float(found[k]) for k in ("p", "p_holm")}
+            row |= {k: int(found[k]) for k in ("seeds", "subjects")}
+            direct = word(found["low"], found["high"], found["p_holm"], claim.expected)
+            row["verdict"] = UNFOUNDED.get(verdicts.get(claim.premise), direct)
+        verdicts[claim.name] = row["verdict"]
+        rows.append(row)
+    columns = ["name", "claim", "comparison", "paper", "expected", "difference", "low", "high", "p", "p_holm", "seeds", "subjects", "verdict"]
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
@@ -131,19 +140,18 @@ def comparison(claim: Claim) -> str:
     return f"{a} minus {b}"
 
 
-def signed(value: float) -> str:
-    """A difference with its sign and one decimal; a rounded zero has none, and a minus is a minus."""
-    text = f"{value:+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "−")
+def claims_as_read(judged: pd.DataFrame, resamples: int) -> pd.DataFrame:
+    """The judged claims as a table to read: numbers as text, every verdict set alike.
 
-
-def claims_as_read(judged: pd.DataFrame) -> pd.DataFrame:
-    """The judged claims as a table to read: numbers as text, every verdict set alike."""
-    def value(row) -> str:
-        return "--" if pd.isna(row["difference"]) else f"{signed(row['difference'])} [{signed(row['low'])}, {signed(row['high'])}]"
-    sign = judged["expected"].map({1: "> 0", -1: "< 0"})
-    return pd.DataFrame({"claim": judged["claim"], "comparison": judged["comparison"], "expected": sign,
-                         "difference, 95 % interval": judged.apply(value, axis=1), "verdict": judged["verdict"]})
+    Args:
+        resamples: of the bootstrap, which sets the smallest p that it can give.
+    """
+    shown = [("--", "--") if pd.isna(r.difference) else (effect(r.difference, r.low, r.high), p_words(r.p, r.p_holm, resamples))
+             for r in judged.itertuples()]
+    numbers, p = zip(*shown)
+    return pd.DataFrame({"claim": judged["claim"].where(judged["paper"], judged["claim"] + " (not of the paper)"), "comparison": judged["comparison"],
+                         "expected": judged["expected"].map({1: "> 0", -1: "< 0"}), "difference, 95 % interval": numbers, "p": p,
+                         "verdict": judged["verdict"]})
 
 
 def sentences(paired: pd.DataFrame, claims: Iterable[Claim] = CLAIMS, metric: str = "WAR") -> list[str]:
@@ -152,16 +160,17 @@ def sentences(paired: pd.DataFrame, claims: Iterable[Claim] = CLAIMS, metric: st
     Args:
         paired: as `judge` takes it.
     Returns:
-        a text a claim, by one rule. Where experts and photos come together, it also says what photos give without experts;
-        where a claim's premise is not supported, it says so.
+        a text for each claim of the paper, by one rule. Where experts and photos come together, it also says what photos give without
+        experts; where a claim's premise is not supported, it says so.
     """
-    claims, out = tuple(claims), []
+    claims, out = tuple(c for c in claims if c.paper), []
     judged = {row.name: row for row in judge(paired, claims, metric).itertuples(index=False)}
     for claim in claims:
         parts = [_sentence(judged[claim.name])]
         premise = judged.get(claim.premise)
         if premise is not None and premise.verdict != "supported":
-            parts.append(f"The claim takes for granted that {premise.claim}, which is not shown here.")
+            parts.append(f"The claim takes for granted that {premise.claim}, which is {'contradicted' if premise.verdict == 'against' else 'not shown'} "
+                         "here.")
         if claim.without is not None:
             parts.append(_without_experts(claim, paired, metric))
         out.append(" ".join(parts))
@@ -176,10 +185,12 @@ def _sentence(row) -> str:
     """One judged claim. A claim that is not decided stands as a question, so that it cannot be read as a finding."""
     if row.verdict == "not measured":
         return f"**Not measured**: whether {row.claim}."
-    if row.verdict == "not decided":
+    if row.verdict in ("not decided", *UNFOUNDED.values()):
         why = ("the interval includes 0, so neither a gain nor a loss is shown" if row.low <= 0 <= row.high else
-               "the difference does not outlast the correction for all comparisons, so it is not claimed")
-        return f"**Not decided**: whether {row.claim}. {_numbers(row)}: {why}."
+               "the difference does not outlast the correction for all comparisons, so it is not claimed"
+               if outcome(row.low, row.high, row.p_holm) == "uncorrected" else
+               f"with them it is {'higher' if row.low > 0 else 'lower'}, which repairs nothing that is shown")
+        return f"**{row.verdict.capitalize()}**: whether {row.claim}. {_numbers(row)}: {why}."
     return f"**{row.verdict.capitalize()}**: that {row.claim}. {_numbers(row)}; {row.subjects} people."
 
 
@@ -253,7 +264,8 @@ def summary_as_read(summary: pd.DataFrame) -> pd.DataFrame:
 
 def runs_as_read(rows: pd.DataFrame, profile: str) -> pd.DataFrame:
     """Runs by stage and place: profile, stage, runs, steps (all), device, versions. Times are left out: they differ each time."""
-    table = rows.groupby(["stage", "device", "versions"], sort=False).agg(runs=("seed", "size"), steps=("steps", "sum")).reset_index()
+    places = rows.assign(device=rows["device"].str.replace("1 thread(s)", "1 thread").str.replace("thread(s)", "threads"))
+    table = places.groupby(["stage", "device", "versions"], sort=False).agg(runs=("seed", "size"), steps=("steps", "sum")).reset_index()
     table.insert(0, "profile", profile)
     table["stage"] = table["stage"].replace(STAGES)
     return table[["profile", "stage", "runs", "steps", "device", "versions"]]
@@ -272,86 +284,3 @@ def long_scores(table: pd.DataFrame) -> pd.DataFrame:
         if column not in table:
             raise OutputError(f"finetuning_table.csv has no column {column!r} (it has {', '.join(table.columns)}): run notebook 03 again")
     return table[wanted].dropna(subset="value").reset_index(drop=True)
-
-
-def macro_name(*parts: object) -> str:
-    """A LaTeX command's name: the parts joined, each with a capital; digits as words, since TeX allows only letters.
-
-    Raises:
-        OutputError: for a part in which no letter is left.
-    """
-    digits = dict(zip("0123456789", ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")))
-    words = []
-    for part in parts:
-        pieces = [digits.get(piece, piece) for piece in re.findall(r"[A-Za-z]+|[0-9]", str(part))]
-        if not pieces:
-            raise OutputError(f"{part!r} cannot be part of a LaTeX command's name: it has no letter or digit")
-        words += [p[0].upper() + p[1:] for p in pieces]
-    return "".join(words)
-
-
-def macros_of(judged: pd.DataFrame, scores: pd.DataFrame, gains: pd.DataFrame, ranks: pd.DataFrame, extra: dict) -> pd.DataFrame:
-    """Every number that the report's text uses.
-
-    Args:
-        judged: from `judge`.
-        scores: task, pretrained, method, metric, value, low, high (shares), samples, subjects.
-        gains, ranks: from `s4d.published`.
-        extra: further name -> text.
-    Returns:
-        table: name (a LaTeX command without the backslash), text.
-    """
-    rows = [(macro_name(k), str(v)) for k, v in extra.items()]
-    for r in judged.itertuples():
-        missing = pd.isna(r.difference)
-        rows += [(macro_name("diff", r.name), "--" if missing else signed(r.difference)),
-                 (macro_name("interval", r.name), "--" if missing else f"[{signed(r.low)}, {signed(r.high)}]"),
-                 (macro_name("verdict", r.name), r.verdict)]
-    for r in scores.itertuples():
-        name = (r.metric.lower(), r.method, r.task, "pretrained" if r.pretrained else "scratch")
-        rows += [(macro_name(*name), f"{100 * r.value:.1f}"), (macro_name(*name, "interval"), f"[{100 * r.low:.1f}, {100 * r.high:.1f}]")]
-    for r in scores.drop_duplicates("task").itertuples():
-        rows += [(macro_name("samples", r.task), str(r.samples)), (macro_name("subjects", r.task), str(r.subjects))]
-    for r in gains.itertuples():
-        rows += [(macro_name("published", r.dataset), f"{r.s4d:.2f}"), (macro_name("publishedBaseline", r.dataset), f"{r.baseline:.2f}"),
-                 (macro_name("publishedGain", r.dataset), f"{r.gain:.2f}")]
-    for r in ranks.itertuples():
-        rows += [(macro_name("publishedRank", r.dataset), str(r.rank)), (macro_name("publishedMethods", r.dataset), str(r.methods))]
-    return pd.DataFrame(rows, columns=["name", "text"])
-
-
-def macros_text(table: pd.DataFrame) -> str:
-    """One \\newcommand a row, in the table's order.
-
-    Raises:
-        OutputError: for a name that occurs twice or that TeX would not take.
-    """
-    for name, count in table["name"].value_counts().items():
-        if count > 1 or not re.fullmatch("[A-Za-z]+", name):
-            raise OutputError(f"macro {name!r} occurs {count} times: each name must be unique and of letters only")
-    escaped = ("".join(LATEX.get(c, c) for c in text) for text in table["text"])
-    return "".join(f"\\newcommand{{\\{name}}}{{{text}}}\n" for name, text in zip(table["name"], escaped))
-
-
-def captions_of(manifest: dict, names: Iterable[str]) -> pd.DataFrame:
-    """Captions of figures as LaTeX commands, as the notebooks that drew them wrote them, with what they found: name, text.
-
-    Args:
-        manifest: of `read_manifest`.
-        names: of the figures; those that a profile does not draw are left out.
-    """
-    return pd.DataFrame([{"name": macro_name("caption", name), "text": manifest[name]["caption"]} for name in names if name in manifest],
-                        columns=["name", "text"])
-
-
-def write_macros(made: Artifacts, table: pd.DataFrame, name: str = "numbers", caption: str = "Numbers of the report's text") -> None:
-    """Writes `tables/<name>.tex` with one command a row, and the same as CSV, as an artifact of its notebook.
-
-    Args:
-        table: name (letters), text.
-        caption: what the commands hold.
-    """
-    def writer(text: str):
-        return lambda path: path.write_text(text, encoding="utf-8", newline="\n")
-    made._add("table", name, f"{caption}, one LaTeX command each.",
-              {f"tables/{name}.tex": writer(macros_text(table)), f"source_data/{name}.csv": writer(csv_text(table))})

@@ -78,8 +78,8 @@ STUDIES = {
     "balance": Study("balance coefficient", (0.0, 1e-3, 1e-2, 1e-1), _field("balance")),
     "noise": Study("noise on the router", (True, False), _field("noise")),
     "capacity": Study("capacity factor, 0: no limit", (0.0, 1.0, 1.25), _field("capacity")),
-    "photos": Study("share of the photos", (0.03, 0.1, 0.3, 1.0), _field("image_part"), ("multitask", "s4d")),
-    "clips": Study("share of the clips", (0.1, 0.3, 1.0), _field("video_part"), ("dynamic", "s4d")),
+    "photos": Study("share of the training photos", (0.03, 0.1, 0.3, 1.0), _field("image_part"), ("multitask", "s4d")),
+    "clips": Study("share of the training clips", (0.1, 0.3, 1.0), _field("video_part"), ("dynamic", "s4d")),
     "gap": Study("gap between photos and clips", (0.0, 0.2, 0.5, 1.0), _gap, ALL),
 }
 EVERY = {name: (study.values, study.methods) for name, study in STUDIES.items()}
@@ -140,6 +140,37 @@ def collect(profile: Profile, found: dict[Finetune, Run]) -> pd.DataFrame:
     tables = [stats.collect([(t.method, True, t.seed, t.config)], [found[t.config]]).assign(study=t.study, setting=text(t.value))
               for t in trials(profile)]
     return pd.concat(tables, ignore_index=True)
+
+
+def beside_default(scored: pd.DataFrame, changed: pd.DataFrame) -> pd.DataFrame:
+    """Scores, and beside each its paired difference to the default setting; missing for the default itself.
+
+    Args:
+        scored: task, study, setting, method, metric and what `stats.scores` gives.
+        changed: the same keys and what `stats.paired` gives.
+    Returns:
+        the columns of `scored`, and difference, difference_low, difference_high, p_holm.
+    """
+    keys = ["task", "study", "setting", "method", "metric"]
+    renamed = changed.rename(columns={"low": "difference_low", "high": "difference_high"})
+    return scored.merge(renamed[[*keys, "difference", "difference_low", "difference_high", "p_holm"]], on=keys, how="left")
+
+
+def without_photos(scores: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
+    """Dynamic only as the setting 0 of the study of photos, from the comparison's tables: rows as of `beside_default`, on clips.
+
+    Args:
+        scores: of the comparison: task, pretrained, method, metric and more (`stats.scores`).
+        differences: of the comparison, among them S4D minus dynamic only, both pre-trained (`stats.paired`).
+    """
+    alone = scores[(scores["task"] == "video") & (scores["method"] == "dynamic") & scores["pretrained"]].drop(columns="pretrained")
+    pair = differences[(differences["task"] == "video") & (differences["method"] == "s4d") & (differences["method_reference"] == "dynamic")
+                       & differences["pretrained"]].set_index("metric")
+    turned = {"difference": "difference", "difference_low": "high", "difference_high": "low"}       # dynamic only minus S4D
+    rows = alone.assign(study="photos", setting="0", **{new: -alone["metric"].map(pair[old]) for new, old in turned.items()},
+                        p_holm=alone["metric"].map(pair["p_holm"]))
+    keys = ["task", "study", "setting", "method", "metric"]
+    return rows[[*keys, *(c for c in rows if c not in keys)]]
 
 
 def text(value: object) -> str:

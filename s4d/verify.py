@@ -57,9 +57,9 @@ FIXED = ("corpus_counts", "faces_actions", "faces_emotions", "faces_filmstrip", 
          "pretraining_masks", "report_published", "report_runs", "report_sources")
 TABLES = {
     **dict.fromkeys(FIXED, Kind()),
-    **dict.fromkeys(("faces_difficulty", "finetuning_ablations", "finetuning_table"), Kind(intervals=("value",))),
+    **dict.fromkeys(("faces_difficulty", "finetuning_table"), Kind(intervals=("value",))),
+    **dict.fromkeys(("finetuning_ablations", "finetuning_starts"), Kind(intervals=("value", "difference"))),
     **dict.fromkeys(("ablations_help", "ablations_paired", "finetuning_paired", "starts_paired"), Kind(intervals=("difference",))),
-    "finetuning_starts": Kind(intervals=("value",)),
     "clips_saved": Kind(intervals=("alone",), free=("war", "beyond")),
     **dict.fromkeys(("report_claims", "report_intervals"), Kind(intervals=("difference",), free=("verdict",))),
     "confusability": Kind(intervals=("rho",), free=("static", "dynamic", "rho_cells")),

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from s4d import config as configs, published, report
+from s4d import claims, config as configs, macros as tex, published, report
 from s4d.__main__ import parser
 from s4d.analysis import stats
 from s4d.artifacts import Artifacts, OutputError, sha256
@@ -32,8 +32,8 @@ CLAIM = report.CLAIMS[0]                # multitask minus dynamic on clips, expe
 def row(claim: report.Claim, low: float, high: float, p_holm: float = 0.01) -> dict:
     """One line of a paired table in which a claim's difference has this interval."""
     partners = {f"{c}_reference": v for c, v in claim.reference.items() if claim.system[c] != v}
-    return {**claim.system, **partners, "metric": "WAR", "difference": (low + high) / 2, "low": low, "high": high, "p_holm": p_holm,
-            "seeds": 3, "subjects": 20}
+    return {**claim.system, **partners, "metric": "WAR", "difference": (low + high) / 2, "low": low, "high": high, "p": p_holm / 22,
+            "p_holm": p_holm, "seeds": 3, "subjects": 20}
 
 
 def scores(methods=("dynamic", "multitask", "s4d")) -> pd.DataFrame:
@@ -72,8 +72,8 @@ def test_verdicts_follow_interval_correction_and_expected_sign(low, high, p, sai
 
 def test_a_comparison_that_was_not_made_has_no_number():
     judged = report.judge(pd.DataFrame([row(CLAIM, -0.05, -0.01)]))
-    assert judged["verdict"].tolist() == ["supported", *["not measured"] * 3]
-    assert judged["difference"].isna().sum() == 3 and "--" in report.claims_as_read(judged).iloc[1].tolist()
+    assert judged["verdict"].tolist() == ["supported", "not measured", "not measured", "against", "not measured"]
+    assert judged["difference"].isna().sum() == 3 and "--" in report.claims_as_read(judged, 2000).iloc[1].tolist()
     plots.claims(judged, "a note").savefig("/dev/null", format="png")
 
 
@@ -89,21 +89,21 @@ def test_claims_find_their_rows_in_real_statistics(tmp_path):
     pairs = [(dict(c.system), dict(c.reference)) for c in report.CLAIMS]
     stats.paired(pd.DataFrame(rows), pairs, resamples=300).to_csv(tmp_path / "p.csv", index=False)
     judged = report.judge(pd.read_csv(tmp_path / "p.csv"))
-    assert judged["verdict"].tolist() == ["supported"] * 4
-    assert judged["difference"].round().tolist() == pytest.approx([100 * (a - b) for a, b in ((.3, .6), (.9, .3), (.9, .6), (.9, .5))], abs=8)
-    assert (np.sign(judged["difference"]) == judged["expected"]).all()
+    assert judged["verdict"].tolist() == ["supported", "supported", "supported", "against", "supported"]
+    assert judged["difference"].round().tolist() == pytest.approx([100 * (a - b) for a, b in ((.3, .6), (.9, .3), (.9, .6), (.3, .6), (.9, .5))], abs=8)
+    assert (np.sign(judged["difference"]) == judged["expected"])[judged["paper"]].all() and judged["paper"].tolist() == [True] * 3 + [False, True]
 
 
 def test_names_and_text_of_macros():
-    assert report.macro_name("war", "s4d", "FERV39K", "pre-trained") == "WarSFourDFERVThreeNineKPreTrained"
+    assert tex.macro_name("war", "s4d", "FERV39K", "pre-trained") == "WarSFourDFERVThreeNineKPreTrained"
     assert [report.signed(v) for v in (1.26, -0.04, -2.0)] == ["+1.3", "0.0", "−2.0"]
     table = pd.DataFrame({"name": ["A", "B"], "text": ["50 %", "−2.0"]})
-    assert report.macros_text(table) == "\\newcommand{\\A}{50 \\%}\n\\newcommand{\\B}{$-$2.0}\n"
+    assert tex.macros_text(table) == "\\newcommand{\\A}{50 \\%}\n\\newcommand{\\B}{$-$2.0}\n"
     for names in (["A", "A"], ["A", "B1"]):
         with pytest.raises(OutputError, match="unique and of letters only"):
-            report.macros_text(table.assign(name=names))
+            tex.macros_text(table.assign(name=names))
     with pytest.raises(OutputError, match="no letter or digit"):
-        report.macro_name("war", "-")
+        tex.macro_name("war", "-")
 
 
 def macros() -> pd.DataFrame:
@@ -111,12 +111,12 @@ def macros() -> pd.DataFrame:
     assignment = next(node for cell in REPORT for node in ast.walk(ast.parse(cell))
                       if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "extra")
     extra = {key.value: "1" for key in assignment.value.keys}
-    return report.macros_of(judged, scores(), published.gains(), published.ranks(), extra)
+    return tex.macros_of(judged, scores(), published.gains(), published.ranks(), extra)
 
 
 def test_every_number_of_the_paper_has_a_macro(tmp_path):
     made = Artifacts(tmp_path, "smoke", "06_report")
-    report.write_macros(made, macros())
+    tex.write_macros(made, macros())
     made.check(["numbers"])
     defined = set(re.findall(r"\\newcommand\{\\([A-Za-z]+)\}", (tmp_path / "tables" / "numbers.tex").read_text()))
     used = {name for name in re.findall(r"\\([A-Z][A-Za-z]+)", PAPER) if name != "IfFileExists" and not name.startswith("Caption")}
@@ -130,7 +130,7 @@ def test_the_paper_types_no_result_and_uses_only_declared_artifacts():
     used = set(re.findall(r"(?:includegraphics(?:\[.*?\])?\{|\\fit\{\\[a-z]+\}\{)([a-z_]+)", PAPER))
     assert used <= declared and len(used) == 5
     figures = dict(re.findall(r"\\drawn\{([a-z_]+)\}\{\\([A-Za-z]+)\}", PAPER))
-    written = report.captions_of(json.loads((ROOT / "figures/manifest.json").read_text())["artifacts"], figures)
+    written = tex.captions_of(json.loads((ROOT / "figures/manifest.json").read_text())["artifacts"], figures)
     assert len(figures) == 9 and figures == dict(zip(figures, written["name"])) and all(f'"{name}"' in "".join(REPORT) for name in figures)
     assert {f"fig:{name}" for name in figures} >= set(re.findall(r"ref\{(fig:[a-z]+_[a-z_]+)\}", PAPER))
     assert set(re.findall(r"\\cite\{([a-z0-9,]+)\}", PAPER)) and all(
@@ -151,19 +151,65 @@ def test_results_of_another_profile_or_none_are_refused(tmp_path):
 def test_published_figure_shows_all_and_is_the_same_each_time(tmp_path):
     table = published.results()
     for folder in ("a", "b"):
-        fig = plots.published(table)
+        fig = plots.published(published.by_war(table), published.METHOD, published.BASELINE)
         Artifacts(tmp_path / folder, "smoke", "06_report").figure(fig, "published", table, "Published.")
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in ("published.pdf", "source_data/published.csv"))
     assert len(fig.axes) == 3 and len(fig.axes[0].get_yticklabels()) == 13
     texts = [t.get_text() for ax in fig.axes for t in ax.texts]
     assert texts.count("not found") == 4 and {"76.68", "53.65", "58.44"} <= set(texts) and "none was measured here" in fig.get_supxlabel()
+    assert len({round(float(np.ptp(ax.get_xlim())), 6) for ax in fig.axes}) == 1        # equal gaps are equal points
+    assert all(ax.get_legend() is None for ax in fig.axes) and [t.get_text() for t in fig.legends[0].get_texts()] == ["WAR", "WAR, derived", "UAR"]
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()][-1].startswith("MMA-DFER")
+    colours = {line.get_color() for ax in fig.axes for line in ax.lines}
+    assert len(colours) == 2                                                             # S4D's, and one for all others
+
+
+def test_the_baselines_number_is_derived_and_says_so():
+    table = published.results()
+    baseline = table[table["method"] == published.BASELINE]
+    assert set(baseline["key"]) == {"s4d"} and baseline["source"].str.startswith("derived").all() and "videomae" not in set(table["key"])
+    read = published.reading_table().set_index("method")
+    assert read.loc[published.BASELINE, "source"] == r"\cite{s4d}, derived" and read.loc["IAL", "MAFW"] == "--"
+    assert read.index[0] == "MMA-DFER" and read.index[-1] == "Former-DFER" and len(read) == 13
+    assert read["source"].str.endswith("derived").sum() == 1
 
 
 def test_every_verdict_is_set_in_the_same_type():
-    judged = report.judge(pd.DataFrame([row(c, *i) for c, i in zip(report.CLAIMS, ((-.1, -.05), (-.1, -.05), (-.1, .1), (.05, .1)))]))
-    assert judged["verdict"].tolist() == ["supported", "against", "not decided", "supported"]
-    said = [t for t in plots.claims(judged, "note").axes[0].texts]
-    assert len(said) == 4 and len({(t.get_fontsize(), t.get_fontweight(), t.get_color()) for t in said}) == 1
+    for harm in ((-.1, -.05), (.05, .1), (-.1, .1)):
+        judged = report.judge(differences(NegativeTransfer=harm, Repair=(-.1, -.05), StaticHelps=(-.1, .1), Pretraining=(.05, .1)))
+        ax = plots.claims(judged, "note").axes[0]
+        said = [t for t in ax.texts if t.get_gid() == "verdict"]
+        assert [t.get_text() for t in said] == judged["verdict"].tolist()[::-1]
+        assert len({(t.get_fontsize(), t.get_fontweight(), t.get_color()) for t in said}) == 1
+        sides = {(bar.get_y(), bar.get_width() > 0) for bar in ax.patches}                 # the expected side, claim by claim
+        assert [side for _, side in sorted(sides)] == [e > 0 for e in judged["expected"][::-1]]
+
+
+@pytest.mark.parametrize("harm, said, word", [((-.1, -.05), "supported", "supported"), ((.05, .1), "against", "no harm to repair"),
+                                              ((-.1, .1), "not decided", "harm not shown"), (None, "not measured", "supported")])
+@pytest.mark.parametrize("repair", [(.05, .1), (-.1, -.05), (-.1, .1)])
+def test_a_claim_without_its_premise_is_not_judged(harm, said, word, repair):
+    """Whatever the experts change: without a harm there is none to repair, and only a shown harm lets the claim be judged."""
+    given = {"Repair": repair} | ({"NegativeTransfer": harm} if harm else {})
+    verdict = report.judge(differences(**given)).set_index("name")["verdict"]
+    direct = {(.05, .1): "supported", (-.1, -.05): "against", (-.1, .1): "not decided"}[repair]
+    assert verdict["NegativeTransfer"] == said and verdict["Repair"] == (direct if word == "supported" else word)
+    assert {v for v in verdict if v != "not measured"} <= set(claims.SIDES)
+
+
+def test_verification_follows_a_claim_that_lost_its_premise():
+    old, new = (report.judge(differences(NegativeTransfer=harm, Repair=(.05, .1))) for harm in ((-.1, -.05), (-.1, .1)))
+    found = {r["claim"].split(":")[0]: r["verdict"] for r in claims.of_notebook({"report_claims": new}, {"report_claims": old})}
+    assert found["experts repair that harm"] == "weaker" and found["pre-training helps clips"] == "holds"
+    back = {r["claim"].split(":")[0]: r["verdict"] for r in claims.of_notebook({"report_claims": old}, {"report_claims": new})}
+    assert back["experts repair that harm"] == "stronger"
+
+
+def test_the_table_of_claims_shows_p_and_marks_what_is_not_the_papers():
+    paired = pd.DataFrame([row(CLAIM, -.05, -.01, 0.03) | {"p": 2 / 2001}, row(report.CLAIMS[1], -.05, .01, 0.03)])
+    read = report.claims_as_read(report.judge(paired), 2000)
+    assert read["p"].tolist()[:2] == ["≤ 0.030", "0.030"] and report.claims_as_read(report.judge(paired), 4000)["p"][0] == "0.030"
+    assert read["claim"].str.contains("not of the paper").tolist() == [False, False, False, True, False]
 
 
 def differences(**intervals) -> pd.DataFrame:
@@ -175,8 +221,10 @@ def test_a_claim_that_is_not_decided_is_a_question_and_never_a_finding():
     up, over, down = (.05, .1), (-.1, .1), (-.1, -.05)
     harm, repair, helps, start = report.sentences(differences(NegativeTransfer=up, Repair=over, StaticHelps=over, Pretraining=up))
     assert harm.startswith("**Against**: that plain multi-task harms clips. Multi-task minus Dynamic only is +7.5 points (+5.0 to +10.0")
-    assert repair.startswith("**Not decided**: whether experts repair that harm.") and "neither a gain nor a loss is shown" in repair
-    assert "takes for granted that plain multi-task harms clips, which is not shown here" in repair
+    assert repair.startswith("**No harm to repair**: whether experts repair that harm.") and "neither a gain nor a loss is shown" in repair
+    assert "takes for granted that plain multi-task harms clips, which is contradicted here" in repair
+    lost = report.sentences(differences(NegativeTransfer=over, Repair=down))[1]
+    assert lost.startswith("**Harm not shown**") and "which is not shown here" in lost and "with them it is lower, which repairs nothing" in lost
     assert helps.startswith("**Not decided**: whether photos") and start.startswith("**Supported**: that pre-training helps clips.")
     shown = report.sentences(differences(NegativeTransfer=down, Repair=up))
     assert shown[0].startswith("**Supported**") and "takes for granted" not in shown[1] and shown[3].startswith("**Not measured**: whether")

@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from s4d import pipeline, studies
 from s4d.data.batches import draw_order
 from s4d.models import create
 from s4d.models.moae import MoAE
-from s4d.plots import training as plots
+from s4d.plots import finetuning as plots
 from s4d.training.runs import build
 
 CHANGES = {"start": {"init"}, "experts": {"experts", "top_k"}, "top_k": {"top_k"}, "blocks": {"moae_from"}, "bottleneck": {"reduction"},
@@ -98,10 +99,50 @@ def test_a_part_of_the_data_nests_and_keeps_the_length_of_an_epoch(balanced):
 
 
 def test_the_figure_has_a_panel_per_study_and_marks_the_default():
-    import pandas as pd
     table = pd.DataFrame([dict(study=s, setting=v, method=m, value=.5, low=.4, high=.6) for s, values in (("photos", ("0.1", "1")), ("noise", ("yes", "no")))
                           for v in values for m in ("multitask", "s4d")])
     fig = plots.ablations(table, {"photos": "share", "noise": "noise"}, {"photos": "1", "noise": "yes"})
     panels = [ax for ax in fig.axes if ax.axison]
     bold = [[t.get_text() for t in ax.get_xticklabels() if t.get_fontweight() == "bold"] for ax in panels]
     assert [ax.get_xlabel() for ax in panels] == ["share", "noise"] and bold == [["1"], ["yes"]]
+
+
+def shares(**columns) -> pd.DataFrame:
+    """Two settings of a study of photos with their scores and their difference."""
+    keys = dict(task="video", study="photos", method="s4d", metric="WAR")
+    return pd.DataFrame([dict(keys, setting="0.1", value=.5, low=.4, high=.6), dict(keys, setting="1", value=.6, low=.5, high=.7)]).assign(**columns)
+
+
+def test_each_score_stands_beside_its_own_paired_difference():
+    changed = pd.DataFrame([dict(task="video", study="photos", method=m, metric=k, setting="0.1", setting_reference="1", difference=d, low=d - .02,
+                                 high=d + .02, p_holm=.01) for m, k, d in (("s4d", "WAR", -.1), ("s4d", "UAR", -.3), ("multitask", "WAR", -.2))])
+    beside = studies.beside_default(shares(), changed)
+    assert len(beside) == 2 and beside["difference"].tolist()[0] == -.1 and np.isnan(beside["difference"][1])
+    assert beside.loc[0, ["difference_low", "difference_high"]].tolist() == pytest.approx([-.12, -.08])
+
+
+def test_dynamic_only_is_the_setting_without_photos():
+    scores = pd.DataFrame([dict(task=t, pretrained=p, method=m, metric=k, value=v) for t, p, m, k, v in (
+        ("video", True, "dynamic", "WAR", .44), ("video", True, "dynamic", "UAR", .38), ("video", False, "dynamic", "WAR", .2),
+        ("video", True, "s4d", "WAR", .61), ("image", True, "static", "WAR", .7))])
+    pair = dict(task="video", method="s4d", method_reference="dynamic", p_holm=.02)
+    paired = pd.DataFrame([dict(pair, pretrained=p, metric=k, difference=d, low=d - .06, high=d + .05) for p, k, d in (
+        (True, "WAR", .17), (True, "UAR", .2), (False, "WAR", .3))])
+    none = studies.without_photos(scores, paired).set_index("metric")
+    assert none["setting"].tolist() == ["0", "0"] and none["value"].tolist() == [.44, .38]
+    assert none.loc["WAR", ["difference", "difference_low", "difference_high"]].tolist() == pytest.approx([-.17, -.22, -.11])
+
+
+@pytest.mark.parametrize("p, filled", [(.01, True), (.2, False)])
+def test_bars_are_the_paired_difference_around_the_defaults_level(p, filled):
+    none = [np.nan]
+    table = shares(difference=[-.1] + none, difference_low=[-.13] + none, difference_high=[-.02] + none, p_holm=[p] + none)
+    ax = plots.ablations(table, {"photos": "share"}, {"photos": "1"}).axes[0]
+    bars = [line for line in ax.lines if line.get_color() == plots.METHOD_COLOURS["s4d"] and len(line.get_ydata()) == 2 and line.get_linestyle() == "-"
+            and line.get_ydata()[0] != line.get_ydata()[1]]
+    assert [sorted(b.get_ydata()) for b in bars] == [pytest.approx([47, 58])]              # 60 - 13 and 60 - 2
+    points = {float(line.get_ydata()[0]): line.get_markerfacecolor() for line in ax.lines if line.get_marker() == "o"}
+    assert (points[50.0] != "w") == filled and points[60.0] != "w"
+    assert [t.get_text() for t in ax.texts] == ["50.0\n−10.0 [−13.0, −2.0]", "60.0"]
+    assert not [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_xdata()[0] == 0 and line.get_xdata()[1] == 1
+                and line.get_linestyle() != ":"]                                            # two settings are no trend

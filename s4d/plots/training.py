@@ -1,19 +1,14 @@
-"""Figures of the two training stages: masks, losses and reconstructions; scores, confusions and learning curves."""
+"""Figures of pre-training: masks, losses and reconstructions."""
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from .style import COLUMN, METHOD_COLOURS, METHOD_LABELS, METHOD_NAMES, PAGE, TASK_COLOURS, TASK_LABELS, figure, show, stamp
+from .style import COLUMN, PAGE, TASK_COLOURS, TASK_LABELS, figure, show, stamp
 
-TASKS = ("video", "image")                            # panels from left to right: the task that the method is for comes first
-STARTS = {False: "from scratch", True: "pre-trained"}
 GREY, PALE = "#777777", 200                           # lines of baselines; level of a removed token's pixels, 0..255
 
 
@@ -106,157 +101,5 @@ def reconstructions(pictures: np.ndarray, rows: Sequence[str], columns: Sequence
             show(pictures[r][c], axes[r, c], title if r == 0 else "")
         axes[r, 0].text(-0.08, 0.5, name, transform=axes[r, 0].transAxes, rotation=90, ha="right", va="center", fontsize=7)
     fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
-    stamp(fig, note)
-    return fig
-
-
-def _present(table: pd.DataFrame) -> list[str]:
-    return [m for m in METHOD_NAMES if m in set(table["method"])]
-
-
-def _baselines(ax, rows: pd.DataFrame, metric: str, horizontal: bool = False) -> None:
-    """Lines at chance and, where it differs, at the score of always naming the most frequent class."""
-    line = ax.axhline if horizontal else ax.axvline
-    values = {row.baseline: 100 * getattr(row, metric) for row in rows.itertuples()}
-    if abs(values["majority"] - values["chance"]) < 0.05:
-        del values["majority"]
-    for name, x in values.items():
-        line(x, color=GREY, lw=0.8, ls=":" if name == "chance" else "--", zorder=0)
-        if not horizontal:
-            side = "center" if len(values) == 1 else "right" if x == min(values.values()) else "left"      # names never meet
-            ax.annotate(name, (x, 1), ({"right": -1, "left": 1}.get(side, 0), 1), ax.get_xaxis_transform(), "offset points", color=GREY,
-                        fontsize=6, ha=side, va="bottom")
-
-
-def _comparison(ax, scores: pd.DataFrame, single: pd.DataFrame, methods: list[str]) -> None:
-    for y, method in enumerate(methods):
-        for start, shift in ((False, -0.17), (True, 0.17)):
-            rows = scores[(scores["method"] == method) & (scores["pretrained"] == start)]
-            dots = single[(single["method"] == method) & (single["pretrained"] == start)]
-            colour, at = METHOD_COLOURS[method], y + shift
-            ax.scatter(100 * dots["value"], np.full(len(dots), at), s=22, marker="|", color=colour, alpha=0.55, lw=0.8, zorder=2)
-            for row in rows.itertuples():
-                ax.plot([100 * row.low, 100 * row.high], [at, at], color=colour, lw=1.2, zorder=1)
-                ax.plot(100 * row.value, at, "o", ms=4.5, mec=colour, mfc=colour if start else "w", mew=1.1, zorder=3)
-    ax.set_yticks(range(len(methods)), [METHOD_LABELS[m] for m in methods])
-    ax.set_ylim(len(methods) - 0.5, -0.5)
-
-
-def comparison(scores: pd.DataFrame, single: pd.DataFrame, baselines: pd.DataFrame, note: str = "") -> Figure:
-    """UAR and WAR of the methods on both tasks: mean over seeds, 95 % interval, and every seed.
-
-    Args:
-        scores: task, method, pretrained, metric, value, low, high (`stats.scores`; shares).
-        single: task, method, pretrained, metric, seed, value (`stats.per_seed`).
-        baselines: task, baseline, UAR, WAR (`stats.baselines`).
-    """
-    fig, axes = figure(PAGE, 4.0, 2, len(TASKS), sharex="col")
-    for column, task in enumerate(TASKS):
-        for ax, metric in zip(axes[:, column], ("UAR", "WAR")):
-            mine = [t[(t["task"] == task) & (t["metric"] == metric)] for t in (scores, single)]
-            _comparison(ax, *mine, _present(mine[0]))
-            _baselines(ax, baselines[baselines["task"] == task], metric)
-            ax.set_xlabel(f"{metric}, %")
-        axes[0, column].set_title(TASK_LABELS[task][0].upper() + TASK_LABELS[task][1:], pad=10)
-        for ax in axes[:, column]:
-            ax.tick_params(labelbottom=True)
-    handles = [Line2D([], [], color=GREY, marker="o", mfc="w", ms=4.5, lw=1.2, label="from scratch"),
-               Line2D([], [], color=GREY, marker="o", ms=4.5, lw=1.2, label="pre-trained"),
-               Line2D([], [], color=GREY, marker="|", ls="", ms=5, label="one seed")]
-    fig.legend(handles=handles, loc="outside upper right", ncols=3)
-    stamp(fig, note)
-    return fig
-
-
-def confusion(table: pd.DataFrame, note: str = "") -> Figure:
-    """Confusion matrices beside each other, in per cent of each true class.
-
-    Args:
-        table: task, label, predicted, share (`stats.confusion`), one system.
-    """
-    tasks = [t for t in TASKS if t in set(table["task"])]
-    fig, axes = figure(PAGE, 3.3, 1, len(tasks), squeeze=False)
-    for ax, task in zip(axes[0], tasks):
-        rows = table[table["task"] == task]
-        order = list(dict.fromkeys(rows["label"]))
-        across = list(dict.fromkeys(rows["predicted"]))
-        matrix = 100 * rows.pivot(index="label", columns="predicted", values="share").reindex(index=order, columns=across)
-        seaborn.heatmap(matrix, vmin=0, vmax=100, cmap="Blues", annot=True, fmt=".0f", annot_kws={"size": 6.5}, cbar=False, square=True,
-                        xticklabels=True, yticklabels=True, ax=ax)
-        ax.set_xticks(ax.get_xticks(), across, rotation=40, ha="right", rotation_mode="anchor")
-        ax.set(xlabel="predicted", ylabel="true")
-        ax.set_title(TASK_LABELS[task][0].upper() + TASK_LABELS[task][1:] + ", % of the true class")
-        ax.spines[:].set_visible(False)
-        ax.tick_params(length=0)
-    stamp(fig, note)
-    return fig
-
-
-def curves(table: pd.DataFrame, baselines: pd.DataFrame, note: str = "") -> Figure:
-    """Validation accuracy over the epochs of fine-tuning: each seed thin, their mean bold.
-
-    Args:
-        table: task, method, pretrained, seed, epoch, war (share).
-        baselines: as in `comparison`.
-    """
-    fig, axes = figure(PAGE, 3.7, len(TASKS), len(STARTS), sharex=True, sharey="row")
-    for r, task in enumerate(TASKS):
-        for ax, (start, name) in zip(axes[r], STARTS.items()):
-            rows = table[(table["task"] == task) & (table["pretrained"] == start)]
-            _baselines(ax, baselines[baselines["task"] == task], "WAR", horizontal=True)
-            for method in _present(rows):
-                mine = rows[rows["method"] == method].assign(war=lambda t: 100 * t["war"])
-                for _, run in mine.groupby("seed"):
-                    ax.plot(run["epoch"], run["war"], color=METHOD_COLOURS[method], lw=0.5, alpha=0.5)
-                mean = mine.groupby("epoch")["war"].mean()
-                ax.plot(mean.index, mean, color=METHOD_COLOURS[method], lw=1.4, marker="o", ms=2.5)
-            ax.set_title(f"{TASK_LABELS[task][0].upper()}{TASK_LABELS[task][1:]}, {name}")
-        axes[r, 0].set_ylabel("validation WAR, %")
-    for ax in axes[-1]:
-        ax.set(xlabel="epoch", xlim=(0, 1.03 * table["epoch"].max()))
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    handles = [Line2D([], [], color=METHOD_COLOURS[m], lw=1.4, label=METHOD_LABELS[m]) for m in _present(table)]
-    handles += [Line2D([], [], color=GREY, lw=0.8, ls=ls, label=name) for ls, name in ((":", "chance"), ("--", "majority class"))]
-    fig.legend(handles=handles, loc="outside upper center", ncols=-(-len(handles) // 2))      # one row is wider than the page
-    stamp(fig, note)
-    return fig
-
-
-def ablations(table: pd.DataFrame, titles: dict[str, str], default: dict[str, str], note: str = "", ylabel: str = "WAR on clips, %",
-              zero: bool = False) -> Figure:
-    """A panel per study: WAR on clips against the setting, mean over seeds and 95 % interval; the default's name is bold.
-
-    Args:
-        table: study, setting (text, in the order of the axis), method, value, low, high (shares).
-        titles: study -> name of its axis.
-        default: study -> the setting of the comparison itself.
-        ylabel: of the values, in per cent or points.
-        zero: draw a line there; for differences.
-    """
-    studies = list(dict.fromkeys(table["study"]))
-    columns = min(3, len(studies))
-    rows = -(-len(studies) // columns)
-    fig, axes = figure(COLUMN if columns == 1 else PAGE, 0.6 + 1.7 * rows, rows, columns, squeeze=False, sharey=True)
-    for ax in axes.flat[len(studies):]:
-        ax.set_axis_off()
-    for ax, study in zip(axes.flat, studies):
-        part = table[table["study"] == study]
-        values, methods = list(dict.fromkeys(part["setting"])), _present(part)
-        for k, method in enumerate(methods):
-            mine = part[part["method"] == method].set_index("setting").reindex(values)
-            x, centre = np.arange(len(values)) + 0.14 * (k - (len(methods) - 1) / 2), 100 * mine["value"]
-            ax.errorbar(x, centre, [centre - 100 * mine["low"], 100 * mine["high"] - centre], color=METHOD_COLOURS[method], marker="o", ms=4,
-                        lw=1.2, elinewidth=1, label=METHOD_LABELS[method])
-        ax.set_xticks(range(len(values)), values)
-        ax.set_xlim(-0.5, len(values) - 0.5)
-        if zero:
-            ax.axhline(0, color=GREY, lw=0.8, ls=":", zorder=0)
-        ax.set_xlabel(titles[study])
-        for text in ax.get_xticklabels():
-            text.set_fontweight("bold" if text.get_text() == default[study] else "normal")
-    for ax in axes[:, 0]:
-        ax.set_ylabel(ylabel)
-    handles = [Line2D([], [], color=METHOD_COLOURS[m], marker="o", ms=4, lw=1.2, label=METHOD_LABELS[m]) for m in _present(table)]
-    fig.legend(handles=handles, loc="outside upper right", ncols=len(handles))
     stamp(fig, note)
     return fig
