@@ -19,18 +19,23 @@ def texts(fig) -> list[Text]:
     return [t for t in fig.findobj(Text) if t.get_text().strip() and t.get_visible() and t is not fig._supxlabel]
 
 
-def course(frames: int, fps: float = 8.0) -> pd.DataFrame:
-    """Two actions of a clip; the second one comes later and is weaker."""
+ACTIONS = (("jaw drop", 0.84, 0.5), ("lip stretcher", 0.22, 0.75))
+MANY = (*ACTIONS, *((f"lip corner depressor {i}", 0.5, 0.5) for i in range(5)))
+
+
+def course(frames: int, fps: float = 8.0, actions=ACTIONS) -> pd.DataFrame:
+    """Actions of a clip: name, intensity and time of the peak."""
     time = np.arange(frames) / fps
     phase = np.array(["neutral", "onset", "apex", "apex", "offset", "neutral", "neutral", "neutral"])[np.arange(frames) * 8 // frames]
     base = pd.DataFrame({"time": time, "phase": phase, "apex": np.arange(frames) == frames * 3 // 8})
     return pd.concat([base.assign(action=name, intensity=peak * np.exp(-((time - at) / 0.3) ** 2))
-                      for name, peak, at in (("jaw drop", 0.84, 0.5), ("lip stretcher", 0.22, 0.75))])
+                      for name, peak, at in actions])
 
 
+@pytest.mark.parametrize("actions", [ACTIONS[:1], ACTIONS, MANY])
 @pytest.mark.parametrize("frames, drawn", [(16, 8), (8, 8), (32, 8), (9, 5), (1000, 8)])
-def test_each_frame_of_the_filmstrip_stands_above_its_time(frames, drawn):
-    table = course(frames)
+def test_each_frame_of_the_filmstrip_stands_above_its_time(frames, drawn, actions):
+    table = course(frames, actions=actions)
     pictures = np.zeros((frames, 3, SIZE, SIZE), dtype=np.uint8)
     pictures += np.arange(frames, dtype=np.uint64).astype(np.uint8)[:, None, None, None]
     fig = faces.filmstrip(pictures, table, shown=8)

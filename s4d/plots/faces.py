@@ -43,7 +43,7 @@ def emotions(pictures, names: Sequence[str], columns: Sequence[str] = (), tags: 
         note: stamp.
     """
     rows, across = pictures.shape[:2]
-    margin = 0.1 + 0.07 * max(len(line) for name in names for line in name.splitlines())      # inches that bold letters of 8 pt need
+    margin = 0.1 + 0.06 * max(len(line) for name in names for line in name.splitlines())      # inches that bold letters of 8 pt need
     side = (PAGE - margin) / across
     fig, axes = figure(PAGE, rows * side + (0.35 if columns else 0.2), rows, across, squeeze=False)
     fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
@@ -71,10 +71,10 @@ def filmstrip(frames, table: pd.DataFrame, shown: int = 8, note: str = "") -> Fi
     spacing = times[1] - times[0]
     drawn = np.arange(0, len(times), -(-len(times) // shown))
     width = spacing * (drawn[1] - drawn[0] if len(drawn) > 1 else 1)                       # seconds that a picture covers
-    across = PAGE - 1.75                                                                    # inches left between names and peaks
-    fig, axes = figure(PAGE, across / len(drawn) + 0.3 * len(names) + 0.75, 1 + len(names), 1,
-                       gridspec_kw={"height_ratios": [across / len(drawn) + 0.05, *[0.3] * len(names)]})
-    fig.get_layout_engine().set(h_pad=0.015, hspace=0)
+    side = (PAGE - 1.0) / len(drawn)                # inches, as high as a picture can get: were it less, the pictures would leave their times
+    fig, axes = figure(PAGE, side + 0.32 * len(names) + 0.75, 1 + len(names), 1,
+                       gridspec_kw={"height_ratios": [side + 0.15, *[0.3] * len(names)]})
+    fig.get_layout_engine().set(h_pad=0.01, hspace=0)
     for t in drawn:
         axes[0].imshow(np.asarray(frames[t]).transpose(1, 2, 0), extent=(times[t] - 0.48 * width, times[t] + 0.48 * width, 0, 0.96))
     axes[0].set(ylim=(0, 0.96), aspect=width, anchor="S")
@@ -85,7 +85,7 @@ def filmstrip(frames, table: pd.DataFrame, shown: int = 8, note: str = "") -> Fi
         ax.set_xlim(times[0] - width / 2, max(times[drawn[-1]] + width / 2, times[-1] + spacing / 2))
         ax.set_xticks(times[drawn], [f"{time:.2f}" for time in times[drawn]] if ax is axes[-1] else [])
     _shade(axes[1:], table.drop_duplicates("time").sort_values("time"))
-    axes[1].text(1.01, 1.08, "peak", transform=axes[1].transAxes, ha="left", va="bottom", fontsize=7, color="#444444")
+    axes[1].text(1.01, 1.08, "peak (0..1)", transform=axes[1].transAxes, ha="left", va="bottom", fontsize=7, color="#444444")
     axes[-1].set_xlabel("time (s); each frame stands above its time")
     stamp(fig, note)
     return fig
