@@ -34,19 +34,18 @@ def pretraining_loss(table: pd.DataFrame, names: dict[str, str], note: str = "")
                 ha="right", va="bottom")
     levels, ends = [1.0], {}
     for task in names:
-        rows = table[table["modality"] == task].sort_values("step")
-        window = median_window(len(rows))
-        middle = rows["loss"].rolling(window, center=True).median()
-        ax.plot(rows["step"], rows["loss"], color=TASK_COLOURS[task], lw=0.4, alpha=0.3)
+        rows = table[table["modality"] == task].sort_values("step").set_index("step")["loss"]
+        middle = rows.rolling(median_window(len(rows)), center=True).median()
+        ax.plot(rows.index, rows, color=TASK_COLOURS[task], lw=0.4, alpha=0.3)
         few = "o" if middle.count() < 20 else None     # a single point makes no line
-        ax.plot(rows["step"], middle, color=TASK_COLOURS[task], lw=1.4, marker=few, ms=2.5)
+        ax.plot(rows.index, middle, color=TASK_COLOURS[task], lw=1.4, marker=few, ms=2.5)
         levels += [middle.min(), min(middle.max(), 1.25)]
-        ends[task] = rows["loss"].tail(window)
+        ends[task] = middle.last_valid_index(), middle.dropna().iloc[-1]
     late = table.loc[table["step"] >= 0.5 * table["step"].max(), "loss"]               # what the names stand above and below
-    order = sorted(ends, key=lambda task: ends[task].median())
-    places = {order[0]: (late.min(), "top", -2), order[-1]: (late.max(), "bottom", 2)}
-    for task, (at, side, shift) in places.items():
-        ax.annotate(names[task], (1, at), (0, shift), ax.get_yaxis_transform(), "offset points", fontsize=7, ha="right", va=side)
+    order = sorted(ends, key=lambda task: ends[task][1])
+    for task, (at, side, foot) in {order[0]: (late.min() - 0.02, "top", 1), order[-1]: (late.max() + 0.02, "bottom", 0)}.items():
+        ax.annotate(names[task], ends[task], (1, at), "data", ax.get_yaxis_transform(), fontsize=7, ha="right", va=side,
+                    arrowprops=dict(arrowstyle="-", color=TASK_COLOURS[task], lw=0.8, relpos=(0.7, foot), shrinkA=0, shrinkB=0))
     ax.set(xlabel="step of pre-training", ylabel="masked squared error\n(share of a token's variance)",
            ylim=(min(*levels, late.min()) - 0.09, max(levels) + 0.08))
     stamp(fig, note)
@@ -96,24 +95,33 @@ def masks(photo, photo_mask, clip, clip_mask, positions, patch: int, note: str =
         _grid(axes[1, column], side, patch)
     for ax in axes[0, 3:]:
         ax.remove()
-    _positions(fig, fig.add_subplot(axes[0, 0].get_gridspec()[0, 3:]), np.asarray(positions), side * side)
+    _positions(fig.add_subplot(axes[0, 0].get_gridspec()[0, 3:]), np.asarray(positions), side * side)
     stamp(fig, note)
     return fig
 
 
-def _positions(fig: Figure, ax, table: np.ndarray, first: int) -> None:
-    """The table of positions `[L, D]`, a column a token, sines apart from cosines so that their waves show; a line behind `first` tokens."""
-    half = (table.shape[1] + 1) // 2                                              # even dimensions are sines, odd ones cosines
+def _positions(place, table: np.ndarray, first: int) -> None:
+    """The table of positions `[L, D]`, a column a token, sines apart from cosines so that their waves show; a line behind `first` tokens.
+
+    It stands inside `place`: beside axes of its own, ticks and bar would push the columns of pictures apart.
+    """
+    place.set_axis_off()
+    ax, beside = place.inset_axes([0.14, 0.24, 0.79, 0.76]), place.inset_axes([0.945, 0.24, 0.012, 0.76])
+    half = table.shape[1] // 2                                                    # even dimensions are sines, odd ones cosines
     picture = ax.imshow(np.concatenate([table[:, 0::2], table[:, 1::2]], axis=1).T, aspect="auto", cmap="cividis", vmin=-1, vmax=1,
                         origin="lower", interpolation="nearest")
     ax.axvline(first - 0.5, color="w", lw=1.2)
     ax.axhline(half - 0.5, color="w", lw=0.6)
-    ax.set_xlabel(f"token; a photo has the first {first}", labelpad=1)
-    ax.set_yticks([0, half - 2, half + 1, table.shape[1] - 1], ["0", str(2 * half - 4), "3", str(table.shape[1] - 1)], fontsize=6.5)
-    ax.set_ylabel("sine     cosine\ndimension", fontsize=6.5, labelpad=1)
-    ax.set_title("table of positions", fontsize=7, fontweight="normal", loc="center", pad=2)
-    bar = fig.colorbar(picture, ax=ax, ticks=[-1, 0, 1], pad=0.02, fraction=0.04)
-    bar.ax.tick_params(labelsize=6.5)
+    ax.set_xlabel(f"token; a photo has the first {first}", fontsize=7, labelpad=1)
+    quarter = half // 2
+    ax.set_yticks([0, quarter, half, half + quarter], [str(d) for d in (0, 2 * quarter, 1, 2 * quarter + 1)], fontsize=6.5)
+    ax.tick_params(axis="x", labelsize=6.5)
+    for y, wave in ((0.25, "sine"), (0.75, "cosine")):
+        ax.text(-0.055, y, wave, transform=ax.transAxes, ha="right", va="center", fontsize=7)
+    ax.set_title("table of positions: dimension (rows) by token (columns)", fontsize=7, fontweight="normal", loc="center", pad=2)
+    place.figure.colorbar(picture, cax=beside, ticks=[-1, 0, 1]).ax.tick_params(labelsize=6.5)
+    for inset in (ax, beside):
+        inset.set_in_layout(False)
 
 
 def reconstructions(pictures: np.ndarray, rows: Sequence[str], columns: Sequence[str], measured: Sequence[str] = (), note: str = "") -> Figure:
@@ -124,7 +132,7 @@ def reconstructions(pictures: np.ndarray, rows: Sequence[str], columns: Sequence
         rows, columns: names; an empty column name leaves the title out.
         measured: what is written at the right end of each row, of one line or more.
     """
-    fig, axes = figure(PAGE, 0.4 + (PAGE - 0.55) / len(columns) * len(rows), len(rows), len(columns), squeeze=False)
+    fig, axes = figure(PAGE, 0.4 + (PAGE - 0.75) / len(columns) * len(rows), len(rows), len(columns), squeeze=False)
     for r, name in enumerate(rows):
         for c, title in enumerate(columns):
             show(pictures[r][c], axes[r, c], title if r == 0 else "")
