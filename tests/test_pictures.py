@@ -107,7 +107,7 @@ def test_names_stand_at_their_curves_and_cover_none(photos, clips):
     assert [Text.get_window_extent(t).count_contains(points) for t in said] == [0] * len(said)      # of the letters, not the line
 
 
-@pytest.mark.parametrize("width", [128, 12])
+@pytest.mark.parametrize("width", [128, 12, 768])
 def test_the_table_of_positions_says_which_dimension_a_row_is(width):
     rng = np.random.default_rng(0)
     photo, clip = rng.integers(0, 255, (3, 64, 64), dtype=np.uint8), rng.integers(0, 255, (8, 3, 64, 64), dtype=np.uint8)
@@ -123,6 +123,10 @@ def test_the_table_of_positions_says_which_dimension_a_row_is(width):
         assert drawn[int(tick), 0] * width == pytest.approx(int(label.get_text()))
     assert [line.get_xdata()[0] for line in ax.lines if line.get_xdata()[0] == line.get_xdata()[1]] == [15.5]
     assert any([t.get_text() for t in bar.get_yticklabels()] == ["−1", "0", "1"] for bar in found)      # a bar, with a minus
+    boxes = [t.get_window_extent() for t in (*ax.texts, *ax.get_yticklabels(), ax.xaxis.label, *(other.title for other in fig.axes if other is not ax))
+             if t.get_text()]
+    assert [box.count_overlaps(boxes) for box in boxes] == [1] * len(boxes)                # each with itself
+    assert all(fig.bbox.contains(*corner) for box in boxes for corner in box.get_points())
     left = [ax.get_position().x0 for ax in fig.axes if len(ax.images) and ax.images[0].get_array().shape == (64, 64, 3)]
     assert np.allclose(np.diff(np.unique(np.round(left, 4))), np.diff(np.unique(np.round(left, 4)))[0], atol=1e-3)      # even columns
 

@@ -43,7 +43,7 @@ def emotions(pictures, names: Sequence[str], columns: Sequence[str] = (), tags: 
         note: stamp.
     """
     rows, across = pictures.shape[:2]
-    margin = 0.1 + 0.06 * max(len(line) for name in names for line in name.splitlines())      # inches that bold letters of 8 pt need
+    margin = 0.1 + 0.07 * max(len(line) for name in names for line in name.splitlines())      # inches that bold letters of 8 pt need
     side = (PAGE - margin) / across
     fig, axes = figure(PAGE, rows * side + (0.35 if columns else 0.2), rows, across, squeeze=False)
     fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
@@ -72,8 +72,8 @@ def filmstrip(frames, table: pd.DataFrame, shown: int = 8, note: str = "") -> Fi
     drawn = np.arange(0, len(times), -(-len(times) // shown))
     width = spacing * (drawn[1] - drawn[0] if len(drawn) > 1 else 1)                       # seconds that a picture covers
     side = (PAGE - 1.0) / len(drawn)                # inches, as high as a picture can get: were it less, the pictures would leave their times
-    fig, axes = figure(PAGE, side + 0.32 * len(names) + 0.75, 1 + len(names), 1,
-                       gridspec_kw={"height_ratios": [side + 0.15, *[0.3] * len(names)]})
+    fig, axes = figure(PAGE, side + 0.31 * len(names) + 0.6, 1 + len(names), 1,
+                       gridspec_kw={"height_ratios": [side + 0.04, *[0.29] * len(names)]})
     fig.get_layout_engine().set(h_pad=0.01, hspace=0)
     for t in drawn:
         axes[0].imshow(np.asarray(frames[t]).transpose(1, 2, 0), extent=(times[t] - 0.48 * width, times[t] + 0.48 * width, 0, 0.96))

@@ -83,7 +83,7 @@ def masks(photo, photo_mask, clip, clip_mask, positions, patch: int, note: str =
     side = photo.shape[-1] // patch
     still, moving = np.asarray(photo_mask).reshape(side, side), np.asarray(clip_mask).reshape(-1, side, side)
     times = np.linspace(0, len(clip) - 1, 8).round().astype(int)
-    fig, axes = figure(PAGE, 3.35, 3, 8)
+    fig, axes = figure(PAGE, 3.45, 3, 8)
     for ax, picture, title in zip(axes[0], (photo, photo, covered(photo, still, patch)),
                                   ("photo", f"{side * side} tokens", f"{(~still).sum()} of {side * side} visible")):
         show(picture, ax, title)
@@ -106,7 +106,7 @@ def _positions(place, table: np.ndarray, first: int) -> None:
     It stands inside `place`: beside axes of its own, ticks and bar would push the columns of pictures apart.
     """
     place.set_axis_off()
-    ax, beside = place.inset_axes([0.14, 0.24, 0.79, 0.76]), place.inset_axes([0.945, 0.24, 0.012, 0.76])
+    ax, beside = place.inset_axes([0.15, 0.3, 0.78, 0.58]), place.inset_axes([0.945, 0.3, 0.012, 0.58])
     half = table.shape[1] // 2                                                    # even dimensions are sines, odd ones cosines
     picture = ax.imshow(np.concatenate([table[:, 0::2], table[:, 1::2]], axis=1).T, aspect="auto", cmap="cividis", vmin=-1, vmax=1,
                         origin="lower", interpolation="nearest")
@@ -117,7 +117,7 @@ def _positions(place, table: np.ndarray, first: int) -> None:
     ax.set_yticks([0, quarter, half, half + quarter], [str(d) for d in (0, 2 * quarter, 1, 2 * quarter + 1)], fontsize=6.5)
     ax.tick_params(axis="x", labelsize=6.5)
     for y, wave in ((0.25, "sine"), (0.75, "cosine")):
-        ax.text(-0.055, y, wave, transform=ax.transAxes, ha="right", va="center", fontsize=7)
+        ax.text(-0.08, y, wave, transform=ax.transAxes, ha="right", va="center", fontsize=7)
     ax.set_title("table of positions: dimension (rows) by token (columns)", fontsize=7, fontweight="normal", loc="center", pad=2)
     place.figure.colorbar(picture, cax=beside, ticks=[-1, 0, 1]).ax.tick_params(labelsize=6.5)
     for inset in (ax, beside):
