@@ -95,14 +95,16 @@ def test_the_running_median_does_not_look_ahead_at_the_edges():
         assert window % 2 == 1 and 1 <= window <= n
 
 
+@pytest.mark.parametrize("higher", [0, 0.2, 0.3, 0.4, 0.5])
 @pytest.mark.parametrize("photos, clips", [(300, 100), (7, 5), (1, 1), (5, 0)])
-def test_names_stand_at_their_curves_and_cover_none(photos, clips):
-    table, names = losses(photos, clips), {"image": "photos, 75 % removed", "video": "clips, 90 % removed"}
+def test_names_stand_at_their_curves_and_cover_none(photos, clips, higher):
+    table, names = losses(photos, clips).assign(loss=lambda t: t["loss"] + higher), {"image": "photos, 75 % removed", "video": "clips, 90 % removed"}
     present = {task: name for task, name in names.items() if (table["modality"] == task).any()}
     fig = training.pretraining_loss(table, present)
     said = [t for t in texts(fig) if t.get_text() in names.values()]
     assert sorted(t.get_text() for t in said) == sorted(present.values())
-    ax = fig.axes[0]
+    ax, boxes = fig.axes[0], [Text.get_window_extent(t) for t in fig.axes[0].texts]
+    assert [box.count_overlaps(boxes) for box in boxes] == [1] * len(boxes)                # each with itself
     points = ax.transData.transform(table.loc[table["step"] >= 0.5 * table["step"].max(), ["step", "loss"]].to_numpy())
     assert [Text.get_window_extent(t).count_contains(points) for t in said] == [0] * len(said)      # of the letters, not the line
 

@@ -41,13 +41,14 @@ def pretraining_loss(table: pd.DataFrame, names: dict[str, str], note: str = "")
         ax.plot(rows.index, middle, color=TASK_COLOURS[task], lw=1.4, marker=few, ms=2.5)
         levels += [middle.min(), min(middle.max(), 1.25)]
         ends[task] = middle.last_valid_index(), middle.dropna().iloc[-1]
-    late = table.loc[table["step"] >= 0.5 * table["step"].max(), "loss"]               # what the names stand above and below
+    late = table.loc[table["step"] >= 0.5 * table["step"].max(), "loss"]               # names stand above and below it, off the line at 1
+    below, above = min(late.min(), 1.0) - 0.02, 0.02 + (late.max() if late.max() < 0.88 else max(late.max(), 1.06))
     order = sorted(ends, key=lambda task: ends[task][1])
-    for task, (at, side, foot) in {order[0]: (late.min() - 0.02, "top", 1), order[-1]: (late.max() + 0.02, "bottom", 0)}.items():
+    for task, (at, side, foot) in {order[0]: (below, "top", 1), order[-1]: (above, "bottom", 0)}.items():
         ax.annotate(names[task], ends[task], (1, at), "data", ax.get_yaxis_transform(), fontsize=7, ha="right", va=side,
                     arrowprops=dict(arrowstyle="-", color=TASK_COLOURS[task], lw=0.8, relpos=(0.7, foot), shrinkA=0, shrinkB=0))
     ax.set(xlabel="step of pre-training", ylabel="masked squared error\n(share of a token's variance)",
-           ylim=(min(*levels, late.min()) - 0.09, max(levels) + 0.08))
+           ylim=(min(*levels, below) - 0.08, max(*levels, above) + 0.07))
     stamp(fig, note)
     return fig
 
