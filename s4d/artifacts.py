@@ -127,20 +127,45 @@ def csv_text(table: pd.DataFrame) -> str:
     return pd.DataFrame(columns).set_axis(table.columns, axis=1).to_csv(index=False, lineterminator="\n")
 
 
-def latex_text(table: pd.DataFrame, caption: str = "", escape: bool = True) -> str:
-    """The table as a booktabs `tabular`: numbers to the right, text to the left; the caption as a comment on top."""
-    table = flat(table)
+def decimals_of(values) -> int:
+    """Decimals with which a column of numbers is read: so many that its largest value has four significant digits, fewer where all
+    values end earlier, none at least.
 
-    def cell(value) -> str:
-        if value is None or value is pd.NA or (isinstance(value, (float, np.floating)) and np.isnan(value)):
+    Args:
+        values: floats; those that are not finite have no say.
+    """
+    finite = np.array([v for v in values if np.isfinite(v)], dtype=float)
+    largest = np.abs(finite).max(initial=0.0)
+    most = max(0, 3 - int(np.floor(np.log10(largest)))) if largest else 0
+    return next(d for d in range(most + 1) if d == most or np.allclose(finite.round(d), finite.round(most), rtol=0, atol=0.1 * 10.0 ** -most))
+
+
+def latex_text(table: pd.DataFrame, caption: str = "", escape: bool = True, decimals: dict[str, int] | None = None) -> str:
+    """The table as a booktabs `tabular`: numbers to the right, text to the left, the floats of a column with equally many decimals; the
+    caption as a comment on top.
+
+    Args:
+        decimals: column -> number of decimals of its floats, where `decimals_of` does not suit.
+    Raises:
+        OutputError: for decimals of a column that the table lacks.
+    """
+    table = flat(table)
+    real = lambda value: isinstance(value, (float, np.floating))
+    for name in decimals or {}:
+        if name not in table.columns:
+            raise OutputError(f"decimals are given for column {name!r}: the table has {', '.join(map(str, table.columns))}")
+    places = [(decimals or {}).get(name, decimals_of([v for v in table.iloc[:, i] if real(v)])) for i, name in enumerate(table.columns)]
+
+    def cell(value, places: int = 0) -> str:
+        if value is None or value is pd.NA or (real(value) and np.isnan(value)):
             return "--"
-        text = f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
+        text = f"{round(float(value), places) + 0.0:.{places}f}" if real(value) else str(value)      # + 0.0 turns -0 into 0
         return "".join(LATEX.get(c, c) for c in text) if escape else text
 
     align = "".join("r" if pd.api.types.is_numeric_dtype(dtype) and dtype != bool else "l" for dtype in table.dtypes)
     lines = [f"% {line}" for line in caption.splitlines()]
     lines += [rf"\begin{{tabular}}{{{align}}}", r"\toprule", " & ".join(cell(str(c)) for c in table.columns) + r" \\", r"\midrule"]
-    lines += [" & ".join(map(cell, row)) + r" \\" for row in table.itertuples(index=False, name=None)]
+    lines += [" & ".join(map(cell, row, places)) + r" \\" for row in table.itertuples(index=False, name=None)]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
@@ -200,16 +225,18 @@ class Artifacts:
         """
         self._add("figure", name, caption, {**pictures(fig, name), f"source_data/{name}.csv": _text(csv_text(data))})
 
-    def table(self, df: pd.DataFrame, name: str, caption: str, data: pd.DataFrame | None = None, escape: bool = True) -> None:
+    def table(self, df: pd.DataFrame, name: str, caption: str, data: pd.DataFrame | None = None, escape: bool = True,
+              decimals: dict[str, int] | None = None) -> None:
         """Writes a table as LaTeX (booktabs) and as CSV.
 
         Args:
-            df: the table as it is read, numbers formatted as text where four digits do not suit.
+            df: the table as it is read.
             data: the plain numbers behind it; `df` itself when None.
             escape: replace what LaTeX would read as commands.
+            decimals: column -> number of decimals of its floats in LaTeX; else see `decimals_of`.
         """
         self._add("table", name, caption, {
-            f"tables/{name}.tex": _text(latex_text(df, caption, escape)),
+            f"tables/{name}.tex": _text(latex_text(df, caption, escape, decimals)),
             f"source_data/{name}.csv": _text(csv_text(df if data is None else data))})
 
     def _add(self, kind: str, name: str, caption: str, savers: dict) -> None:

@@ -318,6 +318,32 @@ def test_text_of_tables():
     assert csv_text(pd.DataFrame({"x": [1, 2, 3]}).query("x > 1")) == "x\n2\n3\n"      # row numbers are no column
 
 
+@pytest.mark.parametrize("values, read", [
+    ([0.9595, 0.96, 0.1], ["0.9595", "0.9600", "0.1000"]),                 # as many in a column, four digits at the largest
+    ([0.64075, 21.8853, 303.875], ["0.6", "21.9", "303.9"]),
+    ([1483.48, 3.2], ["1483", "3"]),
+    ([0.5, -1.5], ["0.5", "-1.5"]),                                        # no zeros that no value needs
+    ([57.0, 71.67, 72.0], ["57.00", "71.67", "72.00"]),
+    ([57.0, 72.0], ["57", "72"]),
+    ([0.00990099, 0.5], ["0.0099", "0.5000"]),
+    ([0.00990099, 0.02], ["0.0099", "0.0200"]),                           # 0.00990 and 0.02000 without their zeros
+    ([-0.00001, 51.2], ["0.0", "51.2"]),                                   # zero has no sign
+    ([0.0, 0.0], ["0", "0"]),
+    ([np.nan, np.inf, 0.25], ["--", "inf", "0.25"])])
+def test_floats_of_a_column_have_equally_many_decimals(values, read):
+    lines = latex_text(pd.DataFrame({"n": range(len(values)), "x": values})).splitlines()
+    assert lines[4:-2] == [rf"{n} & {text} \\" for n, text in enumerate(read)]
+
+
+def test_decimals_of_a_column_can_be_chosen():
+    table = pd.DataFrame({"x": [0.0241, 569.06], "y": [1.0, 0.25]})
+    assert latex_text(table, decimals={"x": 2}).splitlines()[4:-2] == [r"0.02 & 1.00 \\", r"569.06 & 0.25 \\"]
+    with pytest.raises(OutputError, match="decimals are given for column 'z': the table has x, y"):
+        latex_text(table, decimals={"z": 1})
+    grouped = pd.DataFrame({"a": [1, 1], "b": [0.5, 1.0]}).groupby("a").agg(["mean"])
+    assert r"1 & 0.750 \\" in latex_text(grouped, decimals={"b_mean": 3})
+
+
 def test_fresh_forgets_nothing_before_it_may_write(stages, tmp_path, write_notebook, monkeypatch):
     write_notebook(tmp_path / "nb" / "01_faces.ipynb")
     reproduce(tmp_path, ["01_faces"])
