@@ -312,7 +312,7 @@ def spans(table: pd.DataFrame, by: list[str], formats: dict[str, str]) -> pd.Dat
         formats: column -> format of its numbers, as in {"share": ".1%"}.
     """
     def text(values: pd.Series, form: str) -> str:
-        mean, low, high = (format(v, form) for v in (values.mean(), values.min(), values.max()))
+        mean, low, high = (format(v, form).replace("%", " %") for v in (values.mean(), values.min(), values.max()))
         return mean if low == high else f"{mean} ({low} to {high})"
     rows = [[*name, *(text(part[c], form) for c, form in formats.items())] for name, part in table.groupby(by, sort=False)]
     return pd.DataFrame(rows, columns=[*by, *formats])
@@ -321,10 +321,13 @@ def spans(table: pd.DataFrame, by: list[str], formats: dict[str, str]) -> pd.Dat
 def stability_as_read(pairs: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
     """`seed_agreement`, tasks stacked, as it is printed: one row a block and task, p the largest of its pairs, after Holm over the rows.
 
+    A permutation p is never below 1 / (1 + permutations), so it is printed as a limit.
+
     Args:
         kinds: task -> its name.
     """
     rows = spans(pairs, ["block", "task"], {"matched": ".0%", "agreement": ".2f"})
     worst = pairs.groupby(["block", "task"], sort=False)[["null_95", "p"]].max()
-    return pd.DataFrame({"block": rows.block, "task": rows.task.map(kinds), "matched": rows.matched, "null, 95 %": [f"{v:.0%}" for v in worst.null_95],
-                         "adjusted mutual information": rows.agreement, "p (Holm)": [f"{v:.3f}" for v in holm(worst.p.to_numpy())]})
+    p = [f"\N{LESS-THAN OR EQUAL TO} {v:.3f}" for v in holm(worst.p.to_numpy())]
+    return pd.DataFrame({"block": rows.block, "task": rows.task.map(kinds), "matched": rows.matched,
+                         "null, 95 %": [f"{100 * v:.0f} %" for v in worst.null_95], "adjusted mutual information": rows.agreement, "p (Holm)": p})

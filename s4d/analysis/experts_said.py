@@ -32,9 +32,9 @@ def usage(table: pd.DataFrame) -> str:
         return "Tasks or emotions are too few to be compared."
     task, emotion = (_largest(known[known.by == by]) for by in ("task", "emotion"))
     clear = [a.least > b.most for a, b in ((emotion, task), (task, emotion))]
-    lead = ("Experts divide emotions more than tasks: a" if clear[0] else "Experts divide tasks more than emotions: a" if clear[1] else "A")
-    return (f"{lead}n expert's share of the assignments differs by at most {number(task.points, task.least, task.most, '.1f')} points between "
-            f"clips and photos (expert {task.expert} of block {task.block}), and by at most "
+    lead = ("Experts divide emotions more than tasks: t" if clear[0] else "Experts divide tasks more than emotions: t" if clear[1] else "T")
+    return (f"{lead}he largest difference in an expert's share of the assignments is {number(task.points, task.least, task.most, '.1f')} points "
+            f"between clips and photos (expert {task.expert} of block {task.block}), and "
             f"{number(emotion.points, emotion.least, emotion.most, '.1f')} between one emotion and the others ({emotion.group} in "
             f"{KINDS[emotion.task]}, expert {emotion.expert} of block {emotion.block}).")
 
@@ -84,8 +84,8 @@ def specificity(table: pd.DataFrame) -> str:
     share = rows.assign(shown=rows.p_holm <= LEVEL).groupby("about", sort=False).shown.mean()
     sets = [("in every block for", share == 1), ("in some blocks for", (share > 0) & (share < 1)), ("in no block for", share == 0)]
     parts = [f"{where} {_questions(list(share.index[use]), list(share.index))}" for where, use in sets if use.any()]
-    return (f"{question(top.about).capitalize()} tells most about the expert, {number(top['mean'], top.mean_low, top.mean_high, '.1f')} % of what it "
-            f"could (block {top.block}); more than its null is shown {listed(parts)} (Holm over {rows.p_holm.notna().sum()} tests).")
+    return (f"{question(top.about).capitalize()} tells most about the expert: {number(top['mean'], top.mean_low, top.mean_high, '.1f')} % of what it "
+            f"could, beyond chance (block {top.block}); more than its null is shown {listed(parts)} (Holm over {rows.p_holm.notna().sum()} tests).")
 
 
 def question(about: str) -> str:
@@ -110,8 +110,9 @@ def stability(pairs: pd.DataFrame) -> str:
     if word == "unknown":
         return "One seed cannot show whether the division of labour is stable: run a profile with several."
     found = {"stable": "is stable", "partly": "is only partly stable", "unstable": "is not stable"}[word]
-    return (f"The division of labour {found} across seeds: matched experts lead {pairs.matched.mean():.0%} of the tokens "
-            f"({pairs.matched.min():.0%} to {pairs.matched.max():.0%} over pairs, blocks and tasks; {pairs.null_mean.mean():.0%} by chance).")
+    return (f"The division of labour {found} across seeds: matched experts lead {100 * pairs.matched.mean():.0f} % of the tokens "
+            f"({100 * pairs.matched.min():.0f} to {100 * pairs.matched.max():.0f} % over pairs, blocks and tasks; "
+            f"{100 * pairs.null_mean.mean():.0f} % by chance).")
 
 
 # Who would be missed ----------------------------------------------------------------------------------------------------

@@ -71,8 +71,10 @@ def usage(table: pd.DataFrame, note: str = "") -> Figure:
                 ax.axhline(i - 0.5, color="black", linewidth=0.8)
         ax.set_title(f"Block {block}")
         mean = 100 * part[part.by == "task"].groupby("expert").share.mean()
+        photos = part[part.group == "image"].samples.max()
         ax.set_xticks(range(len(experts)), [f"{e}\n{mean[e]:.0f} %" for e in experts], fontsize=SMALL)
-        ax.set_yticks(range(len(rows)), [f"{KINDS[t]}: {g} (n = {n})" if by == "emotion" else "clips minus photos" for by, t, g, n in rows],
+        ax.set_yticks(range(len(rows)), [f"{KINDS[t]}: {g} (n = {n})" if by == "emotion" else f"clips minus photos (n = {n}, {photos})"
+                                        for by, t, g, n in rows],
                       fontsize=SMALL)
         ax.set_xlabel("expert, and its share of all assignments")
     fig.colorbar(picture, ax=axes, shrink=0.8, pad=0.01).set_label("difference of the share from\nthe other groups (points)", fontsize=7)
@@ -95,7 +97,7 @@ def maps(table: pd.DataFrame, faces: dict[str, np.ndarray], counts: dict[str, in
     """
     rows = [(block, task) for block in sorted(table.block.unique()) for task in ("image", "video")]
     experts = sorted(table.expert.unique())
-    fig, axes = figure(PAGE, 0.45 + 0.76 * len(rows), len(rows), 1 + len(experts), squeeze=False)
+    fig, axes = figure(PAGE, 0.45 + 0.68 * len(rows), len(rows), 1 + len(experts), squeeze=False)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
@@ -177,14 +179,15 @@ def _regions(ax, picture, regions: np.ndarray, names: tuple[str, ...]) -> None:
     halo = [withStroke(linewidth=1.6, foreground="white")]
     for k, name in enumerate(names):
         inside = regions == k
+        row, column = (0, 0)                                              # what the others leave begins in the corner
         if k + 1 < len(names):
             ax.contour(axis, axis, inside.astype(float), levels=[0.5], colors="black", linewidths=0.7)
-        rows = np.flatnonzero(inside.any(1))
-        row = rows[len(rows) // 2] if k + 1 < len(names) else 0
-        end = axis[np.flatnonzero(inside[row])[-1]] - 1.5, axis[row] + (2 if k + 1 == len(names) else 0)
-        note = ax.annotate(name, end, xytext=(-0.12, 1 - (k + 0.7) / len(names)), textcoords="axes fraction", ha="right", va="center", fontsize=SMALL,
-                           arrowprops=dict(arrowstyle="-", linewidth=0.6, shrinkA=0, shrinkB=0))
-        note.arrow_patch.set_path_effects(halo)
+            rows = np.flatnonzero(inside.any(1))
+            row = rows[len(rows) // 2]
+            column = np.flatnonzero(inside[row])[0]
+        place = 1 - (0.7 + (k + 1) % len(names)) / len(names)             # from the top: the rest, then the regions as they lie
+        ax.annotate(name, (axis[column] + 1.5, axis[row] + (row == 0)), xytext=(-0.12, place), textcoords="axes fraction", ha="right", va="center",
+                    fontsize=SMALL, arrowprops=dict(arrowstyle="-", linewidth=0.6, shrinkA=0, shrinkB=0, path_effects=halo))
     ax.set_title("regions", fontsize=7, fontweight="normal", loc="center", pad=2)
 
 
@@ -212,9 +215,9 @@ def specificity(table: pd.DataFrame, note: str = "") -> Figure:
         ax.set_title(f"Block {block}")
         ax.set_xlabel("told about the expert beyond the null\n(% of the largest possible)")
     mark = dict(color="#222222", linestyle="none", markersize=4)
-    keys = [Line2D([], [], marker="o", label="a seed", **mark), Line2D([], [], color="#222222", linewidth=1.4, label="95 % of their mean"),
-            Line2D([], [], marker="o", markerfacecolor="white", label="not shown to exceed the null", **mark),
-            Patch(color=NULL, label="null up to its 95th percentile")]
+    keys = [Line2D([], [], marker="o", label="a seed", **mark),
+            Line2D([], [], marker="o", markerfacecolor="white", label="a seed; mean not shown to exceed the null", **mark),
+            Line2D([], [], color="#222222", linewidth=1.4, label="95 % interval of the mean"), Patch(color=NULL, label="null up to its 95th percentile")]
     fig.legend(handles=keys, loc="outside upper center", ncols=4, fontsize=SMALL)
     stamp(fig, note)
     return fig
@@ -228,7 +231,8 @@ def _question(ax, y: float, part: pd.DataFrame, colour: str, marker: str) -> Non
     ax.barh(y, r.null_top, height=0.8, color=NULL, zorder=0)
     ax.hlines(y, r.mean_low, r.mean_high, color=colour, linewidth=1.4)
     places = y + 0.22 * (np.arange(len(part)) - (len(part) - 1) / 2)
-    ax.plot(part.beyond, places, marker, color=colour, markersize=3.5, markerfacecolor=colour if r.p_holm <= LEVEL else "white", markeredgewidth=0.8)
+    ax.plot(part.beyond, places, marker, color=colour, markersize=3.5, markeredgewidth=0.8,
+            markerfacecolor=colour if r.p_holm <= LEVEL else "white")
     ax.text(1.02, y, number(r["mean"], r.mean_low, r.mean_high, ".1f"), transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
 
 
