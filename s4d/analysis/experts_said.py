@@ -84,8 +84,8 @@ def specificity(table: pd.DataFrame) -> str:
     share = rows.assign(shown=rows.p_holm <= LEVEL).groupby("about", sort=False).shown.mean()
     sets = [("in every block for", share == 1), ("in some blocks for", (share > 0) & (share < 1)), ("in no block for", share == 0)]
     parts = [f"{where} {_questions(list(share.index[use]), list(share.index))}" for where, use in sets if use.any()]
-    return (f"{question(top.about).capitalize()} tells most about the expert: {number(top['mean'], top.mean_low, top.mean_high, '.1f')} % of what it "
-            f"could, beyond chance (block {top.block}); more than its null is shown {listed(parts)} (Holm over {rows.p_holm.notna().sum()} tests).")
+    told = number(top["mean"], top.mean_low, top.mean_high, ".1f")
+    return (f"{question(top.about).capitalize()} tells most about the expert: {told} % of what it could, beyond chance (block {top.block}); more than its null is shown {listed(parts)} (Holm over {rows.p_holm.notna().sum()} tests).")
 
 
 def question(about: str) -> str:
@@ -122,9 +122,9 @@ def switched_off(table: pd.DataFrame) -> str:
     top = table.loc[table.change.abs().idxmax()]
     clear = table[table.p_holm <= LEVEL].sort_values("p_holm")
     which = [f"expert {r.expert} of block {r.block} for {KINDS[r.task]}" for r in clear.head(MOST).itertuples()]
-    return (f"Without one expert the probability of the true class changes by {number(top.change, top.low, top.high, '+.2f')} points at most (expert "
-            f"{top.expert} of block {top.block}, {KINDS[top.task]}); {len(clear)} of {table.p_holm.notna().sum()} changes differ from 0 after "
-            f"Holm's correction" + (f": {listed(which)}{' first' * (len(clear) > MOST)}." if which else "."))
+    return (f"The largest mean change of the true class's probability without one expert is {number(top.change, top.low, top.high, '+.2f')} points "
+            f"(expert {top.expert} of block {top.block}, {KINDS[top.task]}); {len(clear)} of {table.p_holm.notna().sum()} changes "
+            f"differ from 0 after Holm's correction" + (f": {listed(which)}{' first' * (len(clear) > MOST)}." if which else "."))
 
 
 def switched_off_by_emotion(table: pd.DataFrame) -> str:
@@ -138,8 +138,9 @@ def switched_off_by_emotion(table: pd.DataFrame) -> str:
     largest = clear.loc[clear.change.abs().sort_values(ascending=False).index[:MOST]].sort_values(["block", "expert", "task"])
     parts = [f"{r.emotion} in {KINDS[r.task]} without expert {r.expert} of block {r.block} {number(r.change, r.low, r.high)}"
              for r in largest.itertuples()]
-    return (f"{len(clear)} of {tests} changes reach {WORTH} points and outlast Holm's correction" +
-            f", {(clear.change < 0).sum()} of them losses: {'; '.join(parts)} points{f' ({MOST} largest)' * (len(clear) > MOST)}.")
+    losses = (clear.change < 0).sum()
+    return (f"{len(clear)} of {tests} changes reach {WORTH} points and outlast Holm's correction (losses: {losses}, gains: {len(clear) - losses}): "
+            f"{'; '.join(parts)} points{f' ({MOST} largest)' * (len(clear) > MOST)}.")
 
 
 def marked(table: pd.DataFrame) -> pd.Series:

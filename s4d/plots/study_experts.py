@@ -217,7 +217,8 @@ def specificity(table: pd.DataFrame, note: str = "") -> Figure:
     mark = dict(color="#222222", linestyle="none", markersize=4)
     keys = [Line2D([], [], marker="o", label="a seed", **mark),
             Line2D([], [], marker="o", markerfacecolor="white", label="a seed; mean not shown to exceed the null", **mark),
-            Line2D([], [], color="#222222", linewidth=1.4, label="95 % interval of the mean"), Patch(color=NULL, label="null up to its 95th percentile")]
+            Line2D([], [], color="#222222", linewidth=1.4, label="95 % interval of the mean"),
+            Patch(color=NULL, label="null up to its 95th percentile")]
     fig.legend(handles=keys, loc="outside upper center", ncols=4, fontsize=SMALL)
     stamp(fig, note)
     return fig
@@ -307,7 +308,8 @@ def switched_off_by_emotion(table: pd.DataFrame, note: str = "") -> Figure:
                 ax.add_patch(Rectangle(corner, 0.92, 0.88, fill=False, **look))
             size = part.drop_duplicates("emotion").set_index("emotion")
             ax.set_xticks(range(len(experts)), experts, fontsize=SMALL)
-            ax.set_yticks(range(len(names[task])), [f"{n} ({size.samples[n]} of {size.subjects[n]})" for n in names[task]], fontsize=SMALL)
+            ax.set_yticks(range(len(names[task])), [f"{n} ({size.samples[n]}; {size.subjects[n]} people)" for n in names[task]],
+                          fontsize=SMALL)
             ax.set_title(f"Block {block}, {KINDS[task]}")
     for ax in axes[-1]:
         ax.set_xlabel("expert switched off")
