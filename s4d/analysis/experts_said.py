@@ -85,7 +85,8 @@ def specificity(table: pd.DataFrame) -> str:
     sets = [("in every block for", share == 1), ("in some blocks for", (share > 0) & (share < 1)), ("in no block for", share == 0)]
     parts = [f"{where} {_questions(list(share.index[use]), list(share.index))}" for where, use in sets if use.any()]
     told = number(top["mean"], top.mean_low, top.mean_high, ".1f")
-    return (f"{question(top.about).capitalize()} tells most about the expert: {told} % of what it could, beyond chance (block {top.block}); more than its null is shown {listed(parts)} (Holm over {rows.p_holm.notna().sum()} tests).")
+    return (f"{question(top.about).capitalize()} tells most about the expert: {told} % of what it could, beyond chance (block {top.block}); more than its "
+            f"null is shown {listed(parts)} (Holm over {rows.p_holm.notna().sum()} tests).")
 
 
 def question(about: str) -> str:
@@ -153,4 +154,4 @@ def modes(table: pd.DataFrame) -> str:
     rows = table[table["mode"] == "released"].itertuples()
     parts = [f"{number(r.change, r.low, r.high)} points for {KINDS[r.task]}, where two passes differ in {r.changed:.1f} % of the answers"
              for r in rows]
-    return f"Evaluated as released, with noise and capacity limit, WAR changes by {listed(parts)}."
+    return f"Evaluated as released, with noise and capacity limit, WAR changes by {', and by '.join(parts)}."
