@@ -75,14 +75,14 @@ TABLES = {
     "transfer_matrix": Kind(intervals=("war",), free=("uar",)),
     "experts_branch": Kind(seeds=("size",)),
     "experts_evenness": Kind(seeds=("effective_experts", "gate_bits", "load", "unused")),
-    "experts_specificity": Kind(seeds=("bits", "index")),
+    "experts_specificity": Kind(seeds=("bits", "index"), free=("beyond", "mean", "mean_low", "mean_high", "null_top")),
     "experts_stability": Kind(seeds=("agreement", "matched")),          # pairs of seeds, taken as if each were a seed
     "finetuning_curves": Kind(seeds=("war",)),
     "numbers": Kind(free=("text",)),                                    # judged one by one, as the paper uses them
     **dict.fromkeys(("experts_switched_off", "experts_switched_off_emotions"), Kind(free=("change",), why=ONE)),
-    "experts_maps": Kind(free=("gate",), why=ONE),
+    "experts_maps": Kind(free=("gate", "agreement", "agreement_low", "agreement_high"), why=ONE),
     "experts_tokens": Kind(free=("expert", "gate"), why="single pictures"),
-    "experts_usage": Kind(free=("share",), why=ONE),
+    "experts_usage": Kind(free=("share", "difference", "difference_low", "difference_high"), why=ONE),
     "finetuning_confusion": Kind(free=("count", "share"), totals=("count",), why="no interval"),
     "pretraining_loss": Kind(free=("loss",), why="one run; see its error"),
     "pretraining_reconstructions": Kind(free=("pixel_rmse",), why="single pictures"),

@@ -1,15 +1,19 @@
 """Analyses on cases whose answers are known."""
 from __future__ import annotations
 
+import re as re_
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from matplotlib.text import Text
+from scipy.stats import ttest_1samp
 
 from s4d.analysis import confusions as cf
 from s4d.analysis import correlation as co
 from s4d.analysis import experts as ex
+from s4d.analysis import experts_said as said
 from s4d.analysis import gains as ga
 from s4d.analysis import people as pe
 from s4d.analysis import regions as re
@@ -95,13 +99,36 @@ def test_the_cost_of_an_expert_falls_on_the_emotion_that_it_serves():
     gates = ro.routes_of(model, x)[1]
     served = (gates > 0).any(1)
     only = [e for e in range(4) if served[:n, e].any() and not served[n:, e].any()]
-    costs = ro.cost_of_experts(model, x, rows, np.zeros(2 * n, int), "image", resamples=20)
+    costs = ro.cost_of_experts(model, x, rows, np.zeros(2 * n, int), "image")
     assert len(costs) == 4 * 3 and set(costs.emotion) == {"all", "fear", "anger"} and only
     one = costs[costs.expert == only[0] + 1].set_index("emotion")
     assert abs(one.change["anger"]) < 1e-4 < abs(one.change["fear"]) and (one.low <= one.high).all()
     assert one.change["all"] == pytest.approx((one.change["fear"] + one.change["anger"]) / 2, abs=1e-6)
-    few = ro.cost_of_experts(model, x, rows.assign(subject="s0"), np.zeros(2 * n, int), "image", resamples=20)
-    assert few.low.isna().all() and few.change.notna().all()
+    few = ro.cost_of_experts(model, x, rows.assign(subject="s0"), np.zeros(2 * n, int), "image")
+    assert few.low.isna().all() and few.p.isna().all() and few.change.notna().all()
+
+
+def test_the_interval_of_a_few_people_is_students_and_knows_that_samples_of_a_person_are_alike():
+    rng = np.random.default_rng(0)
+    values, names = rng.normal(0.3, 1, 9), pd.Series([f"s{i}" for i in range(9)])
+    found, known = ro.over_people(values, names), ttest_1samp(values, 0)
+    assert found["p"] == pytest.approx(known.pvalue) and [found["low"], found["high"]] == pytest.approx(list(known.confidence_interval()))
+    again = ro.over_people(np.repeat(values, 3), names.repeat(3).reset_index(drop=True))
+    assert [again[k] for k in ("low", "high", "p")] == pytest.approx([found[k] for k in ("low", "high", "p")])      # copies tell nothing new
+    assert (again["samples"], again["subjects"]) == (27, 9)
+    assert ro.over_people(np.zeros(6), names[:6])["p"] == 1 and np.isnan(ro.over_people(values[:4], names[:4])["p"])
+    inside = np.mean([(lambda f: f["low"] < 0 < f["high"])(ro.over_people(rng.normal(size=8), names[:8])) for _ in range(400)])
+    assert 0.92 < inside < 0.98                                                          # a percentile bootstrap of eight covers 0.88
+
+
+def test_changes_are_corrected_over_all_experts_and_cells_without_people_are_no_test():
+    costs = switched().assign(p=[0.01, 0.02, np.nan] * 8)
+    costs.loc[0, "p"] = 0.001
+    out = ro.corrected(costs)
+    whole = out[out.emotion == "all"].p_holm
+    assert whole.iloc[0] == pytest.approx(0.008) and whole.iloc[1:].to_numpy() == pytest.approx(0.07)      # eight means of all samples
+    cells = out[out.emotion != "all"]
+    assert cells.p_holm.isna().sum() == 8 and cells.p_holm.dropna().to_numpy() == pytest.approx(0.16)
 
 
 def test_usage_counts_assignments_by_emotion():
@@ -113,6 +140,54 @@ def test_usage_counts_assignments_by_emotion():
     assert (table.low == table.share).all() and set(table.task) == {"image"} and set(table.samples) == {2}
     found = ex.entropy_table({3: gates}, "image").iloc[0]
     assert found.effective_experts == pytest.approx(2 ** 1.5) and found.unused == 0 and found.load == pytest.approx(1.5)
+    assert table.difference["fear"].tolist() == [0.5, -0.5, 0] and (table.difference_low <= table.difference).all()
+    alone = sp.group_split("emotion, image", sp.sample_usage(gates), np.array(["fear"] * 4), np.arange(4), False)
+    assert ex.usage_table({4: [alone]}, 20).difference.isna().all()                      # nobody to be compared with
+
+
+def divided(task: float, emotion: float, people: int = 24) -> pd.DataFrame:
+    """Usage of two experts by photos and clips that differ by task, by emotion, or not."""
+    rng, n = np.random.default_rng(0), 2 * people
+    kind, label = np.repeat(["image", "video"], people), np.tile(["fear", "anger"], people)
+    first = 0.5 + task / 2 * np.where(kind == "video", 1, -1) + emotion / 2 * np.where(label == "fear", 1, -1) + 0.02 * rng.normal(size=n)
+    usage = np.stack([first, 1 - first], 1)
+    splits = [sp.group_split("task", usage, kind, np.arange(n), True)]
+    splits += [sp.group_split(f"emotion, {t}", usage[kind == t], label[kind == t], np.arange(people), False) for t in ("image", "video")]
+    return ex.usage_table({2: splits}, 100)
+
+
+@pytest.mark.parametrize("task, emotion, start", [(0.05, 0.4, "Experts divide emotions more than tasks: the largest"),
+                                                  (0.4, 0.05, "Experts divide tasks more than emotions: the largest"),
+                                                  (0.2, 0.2, "The largest difference")])
+def test_the_finding_on_usage_follows_what_was_planted(task, emotion, start):
+    table = divided(task, emotion)
+    sentence = said.usage(table)
+    assert sentence.startswith(start) and sentence.endswith(".")
+    found = [float(v) for v in re_.findall(r"([0-9.]+) \[", sentence)]
+    assert found == pytest.approx([100 * task, 100 * emotion], abs=2)
+    fig = study_experts.usage(table)
+    assert [t.get_text() for t in fig.axes[0].get_yticklabels()][0] == "clips minus photos (n = 24, 24)" and len(fig.axes[0].get_yticklabels()) == 5
+    assert fig.axes[0].texts[0].get_text()[:1] == ("+" if task > 0.1 else "")            # beside louder emotions 5 points are not shown
+
+
+def test_cells_whose_interval_holds_zero_bear_no_number():
+    table = divided(0.2, 0.2).assign(difference_low=-0.1, difference_high=0.1)
+    assert {t.get_text() for t in study_experts.usage(table).axes[0].texts} == {""}
+    assert "interval" in said.widths(table) and said.usage(table[table.by == "task"]) == "Tasks or emotions are too few to be compared."
+
+
+def test_maps_of_photos_and_clips_agree_where_experts_keep_their_places():
+    places = torch.Generator().manual_seed(0)
+    gates = torch.rand(1, 8, 4, generator=places).repeat(30, 1, 1) + 0.01 * torch.rand(30, 8, 4, generator=places)
+    busy = torch.tensor([0.0, 1.0, 2.0, 3.0])                                            # an expert that is busier everywhere is no place
+    grids, units = {"image": (1, 2, 4), "video": (2, 2, 4)}, {"image": np.arange(30), "video": np.arange(30) // 2}
+    same = ex.map_agreement(gates, gates.repeat(1, 2, 1) + busy, grids, units)
+    assert 0.99 < same["agreement_low"] <= same["agreement"] <= same["agreement_high"] <= 1
+    moved = gates[:, torch.randperm(8, generator=places)].repeat(1, 2, 1) + busy
+    assert ex.map_agreement(gates + busy, moved, grids, units)["agreement"] < 0.7
+    one = dict(seed=0, block=2, **same)
+    assert said.maps(pd.DataFrame([one]), 0).startswith("The maps of photos and of clips correlate with r = 1.00 [")
+    assert "other seeds 0.30 to 0.30" in said.maps(pd.DataFrame([one, one | dict(seed=1, agreement=0.3)]), 0)
 
 
 def test_token_maps_put_a_token_where_it_lies_on_the_face():
@@ -260,6 +335,42 @@ def test_specificity_table_names_every_question():
     assert "phase, video" not in {s.about for s in sp.splits_of(photo, clip, rows, grids, weights)}
     usage = ex.usage_table(questions, 20)
     assert usage.groupby(["task", "by", "group"]).share.sum().to_numpy() == pytest.approx(1)
+    found = ex.beyond_null(table.assign(seed=0))
+    assert (found.beyond == found["mean"]).all() and found.p_holm.between(0, 1).all()
+    assert {t.get_text().split(" (")[0] for t in study_experts.specificity(found).axes[0].get_yticklabels()} == {
+        "emotion, photos", "emotion, clips", "place, photos", "place, clips", "region, photos", "region, clips", "phase, clips", *tasks}
+
+
+def told(task: float, seed: int, draws: int = 100) -> pd.DataFrame:
+    """One run whose experts follow the emotion, and the task as far as is asked."""
+    rng, units = np.random.default_rng(seed), np.arange(60)
+    kind, label = np.repeat(["image", "video"], 30), np.tile(["fear", "anger", "neutral"], 20)
+    usage = rng.dirichlet(np.ones(4), 60) + 3 * np.eye(4)[np.unique(label, return_inverse=True)[1]]
+    usage += task * np.where(kind == "image", 1, 0)[:, None] * np.array([0, 0, 0, 4])
+    usage /= usage.sum(1, keepdims=True)
+    splits = [sp.group_split("task", usage, kind, units, True), sp.group_split("emotion, image", usage[:30], label[:30], units[:30], False)]
+    return ex.specificity_table({3: splits}, draws).assign(seed=seed)
+
+
+def test_what_is_told_beyond_chance_is_compared_as_a_share_of_what_could_be():
+    found = ex.beyond_null(pd.concat([told(0, s) for s in range(3)], ignore_index=True)).set_index("about")
+    task, emotion = found.loc["task"].iloc[0], found.loc["emotion, image"].iloc[0]
+    assert abs(task["mean"]) < 3 and task.p_holm > 0.05 and task["mean"] < 1.5 * task.null_top      # its plug-in bits are above 0, this is not
+    assert emotion.p_holm < 0.05 and 0 < emotion.mean_low < emotion["mean"] < emotion.mean_high < 100
+    part = found.loc["emotion, image"]
+    assert part.beyond.to_numpy() == pytest.approx(100 * (part.bits - part.null_mean) / np.log2(3))
+    assert part.beyond.mean() == pytest.approx(emotion["mean"])
+    sentence = said.specificity(found.reset_index())
+    assert sentence.startswith("Emotion of photos tells most") and "in every block for emotion" in sentence and "in no block for task" in sentence
+    planted = ex.beyond_null(told(1, 0))
+    assert (planted.p_holm < 0.05).all() and "in every block for task and emotion" in said.specificity(planted)
+    single = ex.beyond_null(told(0, 0).assign(limit=0.0))
+    assert single["mean"].isna().all() and single.p_holm.isna().all() and said.specificity(single).startswith("There is a single group")
+
+
+def test_enough_permutations_let_the_smallest_p_outlast_the_correction():
+    assert all(tests / (1 + ex.permutations_for(tests)) <= 0.05 for tests in (1, 9, 18, 54))
+    assert 18 / (1 + 250) > 0.05
 
 
 def test_experts_of_two_seeds_are_matched_whatever_their_numbers():
@@ -273,6 +384,16 @@ def test_experts_of_two_seeds_are_matched_whatever_their_numbers():
     assert ex.seed_agreement({0: {2: gates}}).empty
     assert ex.stability(found.iloc[:1]) == "stable" and ex.stability(found.iloc[1:]) == "unstable"
     assert ex.stability(found.iloc[:0]) == "unknown" and ex.stability(found.iloc[[0, 0, 1]]) == "partly"
+    read = ex.stability_as_read(found.assign(task="image"), {"image": "photos"})
+    assert len(read) == 1 and read.matched[0].startswith(f"{100 * found.matched.mean():.0f} % (")
+    assert read["p (Holm)"][0] == f"≤ {found.p.max():.3f}"
+    assert ex.stability_as_read(found.iloc[:0].assign(task="image"), {"image": "photos"}).empty
+    assert "is stable" in said.stability(found.iloc[:1]) and "is not stable" in said.stability(found.iloc[1:])
+
+
+def test_numbers_over_runs_are_read_as_mean_and_range():
+    table = pd.DataFrame(dict(block=[2, 2, 3], size=[0.1, 0.3, 0.4]))
+    assert ex.spans(table, ["block"], {"size": ".0%"}).values.tolist() == [[2, "20 % (10 % to 30 %)"], [3, "40 %"]]
 
 
 def test_two_seeds_that_divide_by_place_are_not_alike_for_that_alone():
@@ -298,6 +419,11 @@ def test_released_routing_changes_between_passes_and_paper_routing_does_not():
     assert shift["paper"] < 1e-5 and dropped["paper"] == dropped["noise only"] == 0
     assert min(shift["noise only"], shift["released"], shift["capacity only"]) > 1e-4
     assert 0 < dropped["capacity only"] < 1
+    modes = ro.modes_table(table, {"image": pd.Series([f"s{i % 8}" for i in range(40)])}, 20)
+    read = ro.modes_as_read(modes, {"image": "40 photos"})
+    assert read["change of WAR (points)"].tolist()[0] == "--" and all(c.count("[") == 1 for c in read["change of WAR (points)"][1:])
+    assert read["WAR (%)"].str.fullmatch(r"\d+\.\d").all() and set(read.samples) == {"40 photos"}
+    assert said.modes(modes).startswith("Evaluated as released, with noise and capacity limit, WAR changes by ")
     layer = model.moae_layers()[1]
     assert layer.capacity_factor is None and layer.noisy == "train"
     summary = ro.modes_table(table, {"image": labelled(40).subject}, resamples=20).set_index("mode")
@@ -649,8 +775,9 @@ def test_the_legend_along_a_clip_lies_outside_the_axes():
 
 def switched() -> pd.DataFrame:
     kinds = [(t, m) for t in ("image", "video") for m in ("all", "fear", "anger")]
-    cells = [(b, e, *kind, 0.1, 0.0, 0.2, 10, 6) for b in (2, 3) for e in (1, 2) for kind in kinds]
-    return pd.DataFrame(cells, columns=["block", "expert", "task", "emotion", "change", "low", "high", "samples", "subjects"])
+    cells = [(b, e, *kind, 0.1, 0.0, 0.2, 10, 6, 1.0) for b in (2, 3) for e in (1, 2) for kind in kinds]
+    columns = ["block", "expert", "task", "emotion", "change", "low", "high", "samples", "subjects", "p_holm"]
+    return pd.DataFrame(cells, columns=columns)
 
 
 def test_the_label_of_switched_off_experts_fits_into_the_figure():
@@ -662,13 +789,37 @@ def test_the_label_of_switched_off_experts_fits_into_the_figure():
     assert [a.get_title(loc="left") for a in fig.axes] == ["Block 2", "Block 3"]
 
 
-def test_only_cells_whose_interval_excludes_zero_are_framed():
-    table = switched().assign(low=-0.1)
-    table.loc[(table.block == 3) & (table.expert == 2) & (table.task == "image") & (table.emotion == "fear"), "low"] = 0.05
+def test_changes_that_outlast_the_correction_are_filled_and_named():
+    table = switched()
+    one = (table.block == 3) & (table.expert == 2) & (table.task == "video") & (table.emotion == "all")
+    table.loc[one, ["change", "low", "high", "p_holm"]] = -4.0, -6.0, -2.0, 0.01
+    faces = [[line.get_markerfacecolor() for line in ax.lines if line.get_linestyle() == "None"] for ax in study_experts.switched_off(table).axes]
+    assert faces == [["white"] * 4, ["white"] * 3 + [style.TASK_COLOURS["video"]]]
+    off = table[table.emotion == "all"]
+    assert said.switched_off(off).endswith("1 of 8 changes differ from 0 after Holm's correction: expert 2 of block 3 for clips.")
+    assert "without one expert is −4.00 [−6.00, −2.00] points (expert 2 of block 3, clips)" in said.switched_off(off)
+    assert said.switched_off(off.assign(p_holm=1.0)).endswith("0 of 8 changes differ from 0 after Holm's correction.")
+
+
+def test_only_large_changes_that_outlast_the_correction_are_framed_and_few_people_are_hatched():
+    table = switched().assign(p_holm=0.01)                                               # small changes, however sure, are not framed
+    at = (table.block == 3) & (table.expert == 2) & (table.task == "image")
+    table.loc[at & (table.emotion == "fear"), "change"] = -2.0
+    table.loc[at & (table.emotion == "anger"), ["change", "p_holm"]] = -2.0, 0.2         # large, but not sure
+    table.loc[(table.task == "video") & (table.emotion == "anger"), ["subjects", "p_holm"]] = 4, np.nan
     fig = study_experts.switched_off_by_emotion(table)
-    framed = [[(p.get_x(), p.get_y()) for p in ax.patches] for ax in fig.axes[:4]]
-    assert framed == [[], [(-0.47, 0.56)], [], []]                                       # column fear, row of expert 2
+    rows = list(style.EMOTION_COLOURS)
+    fear = sorted(("fear", "anger"), key=rows.index).index("fear")
+    framed = [[p.get_xy() for p in ax.patches if not p.get_hatch()] for ax in fig.axes[:4]]
+    assert framed == [[], [pytest.approx((0.54, fear - 0.44))], [], []]
+    assert [len(ax.patches) for ax in fig.axes[2:4]] == [2, 2] and all(p.get_hatch() for ax in fig.axes[2:4] for p in ax.patches)
     assert "block 3, photos" in fig.axes[1].get_title(loc="left").lower()
+    assert fig.axes[2].get_yticklabels()[1 - fear].get_text() == "anger (10; 4 people)"
+    each = table[table.emotion != "all"]
+    sentence = said.switched_off_by_emotion(each)
+    assert sentence.startswith("1 of 12 changes reach 0.5 points") and "(losses: 1, gains: 0)" in sentence
+    assert "fear in photos without expert 2 of block 3" in sentence
+    assert said.switched_off_by_emotion(each.assign(p_holm=1.0)).startswith("No change by 0.5 points or more outlasts")
 
 
 def test_names_of_points_cover_neither_points_nor_each_other():
@@ -693,15 +844,29 @@ def test_figures_say_how_many():
     assert all("n = 7" in ax.get_title(loc="left") and "ρ" in ax.get_title(loc="left") for ax in fig.axes[1:])
 
 
-def test_leaders_are_numbered_on_the_face_and_lines_run_where_they_change():
+def test_leaders_are_numbered_below_the_face_and_lines_run_where_they_change():
     places = [(0, "image", r, c, 1 + (c > 0)) for r in range(2) for c in range(2)]
     grid = pd.DataFrame(places, columns=["picture", "task", "row", "column", "expert"])
     face = np.zeros((3, 32, 32), np.uint8)
-    fig = study_experts.leaders(grid, {"image": [face]}, {"image": ["fear"]}, re.region_map(), re.REGIONS)
-    ax = fig.axes[1]
-    assert [t.get_text() for t in ax.texts] == ["1", "2", "1", "2"]
-    assert [line.get_xdata().tolist() for line in ax.lines] == [[15.5, 15.5]] * 2        # between the columns, nowhere else
-    assert {t.get_text() for t in fig.axes[0].texts} == set(re.REGIONS[:-1])
+    fig = study_experts.leaders(grid, {"image": [face]}, {"image": ["photos", "fear"]}, re.region_map(), re.REGIONS)
+    regions, picture, _, tokens = fig.axes
+    assert not picture.texts and picture.get_title() == "fear"                           # nothing covers the face
+    assert [t.get_text() for t in tokens.texts] == ["1", "2"]                            # once in each connected area
+    assert [list(line.get_xdata()) for line in tokens.lines] == [[0.5, 0.5]] * 2         # between the columns, nowhere else
+    assert [t.get_text() for t in regions.texts] == list(re.REGIONS)
+    clip = pd.DataFrame([(k, "video", 0, c, 1 + (k == c)) for k in range(2) for c in range(3)], columns=grid.columns)
+    assert said.leaders(pd.concat([grid, clip])) == (
+        "One expert leads 2 to 2 of the 4 tokens of a photo (mean of these examples 2.0); 1 of 3 places keep their leader over all steps of the clip.")
+
+
+def test_maps_show_what_their_bar_says():
+    table = pd.DataFrame([(2, t, e, 0, c, 0.2 * e + 0.1 * c) for t in ("image", "video") for e in (1, 2) for c in range(2)],
+                         columns=["block", "task", "expert", "row", "column", "gate"]).assign(agreement=-0.5)
+    fig = study_experts.maps(table, dict.fromkeys(("image", "video"), np.zeros((8, 8))), {"image": 3, "video": 2})
+    face, first = fig.axes[0], fig.axes[1]
+    assert face.images[0].get_cmap().name == "gray" and len(first.images) == 1 and first.images[0].get_alpha() is None
+    assert first.images[0].get_array().tolist() == [pytest.approx([0.2, 0.3])] and first.images[0].get_clim() == (0, pytest.approx(0.5))
+    assert fig.axes[3].get_ylabel() == "block 2\n2 clips\nr = −0.50"
 
 
 def test_a_learning_curve_is_read_at_a_level():

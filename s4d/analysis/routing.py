@@ -10,10 +10,11 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import t as student
 from torch import Tensor, nn
 
-from .people import over_subjects
-from .stats import mean_interval
+from .people import units_of
+from .stats import holm, mean_interval
 from .stimuli import batches, probabilities
 
 Routes = dict[int, Tensor]      # block index -> gates [N, L, E]
@@ -90,10 +91,11 @@ def routing_mode(model: nn.Module, capacity_factor: float | None, noise: bool) -
             layer.capacity_factor, layer.noisy = before[i]
 
 
-FEWEST = 5      # people of whom an interval is given; of two or three, a bootstrap only repeats them
+FEWEST = 5      # people of whom an interval is given; two or three say nothing about others
+WORTH = 0.5     # points of probability from which an expert's absence is worth a remark
 
 
-def cost_of_experts(model: nn.Module, x: Tensor, rows: pd.DataFrame, target: np.ndarray, task: str, resamples: int = 1000) -> pd.DataFrame:
+def cost_of_experts(model: nn.Module, x: Tensor, rows: pd.DataFrame, target: np.ndarray, task: str) -> pd.DataFrame:
     """Probability of the true class without each expert in turn, minus that with all experts, over all samples and by emotion.
 
     Probabilities tell more than decisions: a quiet branch may shift every answer and turn none.
@@ -104,7 +106,7 @@ def cost_of_experts(model: nn.Module, x: Tensor, rows: pd.DataFrame, target: np.
         target: class number of each.
     Returns:
         block, expert, task, emotion ("all" over all samples), change (points of probability, negative when the expert is missed),
-        low, high (95 % over subjects; missing where they are fewer than FEWEST), samples, subjects.
+        low, high, p (of `over_people`), samples, subjects.
     """
     true = lambda: 100.0 * probabilities(model, x, task)[np.arange(len(target)), target]
     whole, out = true(), []
@@ -115,11 +117,40 @@ def cost_of_experts(model: nn.Module, x: Tensor, rows: pd.DataFrame, target: np.
             with without_expert(model, block, expert):
                 change = true() - whole
             for emotion, use in groups.items():
-                found = over_subjects(change[use], rows.subject[use], resamples)
-                if found["subjects"] < FEWEST:
-                    found |= dict(low=np.nan, high=np.nan)
+                found = over_people(change[use], rows.subject[use])
                 out.append(dict(block=block + 1, expert=expert + 1, task=task, emotion=emotion, change=found.pop("mean"), **found))
     return pd.DataFrame(out)
+
+
+def over_people(values: np.ndarray, subjects: pd.Series) -> dict:
+    """Mean of paired differences with its 95 % interval and p, where people may have several samples and be few.
+
+    A percentile bootstrap of eight people is too narrow, and its p has a floor that no correction over hundreds of cells outlasts.
+
+    Args:
+        values: `[N]`, one a sample.
+        subjects: N names; a sample without one is a person of its own.
+    Returns:
+        mean, low, high, p (two-sided; missing, as the limits, with fewer than FEWEST people), samples, subjects.
+    Source: linearised ratio estimate over clusters, Student's t with people - 1 degrees of freedom (Cochran 1977, section 6).
+    """
+    unit, mean = units_of(subjects), float(values.mean())
+    people = unit.max() + 1
+    low = high = p = np.nan
+    if people >= FEWEST:
+        squares = np.square(np.bincount(unit, weights=values - mean)).sum()
+        error = np.sqrt(people / (people - 1) * squares) / len(values)
+        half = student.ppf(0.975, people - 1) * error
+        low, high, p = mean - half, mean + half, 2 * student.sf(abs(mean) / max(error, 1e-300), people - 1)
+    return dict(mean=mean, low=low, high=high, p=p, samples=len(values), subjects=int(people))
+
+
+def corrected(costs: pd.DataFrame) -> pd.DataFrame:
+    """Adds p_holm to `cost_of_experts`, tasks stacked: Holm's correction over the means of all samples, and over all cells of emotions."""
+    out, known = costs.assign(p_holm=np.nan), costs.p.notna()
+    for part in (costs.emotion == "all", costs.emotion != "all"):
+        out.loc[part & known, "p_holm"] = holm(costs.p[part & known].to_numpy())
+    return out
 
 
 MODES = {"paper": (None, False), "noise only": (None, True), "capacity only": (1.0, False), "released": (1.0, True)}
@@ -171,6 +202,20 @@ def modes_table(passes: pd.DataFrame, subjects: dict[str, pd.Series], resamples:
             change, low, high = mean_interval((m.correct - mean.loc["paper"].correct).to_numpy(), subjects[task], resamples)
             out.append((task, mode, m.correct.mean(), change, low, high, m.changed.mean(), m["shift"].mean(), m.dropped.mean()))
     return pd.DataFrame(out, columns=["task", "mode", "war", "change", "low", "high", "changed", "shift", "dropped"])
+
+
+def modes_as_read(table: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
+    """`modes_table` as it is printed: one decimal throughout, and no change of the mode against which changes are counted.
+
+    Args:
+        kinds: task -> its name, with the number of samples.
+    """
+    out = pd.DataFrame({"samples": table.task.map(kinds), "evaluation": table["mode"], "WAR (%)": table.war.map("{:.1f}".format)})
+    change = [f"{r.change:+z.1f} [{r.low:+z.1f}, {r.high:+z.1f}]".replace("-", "\N{MINUS SIGN}") for r in table.itertuples()]
+    out["change of WAR (points)"] = np.where(table["mode"] == "paper", "--", change)
+    for name, column in (("answers that differ (%)", "changed"), ("shift of probability (%)", "shift"), ("dropped (%)", "dropped")):
+        out[name] = table[column].map("{:.1f}".format)
+    return out
 
 
 @torch.no_grad()

@@ -1,23 +1,30 @@
-"""Figures of the experts' study: usage, maps over the face, specificity in bits, what switching one off costs."""
+"""Figures of the experts' study: usage, maps over the face, specificity beyond chance, what switching one off costs."""
 from __future__ import annotations
 
+import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.colors import Normalize, SymLogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, FuncFormatter
+from scipy.ndimage import label as connected
 
-from .style import EMOTION_COLOURS, PAGE, TASK_COLOURS, TASK_LABELS, figure, show, stamp
+from ..analysis.experts_said import LEVEL, marked, number
+from ..analysis.routing import FEWEST
+from .style import EMOTION_COLOURS, NULL_COLOUR, PAGE, TASK_COLOURS, TASK_MARKERS, figure, show, stamp
 
-SMALL = 6.5          # pt, for numbers inside cells
-NULL = "#CC79A7"     # what a null model gives
+SMALL = 6.5          # pt, the smallest letters
+NULL = NULL_COLOUR
 KINDS = {"image": "photos", "video": "clips"}
 ORDER = ("image", "video", *EMOTION_COLOURS, "brows", "eyes", "nose", "mouth", "other", "onset", "apex", "offset")
 
 
 def tag(ax, text: str, x: float = 0.98, y: float = 0.98, **kwargs) -> None:
     """A small grey note inside the axes, in the upper right corner if not told otherwise: how many samples or people it shows."""
-    given = dict(ha="right" if x > 0.5 else "left", va="top" if y > 0.5 else "bottom", fontsize=6, color="#555555") | kwargs
+    given = dict(ha="right" if x > 0.5 else "left", va="top" if y > 0.5 else "bottom", fontsize=SMALL, color="#555555") | kwargs
     ax.text(x, y, text, transform=ax.transAxes, **given)
 
 
@@ -27,239 +34,288 @@ def ends(blocks) -> list[int]:
     return blocks if len(blocks) <= 2 else [blocks[0], blocks[-1]]
 
 
+def cells(ax, values: np.ndarray, texts: list[list[str]], norm: Normalize):
+    """A table in colours, purple above 0 and orange below, with numbers whose sign is read in grey print too."""
+    picture = ax.imshow(values, norm=norm, cmap="PuOr", aspect="auto")
+    for (i, j), v in np.ndenumerate(values):
+        dark = picture.cmap(float(norm(v)))[:3] @ np.array([0.3, 0.6, 0.1]) < 0.5
+        ax.text(j, i, texts[i][j], ha="center", va="center", fontsize=SMALL, color="white" if dark else "black")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return picture
+
+
 def usage(table: pd.DataFrame, note: str = "") -> Figure:
-    """Share of assignments by expert (columns, from the most static to the most dynamic) and by task, emotion, region, phase (rows).
+    """Which expert serves which task and emotion: difference of an expert's share from that in the other groups, in points.
 
     Args:
         table: of `analysis.experts.usage_table`, one seed; of more than two blocks the first and the last are drawn.
     """
     blocks = ends(table.block)
-    known = table.drop_duplicates(["task", "by", "group"])
-    known = known[["by", "task", "group", "samples"]].itertuples(index=False, name=None)
-    rows = sorted(known, key=lambda k: (("task", "emotion", "region", "phase").index(k[0]), k[1], ORDER.index(k[2])))
-    fig, axes = figure(PAGE, 0.9 + 0.148 * len(rows), 1, len(blocks), squeeze=False, sharey=True)
-    top = 100 * table.share.max()
+    table = table[(table.by == "emotion") | (table.by == "task")]
+    drawn = table[(table.by == "emotion") | (table.group == "video")].drop_duplicates(["task", "by", "group"])
+    rows = sorted(drawn[["by", "task", "group", "samples"]].itertuples(index=False, name=None),
+                  key=lambda k: (k[0] == "emotion", k[1], ORDER.index(k[2])))
+    fig, axes = figure(PAGE, 0.95 + 0.155 * len(rows), 1, len(blocks), squeeze=False, sharey=True)
+    top = max(1.0, 100 * table.difference.abs().max())
     for ax, block in zip(axes[0], blocks):
         part = table[table.block == block]
-        wide = part.pivot(index=["by", "task", "group"], columns="expert", values="share")
-        order = (wide.loc[("task", "video", "video")] - wide.loc[("task", "image", "image")]).sort_values(kind="stable").index
-        share = 100 * wide.loc[[k[:3] for k in rows], order].to_numpy()
-        picture = ax.imshow(share, vmin=0, vmax=top, aspect="auto", cmap="cividis")
-        for (i, j), v in np.ndenumerate(share):
-            ax.text(j, i, f"{v:.0f}", ha="center", va="center", fontsize=6, color="white" if v < 0.55 * top else "black")
+        wide = part.set_index(["by", "task", "group", "expert"])
+        experts = sorted(part.expert.unique())
+        values, low, high = (100 * np.array([[wide[c][(*r[:3], e)] for e in experts] for r in rows])
+                             for c in ("difference", "difference_low", "difference_high"))
+        texts = np.where((low > 0) | (high < 0), [[_points(v) for v in row] for row in values], "")
+        picture = cells(ax, values, texts.tolist(), Normalize(-top, top))
         for i in range(1, len(rows)):
-            if rows[i][:2] != rows[i - 1][:2] and rows[i][0] != "task":
-                ax.axhline(i - 0.5, color="white", linewidth=2.5)
-        width = 50 * (part.high - part.low)[part.share > 0.01].median()                      # of experts that are used at all
-        ax.set_title(f"Block {block}" + ("" if np.isnan(width) else f", 95 % interval ±{width:.1f} points (median)"), fontsize=7.5)
-        ax.set_xticks(range(len(order)), [str(e) for e in order])
-        named = [KINDS[t] if by == "task" else f"{KINDS[t]}: {g}" for by, t, g, _ in rows]
-        ax.set_yticks(range(len(rows)), [f"{text} ({n})" for text, (*_, n) in zip(named, rows)], fontsize=SMALL)
-        ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
-        ax.set_xlabel("expert, from static to dynamic")
-    bar = fig.colorbar(picture, ax=axes, shrink=0.6, pad=0.01)
-    bar.set_label("share of the assignments (%), line: even use")
-    bar.ax.axhline(min(100 / table.expert.nunique(), top), color="white", linewidth=1.5)
+            if rows[i][:2] != rows[i - 1][:2]:
+                ax.axhline(i - 0.5, color="black", linewidth=0.8)
+        ax.set_title(f"Block {block}")
+        mean = 100 * part[part.by == "task"].groupby("expert").share.mean()
+        photos = part[part.group == "image"].samples.max()
+        ax.set_xticks(range(len(experts)), [f"{e}\n{mean[e]:.0f} %" for e in experts], fontsize=SMALL)
+        ax.set_yticks(range(len(rows)), [f"{KINDS[t]}: {g} (n = {n})" if by == "emotion" else f"clips minus photos (n = {n}, {photos})"
+                                        for by, t, g, n in rows],
+                      fontsize=SMALL)
+        ax.set_xlabel("expert, and its share of all assignments")
+    fig.colorbar(picture, ax=axes, shrink=0.8, pad=0.01).set_label("difference of the share from\nthe other groups (points)", fontsize=7)
     stamp(fig, note)
     return fig
 
 
+def _points(value: float) -> str:
+    """Whole points; tenths where they would be 0."""
+    return number(value, form="+.0f" if abs(value) >= 0.95 else "+.1f")
+
+
 def maps(table: pd.DataFrame, faces: dict[str, np.ndarray], counts: dict[str, int], note: str = "") -> Figure:
-    """Mean gate of every expert on the token grid, over the mean face.
+    """Mean gate of every expert on the token grid, beside the mean face with the same grid.
 
     Args:
-        table: of `analysis.experts.maps_table`, both tasks, one seed.
+        table: of `analysis.experts.maps_table`, both tasks, one seed; with a column agreement, that of a block is written beside its rows.
         faces: task -> grey mean picture `[H, W]`, 0..1.
         counts: task -> number of samples.
     """
     rows = [(block, task) for block in sorted(table.block.unique()) for task in ("image", "video")]
     experts = sorted(table.expert.unique())
-    fig, axes = figure(PAGE, 0.45 + 0.85 * len(rows), len(rows), len(experts), squeeze=False)
-    top = table.gate.max()
-    for i, (block, task) in enumerate(rows):
-        for e, ax in zip(experts, axes[i]):
-            part = table[(table.block == block) & (table.task == task) & (table.expert == e)]
-            grid = part.pivot(index="row", columns="column", values="gate").to_numpy()
-            extent = (0, 1, 1, 0)
-            ax.imshow(faces[task], cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="bilinear")
-            picture = ax.imshow(grid, cmap="cividis", vmin=0, vmax=top, extent=extent, alpha=0.62)
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-            if i == 0:
-                ax.set_title(f"expert {e}", fontsize=7, fontweight="normal", loc="center")
-        axes[i, 0].set_ylabel(f"block {block}\n{counts[task]} {KINDS[task]}", fontsize=7)
-    fig.colorbar(picture, ax=axes, shrink=0.7, pad=0.01).set_label("mean gate of a token")
+    fig, axes = figure(PAGE, 0.45 + 0.68 * len(rows), len(rows), 1 + len(experts), squeeze=False)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    for row, (block, task) in zip(axes, rows):
+        part = table[(table.block == block) & (table.task == task)]
+        for e, ax in zip(experts, row[1:]):
+            grid = part[part.expert == e].pivot(index="row", columns="column", values="gate").to_numpy()
+            picture = ax.imshow(grid, cmap="cividis", vmin=0, vmax=table.gate.max(), extent=(0, 1, 1, 0))
+        row[0].imshow(faces[task], cmap="gray", vmin=0, vmax=1, extent=(0, 1, 1, 0), interpolation="bilinear")
+        for k in range(1, len(grid)):
+            row[0].axhline(k / len(grid), color="white", linewidth=0.5)
+            row[0].axvline(k / len(grid), color="white", linewidth=0.5)
+        r = f"\nr = {number(part.agreement.iloc[0], form='.2f')}" if "agreement" in part and task == "video" else ""
+        row[0].set_ylabel(f"block {block}\n{counts[task]} {KINDS[task]}{r}", fontsize=SMALL)
+    for ax, title in zip(axes[0], ["mean face", *(f"expert {e}" for e in experts)]):
+        ax.set_title(title, fontsize=7, fontweight="normal", loc="center")
+    bar = fig.colorbar(picture, ax=axes, shrink=0.7, pad=0.01)
+    bar.set_label("mean gate of a token", fontsize=7)
+    even = min(1 / len(experts), table.gate.max())
+    bar.ax.axhline(even, color="white", linewidth=1.5)
+    bar.ax.text(-0.3, even, "even\nuse", transform=bar.ax.get_yaxis_transform(), ha="right", va="center", fontsize=SMALL)
     stamp(fig, note)
     return fig
 
 
 def leaders(table: pd.DataFrame, pictures: dict[str, list], titles: dict[str, list[str]], regions: np.ndarray, names: tuple[str, ...],
             note: str = "") -> Figure:
-    """The leading expert of every token, written on faces; lines run between tokens with different leaders. Left: the regions.
+    """Which expert leads at every token of single pictures: below each face its tokens, a colour and a number an expert.
 
     Args:
         table: of `analysis.experts.leading_table`, with columns task and picture (number in its row of the figure).
         pictures: task -> uint8 pictures `[3, H, W]`.
-        titles: task -> one title a picture.
+        titles: task -> what a row shows, then one title a picture.
         regions: int `[H, W]`, region of each pixel, an index into `names`.
     """
     across = 1 + max(map(len, pictures.values()))
-    fig, axes = figure(PAGE, 1.22 * len(pictures) + 0.2, len(pictures), across, squeeze=False)
+    fig, axes = figure(PAGE, 1.95 * len(pictures) * 7 / across + 0.2, 2 * len(pictures), across, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
     _regions(axes[0, 0], pictures["image"][0], regions, names)
-    for row, (task, shown) in zip(axes, pictures.items()):
-        for k, (ax, picture) in enumerate(zip(row[1:], shown)):
-            show(picture, ax, titles[task][k])
-            part = table[(table.task == task) & (table.picture == k)]
-            _leaders(ax, part.pivot(index="row", columns="column", values="expert").to_numpy(), np.asarray(picture).shape[-1])
+    for k, (task, shown) in enumerate(pictures.items()):
+        about, *over = titles[task]
+        if k:
+            axes[2 * k, 0].text(1, 0.5, about, ha="right", va="center", fontsize=7, transform=axes[2 * k, 0].transAxes)
+        axes[2 * k + 1, 0].text(1, 0.5, "expert with\nthe largest\ngate", ha="right", va="center", fontsize=7,
+                                transform=axes[2 * k + 1, 0].transAxes)
+        for j, picture in enumerate(shown):
+            part = table[(table.task == task) & (table.picture == j)]
+            grid = part.pivot(index="row", columns="column", values="expert").to_numpy()
+            show(picture, axes[2 * k, 1 + j], over[j])
+            _leaders(axes[2 * k + 1, 1 + j], grid)
     stamp(fig, note)
     return fig
 
 
-def _leaders(ax, grid: np.ndarray, size: int) -> None:
-    step = size / len(grid)
-    halo = [withStroke(linewidth=1.6, foreground="black")]
-    for (i, j), e in np.ndenumerate(grid):
-        at = (step * (j + 0.5) - 0.5, step * (i + 0.5) - 0.5)
-        ax.text(*at, str(e), ha="center", va="center", fontsize=min(8.0, 40 / len(grid)), color="white", path_effects=halo)
-        right, under = at[0] + step / 2, at[1] + step / 2
-        if j + 1 < grid.shape[1] and grid[i, j + 1] != e:
-            ax.plot([right] * 2, [under - step, under], color="white", linewidth=1.3, solid_capstyle="butt")
-        if i + 1 < grid.shape[0] and grid[i + 1, j] != e:
-            ax.plot([right - step, right], [under] * 2, color="white", linewidth=1.3, solid_capstyle="butt")
+def _leaders(ax, grid: np.ndarray) -> None:
+    """A pale colour for each expert and its number once in each connected area; on fine grids only where the number has room."""
+    colours = np.array(matplotlib.colormaps["Set3"].colors)
+    ax.imshow(colours[(grid - 1) % len(colours)], aspect="equal")
+    for e in np.unique(grid):
+        areas, count = connected(grid == e)
+        for area in (np.argwhere(areas == a) for a in range(1, count + 1)):
+            if len(grid) <= 8 or len(area) >= 4:
+                row, column = area[np.square(area - area.mean(0)).sum(1).argmin()]
+                ax.text(column, row, str(e), ha="center", va="center", fontsize=SMALL)
+    for i, j in np.ndindex(*grid.shape):
+        if j + 1 < grid.shape[1] and grid[i, j + 1] != grid[i, j]:
+            ax.plot([j + 0.5] * 2, [i - 0.5, i + 0.5], color="black", linewidth=0.8)
+        if i + 1 < grid.shape[0] and grid[i + 1, j] != grid[i, j]:
+            ax.plot([j - 0.5, j + 0.5], [i + 0.5] * 2, color="black", linewidth=0.8)
 
 
 def _regions(ax, picture, regions: np.ndarray, names: tuple[str, ...]) -> None:
-    """Regions as outlines with their names over a pale face."""
+    """Outlines of the regions over a pale face, with lines from their names; the last region is what the others leave."""
     size = np.asarray(picture).shape[-1]
     grey = np.asarray(picture).mean(0) / 255
     ax.imshow(0.55 + 0.45 * grey, cmap="gray", vmin=0, vmax=1)
     axis = (np.arange(len(regions)) + 0.5) * size / len(regions) - 0.5
-    for k, name in enumerate(names[:-1]):
-        inside = (regions == k).astype(float)
-        ax.contour(axis, axis, inside, levels=[0.5], colors="black", linewidths=0.8)
-        rows = np.flatnonzero(inside.any(1))
-        ax.annotate(name, (1.0, 1 - (rows.mean() + 0.5) / len(regions)), xycoords="axes fraction", fontsize=6, ha="left", va="center",
-                    xytext=(2, 0), textcoords="offset points")
+    halo = [withStroke(linewidth=1.6, foreground="white")]
+    for k, name in enumerate(names):
+        inside = regions == k
+        row, column = (0, 0)                                              # what the others leave begins in the corner
+        if k + 1 < len(names):
+            ax.contour(axis, axis, inside.astype(float), levels=[0.5], colors="black", linewidths=0.7)
+            rows = np.flatnonzero(inside.any(1))
+            row = rows[len(rows) // 2]
+            column = np.flatnonzero(inside[row])[0]
+        place = 1 - (0.7 + (k + 1) % len(names)) / len(names)             # from the top: the rest, then the regions as they lie
+        ax.annotate(name, (axis[column] + 1.5, axis[row] + (row == 0)), xytext=(-0.12, place), textcoords="axes fraction", ha="right", va="center",
+                    fontsize=SMALL, arrowprops=dict(arrowstyle="-", linewidth=0.6, shrinkA=0, shrinkB=0, path_effects=halo))
     ax.set_title("regions", fontsize=7, fontweight="normal", loc="center", pad=2)
 
 
-BOTH = lambda about: [(f"{about}, {t}", TASK_COLOURS[t], "so"[t == "image"], KINDS[t]) for t in TASK_COLOURS]
-TASK = [("task", "#000000", "s", "all time steps"), ("task, first time step", "#999999", "o", "first time step")]
-PANELS = {"Task": ("bits", TASK), "Task-specificity index": ("index", TASK), "Emotion": ("bits", BOTH("emotion")),
-          "Region of the face": ("bits", BOTH("region")), "Place (each token)": ("bits", BOTH("place")),
-          "Phase": ("bits", [("phase, video", TASK_COLOURS["video"], "s", "clips")])}
+QUESTIONS = {f"{what}, {task}": (f"{what}, {kind}", TASK_COLOURS[task], TASK_MARKERS[task])
+             for what in ("emotion", "place", "region", "phase") for task, kind in KINDS.items()}
+QUESTIONS |= {"task": ("task", "#222222", "o"), "task, first time step": ("task, first time step", "#222222", "o")}
 
 
-def specificity(bits: pd.DataFrame, index: pd.DataFrame, note: str = "") -> Figure:
-    """Mutual information between expert and task, emotion, region, place, phase, and the specificity index, by block: one point a
-    seed, its interval, its null.
+def specificity(table: pd.DataFrame, note: str = "") -> Figure:
+    """What emotion, place, region, phase and task tell about the expert beyond chance, as a share of what they could tell.
 
     Args:
-        bits: of `analysis.experts.specificity_table` with a column seed.
-        index: of `analysis.experts.index_table` with a column seed.
+        table: of `analysis.experts.beyond_null`, bits; of more than two blocks the first and the last are drawn.
     """
-    shown = {title: (bits if column == "bits" else index, column, series) for title, (column, series) in PANELS.items()}
-    shown = {k: v for k, v in shown.items() if v[0].about.isin([a for a, *_ in v[2]]).any()}          # no phase without truth
-    fig, axes = figure(PAGE, 4.1, 2, 3)
-    for ax in axes.flat[len(shown):]:
-        ax.set_axis_off()
-    for ax, (title, (table, column, series)) in zip(axes.flat, shown.items()):
-        _series(ax, table, column, series)
-        ax.set_title(title)
-    for ax in axes[:, 0]:
-        ax.set_ylabel("mutual information\nwith the expert (bits)")
-    axes[0, 1].set_ylabel("index (0 alike, 1 apart)")
-    for ax in axes[-1]:
-        ax.set_xlabel("block")
+    blocks, rows = ends(table.block), [q for q in QUESTIONS if q in set(table.about)]
+    fig, axes = figure(PAGE, 0.95 + 0.27 * len(rows), 1, len(blocks), squeeze=False, sharex=True)
+    for ax, block in zip(axes[0], blocks):
+        for y, about in enumerate(rows):
+            _question(ax, y, table[(table.block == block) & (table.about == about)], *QUESTIONS[about][1:])
+        ax.axvline(0, color="#888888", linewidth=0.6, zorder=0)
+        people = [table[table.about == q].people.max() for q in rows]
+        ax.set_yticks(range(len(rows)), [f"{QUESTIONS[q][0]} (n = {n})" for q, n in zip(rows, people)] if ax is axes[0, 0] else [""] * len(rows))
+        ax.tick_params(axis="y", length=0)
+        ax.set_ylim(len(rows) - 0.4, -0.6)
+        ax.set_title(f"Block {block}")
+        ax.set_xlabel("told about the expert beyond the null\n(% of the largest possible)")
+    mark = dict(color="#222222", linestyle="none", markersize=4)
+    keys = [Line2D([], [], marker="o", label="a seed", **mark),
+            Line2D([], [], marker="o", markerfacecolor="white", label="a seed; mean not shown to exceed the null", **mark),
+            Line2D([], [], color="#222222", linewidth=1.4, label="95 % interval of the mean"),
+            Patch(color=NULL, label="null up to its 95th percentile")]
+    fig.legend(handles=keys, loc="outside upper center", ncols=4, fontsize=SMALL)
     stamp(fig, note)
     return fig
 
 
-def _series(ax, table: pd.DataFrame, column: str, series: list[tuple]) -> None:
-    blocks, seeds, counts, top = sorted(table.block.unique()), sorted(table.seed.unique()), [], 0.0
-    for s, (about, colour, marker, label) in enumerate(series):
-        shift = (s - (len(series) - 1) / 2) * 0.42
-        for j, seed in enumerate(seeds):
-            part = table[(table.about == about) & (table.seed == seed)].sort_values("block")
-            x = np.arange(len(part)) + shift + (j - (len(seeds) - 1) / 2) * 0.11
-            ax.vlines(x, part.low, part.high, color=colour, linewidth=0.9)
-            ax.plot(x, part[column], marker, color=colour, markersize=3.5, label=label if j == 0 else None)
-            ax.hlines(part.null_95, x - 0.05, x + 0.05, color=NULL, linewidth=1.5, zorder=3)
-            top = max(top, np.nanmax(part[[column, "high", "null_95"]].to_numpy(), initial=0))
-        counts.append(f"{part.people.max()}")
-    ax.plot([], [], "_", color=NULL, markeredgewidth=1.5, label="null, 95 %")
-    ax.set_xticks(range(len(blocks)), [str(b) for b in blocks])
-    ax.set_xlim(-0.6, len(blocks) - 0.4)
-    ax.set_ylim(0, 1.55 * max(top, 1e-6))
-    ax.legend(loc="upper left", fontsize=SMALL, handlelength=1, borderaxespad=0, labelspacing=0.2)
-    tag(ax, "n = " + " and ".join(dict.fromkeys(counts)) + " people")
+def _question(ax, y: float, part: pd.DataFrame, colour: str, marker: str) -> None:
+    """One row: the null, a point a seed, the interval of their mean, and the mean as a number beyond the right border."""
+    if part.empty or part["mean"].isna().all():
+        return
+    r = part.iloc[0]
+    ax.barh(y, r.null_top, height=0.8, color=NULL, zorder=0)
+    ax.hlines(y, r.mean_low, r.mean_high, color=colour, linewidth=1.4)
+    places = y + 0.22 * (np.arange(len(part)) - (len(part) - 1) / 2)
+    ax.plot(part.beyond, places, marker, color=colour, markersize=3.5, markeredgewidth=0.8,
+            markerfacecolor=colour if r.p_holm <= LEVEL else "white")
+    ax.text(1.02, y, number(r["mean"], r.mean_low, r.mean_high, ".1f"), transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
 
 
 def switched_off(table: pd.DataFrame, note: str = "") -> Figure:
-    """Change of the probability of the true class when one expert is never chosen, over all samples.
+    """Change of the probability of the true class when one expert is never chosen, over all samples; filled where it differs from 0.
 
     Args:
-        table: of `analysis.routing.cost_of_experts`, both tasks, one seed.
+        table: of `analysis.routing.corrected`, both tasks, one seed.
     """
     table = table[table.emotion == "all"]
     blocks = sorted(table.block.unique())
-    fig, axes = figure(PAGE, 2.2, 1, len(blocks), squeeze=False, sharey=True)
+    fig, axes = figure(PAGE, 2.3, 1, len(blocks), squeeze=False, sharey=True)
     for ax, block in zip(axes[0], blocks):
         for k, (task, colour) in enumerate(TASK_COLOURS.items()):
             part = table[(table.block == block) & (table.task == task)].sort_values("expert")
-            x = part.expert + (k - 0.5) * 0.3
-            ax.vlines(x, part.low, part.high, color=colour, linewidth=0.9)
-            ax.plot(x, part.change, "os"[k], color=colour, markersize=3.5, label=f"{TASK_LABELS[task]}, n = {part.samples.max()}")
+            for r in part.itertuples():
+                x = r.expert + (k - 0.5) * 0.36
+                ax.vlines(x, r.low, r.high, color=colour, linewidth=1)
+                ax.plot(x, r.change, TASK_MARKERS[task], color=colour, markersize=3.2, markeredgewidth=0.8,
+                        markerfacecolor=colour if r.p_holm <= LEVEL else "white")
         ax.axhline(0, color="#888888", linewidth=0.6, zorder=0)
         ax.set_title(f"Block {block}")
         ax.set_xticks(range(1, table.expert.nunique() + 1))
         ax.set_xlabel("expert switched off")
-    largest = max(1.0, table[["change", "low", "high"]].abs().max().max())
-    axes[0, 0].set_ylim(-1.1 * largest, 1.1 * largest)
+    _around_zero(axes[0, 0], max(2 * LINEAR, 1.3 * table[["change", "low", "high"]].abs().max().max()))
     axes[0, 0].set_ylabel("change of true class\nprobability (points)")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=SMALL)
+    size = {t: table[table.task == t][["samples", "subjects"]].max() for t in TASK_COLOURS}
+    keys = [Line2D([], [], color=colour, marker=TASK_MARKERS[t], linewidth=1, markersize=3.2,
+                   label=f"{size[t].samples} {KINDS[t]} of {size[t].subjects} people") for t, colour in TASK_COLOURS.items()]
+    keys += [Line2D([], [], color="#222222", marker="o", linestyle="none", markersize=3.2, markerfacecolor=f, label=text)
+             for f, text in (("#222222", "differs from 0 (Holm)"), ("white", "not shown to differ"))]
+    fig.legend(handles=keys, loc="outside upper center", ncols=4, fontsize=SMALL)
     stamp(fig, note)
     return fig
 
 
+LINEAR = 0.1         # points up to which the scale is linear; from there on it is logarithmic
+
+
+def _around_zero(ax, largest: float) -> None:
+    """A scale that is linear around 0 and logarithmic beyond, with both borders at one distance, so that a large change hides no small one."""
+    ax.set_yscale("symlog", linthresh=LINEAR)
+    decades = [d for d in (0.1, 1.0, 10.0, 100.0) if d <= largest]
+    ax.yaxis.set_major_locator(FixedLocator([*(-d for d in reversed(decades)), 0, *decades]))
+    ax.yaxis.set_minor_locator(FixedLocator([]))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: number(v, form="+g") if v else "0"))
+    ax.set_ylim(-largest, largest)
+
+
 def switched_off_by_emotion(table: pd.DataFrame, note: str = "") -> Figure:
-    """The same by emotion (columns) and expert (rows): change in points; framed where the 95 % interval excludes 0.
+    """The same by emotion (rows) and expert (columns), framed where `analysis.experts_said.marked` says so; hatched where people are few.
 
     Args:
         table: as in `switched_off`; of more than two blocks the first and the last are drawn.
     """
     table = table[table.emotion != "all"]
-    blocks, experts = ends(table.block), sorted(table.expert.unique())
-    fig, axes = figure(PAGE, 0.6 + 2 * (0.5 + 0.15 * len(experts)), 2, len(blocks), squeeze=False, sharey=True)
+    blocks, experts, tasks = ends(table.block), sorted(table.expert.unique()), [t for t in KINDS if t in set(table.task)]
+    names = {t: [n for n in EMOTION_COLOURS if n in set(table[table.task == t].emotion)] for t in tasks}
+    height = 0.9 + sum(0.4 + 0.16 * len(names[t]) for t in tasks)
+    fig, axes = figure(PAGE, height, len(tasks), len(blocks), squeeze=False, sharey="row")
     top = max(1e-3, table.change.abs().max())
-    digits = 1 if top >= 1 else 2 if top >= 0.1 else 3
-    for row, task in zip(axes, KINDS):
+    norm = SymLogNorm(top / 20, vmin=-top, vmax=top)      # linear up to a twentieth: one large cell must not turn the others white
+    for row, task in zip(axes, tasks):
         for ax, block in zip(row, blocks):
-            part = table[(table.block == block) & (table.task == task)]
-            names = [n for n in EMOTION_COLOURS if n in set(part.emotion)]
-            wide = part.pivot(index="expert", columns="emotion", values="change").loc[experts, names]
-            picture = ax.imshow(wide, vmin=-top, vmax=top, cmap="PuOr", aspect="auto")
-            for (i, j), v in np.ndenumerate(wide.to_numpy()):
-                shown = f"{v:+z.{digits}f}".replace("-", "−")
-                ax.text(j, i, shown if float(f"{v:.{digits}f}") else "0", ha="center", va="center", fontsize=6,
-                        color="white" if abs(v) > 0.6 * top else "black")
-            for r in part[(part.low > 0) | (part.high < 0)].itertuples():
-                corner = names.index(r.emotion) - 0.47, experts.index(r.expert) - 0.44
-                ax.add_patch(Rectangle(corner, 0.94, 0.88, fill=False, linewidth=1.2))
-            size = part.drop_duplicates("emotion").set_index("emotion").samples
-            ax.set_xticks(range(len(names)), [f"{n[:3]}\n{size[n]}" for n in names], fontsize=SMALL)
-            ax.set_yticks(range(len(experts)), experts)
-            ax.tick_params(length=0)
-            ax.spines[:].set_visible(False)
-            width = ((part.high - part.low) / 2).median()
-            spread = "" if np.isnan(width) else f"; 95 % interval ±{width:.1g} (median)"
-            ax.set_title(f"Block {block}, {KINDS[task]}{spread}", fontsize=7)
-        row[0].set_ylabel("expert switched off")
+            part = table[(table.block == block) & (table.task == task)].assign(framed=marked)
+            wide = part.pivot(index="emotion", columns="expert", values="change").loc[names[task], experts].to_numpy()
+            texts = [[number(v, form="+.1f") if abs(v) >= 0.05 else "" for v in line] for line in wide]
+            picture = cells(ax, wide, texts, norm)
+            for r in part[part.framed | (part.subjects < FEWEST)].itertuples():
+                corner = experts.index(r.expert) - 0.46, names[task].index(r.emotion) - 0.44
+                look = dict(linewidth=1.3) if r.framed else dict(linewidth=0, hatch="////", edgecolor="#999999", zorder=1.5)
+                ax.add_patch(Rectangle(corner, 0.92, 0.88, fill=False, **look))
+            size = part.drop_duplicates("emotion").set_index("emotion")
+            ax.set_xticks(range(len(experts)), experts, fontsize=SMALL)
+            ax.set_yticks(range(len(names[task])), [f"{n} ({size.samples[n]}; {size.subjects[n]} people)" for n in names[task]],
+                          fontsize=SMALL)
+            ax.set_title(f"Block {block}, {KINDS[task]}")
     for ax in axes[-1]:
-        ax.set_xlabel("emotion, and number of samples")
-    fig.colorbar(picture, ax=axes, shrink=0.7, pad=0.01).set_label("change of true class\nprobability (points)")
+        ax.set_xlabel("expert switched off")
+    ticks = [t for d in (0.1, 1.0, 10.0) if d <= top for t in (-d, d)]
+    bar = fig.colorbar(picture, ax=axes, shrink=0.7, pad=0.01, ticks=sorted([0, *ticks]), format=FuncFormatter(lambda v, _: f"{v:g}"))
+    bar.set_label("change of true class\nprobability (points)", fontsize=7)
+    bar.minorticks_off()
     stamp(fig, note)
     return fig
