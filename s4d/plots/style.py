@@ -44,7 +44,7 @@ def figure(width: float = COLUMN, height: float = 2.2, nrows: int = 1, ncols: in
 
 def stamp(fig: Figure, text: str) -> None:
     """A small grey line at the bottom: which data, profile and seeds the figure shows."""
-    fig.supxlabel(text, fontsize=6, color="#777777", x=0.995, ha="right")
+    fig.supxlabel(text, fontsize=6.5, color="#777777", x=0.995, ha="right")
 
 
 def show(picture, ax, title: str = "") -> None:
@@ -60,7 +60,7 @@ def show(picture, ax, title: str = "") -> None:
         ax.set_title(title, fontsize=7, fontweight="normal", loc="center", pad=2)
 
 
-def label_points(ax, points: np.ndarray, labels: list[tuple[str, tuple[float, float], str]], size: float = 6, line: bool = True) -> None:
+def label_points(ax, points: np.ndarray, labels: list[tuple[str, tuple[float, float], str]], size: float = 6.5, line: bool = True) -> None:
     """Writes names where they cover neither a point nor each other: of the places around its point the nearest free one is taken.
 
     Call it when the axes have their final limits and place.
