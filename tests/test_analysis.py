@@ -520,7 +520,7 @@ def test_a_planted_course_is_found_and_locked_to_the_apex():
     mean = table[(table.label == "expressive") & (table.quantity == "probability")].set_index("time")["mean"]
     assert mean.idxmax() == 0 and mean[0] == pytest.approx(0.8) and mean.index.min() >= -1
     assert table.groupby(["label", "quantity"]).samples.nunique().eq(1).all()                       # the same clips all along
-    assert table[table.label == "expressive"].time.agg(["min", "max"]).tolist() == [-0.5, 0.625]
+    assert table[table.label == "expressive"].time.agg(["min", "max"]).tolist() == [-0.5, 0.75] and table.samples.max() == 10
     neutral = curves(True).assign(path=lambda t: "n" + t.path, label="neutral", apex=0)
     pd.testing.assert_frame_equal(cf.course(pd.concat([curves(True), neutral]), fps=8, resamples=50), table)
     assert table[table.label != "expressive"].low.isna().all() and table[table.label == "expressive"].low.notna().all()    # 3 and 6 people
@@ -575,7 +575,7 @@ def test_confusability_finds_shared_confusions_and_rejects_renamed_ones():
     from scipy.stats import spearmanr
     off = ~np.eye(7, dtype=bool)
     found = cf.confusability(a, b)
-    assert found["rho"] == pytest.approx(spearmanr(a[off], b[off])[0]) and found["p"] == found["p_least"] == 1 / 2000
+    assert found["rho"] == pytest.approx(spearmanr(a[off], b[off])[0]) and found["p"] < 0.002 and found["p_least"] == 1 / 2000
     liked = 0.1 * np.arange(7) + 0.001 * rng.random((2, 7, 7))                   # both prefer the same classes, and agree in nothing else
     found = cf.confusability(*liked)
     assert found["rho"] > 0.8 and abs(found["rho_cells"]) < 0.5 and found["p_cells"] > 0.05
@@ -815,7 +815,7 @@ def test_frames_tell_a_network_that_never_saw_the_kind_from_a_head_that_did_not(
     fig.draw_without_rendering()
     lines = [p.get_linestyle() for p in fig.axes[0].patches if p.get_edgecolor()[:3] == (0, 0, 0)]
     assert [line == "-" for line in lines] == [True, False, False]
-    assert "majority" not in fig.axes[0].get_xticklabels()[0].get_text() and "20.0" in fig.axes[0].get_xticklabels()[0].get_text()
+    assert fig.axes[0].get_xticklabels()[1].get_text().split("\n")[1:] == ["n = 9,", "5 people", "majority: 20.0"]
 
 
 def test_leaders_are_numbered_on_the_face_and_lines_run_where_they_change():

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from .study_correlation import spread
+from .study_correlation import EMOTION_MARKERS, spread
 from .study_experts import SMALL
 from .style import (
     EMOTION_COLOURS,
@@ -83,7 +83,7 @@ def _by_emotion(ax, courses: pd.DataFrame) -> None:
     ends, half = [], ((first.high - first.low) / 2).astype(float).median()
     for label in [n for n in EMOTION_COLOURS if n in set(first.label)]:
         part = first[first.label == label].sort_values("time")
-        ax.plot(part.time, part["mean"], color=EMOTION_COLOURS[label])
+        ax.plot(part.time, part["mean"], color=EMOTION_COLOURS[label], marker=EMOTION_MARKERS[label], markersize=3)
         ends.append((part["mean"].iloc[-1], f"{label} ({part.samples.max()})", part.time.iloc[-1]))
     ax.set_ylim(0, 1.08 * ax.get_ylim()[1])
     _direct_labels(ax, ends)

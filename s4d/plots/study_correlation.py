@@ -28,6 +28,7 @@ PROBES = {"image": "probe of photos", "video": "probe of clips"}
 ORDER = ("static", "dynamic", "multitask", "s4d")
 SHORT = {"neutral": "neu", "happiness": "hap", "sadness": "sad", "surprise": "sur", "fear": "fea", "disgust": "dis", "anger": "ang",
          "contempt": "con", "anxiety": "anx", "helplessness": "hel", "disappointment": "dsp"}
+EMOTION_MARKERS = dict(zip(EMOTION_COLOURS, "osDX^vP<>*h"))
 
 
 def _p(p: float) -> str:
@@ -256,9 +257,9 @@ def shared_space(table: pd.DataFrame, note: str = "") -> Figure:
     for ax, task in zip(axes, KINDS):
         own, other = table[table.task == task], table[table.task != task]
         ax.scatter(other.x, other.y, s=5, color="#b0b0b0", linewidths=0, zorder=1)
-        for label, marker in zip(names, "osDX^vP<>*h"):
+        for label in names:
             part = own[own.label == label]
-            ax.scatter(part.x, part.y, s=16, marker=marker, color=EMOTION_COLOURS[label], linewidths=0, zorder=2, label=label)
+            ax.scatter(part.x, part.y, s=16, marker=EMOTION_MARKERS[label], color=EMOTION_COLOURS[label], linewidths=0, zorder=2, label=label)
         ax.set_title(f"{KINDS[task].capitalize()} (n = {len(own)}); small grey: the other kind (n = {len(other)})", fontsize=7.5)
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
