@@ -785,12 +785,15 @@ def test_a_number_is_printed_with_its_interval_or_alone():
     assert study_correlation.ranged(row) == "0.00 [−0.25, 0.50]" and study_correlation.ranged(row, digits=1, sign="+") == "+0.0 [−0.2, +0.5]"
     table = pd.DataFrame([dict(gain=2.0, low=np.nan, high=np.nan)])
     assert study_correlation.ranged(next(table.itertuples()), "gain", 0) == "2"
+    assert study_correlation.ranged(pd.Series(dict(null=-0.03)), "null", low=None) == "−0.03"
 
 
 def test_places_of_names_keep_their_order_and_distance():
     found = study_correlation.spread([0.5, 0.52, 0.9, 0.51], 0.1)
     assert found[[0, 3, 1]] == pytest.approx([0.41, 0.51, 0.61]) and found[2] == 0.9
     assert study_correlation.spread([1.0, 1.0, 1.15], 0.1) == pytest.approx([0.95, 1.05, 1.15])
+    assert study_correlation.spread([1.0, 1.0, 0.99], 0.1, 0, 1) == pytest.approx([0.9, 1.0, 0.8])
+    assert study_correlation.spread([0.0, 0.05], 0.1, 0, 1) == pytest.approx([0.0, 0.1])
 
 
 def test_layers_of_all_comparisons_are_named_at_their_lines_and_nulls_stand_beside():

@@ -96,11 +96,10 @@ def _direct_labels(ax, ends: list[tuple[float, str, float]]) -> None:
     if not ends:
         return
     height, (left, right) = ax.get_ylim()[1], ax.get_xlim()
-    places = spread([value for value, *_ in ends], 0.085 * height)
-    places += max(0, 0.03 * height - places.min())                                        # the lowest name stays clear of the axis
+    places = spread([value for value, *_ in ends], 0.085 * height, 0.03 * height, height)       # the lowest name stays clear of the axis
     for (value, label, time), place in zip(ends, places):
         ax.annotate(label, (time, value), (right + 0.04 * (right - left), place), fontsize=SMALL, va="center", annotation_clip=False,
-                    arrowprops=dict(arrowstyle="-", linewidth=0.4, color="#888888", shrinkA=1, shrinkB=0))
+                    arrowprops=dict(arrowstyle="-", linewidth=0.4, color="#888888", shrinkA=0, shrinkB=0, relpos=(0, 0.5)))
 
 
 def _lag(ax, curves: pd.DataFrame, unit: str) -> None:

@@ -37,21 +37,21 @@ def _p(p: float) -> str:
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
-def ranged(row, value: str = "value", digits: int = 2, sign: str = "", low: str = "low", high: str = "high") -> str:
-    """A number with its interval, `0.78 [0.71, 0.85]`; without the interval where there is none.
+def ranged(row, value: str = "value", digits: int = 2, sign: str = "", low: str | None = "low", high: str = "high") -> str:
+    """A number with its interval, `0.78 [0.71, 0.85]`; without the interval where there is none, or where `low` is None.
 
     Args:
         row: of a table, or a named tuple of one.
         sign: "+" shows that of positive numbers.
     """
     row = row if isinstance(row, pd.Series) else row._asdict()
-    numbers = [float(row[name]) for name in (value, low, high)]
+    numbers = [float(row[name]) for name in ((value, low, high) if low else [value])]
     texts = [f"{v:{sign}{z}.{digits}f}".replace("-", "−") for v, z in zip(numbers, ("z", "", ""))]      # a limit of −0.00 is below 0
-    return texts[0] + ("" if np.isnan(numbers[1:]).any() else f" [{texts[1]}, {texts[2]}]")
+    return texts[0] + ("" if low is None or np.isnan(numbers[1:]).any() else f" [{texts[1]}, {texts[2]}]")
 
 
-def spread(values, gap: float) -> np.ndarray:
-    """Places near the values, in their order, no two nearer than `gap`; groups that are pushed apart keep their mean."""
+def spread(values, gap: float, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
+    """Places near the values, in their order, no two nearer than `gap`; groups that are pushed apart keep their mean, but within limits."""
     values = np.asarray(values, float)
     order = np.argsort(values, kind="stable")
     groups: list[list[float]] = []                      # [mean place, members]
@@ -61,8 +61,9 @@ def spread(values, gap: float) -> np.ndarray:
             (b, m), (a, n) = groups.pop(), groups.pop()
             groups.append([(a * n + b * m) / (n + m), n + m])
     places = np.concatenate([mean + gap * (np.arange(n) - (n - 1) / 2) for mean, n in groups])
+    places = np.minimum(places, high - gap * np.arange(len(places))[::-1])
     out = np.empty_like(values)
-    out[order] = places
+    out[order] = np.maximum(places, low + gap * np.arange(len(places)))
     return out
 
 
@@ -163,9 +164,10 @@ def layer_similarity(table: pd.DataFrame, titles: dict[str, str], layer: str = "
         left.plot(x, part.value, **look, markersize=3)
         ends[name] = part.value.iloc[-1]
     left.set(ylim=(min(0, left.get_ylim()[0]), 1.03), xlim=(-0.3, len(layers) - 1 + 0.2))
-    for name, place in zip(ends, spread(list(ends.values()), 0.075 * np.ptp(left.get_ylim()))):
+    bottom, top = left.get_ylim()
+    for name, place in zip(ends, spread(list(ends.values()), 0.075 * (top - bottom), bottom, top)):
         left.annotate(titles[name], (len(layers) - 0.82, ends[name]), (len(layers) - 0.55, place), fontsize=SMALL, va="center",
-                      annotation_clip=False, arrowprops=dict(arrowstyle="-", linewidth=0.4, color="#888888", shrinkA=1, shrinkB=0))
+                      annotation_clip=False, arrowprops=dict(arrowstyle="-", linewidth=0.4, color="#888888", shrinkA=0, shrinkB=0, relpos=(0, 0.5)))
     shown = range(len(layers)) if len(layers) <= 8 else [0, *range(2, len(layers) - 1, 3), len(layers) - 1]
     left.set_xticks(list(shown), [layers[i] for i in shown], rotation=0 if len(layers) <= 8 else 90)
     left.set_ylabel("linear CKA of frame and clip")
