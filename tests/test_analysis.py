@@ -462,21 +462,50 @@ def test_layer_similarity_tells_category_from_individual_content():
     pairs = {"category": (category + noise(), category + noise()), "own": (own + noise(), own + noise()), "none": (noise(), noise())}
     first, second = ({k: v[i] for k, v in pairs.items()} for i in (0, 1))
     rows = pd.DataFrame(dict(label=labels, subject=[f"s{i % 12}" for i in range(60)]))
-    table = co.similarity_by_layer([(first, second)], rows, permutations=60).query("measure == 'cka'").set_index("layer")
+    table = co.similarity_by_layer({"m": [(first, second)]}, rows, permutations=60).query("measure == 'cka'").set_index("layer")
     assert table.p_any["category"] < 0.05 < table.p_within["category"]
     assert table.p_within["own"] < 0.05 and table.p_any["none"] > 0.05
+    assert table.within_mean["category"] > 0.5 * table.value["category"] and abs(table.any_mean["category"]) < 0.1
+
+
+def test_layer_similarity_tells_the_person_from_the_clip():
+    rng = np.random.default_rng(1)
+    units = np.arange(60) % 12
+    person, own = 2 * rng.normal(size=(12, 10))[units], rng.normal(size=(60, 10))
+    noise = lambda: 0.5 * rng.normal(size=(60, 10))
+    pairs = {"person": (person + noise(), person + noise()), "own": (own + noise(), own + noise())}
+    first, second = ({k: v[i] for k, v in pairs.items()} for i in (0, 1))
+    rows = pd.DataFrame(dict(label=["a", "b"] * 30, subject=[f"s{u}" for u in units]))
+    both = {"m": [(first, second)], "other": [(second, first), (first, second)]}
+    table = co.similarity_by_layer(both, rows, 100, tested=("person",)).query("comparison == 'm'").set_index(["measure", "layer"])
+    assert table.p_person["cka", "person"] > 0.05 > table.p_within["cka", "person"]
+    assert table.loc[[("rsa", "person"), ("cka", "own")], ["p_person", "person_mean", "any_95"]].isna().all(axis=None)      # not asked for
+    alone = co.similarity_by_layer(both, rows.assign(subject=[f"s{i}" for i in range(60)]), 100).query("measure == 'cka'").set_index("layer")
+    assert alone.p_person.isna().all() and (alone.p_within["own"] < 0.05).all()             # nobody shows two: no such null
+    tested = co.similarity_by_layer(both, rows, 100).query("measure == 'cka'").set_index(["comparison", "layer"])
+    assert tested.p_person["m", "own"] < 0.05
+
+
+def test_shuffles_of_all_comparisons_at_once_are_those_of_each():
+    rng = np.random.default_rng(2)
+    forms = {"a": [tuple(co.unbiased_centre(rng.normal(size=(20, 5))) for _ in "12") for _ in range(2)],
+             "b": [tuple(co.unbiased_centre(rng.normal(size=(20, 5))) for _ in "12")]}
+    orders = np.array([rng.permutation(20) for _ in range(7)])
+    found = co._shuffled(forms, orders)
+    for name, pairs in forms.items():
+        np.testing.assert_allclose(found[name], [np.mean([(a * b[np.ix_(o, o)]).sum() for a, b in pairs]) for o in orders])
 
 
 def test_equal_networks_are_equal_in_every_layer_and_the_interval_knows_it():
     rng = np.random.default_rng(0)
     layers = {"a": rng.normal(size=(40, 8)), "b": rng.normal(size=(40, 8))}
     rows = labelled(40, 10)
-    same = co.similarity_by_layer([(layers, layers), (layers, {k: 3 * v for k, v in layers.items()})], rows, 30)
-    assert same[["value", "low", "high", "seed_low", "seed_high"]].to_numpy() == pytest.approx(1) and (same.p_any < 0.05).all()
+    same = co.similarity_by_layer({"m": [(layers, layers), (layers, {k: 3 * v for k, v in layers.items()})]}, rows, 30)
+    assert same[["value", "low", "high", "seed_low", "seed_high"]].to_numpy() == pytest.approx(1) and (same.p_any.dropna() < 0.05).all()
     noisy = {k: v + 0.7 * rng.normal(size=v.shape) for k, v in layers.items()}
-    found = co.similarity_by_layer([(layers, noisy)], rows, 30)
+    found = co.similarity_by_layer({"m": [(layers, noisy)]}, rows, 30)
     assert ((found.low < found.value) & (found.value < found.high) & (found.high <= 1)).all() and found.people.eq(10).all()
-    mixed = co.similarity_by_layer([(layers, noisy), (layers, {k: rng.normal(size=v.shape) for k, v in layers.items()})], rows, 30)
+    mixed = co.similarity_by_layer({"m": [(layers, noisy), (layers, {k: rng.normal(size=v.shape) for k, v in layers.items()})]}, rows, 30)
     assert (mixed.seed_low < mixed.value).all() and (mixed.value < mixed.seed_high).all()
 
 
@@ -499,7 +528,7 @@ def test_prototypes_match_across_an_offset_and_not_when_classes_are_renamed():
     assert found["diagonal"] > 0.9 and found["p"] < 0.01
     photos, moving = ({("m", seed): make(offset) for seed in (0, 1)} for offset in (0, 9))
     rows = pd.DataFrame(dict(label=labels, subject=[f"s{i % 20}" for i in range(140)]))
-    cells, stats = co.prototype_study(photos, moving, rows, rows, list(NAMES))
+    cells, stats = co.prototype_study(photos, moving, rows, rows, list(NAMES), "m")
     equal = cells[cells.image_class == cells.video_class].cosine
     assert len(cells) == 49 and equal.mean() == pytest.approx(stats.diagonal[0]) and stats.seed_low[0] <= stats.seed_high[0]
     assert 0.5 < stats.low[0] < stats.corrected[0] < stats.high[0] and stats.corrected[0] > stats.difference[0]
@@ -507,6 +536,10 @@ def test_prototypes_match_across_an_offset_and_not_when_classes_are_renamed():
     low, high = co.prototype_study(noise, {("m", 0): rng.normal(size=(140, 20))}, rows, rows, list(NAMES))[1][["low", "high"]].iloc[0]
     assert low < 0.1 and high - low > 0.05
     assert co.matched_classes(a @ b[[1, 2, 3, 4, 5, 6, 0]].T)["p"] > 0.5
+    assert stats.ceiling[0] == pytest.approx(7 / 6) and (stats[["change", "change_low", "change_high"]] == 0).all(axis=None)
+    weak = {("weak", 0): rng.normal(size=(140, 20)) + 0.5 * photos["m", 0]}
+    stats = co.prototype_study({**photos, **weak}, {**moving, ("weak", 0): moving["m", 0][::-1]}, rows, rows, list(NAMES), "m")[1].set_index("method")
+    assert stats.change_high["weak"] < 0 and stats.high["m"] <= stats.ceiling["m"]
 
 
 def shown_to(people: int, centres: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, pd.DataFrame]:
@@ -526,14 +559,15 @@ def test_the_interval_of_matching_prototypes_covers_what_was_planted():
         moving = 0.5 * still + np.sqrt(0.75) * own
         true = co._difference(still[None], moving[None])[0]
         (photos, photo_rows), (clips, clip_rows) = shown_to(150, still, rng), shown_to(60, moving, rng)
-        corrected, low, high = co.match_interval([photos], [clips], photo_rows, clip_rows, list(NAMES))
+        corrected, low, high = co.freed_of_noise(co.match_without([photos], [clips], photo_rows, clip_rows, list(NAMES)))
         seen = co.matched_classes(co.prototypes(photos, photo_rows.label, NAMES) @ co.prototypes(clips, clip_rows.label, NAMES).T)["difference"]
         covered.append(low <= true <= high)
         plain.append((seen - true, corrected - true))
     assert 0.90 <= np.mean(covered) <= 0.98
     noise, left = np.mean(plain, 0)
     assert noise < -0.02 and abs(left) < -noise / 4
-    assert np.isnan(co.match_interval([photos], [clips[:2]], photo_rows, clip_rows[:2].assign(subject="s0"), list(NAMES))).all()
+    one = clip_rows[:2].assign(subject="s0")
+    assert np.isnan(co.freed_of_noise(co.match_without([photos], [clips[:2]], photo_rows, one, list(NAMES)))).all()
 
 
 def test_a_class_without_samples_is_left_out_of_the_match():
@@ -551,8 +585,10 @@ def test_transfer_reads_the_trained_head_on_the_other_modality():
                       for head in ("image", "video")])
     direct = model.head["image"](torch.from_numpy(pooled).float()).argmax(1)
     assert read[read["head"] == "image"].predicted.tolist() == [NAMES[i] for i in direct]
-    table = co.transfer_matrix(read, resamples=50)
+    table = co.transfer_matrix(read, {"m": ("video",)}, resamples=50)
     assert table.zero_shot.tolist() == [True, False] and table.war.between(0, 100).all()
+    assert not table.unseen.any() and co.transfer_matrix(read, {"m": ("image",)}, resamples=50).unseen.tolist() == [True, False]
+    assert table.majority.tolist() == pytest.approx([100 * rows.label.value_counts().max() / 6] * 2)
     part = co.read_by_head(model, pooled, rows, "image", NAMES, ["neutral", "fear"])
     assert set(part.predicted) <= {"neutral", "fear"} and set(part.label) == {"neutral", "fear"}
 
@@ -564,11 +600,23 @@ def test_a_probe_finds_emotions_that_a_line_separates_and_none_in_permuted_label
     rows = labelled(140, 20)
     read = lambda labels: pd.concat([co.read_by_probe(make(), pd.Series(labels), make(), rows, list(NAMES)).assign(
         method="m", seed=0, head="image", stimuli=kind) for kind in ("image", "video")])
-    table = co.transfer_matrix(read(labels), 50)
+    saw = {"m": ("image", "video")}
+    table = co.transfer_matrix(read(labels), saw, 50)
     assert table.war.min() > 95 and table.zero_shot.tolist() == [False, True] and (table.samples == 140).all()
-    assert co.transfer_matrix(read(rng.permutation(labels)), 50).war.max() < 35
+    assert co.transfer_matrix(read(rng.permutation(labels)), saw, 50).war.max() < 35
     part = co.read_by_probe(make(), pd.Series(labels), make(), rows, ["neutral", "fear"])
     assert set(part.predicted) == {"neutral", "fear"} == set(part.label)
+
+
+def test_a_reading_by_its_own_head_has_the_numbers_of_the_comparison():
+    from s4d.analysis import stats
+    read = pd.concat([answers(dict.fromkeys(NAMES, r), seed=i).assign(method=m, head="video", stimuli="video")
+                      for i, (m, r) in enumerate((("a", 0.4), ("b", 0.6)))])
+    table = co.transfer_matrix(read, {"a": ("video",), "b": ("video",)}, 100)
+    known = stats.scores(read.assign(task="video", pretrained=True), resamples=100)
+    for metric, columns in (("WAR", ["war", "low", "high"]), ("UAR", ["uar"])):
+        np.testing.assert_allclose(table[columns], 100 * known[known.metric == metric][["value", "low", "high"]].to_numpy()[:, :len(columns)])
+    assert table.seeds.tolist() == [2, 2] and table.subjects.tolist() == [20, 20]
 
 
 def test_the_shared_map_keeps_neighbours_and_repeats_itself():
@@ -589,7 +637,7 @@ def curves(follow: bool) -> pd.DataFrame:
         apex = 4 + c % 5
         intensity = np.exp(-0.5 * ((np.arange(14) - apex) / 2) ** 2)
         probability = 0.2 + 0.6 * intensity if follow else rng.random(14)
-        rows += [(f"{c}.mp4", NAMES[1 + c % 2], f"s{c % 4}", t, apex, p, i) for t, (p, i) in enumerate(zip(probability, intensity))]
+        rows += [(f"{c}.mp4", NAMES[1 + c % 2], f"s{c % 6}", t, apex, p, i) for t, (p, i) in enumerate(zip(probability, intensity))]
     return pd.DataFrame(rows, columns=["path", "label", "subject", "frame", "apex", "probability", "intensity"])
 
 
@@ -597,9 +645,33 @@ def test_a_planted_course_is_found_and_locked_to_the_apex():
     table = cf.course(curves(True), fps=8, resamples=50)
     mean = table[(table.label == "expressive") & (table.quantity == "probability")].set_index("time")["mean"]
     assert mean.idxmax() == 0 and mean[0] == pytest.approx(0.8) and mean.index.min() >= -1
-    found = cf.follow(curves(True), resamples=50)
-    assert (found["mean"] > 0.999).all() and (found.null < found["mean"] - 0.05).all()
+    assert table.groupby(["label", "quantity"]).samples.nunique().eq(1).all()                       # the same clips all along
+    assert table[table.label == "expressive"].time.agg(["min", "max"]).tolist() == [-0.5, 0.75] and table.samples.max() == 10
+    neutral = curves(True).assign(path=lambda t: "n" + t.path, label="neutral", apex=0)
+    pd.testing.assert_frame_equal(cf.course(pd.concat([curves(True), neutral]), fps=8, resamples=50), table)
+    assert table[table.label != "expressive"].low.isna().all() and table[table.label == "expressive"].low.notna().all()    # 3 and 6 people
+
+
+def test_following_ones_own_course_is_told_from_rising_about_the_apex():
+    """Courses that all have one width are explained by anybody's; with widths of their own only by themselves."""
+    shared, own = curves(True), widths()
+    found = {name: cf.follow(frames, resamples=200).set_index("label").loc["expressive"] for name, frames in (("shared", shared), ("own", own))}
+    assert found["shared"]["mean"] > 0.999 and found["shared"].null > 0.99 and found["shared"].p > 0.05
+    assert found["own"].null_95 < found["own"]["mean"] and found["own"].p < 0.01
+    table = cf.follow(shared, resamples=50)
+    assert table.label.tolist() == ["expressive", "happiness", "sadness"] and table.clips.tolist() == [12, 6, 6]
+    assert table.low.isna().tolist() == [False, True, True]                                   # 6, 3 and 3 people
     assert (cf.follow(curves(False), resamples=50)["mean"].abs() < 0.3).all()
+    one = cf.follow(shared.assign(subject="s0"), resamples=50)
+    assert one[["null", "null_95", "p", "low"]].isna().all(axis=None)                         # no other person
+    assert cf.inside(shared).r.min() > 0.999 and len(cf.inside(shared.assign(intensity=1.0))) == 0
+
+
+def widths() -> pd.DataFrame:
+    """Clips of which each rises and falls at a speed of its own; the probability follows."""
+    frames = curves(True)
+    frames["intensity"] = np.exp(-0.5 * ((frames.frame - frames.apex) / (1 + frames.path.str[:-4].astype(int) % 5)) ** 2)
+    return frames.assign(probability=0.2 + 0.6 * frames.intensity)
 
 
 @pytest.mark.parametrize("late", [-2, 0, 1])
@@ -626,6 +698,14 @@ def test_confusability_finds_shared_confusions_and_rejects_renamed_ones():
     assert cf.confusability(a, b)["rho"] > 0.8 and cf.confusability(a, b)["p"] < 0.01
     order = rng.permutation(7)
     assert cf.confusability(a, b[np.ix_(order, order)])["p"] > 0.05
+    from scipy.stats import spearmanr
+    off = ~np.eye(7, dtype=bool)
+    found = cf.confusability(a, b)
+    assert found["rho"] == pytest.approx(spearmanr(a[off], b[off])[0]) and found["p"] < 0.002 and found["p_least"] == 1 / 2000
+    liked = 0.1 * np.arange(7) + 0.001 * rng.random((2, 7, 7))                   # both prefer the same classes, and agree in nothing else
+    found = cf.confusability(*liked)
+    assert found["rho"] > 0.8 and abs(found["rho_cells"]) < 0.5 and found["p_cells"] > 0.05
+    assert np.isnan(cf.confusability(np.ones((7, 7)), b)["p"])
 
 
 def answers(right: dict[str, float], seeds: int = 2, people: int = 20, seed: int = 0) -> pd.DataFrame:
@@ -648,7 +728,9 @@ def test_the_emotion_that_profits_is_found_and_equal_networks_gain_nothing():
     assert (same[["gain", "low", "high"]] == 0).all().all() and (same.p_holm == 1).all()
     other = table.loc["s4d"]
     assert other.gain["fear"] > 30 and other.low["fear"] > 0 and other.high["anger"] < 0 and other.p["fear"] < 0.02
-    assert (other.samples == 60).all() and (other.people == 20).all() and ((other.low <= other.gain) & (other.gain <= other.high)).all()
+    assert (other.samples == 60).all() and (other.people == 20).all() and same.seeds.eq(2).all() and ((other.low <= other.gain) & (other.gain <= other.high)).all()
+    few = {k: t[(t.label != "fear") | t.subject.isin(["s1", "s2"])] for k, t in tests.items()}
+    assert ga.gain_by_emotion(few, list(NAMES), resamples=20).set_index(["method", "label"]).people["s4d"][["fear", "anger"]].tolist() == [2, 20]
     fear = tests["dynamic", "video"].query("label == 'fear'")
     assert other.without["fear"] == pytest.approx(100 * (fear.predicted == fear.label).mean())
 
@@ -676,9 +758,10 @@ def test_soft_confusion_is_the_mean_probability_by_true_class():
     columns = [f"prob_{n}" for n in NAMES]
     np.testing.assert_allclose(found, rows.groupby("label")[columns].mean().loc[list(NAMES)].to_numpy())
     keys = (("m", "image"), ("m", "video"))
-    pairs, stats = cf.confusion_study(dict.fromkeys(keys, rows), {"m": keys}, list(NAMES), 20)
+    pairs, stats = cf.confusion_study(dict.fromkeys(keys, rows), {"m": keys}, list(NAMES))
     assert len(pairs) == 42 and (pairs.static == pairs.dynamic).all()
     assert stats.rho[0] == pytest.approx(1) and -1 <= stats.low[0] <= stats.high[0] <= 1
+    assert np.isnan(cf.confusability_interval(rows.assign(subject="s0"), rows, list(NAMES))).all()
 
 
 def test_apex_frames_take_the_true_apex_or_the_middle():
@@ -747,7 +830,7 @@ def confused(seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     rng, pairs = np.random.default_rng(seed), [(a, b) for a in NAMES for b in NAMES if a != b]
     cells = pd.concat([pd.DataFrame(dict(comparison=c, label=[a for a, _ in pairs], wrong=[b for _, b in pairs],
                                          static=0.2 + 0.05 * rng.random(42), dynamic=0.2 + 0.05 * rng.random(42))) for c in ("m", "s4d")])
-    return cells, pd.DataFrame(dict(comparison=["m", "s4d"], rho=0.5, low=0.1, high=0.9, p=[0.0005, 0.25]))
+    return cells, pd.DataFrame(dict(comparison=["m", "s4d"], rho=0.5, low=0.1, high=0.9, p=[0.0005, 0.25], rho_cells=0.3, p_cells=0.04))
 
 
 def test_labels_of_the_scatter_cover_neither_each_other_nor_the_border():
@@ -757,6 +840,7 @@ def test_labels_of_the_scatter_cover_neither_each_other_nor_the_border():
         boxes = [Text.get_window_extent(t) for t in ax.texts]       # without the line to the point
         assert len(boxes) >= 2
         assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+        assert {t.get_text() for t in ax.texts} == {t.get_text() for t in fig.axes[0].texts}        # the same pairs in every panel
         assert all(0 <= b.x0 and b.x1 <= fig.bbox.x1 for b in boxes)
     assert "p < 0.001" in fig.axes[0].get_title(loc="left") and "p = 0.250" in fig.axes[1].get_title(loc="left")
     assert "0.000" not in "".join(ax.get_title(loc="left") for ax in fig.axes)
@@ -838,10 +922,54 @@ def test_figures_say_how_many():
     flat = dict.fromkeys(NAMES, 0.4)
     systems = (("static", "image"), ("dynamic", "video"), ("multitask", "video"), ("s4d", "video"))
     tests = {k: answers(flat, seed=i) for i, k in enumerate(systems)}
-    fig = study_clips.gains(ga.gain_by_emotion(tests, list(NAMES), resamples=30), *ga.foretold(tests, list(NAMES), resamples=20))
+    table = ga.gain_by_emotion(tests, list(NAMES), resamples=30).assign(p_holm=1.0)
+    table.loc[(table.method == "s4d") & (table.label == "fear"), "p_holm"] = 0.01
+    fig = study_clips.gains(table)
     fig.draw_without_rendering()
-    assert "20 people" in fig.axes[0].get_title(loc="left") and fig.axes[0].get_yticklabels()[0].get_text() == "neutral (60)"
-    assert all("n = 7" in ax.get_title(loc="left") and "ρ" in ax.get_title(loc="left") for ax in fig.axes[1:])
+    assert fig.axes[0].get_yticklabels()[0].get_text() == "neutral (60, 20)"
+    filled = [line for line in fig.axes[1].lines if line.get_markerfacecolor() == style.METHOD_COLOURS["s4d"]]
+    assert [line.get_xdata()[0] for line in filled] == table[table.p_holm < 0.05].gain.tolist()       # hollow where Holm leaves nothing
+
+
+def test_a_number_is_printed_with_its_interval_or_alone():
+    row = pd.Series(dict(value=-0.001, low=-0.25, high=0.5))
+    assert study_correlation.ranged(row) == "0.00 [−0.25, 0.50]" and study_correlation.ranged(row, digits=1, sign="+") == "+0.0 [−0.2, +0.5]"
+    table = pd.DataFrame([dict(gain=2.0, low=np.nan, high=np.nan)])
+    assert study_correlation.ranged(next(table.itertuples()), "gain", 0) == "2"
+    assert study_correlation.ranged(pd.Series(dict(null=-0.03)), "null", low=None) == "−0.03"
+
+
+def test_places_of_names_keep_their_order_and_distance():
+    found = study_correlation.spread([0.5, 0.52, 0.9, 0.51], 0.1)
+    assert found[[0, 3, 1]] == pytest.approx([0.41, 0.51, 0.61]) and found[2] == 0.9
+    assert study_correlation.spread([1.0, 1.0, 1.15], 0.1) == pytest.approx([0.95, 1.05, 1.15])
+    assert study_correlation.spread([1.0, 1.0, 0.99], 0.1, 0, 1) == pytest.approx([0.9, 1.0, 0.8])
+    assert study_correlation.spread([0.0, 0.05], 0.1, 0, 1) == pytest.approx([0.0, 0.1])
+
+
+def test_layers_of_all_comparisons_are_named_at_their_lines_and_nulls_stand_beside():
+    rng = np.random.default_rng(0)
+    layers = {name: rng.normal(size=(20, 6)) for name in ("embed", "pooled")}
+    noisy = {k: v + rng.normal(size=v.shape) for k, v in layers.items()}
+    titles = {"static": "Static only", "s4d": "S4D", "start": "Before"}
+    table = co.similarity_by_layer({name: [(layers, noisy)] for name in titles}, labelled(20, 5), 40)
+    fig = study_correlation.layer_similarity(table, titles)
+    fig.draw_without_rendering()
+    boxes = [Text.get_window_extent(t) for t in fig.axes[0].texts]
+    assert [t.get_text() for t in fig.axes[0].texts] == list(titles.values()) and "20 clips, 5 people" in fig.axes[0].get_title(loc="left")
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert len(fig.axes[1].patches) == 9 and [t.get_text() for t in fig.axes[1].get_yticklabels()] == list(titles.values())
+
+
+def test_frames_tell_a_network_that_never_saw_the_kind_from_a_head_that_did_not():
+    table = pd.DataFrame([dict(method=m, head=h, stimuli=k, zero_shot=h != k, unseen=h != k and m == "static", war=50.0, low=40.0, high=60.0, samples=9,
+                               subjects=5, uar=50.0, seeds=1, majority=20.0, reading="head")
+                          for m, h in (("static", "image"), ("s4d", "image"), ("s4d", "video")) for k in ("image", "video")])
+    fig = study_correlation.transfer(table)
+    fig.draw_without_rendering()
+    lines = [p.get_linestyle() for p in fig.axes[0].patches if p.get_edgecolor()[:3] == (0, 0, 0)]
+    assert [line == "-" for line in lines] == [True, False, False]
+    assert fig.axes[0].get_xticklabels()[1].get_text().split("\n")[1:] == ["n = 9,", "5 people", "majority: 20.0"]
 
 
 def test_leaders_are_numbered_below_the_face_and_lines_run_where_they_change():

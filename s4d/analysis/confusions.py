@@ -7,8 +7,11 @@ from math import factorial
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
+from scipy.stats import t as student
 
-from .people import over_subjects, sums_of, units_of, weights_of
+from .people import sums_of, units_of, weights_of
+
+FEWEST = 5        # people from whom on an interval over people is given
 
 
 def tidy(matrix: np.ndarray, names: list[str], row: str, column: str, value: str) -> pd.DataFrame:
@@ -34,56 +37,97 @@ def true_probability(found: np.ndarray, labels: pd.Series, names: tuple[str, ...
 
 
 def course(frames: pd.DataFrame, fps: float | None = None, resamples: int = 1000) -> pd.DataFrame:
-    """Mean curves around the apex, by emotion and over all but neutral.
+    """Mean curves around the apex, by emotion and over all of them; neutral clips have no apex and are left out.
+
+    A curve whose clips change along it may rise or fall for that alone. So the times are those that half of the clips cover whole, and
+    only these clips are read.
 
     Args:
         frames: one row a frame: path, label, subject, frame, apex (missing: the clip's middle), probability, intensity.
         fps: frames per second of the files; None leaves time in frames.
     Returns:
-        tidy table: label ("expressive" over all but neutral), quantity ("probability", "intensity"), time (s or frames from
-        the apex), mean, low, high (95 % over subjects), samples, subjects. Times that under a quarter of the clips reach
-        are left out.
+        tidy table: label ("expressive" over all), quantity ("probability", "intensity"), time (s or frames from the apex), mean, low,
+        high (95 % over subjects, missing with fewer than FEWEST), samples, subjects.
     """
+    frames = frames[frames.label != "neutral"]
     middle = frames.groupby("path").frame.transform("median").round()
     frames = frames.assign(offset=(frames.frame - frames.apex.astype(float).fillna(middle)).astype(int))
-    expressive = frames[frames.label != "neutral"].assign(label="expressive")
+    reach = frames.groupby("path").offset.agg(["min", "max"])
     out = []
-    for label, group in pd.concat([expressive, frames]).groupby("label", sort=False):
-        clips = group.path.nunique()
-        for offset, rows in group.groupby("offset"):
-            if rows.path.nunique() * 4 < clips:
-                continue
-            for quantity in ("probability", "intensity"):
-                if rows[quantity].notna().any():
-                    found = over_subjects(rows[quantity], rows.subject, resamples)
-                    out.append(dict(label=label, quantity=quantity, time=offset / (fps or 1), **found))
-    return pd.DataFrame(out)
+    if len(reach):
+        first, last = np.quantile(reach["min"], 0.75, method="higher"), np.quantile(reach["max"], 0.25, method="lower")
+        whole = reach.index[(reach["min"] <= first) & (reach["max"] >= last)]
+        frames = frames[frames.path.isin(whole) & frames.offset.between(first, last)]
+    for label, group in pd.concat([frames.assign(label="expressive"), frames]).groupby("label", sort=False):
+        subjects = group.drop_duplicates("path").set_index("path").subject.sort_index()
+        for quantity in ("probability", "intensity"):
+            wide = group.pivot(index="path", columns="offset", values=quantity).sort_index()
+            if wide.notna().all(axis=None):
+                out.append(_bands(wide.to_numpy(float), subjects, resamples).assign(
+                    label=label, quantity=quantity, time=wide.columns / (fps or 1)))
+    columns = ["label", "quantity", "time", "mean", "low", "high", "samples", "subjects"]
+    return pd.concat(out, ignore_index=True)[columns] if out else pd.DataFrame(columns=columns)
+
+
+def _bands(values: np.ndarray, subjects: pd.Series, resamples: int, seed: int = 0) -> pd.DataFrame:
+    """Means of the columns of `[N, T]`, one row a column, with 95 % intervals over people; missing with fewer than FEWEST."""
+    unit = units_of(subjects)
+    people = unit.max() + 1
+    low = high = np.full(values.shape[1], np.nan)
+    if people >= FEWEST:
+        times = weights_of(people, resamples, seed)
+        drawn = (times @ sums_of(values, unit)) / (times @ np.bincount(unit))[:, None]
+        low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    return pd.DataFrame(dict(mean=values.mean(0), low=low, high=high, samples=len(values), subjects=people))
+
+
+def inside(frames: pd.DataFrame) -> pd.DataFrame:
+    """Pearson r of the probability with the true intensity inside each clip; clips in which either is constant are left out.
+
+    Args:
+        frames: as in `course`.
+    Returns:
+        path, label, subject, r; one row a clip.
+    """
+    groups = frames.groupby("path", sort=True)
+    table = groups[["label", "subject"]].agg("first").reset_index()
+    table["r"] = [_pearson(g.probability.to_numpy(float), g.intensity.to_numpy(float)) for _, g in groups]
+    return table.dropna(subset="r").reset_index(drop=True)
 
 
 def follow(frames: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Does the probability follow the true intensity inside each clip?
+    """Does the probability follow the true intensity inside each clip more closely than that of another clip?
+
+    The null pairs a clip with a clip of the same emotion and of another person, shifted so that both have their apex in one frame:
+    rising and falling about the apex stays in it, what is peculiar to this clip's course does not.
 
     Args:
-        frames: as in `course`; clips of constant intensity (neutral) have no correlation and are left out.
+        frames: as in `course`.
+        resamples: of the people, and of the partners.
     Returns:
-        label, mean, low, high (Pearson r inside a clip; 95 % over subjects), null (mean r with the intensity of another clip
-        of the emotion, which keeps what all clips share in their time course), clips, subjects.
+        label ("expressive" over all, first), mean, low, high (r of `inside`; 95 % over subjects, missing with fewer than FEWEST), null,
+        null_95 (mean and 95th percentile of the mean r over random partners), p (one-sided), clips, subjects.
     """
-    rng, curves = np.random.default_rng(seed), {}
-    for (path, label, subject), g in frames.groupby(["path", "label", "subject"], dropna=False, sort=True):
-        curves.setdefault(label, []).append((subject, g.probability.to_numpy(float), g.intensity.to_numpy(float)))
+    own, rng = inside(frames), np.random.default_rng(seed)
+    known = {path: (g.probability.to_numpy(float), g.intensity.to_numpy(float), g.apex.iloc[0])
+             for path, g in frames[frames.path.isin(own.path)].groupby("path")}
+    unit, drawn = units_of(own.subject), np.full((len(own), resamples), np.nan)
+    for k, row in enumerate(own.itertuples()):
+        partners = own.path[(own.label == row.label) & (unit != unit[k])]
+        p, _, apex = known[row.path]
+        r = np.array([_shifted(p, known[other][1], int(apex - known[other][2])) for other in partners])
+        r = r[np.isfinite(r)]
+        if len(r):
+            drawn[k] = r[rng.integers(len(r), size=resamples)]
     out = []
-    for label, clips in curves.items():
-        own = np.array([_pearson(p, i) for _, p, i in clips])
-        shift = rng.integers(1, len(clips), size=len(clips)) if len(clips) > 1 else np.zeros(1, int)
-        other = [_pearson(p, clips[(k + s) % len(clips)][2]) if len(clips) > 1 else np.nan
-                 for k, ((_, p, _), s) in enumerate(zip(clips, shift))]
-        if np.isfinite(own).any():
-            found = over_subjects(own, [s for s, _, _ in clips], resamples)
-            null = np.array(other)[np.isfinite(other)]
-            out.append(dict(label=label, mean=found["mean"], low=found["low"], high=found["high"],
-                            null=null.mean() if len(null) else np.nan, clips=found["samples"], subjects=found["subjects"]))
-    return pd.DataFrame(out, columns=["label", "mean", "low", "high", "null", "clips", "subjects"])
+    for label in ["expressive", *dict.fromkeys(own.label)] if len(own) else []:
+        rows = np.flatnonzero((own.label == label) | (label == "expressive"))
+        found, paired = _bands(own.r.to_numpy()[rows, None], own.subject.iloc[rows], resamples).iloc[0], np.isfinite(drawn[rows, 0])
+        null = drawn[rows][paired].mean(0) if paired.any() else np.full(resamples, np.nan)
+        beyond = (1 + (null >= own.r.to_numpy()[rows][paired].mean()).sum()) / (1 + resamples) if paired.any() else np.nan
+        out.append(dict(label=label, **found[["mean", "low", "high"]], null=null.mean(), null_95=np.percentile(null, 95), p=beyond,
+                        clips=len(rows), subjects=int(found.subjects)))
+    return pd.DataFrame(out, columns=["label", "mean", "low", "high", "null", "null_95", "p", "clips", "subjects"])
 
 
 def lagged(frames: pd.DataFrame, fps: float | None = None, most: int | None = None, resamples: int = 1000,
@@ -91,7 +135,7 @@ def lagged(frames: pd.DataFrame, fps: float | None = None, most: int | None = No
     """How much later than the expression does the probability rise and fall?
 
     Args:
-        frames: as in `course`; clips without a course of intensity are left out.
+        frames: as in `course`; clips in which a course is constant at one of the shifts are left out.
         fps: frames per second of the files; None leaves time in frames.
         most: largest shift, frames; None for a quarter of the shortest clip.
     Returns:
@@ -103,24 +147,27 @@ def lagged(frames: pd.DataFrame, fps: float | None = None, most: int | None = No
     shifts, known = np.arange(-most, most + 1), []
     for (_, subject), g in frames.groupby(["path", "subject"], dropna=False, sort=True):
         p, i = g.probability.to_numpy(float), g.intensity.to_numpy(float)
-        r = [_pearson(p[max(s, 0):len(p) + min(s, 0)], i[max(-s, 0):len(i) - max(s, 0)]) for s in shifts]
+        r = [_shifted(p, i, s) for s in shifts]
         if np.isfinite(r).all():
             known.append((subject, r, p.argmax() - g.apex.iloc[0]))
     if not known:
         return pd.DataFrame(columns=["lag", "mean", "low", "high", "clips", "subjects"]), {}
     subjects, r, peak = pd.Series([k[0] for k in known], dtype=object), np.array([k[1] for k in known]), np.array([k[2] for k in known])
     scale, unit = 1 / (fps or 1), units_of(subjects)
-    curve = []
-    for shift, values in zip(shifts, r.T):
-        found = over_subjects(values, subjects, resamples, seed)
-        limits = {k: found[k] for k in ("mean", "low", "high", "subjects")}
-        curve.append(dict(lag=shift * scale, clips=len(r), **limits))
+    curve = _bands(r, subjects, resamples, seed).rename(columns={"samples": "clips"})
+    curve.insert(0, "lag", shifts * scale)
     times = weights_of(unit.max() + 1, resamples, seed)
     best = shifts[(times @ sums_of(r, unit)).argmax(1)] if np.isfinite(times).all() else np.full(resamples, np.nan)
-    apart = over_subjects(scale * peak, subjects, resamples, seed)
-    return pd.DataFrame(curve), dict(best=shifts[r.mean(0).argmax()] * scale, best_low=scale * np.percentile(best, 2.5),
-                                     best_high=scale * np.percentile(best, 97.5), peak=apart["mean"], peak_low=apart["low"],
-                                     peak_high=apart["high"], clips=len(r), subjects=apart["subjects"])
+    apart = _bands(scale * peak[:, None], subjects, resamples, seed).iloc[0]
+    return curve, dict(best=shifts[r.mean(0).argmax()] * scale, best_low=scale * np.percentile(best, 2.5),
+                       best_high=scale * np.percentile(best, 97.5), peak=apart["mean"], peak_low=apart["low"],
+                       peak_high=apart["high"], clips=len(r), subjects=int(apart["subjects"]))
+
+
+def _shifted(p: np.ndarray, i: np.ndarray, shift: int) -> float:
+    """Correlation of `p` with `i` moved so many frames later, where they overlap; missing where that is less than half of `p`."""
+    first, last = max(0, shift), min(len(p), len(i) + shift)
+    return _pearson(p[first:last], i[first - shift:last - shift]) if 2 * (last - first) >= len(p) else np.nan
 
 
 def _pearson(a: np.ndarray, b: np.ndarray) -> float:
@@ -152,39 +199,72 @@ def confusability(static: np.ndarray, dynamic: np.ndarray, seed: int = 0) -> dic
 
     Returns:
         rho, null_95 and p against renaming the classes of one side in 2000 random orders (all, where there are fewer); p_least, the
-        smallest p that so many orders can give; rho_cells after the mean of each column is removed, which takes away the plain
-        preference of both models for a class.
+        smallest p that so many orders can give; rho_cells and p_cells after the mean of each column is removed, which takes away the
+        plain preference of both models for a class.
     """
-    k = len(static)
-    off = ~np.eye(k, dtype=bool)
-    x = rankdata(static[off])
-    score = lambda m: _pearson(x, rankdata(m[off]))
-    orders = class_orders(k, 2000, seed)
-    null = np.array([score(dynamic[np.ix_(o, o)]) for o in orders])
+    off, orders = ~np.eye(len(static), dtype=bool), class_orders(len(static), 2000, seed)
     centred = [np.where(off, m, np.nan) - np.nanmean(np.where(off, m, np.nan), 0) for m in (static, dynamic)]
-    return dict(rho=null[0], null_95=np.nanpercentile(null, 95), p=(null >= null[0] - 1e-12).mean(), p_least=1 / len(null),
-                rho_cells=_pearson(rankdata(centred[0][off]), rankdata(centred[1][off])))
+    plain, cells = (_renamed(*(_ranks(m, off) for m in pair), orders) for pair in ((static, dynamic), centred))
+    p, p_cells = ((null >= null[0] - 1e-12).mean() if np.isfinite(null[0]) else np.nan for null in (plain, cells))
+    return dict(rho=plain[0], null_95=np.percentile(plain, 95), p=p, p_least=1 / len(orders), rho_cells=cells[0], p_cells=p_cells)
 
 
-def confusability_interval(static: pd.DataFrame, dynamic: pd.DataFrame, names: list[str], resamples: int = 300,
+def _ranks(matrix: np.ndarray, off: np.ndarray) -> np.ndarray:
+    """Ranks of the off-diagonal cells, standardised, zero diagonal; sums of products of two are Spearman's rho. Missing if all are equal."""
+    rank = rankdata(matrix[off].round(12))
+    rank -= rank.mean()
+    out = np.zeros_like(matrix, dtype=float)
+    out[off] = rank / np.linalg.norm(rank) if rank.any() else np.nan
+    return out
+
+
+def _renamed(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """Sums of the products of `[K, K]` with another whose classes are renamed in each order, `[R]`."""
+    return np.einsum("ij,rij->r", x, y[orders[:, :, None], orders[:, None]])
+
+
+def deal_people(tables: tuple[pd.DataFrame, pd.DataFrame], groups: int, seed: int) -> list[np.ndarray] | None:
+    """Deals the people of two tests to groups at random, to be left out in turn: the group of each sample, of either test.
+
+    Groups are at most as many as people. None when a test shows fewer than two people.
+    """
+    units = [units_of(t.subject) for t in tables]
+    people = [u.max() + 1 if len(u) else 0 for u in units]
+    if min(people) < 2:
+        return None
+    dealt = np.split(np.random.default_rng(seed).permutation(sum(people)) % min(groups, sum(people)), [people[0]])
+    return [deal[unit] for deal, unit in zip(dealt, units)]
+
+
+def left_out_half(left: np.ndarray) -> np.ndarray:
+    """Half the width of a 95 % interval from a statistic without each of G groups of people, `[G, ...]`.
+
+    Source: the delete-a-group jackknife, Shao and Tu 1995; Student's t with G - 1 degrees of freedom.
+    """
+    groups = len(left)
+    return student.ppf(0.975, groups - 1) * (groups - 1) / np.sqrt(groups) * np.std(left, axis=0)
+
+
+def confusability_interval(static: pd.DataFrame, dynamic: pd.DataFrame, names: list[str], groups: int = 20,
                            seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the correlation when the subjects of both test sets are drawn again (samples, where subjects are unknown)."""
-    rng, found = np.random.default_rng(seed), []
-    units = [units_of(t.subject.where(t.subject.notna(), t.path)) for t in (static, dynamic)]
+    """95 % interval of the correlation over the people of both tests, who are left out in groups; missing with fewer than two in one.
+
+    Drawn again, people would add the noise of few people a second time, which lowers a correlation: a bootstrap's interval lies below
+    its own estimate.
+    """
+    dealt = deal_people((static, dynamic), groups, seed)
+    if dealt is None:
+        return np.nan, np.nan
     off = ~np.eye(len(names), dtype=bool)
-    for _ in range(resamples):
-        drawn = []
-        for table, unit in zip((static, dynamic), units):
-            count = unit.max() + 1
-            times = np.bincount(rng.integers(count, size=count), minlength=count)
-            drawn.append(soft_confusion(table, names, times[unit])[off])
-        found.append(_pearson(rankdata(drawn[0]), rankdata(drawn[1])))
-    low, high = np.nanpercentile(found, [2.5, 97.5])
-    return float(low), float(high)
+
+    def rho(left: int) -> float:
+        sides = [_ranks(soft_confusion(t, names, d != left), off) for t, d in zip((static, dynamic), dealt)]
+        return float((sides[0] * sides[1]).sum())
+    value, half = rho(-1), left_out_half(np.array([rho(g) for g in range(max(d.max() for d in dealt) + 1)]))
+    return max(-1.0, value - half), min(1.0, value + half)
 
 
-def confusion_study(tests: dict[tuple[str, str], pd.DataFrame], sides: dict[str, tuple], names: list[str],
-                    resamples: int = 200) -> tuple[pd.DataFrame, pd.DataFrame]:
+def confusion_study(tests: dict[tuple[str, str], pd.DataFrame], sides: dict[str, tuple], names: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Static against dynamic confusions of several pairs of readings.
 
     Args:
@@ -193,13 +273,13 @@ def confusion_study(tests: dict[tuple[str, str], pd.DataFrame], sides: dict[str,
         names: classes that both tasks know.
     Returns:
         one row a pair of classes: comparison, label, wrong, static, dynamic (mean probability of the wrong class); and one row a
-        comparison: rho, low, high, null_95, p, p_least, rho_cells.
+        comparison: rho, low, high, null_95, p, p_least, rho_cells, p_cells.
     """
     pairs, stats = [], []
     for comparison, keys in sides.items():
         known = [tests[k][tests[k].label.isin(names)].reset_index(drop=True) for k in keys]
         static, dynamic = (soft_confusion(t, names) for t in known)
-        low, high = confusability_interval(*known, names, resamples)
+        low, high = confusability_interval(*known, names)
         stats.append(dict(comparison=comparison, low=low, high=high, **confusability(static, dynamic)))
         pairs.append(tidy(static, names, "label", "wrong", "static").assign(dynamic=dynamic.ravel(), comparison=comparison))
     table = pd.concat(pairs, ignore_index=True)

@@ -5,14 +5,14 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import rankdata
-from scipy.stats import t as student
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from .confusions import class_orders, tidy
-from .people import jackknife, over_subjects, units_of
+from .confusions import class_orders, deal_people, left_out_half, tidy
+from .people import jackknife, units_of
+from .stats import scores
 from .stimuli import choose
 
 
@@ -64,22 +64,27 @@ def read_by_probe(train: np.ndarray, labels: pd.Series, pooled: np.ndarray, rows
     return _answers(rows, probe.predict(pooled), shared)
 
 
-def transfer_matrix(read: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
+def transfer_matrix(read: pd.DataFrame, saw: dict[str, tuple[str, ...]], resamples: int = 1000) -> pd.DataFrame:
     """WAR of every trained head, or probe, on photos and on clips.
 
     Args:
         read: rows of `read_by_head` or `read_by_probe` with the columns method, seed, head (the kind it was trained on), stimuli added.
+        saw: method -> kinds of labelled samples that its network was trained on.
     Returns:
-        tidy table: method, head, stimuli, zero_shot (head or probe was trained on the other kind), war, low, high (%; mean over
-        seeds, 95 % over subjects), uar (%), samples, subjects, seeds.
+        tidy table: method, head, stimuli, zero_shot (head or probe was trained on the other kind), unseen (so was the network), war,
+        low, high (%; mean over seeds, 95 % over subjects and seeds), samples, subjects, uar (%), seeds, majority (WAR of the stimuli's most
+        frequent class, %).
     """
-    out = []
-    for (method, head, stimuli), group in read.groupby(["method", "head", "stimuli"], sort=False):
-        sample = group.groupby(["path", "label"], sort=False, as_index=False).agg(correct=("correct", "mean"), subject=("subject", "first"))
-        found = over_subjects(100 * sample.correct, sample.subject, resamples)
-        out.append(dict(method=method, head=head, stimuli=stimuli, zero_shot=head != stimuli, war=found.pop("mean"), **found,
-                        uar=100 * sample.groupby("label").correct.mean().mean(), seeds=group.seed.nunique()))
-    return pd.DataFrame(out)
+    cells = ["method", "head", "stimuli"]
+    found = scores(read, cells, resamples)
+    uar = 100 * found[found.metric == "UAR"].value.to_numpy()
+    table = found[found.metric == "WAR"].rename(columns={"value": "war"}).reset_index(drop=True)
+    table[["war", "low", "high"]] *= 100
+    share = read.drop_duplicates(["stimuli", "path"]).groupby("stimuli").label.agg(lambda labels: labels.value_counts(normalize=True).iloc[0])
+    other = table["head"] != table.stimuli
+    unseen = other & np.array([k not in saw[m] for m, k in zip(table.method, table.stimuli)])
+    table = table.assign(zero_shot=other, unseen=unseen, uar=uar, majority=100 * table.stimuli.map(share))
+    return table[[*cells, "zero_shot", "unseen", "war", "low", "high", "samples", "subjects", "uar", "seeds", "majority"]]
 
 
 # Prototypes -------------------------------------------------------------------------------------------------------------
@@ -120,36 +125,41 @@ def matched_classes(similarity: np.ndarray, seed: int = 0) -> dict:
                 null_95=np.percentile(difference, 95), p=(difference >= difference[0] - 1e-12).mean(), p_least=1 / len(difference))
 
 
-def match_interval(photos: list[np.ndarray], clips: list[np.ndarray], photo_rows: pd.DataFrame, clip_rows: pd.DataFrame,
-                   names: list[str], groups: int = 20, seed: int = 0) -> tuple[float, float, float]:
-    """The difference of `matched_classes`, mean over networks, freed of the noise of few people, with its 95 % interval.
+def match_without(photos: list[np.ndarray], clips: list[np.ndarray], photo_rows: pd.DataFrame, clip_rows: pd.DataFrame,
+                  names: list[str], groups: int = 20, seed: int = 0) -> np.ndarray:
+    """The difference of `matched_classes`, mean over networks, of all people, then without each group of people in turn: `[1 + G]`.
+
+    Args:
+        photos, clips: features `[N, D]`, `[M, D]` of each network.
+        groups: of people of both tests, dealt at random (at most one group a person); equal tests and seeds are dealt equally.
+    Returns:
+        missing, `[1]`, where one of the tests shows fewer than two people or both fewer than two classes.
+    """
+    dealt = deal_people((photo_rows, clip_rows), groups, seed)
+    if dealt is None or len(set(photo_rows.label) & set(clip_rows.label) & set(names)) < 2:
+        return np.full(1, np.nan)
+    count = max(d.max() for d in dealt) + 1
+    sides = [[_means_without(f, rows.label, names, deal, count) for f in features]
+             for features, rows, deal in zip((photos, clips), (photo_rows, clip_rows), dealt)]
+    return np.mean([_difference(p, c) for p, c in zip(*sides)], axis=0)
+
+
+def freed_of_noise(without: np.ndarray) -> tuple[float, float, float]:
+    """A statistic of all people and without each of G groups `[1 + G]`, freed of the noise of few people, with its 95 % interval.
 
     Class means of few people are noisy, which makes prototypes look less alike than they are; people drawn again add as much
     noise once more, so that a bootstrap interval lies below its own estimate. Leaving out people in turn tells both: how far
     noise moves the difference, and how much it varies.
 
-    Args:
-        photos, clips: features `[N, D]`, `[M, D]` of each network.
-        groups: of people of both tests, dealt at random and left out in turn (at most one group a person).
     Returns:
-        corrected difference, low, high, at most K / (K - 1), which equal prototypes give; missing where one of the tests shows
-        fewer than two people or both fewer than two classes.
-    Source: Quenouille's correction of the bias and the delete-a-group jackknife, Shao and Tu 1995; Student's t with groups - 1
-        degrees of freedom.
+        corrected statistic, low, high; missing without groups.
+    Source: Quenouille's correction of the bias.
     """
-    units = [units_of(rows.subject) for rows in (photo_rows, clip_rows)]
-    people = [len(np.unique(u)) for u in units]
-    classes = len(set(photo_rows.label) & set(clip_rows.label) & set(names))
-    if min(*people, classes) < 2:
+    groups = len(without) - 1
+    if groups < 2:
         return np.nan, np.nan, np.nan
-    groups = min(groups, sum(people))
-    dealt = np.split(np.random.default_rng(seed).permutation(sum(people)) % groups, [people[0]])
-    sides = [[_means_without(f, rows.label, names, deal[unit], groups) for f in features]
-             for features, rows, deal, unit in zip((photos, clips), (photo_rows, clip_rows), dealt, units)]
-    full, *left = np.mean([_difference(p, c) for p, c in zip(*sides)], axis=0)
-    corrected = groups * full - (groups - 1) * np.mean(left)
-    half = student.ppf(0.975, groups - 1) * (groups - 1) / np.sqrt(groups) * np.std(left)
-    return tuple(min(float(v), classes / (classes - 1)) for v in (corrected, corrected - half, corrected + half))
+    value, half = groups * without[0] - (groups - 1) * without[1:].mean(), left_out_half(without[1:])
+    return float(value), float(value - half), float(value + half)
 
 
 def _means_without(features: np.ndarray, labels: pd.Series, names: list[str], group: np.ndarray, groups: int) -> np.ndarray:
@@ -168,27 +178,33 @@ def _difference(photos: np.ndarray, clips: np.ndarray) -> np.ndarray:
 
 
 def prototype_study(photos: dict[tuple[str, int], np.ndarray], clips: dict[tuple[str, int], np.ndarray], photo_rows: pd.DataFrame,
-                    clip_rows: pd.DataFrame, names: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+                    clip_rows: pd.DataFrame, names: list[str], reference: str = "static") -> tuple[pd.DataFrame, pd.DataFrame]:
     """Prototypes of both tasks in every network.
 
     Args:
         photos, clips: (method, seed) -> pooled features `[N, D]`.
         photo_rows, clip_rows: tables of the samples (label, subject).
         names: classes to compare.
+        reference: method from which the others' differences are told.
     Returns:
         cells: method, image_class, video_class, cosine (mean over seeds); and one row a method: `matched_classes` of the mean
-        matrix, with corrected, low and high (of `match_interval`), seed_low and seed_high, the range of the difference over seeds.
+        matrix, with corrected, low and high (of `freed_of_noise`), ceiling (K / (K - 1), which equal prototypes give and no limit
+        exceeds), seed_low and seed_high (range of the difference over seeds), change, change_low and change_high (corrected minus that
+        of the reference, paired over people, not cut at the ceiling).
     """
-    cells, stats = [], []
+    cells, stats, without = [], [], {}
     for method in dict.fromkeys(m for m, _ in photos):
         pairs = [(photos[k], clips[k]) for k in photos if k[0] == method]
         each = [prototypes(p, photo_rows.label, names) @ prototypes(c, clip_rows.label, names).T for p, c in pairs]
         mean, differences = np.mean(each, axis=0), [matched_classes(s)["difference"] for s in each]
         cells.append(tidy(mean, names, "image_class", "video_class", "cosine").assign(method=method))
-        corrected, low, high = match_interval(*map(list, zip(*pairs)), photo_rows, clip_rows, names)
-        seeds = dict(seed_low=min(differences), seed_high=max(differences))
-        stats.append(dict(method=method, **matched_classes(mean), corrected=corrected, low=low, high=high, **seeds))
-    return pd.concat(cells, ignore_index=True), pd.DataFrame(stats)
+        without[method] = match_without(*map(list, zip(*pairs)), photo_rows, clip_rows, names)
+        stats.append(dict(method=method, **matched_classes(mean), seed_low=min(differences), seed_high=max(differences)))
+    table, known = pd.DataFrame(stats), len(set(photo_rows.label) & set(clip_rows.label) & set(names))
+    table["ceiling"] = known / (known - 1) if known > 1 else np.nan
+    table[["corrected", "low", "high"]] = [np.minimum(freed_of_noise(without[m]), c) for m, c in zip(table.method, table.ceiling)]
+    table[["change", "change_low", "change_high"]] = [freed_of_noise(without[m] - without.get(reference, np.nan)) for m in table.method]
+    return pd.concat(cells, ignore_index=True), table
 
 
 # Representations --------------------------------------------------------------------------------------------------------
@@ -247,38 +263,76 @@ MEASURES = {"cka": unbiased_centre, "rsa": rank_rdm}
 Layers = dict[str, np.ndarray]           # of `stimuli.layer_features`: layer -> [N, D]
 
 
-def similarity_by_layer(pairs: list[tuple[Layers, Layers]], rows: pd.DataFrame, permutations: int = 100, seed: int = 0) -> pd.DataFrame:
-    """CKA and RSA of every layer between two representations of the same stimuli, mean over seeds, against two null models.
+def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: pd.DataFrame, permutations: int = 1000,
+                        tested: tuple[str, ...] | None = None, seed: int = 0) -> pd.DataFrame:
+    """CKA and RSA of every layer between two representations of the same stimuli, mean over seeds; CKA against three null models.
 
-    `any` shuffles the stimuli of one side: what remains is chance. `within` shuffles them inside each emotion: what remains
-    is what the category alone explains, so similarity above it is shared knowledge of the single stimulus (its identity,
-    its pose, its own expression).
+    `any` shuffles the stimuli of one side: what remains is chance. `within` shuffles them inside each emotion: what remains is what
+    the category alone explains. `person` shuffles them inside each person: what remains is identity. Similarity above a null is
+    knowledge of the single stimulus, or of what that null destroys.
 
     Args:
-        pairs: one for each seed; equal layers are compared.
+        couples: comparison -> two representations for each seed; equal layers are compared.
         rows: table of the N stimuli (label, subject).
+        permutations: of each null model, the same ones in all comparisons.
+        tested: layers that are held against the null models; None: all.
     Returns:
-        layer, measure ("cka", "rsa"), value, low, high (95 % over people, jackknife), seed_low, seed_high (range), any_95,
-        within_mean, within_95 (95th percentiles), p_any, p_within, stimuli, people.
+        comparison, layer, measure ("cka", "rsa"), value, low, high (95 % over people, jackknife), seed_low, seed_high (range),
+        <null>_mean, <null>_95 (95th percentile) and p_<null> of each null (missing for RSA and layers that are not tested; for
+        `person` where nobody shows two stimuli), stimuli, people.
     """
-    rng, n, units = np.random.default_rng(seed), len(rows), units_of(rows.subject)
-    orders = {"any": [rng.permutation(n) for _ in range(permutations)],
-              "within": [_within(rows.label.to_numpy(), rng) for _ in range(permutations)]}
+    n, units = len(rows), units_of(rows.subject)
+    orders = _orders(rows.label.to_numpy(), units, permutations, np.random.default_rng(seed))
+    first = next(iter(couples.values()))[0]
     out = []
-    for layer in [name for name in pairs[0][0] if name in pairs[0][1]]:
+    for layer in [name for name in first[0] if name in first[1]]:
         for measure, form in MEASURES.items():
-            given = [(first[layer], second[layer]) for first, second in pairs]
-            forms = [(_unit(form(a)), _unit(form(b))) for a, b in given]
-            each = [float((a * b).sum()) for a, b in forms]
-            value = np.mean(each)
-            null = {k: np.array([np.mean([(a * b[np.ix_(o, o)]).sum() for a, b in forms]) for o in of]) for k, of in orders.items()}
-            half = jackknife(lambda keep: np.mean([(_unit(form(a[keep])) * _unit(form(b[keep]))).sum() for a, b in given]), units)
-            p = {k: (1 + (v >= value).sum()) / (1 + permutations) for k, v in null.items()}
-            out.append(dict(layer=layer, measure=measure, value=value, low=value - half, high=min(1.0, value + half),
-                            seed_low=min(each), seed_high=max(each), any_95=np.percentile(null["any"], 95),
-                            within_mean=null["within"].mean(), within_95=np.percentile(null["within"], 95), p_any=p["any"],
-                            p_within=p["within"], stimuli=n, people=len(np.unique(units))))
+            given = {name: [(a[layer], b[layer]) for a, b in pairs] for name, pairs in couples.items()}
+            forms = {name: [(_unit(form(a)), _unit(form(b))) for a, b in pairs] for name, pairs in given.items()}
+            used = orders if measure == "cka" and (tested is None or layer in tested) else {}
+            null = {kind: _shuffled(forms, of) for kind, of in used.items()}
+            for name, pairs in given.items():
+                each = [float((a * b).sum()) for a, b in forms[name]]
+                half = jackknife(lambda keep: np.mean([(_unit(form(a[keep])) * _unit(form(b[keep]))).sum() for a, b in pairs]), units)
+                value = np.mean(each)
+                out.append(dict(comparison=name, layer=layer, measure=measure, value=value, low=value - half, high=min(1.0, value + half),
+                                seed_low=min(each), seed_high=max(each), **_against(value, {k: v[name] for k, v in null.items()}),
+                                stimuli=n, people=len(np.unique(units))))
     return pd.DataFrame(out)
+
+
+NULLS = ("any", "within", "person")
+
+
+def _orders(labels: np.ndarray, units: np.ndarray, permutations: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Orders of the stimuli for each null, `[R, N]`; none for `person` where nobody shows two."""
+    groups = {"any": np.zeros(len(labels)), "within": labels, "person": units}
+    if len(np.unique(units)) == len(units):
+        del groups["person"]
+    return {kind: np.array([_within(group, rng) for _ in range(permutations)]) for kind, group in groups.items()}
+
+
+def _shuffled(forms: dict[str, list[tuple[np.ndarray, np.ndarray]]], orders: np.ndarray) -> dict[str, np.ndarray]:
+    """Similarities after the stimuli of one side are shuffled, comparison -> `[R]`, mean over seeds.
+
+    All comparisons stand side by side in memory, so that one pass through the pairs of stimuli serves them all.
+    """
+    sides = [np.stack([pair[side] for pairs in forms.values() for pair in pairs], axis=-1) for side in (0, 1)]       # [N, N, C]
+    i, j = np.triu_indices(orders.shape[1], 1)
+    given, moved = sides[0][i, j], sides[1].reshape(-1, sides[1].shape[-1])
+    found = np.array([2 * np.einsum("mc,mc->c", given, moved[o[i] * len(o) + o[j]]) for o in orders])                # [R, C]
+    ends = np.cumsum([len(pairs) for pairs in forms.values()])[:-1]
+    return {name: part.mean(1) for name, part in zip(forms, np.split(found, ends, axis=1))}
+
+
+def _against(value: float, null: dict[str, np.ndarray]) -> dict[str, float]:
+    """Mean, 95th percentile and p of each null model; missing for those that are not given."""
+    out = {}
+    for kind in NULLS:
+        v = null.get(kind, np.full(1, np.nan))
+        p = (1 + (v >= value - 1e-12).sum()) / (1 + len(v)) if kind in null else np.nan
+        out |= {f"{kind}_mean": v.mean(), f"{kind}_95": np.percentile(v, 95), f"p_{kind}": p}
+    return out
 
 
 def _unit(matrix: np.ndarray) -> np.ndarray:
@@ -294,6 +348,11 @@ def _within(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 # A map ------------------------------------------------------------------------------------------------------------------
+
+def perplexity(samples: int) -> float:
+    """t-SNE's number of neighbours: 30, a third of the samples where they are few."""
+    return min(30, (samples - 1) / 3)
+
 
 def shared_space(photos: np.ndarray, clips: np.ndarray, photo_rows: pd.DataFrame, clip_rows: pd.DataFrame, most: int = 140,
                  seed: int = 0) -> pd.DataFrame:
@@ -311,6 +370,6 @@ def shared_space(photos: np.ndarray, clips: np.ndarray, photo_rows: pd.DataFrame
     from sklearn.manifold import TSNE
     kept = [choose(len(f), most, seed) for f in (photos, clips)]
     both = StandardScaler().fit_transform(np.concatenate([photos[kept[0]], clips[kept[1]]]))
-    place = TSNE(perplexity=min(30, (len(both) - 1) / 3), init="pca", method="exact", max_iter=500, random_state=seed).fit_transform(both)
+    place = TSNE(perplexity=perplexity(len(both)), init="pca", method="exact", max_iter=500, random_state=seed).fit_transform(both)
     rows = [r.iloc[k][["label"]].assign(task=t) for r, k, t in ((photo_rows, kept[0], "image"), (clip_rows, kept[1], "video"))]
     return pd.concat(rows, ignore_index=True).assign(x=place[:, 0], y=place[:, 1])[["task", "label", "x", "y"]]

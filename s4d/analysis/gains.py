@@ -17,7 +17,7 @@ def recalls(predictions: pd.DataFrame, names: list[str], resamples: int = 1000, 
         names: emotions, in the order of the result.
         resamples: of whole people and of seeds; equal samples and seeds get equal draws, so that two systems are paired.
     Returns:
-        recall `[K]` in 0..1 (missing without samples); resampled `[R, K]`; samples `[K]`, people and seeds.
+        recall `[K]` in 0..1 (missing without samples); resampled `[R, K]`; samples `[K]`, people `[K]` who show the emotion, and seeds.
     """
     known = predictions[predictions.label.isin(names)]
     counts, present = count(known), sorted(known.label.unique())
@@ -28,11 +28,12 @@ def recalls(predictions: pd.DataFrame, names: list[str], resamples: int = 1000, 
     total = people @ counts.total
     correct = sum((people @ layer) * seeds[:, s, None] for s, layer in enumerate(counts.correct))
     value, drawn, samples = np.full(k, np.nan), np.full((resamples, k), np.nan), np.zeros(k, int)
+    shown = np.zeros(k, int)
     at = [names.index(n) for n in present]
     value[at] = counts.correct.sum(1).mean(0) / counts.total.sum(0)
     drawn[:, at] = np.divide(correct, total, out=np.full_like(correct, np.nan), where=total > 0)
-    samples[at] = counts.total.sum(0)
-    return value, drawn, dict(samples=samples, people=len(counts.total), seeds=len(counts.seeds))
+    samples[at], shown[at] = counts.total.sum(0), (counts.total > 0).sum(0)
+    return value, drawn, dict(samples=samples, people=shown, seeds=len(counts.seeds))
 
 
 def gain_by_emotion(tests: dict[tuple[str, str], pd.DataFrame], names: list[str], methods: tuple[str, ...] = ("multitask", "s4d"),
@@ -43,7 +44,8 @@ def gain_by_emotion(tests: dict[tuple[str, str], pd.DataFrame], names: list[str]
         tests: (method, task) -> predictions on the test split, seeds stacked.
         names: emotions.
     Returns:
-        method, label, without, recall (%), gain (points), low, high (95 %), p, p_holm (over all rows), samples, people, seeds.
+        method, label, without, recall (%), gain (points), low, high (95 %), p, p_holm (over all rows), samples, people (who show the
+        emotion), seeds.
     """
     base, base_drawn, about = recalls(tests[reference, "video"], names, resamples)
     out = []
@@ -55,7 +57,7 @@ def gain_by_emotion(tests: dict[tuple[str, str], pd.DataFrame], names: list[str]
                 difference = difference[np.isfinite(difference)]
                 low, high = interval(100 * difference)
                 out.append(dict(method=method, label=label, without=100 * base[k], recall=100 * value[k], gain=100 * (value[k] - base[k]),
-                                low=low, high=high, p=p_value(difference), samples=about["samples"][k], people=about["people"],
+                                low=low, high=high, p=p_value(difference), samples=about["samples"][k], people=about["people"][k],
                                 seeds=about["seeds"]))
     table = pd.DataFrame(out)
     table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table.p.to_numpy()))

@@ -7,14 +7,28 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..analysis.stats import p_text
-from .study_experts import KINDS, NULL, SMALL
-from .style import EMOTION_COLOURS, METHOD_COLOURS, METHOD_LABELS, METHOD_NAMES, PAGE, TASK_LABELS, figure, label_points, stamp
+from .study_experts import KINDS, SMALL
+from .style import (
+    EMOTION_COLOURS,
+    METHOD_COLOURS,
+    METHOD_DASHES,
+    METHOD_LABELS,
+    METHOD_MARKERS,
+    METHOD_NAMES,
+    NULL_COLOUR,
+    PAGE,
+    TASK_LABELS,
+    figure,
+    label_points,
+    stamp,
+)
 
 HEADS = {"image": "photo head", "video": "clip head"}
 PROBES = {"image": "probe of photos", "video": "probe of clips"}
 ORDER = ("static", "dynamic", "multitask", "s4d")
 SHORT = {"neutral": "neu", "happiness": "hap", "sadness": "sad", "surprise": "sur", "fear": "fea", "disgust": "dis", "anger": "ang",
          "contempt": "con", "anxiety": "anx", "helplessness": "hel", "disappointment": "dsp"}
+EMOTION_MARKERS = dict(zip(EMOTION_COLOURS, "osDX^vP<>*h"))
 
 
 def _p(p: float) -> str:
@@ -23,30 +37,61 @@ def _p(p: float) -> str:
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
-def transfer(table: pd.DataFrame, chance: float, note: str = "") -> Figure:
+def ranged(row, value: str = "value", digits: int = 2, sign: str = "", low: str | None = "low", high: str = "high") -> str:
+    """A number with its interval, `0.78 [0.71, 0.85]`; without the interval where there is none, or where `low` is None.
+
+    Args:
+        row: of a table, or a named tuple of one.
+        sign: "+" shows that of positive numbers.
+    """
+    row = row if isinstance(row, pd.Series) else row._asdict()
+    numbers = [float(row[name]) for name in ((value, low, high) if low else [value])]
+    texts = [f"{v:{sign}{z}.{digits}f}".replace("-", "−") for v, z in zip(numbers, ("z", "", ""))]      # a limit of −0.00 is below 0
+    return texts[0] + ("" if low is None or np.isnan(numbers[1:]).any() else f" [{texts[1]}, {texts[2]}]")
+
+
+def spread(values, gap: float, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
+    """Places near the values, in their order, no two nearer than `gap`; groups that are pushed apart keep their mean, but within limits."""
+    values = np.asarray(values, float)
+    order = np.argsort(values, kind="stable")
+    groups: list[list[float]] = []                      # [mean place, members]
+    for v in values[order]:
+        groups.append([v, 1])
+        while len(groups) > 1 and groups[-1][0] - groups[-2][0] < gap * (groups[-1][1] + groups[-2][1]) / 2:
+            (b, m), (a, n) = groups.pop(), groups.pop()
+            groups.append([(a * n + b * m) / (n + m), n + m])
+    places = np.concatenate([mean + gap * (np.arange(n) - (n - 1) / 2) for mean, n in groups])
+    places = np.minimum(places, high - gap * np.arange(len(places))[::-1])
+    out = np.empty_like(values)
+    out[order] = np.maximum(places, low + gap * np.arange(len(places)))
+    return out
+
+
+def transfer(table: pd.DataFrame, note: str = "") -> Figure:
     """WAR of every trained head, and of every linear probe (rows), on photos and clips (columns); cells across tasks are framed.
 
     Args:
         table: of `analysis.correlation.transfer_matrix` with a column reading ("head", "probe").
-        chance: WAR of guessing, %.
     """
-    titles = {"head": ("Trained heads", HEADS, "framed: zero-shot"), "probe": ("Linear probes", PROBES, "framed: fitted on the other kind")}
+    titles = {"head": ("Trained heads", HEADS), "probe": ("Linear probes", PROBES)}
     readings = [r for r in titles if r in set(table.reading)]
     rows = {r: [k for k in ((m, h) for m in ORDER for h in ("image", "video")) if ((table.reading == r) & (table.method == k[0])
                 & (table["head"] == k[1])).any()] for r in readings}
-    fig, axes = figure(PAGE, 0.9 + 0.3 * max(map(len, rows.values())), 1, len(readings), squeeze=False)
-    top = max(table.war.max(), 1.5 * chance)
+    fig, axes = figure(PAGE, 1.25 + 0.3 * max(map(len, rows.values())), 1, len(readings), squeeze=False)
     for ax, reading in zip(axes[0], readings):
-        title, names, framed = titles[reading]
-        picture = _cells(ax, table[table.reading == reading], rows[reading], top)
+        title, names = titles[reading]
+        picture = _cells(ax, table[table.reading == reading], rows[reading], max(table.war.max(), 1.5 * table.majority.max()))
         ax.set_yticks(range(len(rows[reading])), [f"{METHOD_LABELS[m]}, {names[h]}" for m, h in rows[reading]])
         ax.set_title(title)
-        ax.set_xlabel(f"evaluated on ({framed})")
-    bar = fig.colorbar(picture, ax=axes, pad=0.01)
-    bar.set_label("WAR (%), line: chance")
-    bar.ax.axhline(chance, color="white", linewidth=1.5)
+    fig.colorbar(picture, ax=axes, pad=0.01).set_label("WAR (%)")
+    handles = [Rectangle((0, 0), 1, 1, fill=False, edgecolor="black", linewidth=1.2, linestyle=style) for style in FRAMES.values()]
+    fig.legend(handles, ["neither network nor head saw labels of this kind", "network did, head or probe did not"],
+               loc="outside upper center", ncols=2, fontsize=SMALL, handlelength=2.2)
     stamp(fig, note)
     return fig
+
+
+FRAMES = {True: "-", False: (0, (2.5, 1.5))}             # whether the network, too, never saw the kind
 
 
 def _cells(ax, table: pd.DataFrame, rows: list[tuple[str, str]], top: float):
@@ -56,76 +101,111 @@ def _cells(ax, table: pd.DataFrame, rows: list[tuple[str, str]], top: float):
         i, j = rows.index((r.method, r.head)), ("image", "video").index(r.stimuli)
         text = f"{r.war:.1f}" + ("" if np.isnan(r.low) else f"\n[{r.low:.1f}, {r.high:.1f}]")
         ax.text(j, i, text, ha="center", va="center", fontsize=SMALL, color="white" if r.war < 0.55 * top else "black")
-        if r.zero_shot:
-            ax.add_patch(Rectangle((j - 0.47, i - 0.45), 0.94, 0.9, fill=False, edgecolor="#D55E00", linewidth=1.4))
-    counts = table.groupby("stimuli")[["samples", "subjects"]].max()
-    ax.set_xticks([0, 1], [f"{TASK_LABELS[t]}\nn = {counts.samples[t]},\n{counts.subjects[t]} people" for t in ("image", "video")])
+        if r.zero_shot:                                  # black on white is seen on every colour, in grey too
+            frame = dict(xy=(j - 0.47, i - 0.45), width=0.94, height=0.9, fill=False)
+            ax.add_patch(Rectangle(**frame, edgecolor="white", linewidth=2.4))
+            ax.add_patch(Rectangle(**frame, edgecolor="black", linewidth=1.1, linestyle=FRAMES[bool(r.unseen)]))
+    about = table.groupby("stimuli")[["samples", "subjects", "majority"]].max()
+    ax.set_xticks([0, 1], [f"{TASK_LABELS[t]}\nn = {about.samples[t]},\n{about.subjects[t]} people\nmajority: {about.majority[t]:.1f}"
+                           for t in ("image", "video")])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return picture
 
 
-def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, counts: tuple[int, int], note: str = "") -> Figure:
-    """Cosine similarity of static (rows) and dynamic (columns) class prototypes, one panel a method.
+def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, counts: dict[str, pd.Series], note: str = "") -> Figure:
+    """Cosine similarity of static (rows) and dynamic (columns) class prototypes, one panel a method; the diagonal in numbers.
 
     Args:
         cells: method, image_class, video_class, cosine (mean over seeds).
-        stats: method, corrected (diagonal minus off-diagonal, freed of noise), low, high, p.
-        counts: number of photos and of clips.
+        stats: of `analysis.correlation.prototype_study`.
+        counts: "image" and "video" -> number of samples by class.
     """
     methods = [m for m in METHOD_NAMES if m in set(cells.method)]
     names = list(dict.fromkeys(cells.image_class))
-    fig, axes = figure(PAGE, 2.5, 1, len(methods), squeeze=False, sharey=True)
+    fig, axes = figure(PAGE, 2.75, 1, len(methods), squeeze=False, sharey=True)
     for ax, method in zip(axes[0], methods):
         grid = cells[cells.method == method].pivot(index="image_class", columns="video_class", values="cosine").loc[names, names]
-        picture = ax.imshow(grid, vmin=-1, vmax=1, cmap="PuOr")
-        for k in range(len(names)):
+        picture = ax.imshow(grid, vmin=-1, vmax=1, cmap="cividis")                # lightness follows the value, so that grey print keeps the sign
+        for k, value in enumerate(np.diag(grid)):
             ax.add_patch(Rectangle((k - 0.5, k - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=0.7))
+            ax.text(k, k, f"{value:.2f}".replace("0.", ".").replace("-", "−"), ha="center", va="center", fontsize=SMALL,
+                    color="black" if value > 0.1 else "white")
         found = stats[stats.method == method].iloc[0]
-        numbers = f"Δ = {found.corrected:.2f} [{found.low:.2f}, {found.high:.2f}]\n{_p(found.p)}".replace("-", "−")
-        ax.set_title(f"{METHOD_LABELS[method]}\n{numbers}", fontsize=7, fontweight="normal")
-        ax.set_xticks(range(len(names)), [SHORT[n] for n in names], rotation=90)
-        ax.set_yticks(range(len(names)), names)
+        numbers = (f"Δ drawn {found.difference:.2f}, {_p(found.p)}\ncorrected {found.corrected:.2f} [{found.low:.2f}, {found.high:.2f}]"
+                   .replace("-", "−"))
+        ax.set_title(f"{METHOD_LABELS[method]}\n{numbers}", fontsize=SMALL, fontweight="normal")
+        ax.set_xticks(range(len(names)), [f"{SHORT[n]} ({counts['video'].get(n, 0)})" for n in names], rotation=90, fontsize=SMALL)
+        ax.set_yticks(range(len(names)), [f"{n} ({counts['image'].get(n, 0)})" for n in names], fontsize=SMALL)
         ax.tick_params(length=0)
-        ax.set_xlabel(f"prototype of clips (n = {counts[1]})", fontsize=7)
-    axes[0, 0].set_ylabel(f"prototype of photos (n = {counts[0]})", fontsize=7)
+        ax.set_xlabel("prototype of clips (n)", fontsize=7)
+    axes[0, 0].set_ylabel("prototype of photos (n)", fontsize=7)
     fig.colorbar(picture, ax=axes, shrink=0.75, pad=0.01).set_label("cosine similarity")
-    stamp(fig, note)
+    stamp(fig, f"Δ is at most {stats.ceiling.max():.2f}; {note}")
     return fig
 
 
-def layer_similarity(table: pd.DataFrame, titles: dict[str, str], note: str = "") -> Figure:
-    """CKA and RSA by layer; one column a comparison, with both null models.
+def layer_similarity(table: pd.DataFrame, titles: dict[str, str], layer: str = "pooled", note: str = "") -> Figure:
+    """Left: CKA by layer, one line a comparison. Right: CKA of one layer beside its null models.
 
     Args:
-        table: of `analysis.correlation.similarity_by_layer` with a column comparison.
+        table: of `analysis.correlation.similarity_by_layer`.
         titles: comparison -> title, in order.
+        layer: of the right panel.
     """
-    comparisons = [c for c in titles if c in set(table.comparison)]
-    layers = list(dict.fromkeys(table.layer))
-    fig, axes = figure(PAGE, 3.1, 2, len(comparisons), squeeze=False, sharex=True, sharey="row")
-    x = np.arange(len(layers))
-    for row, measure in zip(axes, ("cka", "rsa")):
-        for ax, name in zip(row, comparisons):
-            part = table[(table.comparison == name) & (table.measure == measure)].set_index("layer").loc[layers]
-            colour = METHOD_COLOURS.get(name, "#000000")
-            ax.fill_between(x, part.within_mean, part.within_95, color=NULL, alpha=0.45, linewidth=0,
-                            label="shuffled within emotion, mean to 95 %")
-            ax.plot(x, part.any_95, ":", color="#888888", label="shuffled freely, 95 %")
-            ax.vlines(x, part.low, part.high, color=colour, linewidth=0.9)
-            ax.plot(x, part.value, "o-", color=colour, markersize=3, label="matched stimuli (bar: 95 % interval over people)")
-            ax.axhline(0, color="#cccccc", linewidth=0.5, zorder=0)
-            number = f"n = {part.stimuli.max()} clips, {part.people.max()} people"
-            title, size = (f"{titles[name]}\n{number}", 6.5) if measure == "cka" else (number, 6)
-            ax.set_title(title, fontsize=size, fontweight="normal")
-        row[0].set_ylabel({"cka": "linear CKA", "rsa": "RSA (rank ρ)"}[measure])
-    for ax in axes[1]:
-        shown = range(len(layers)) if len(layers) <= 8 else [0, *range(2, len(layers) - 1, 3), len(layers) - 1]
-        ax.set_xticks(list(shown), [layers[i] for i in shown], rotation=90)
-    handles, labels = axes[0, -1].get_legend_handles_labels()
-    fig.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=3, fontsize=SMALL)
+    table = table[table.measure == "cka"]
+    layers, names = list(dict.fromkeys(table.layer)), [c for c in titles if c in set(table.comparison)]
+    fig, (left, right) = figure(PAGE, 2.9, 1, 2)
+    ends = {}
+    for k, name in enumerate(names):
+        part = table[table.comparison == name].set_index("layer").loc[layers]
+        x, look = np.arange(len(layers)) + 0.05 * (k - (len(names) - 1) / 2), _look(name)
+        left.vlines(x, part.low, part.high, color=look["color"], linewidth=0.8)
+        left.plot(x, part.value, **look, markersize=3)
+        ends[name] = part.value.iloc[-1]
+    left.set(ylim=(min(0, left.get_ylim()[0]), 1.03), xlim=(-0.3, len(layers) - 1 + 0.2))
+    bottom, top = left.get_ylim()
+    for name, place in zip(ends, spread(list(ends.values()), 0.075 * (top - bottom), bottom, top)):
+        left.annotate(titles[name], (len(layers) - 0.82, ends[name]), (len(layers) - 0.55, place), fontsize=SMALL, va="center",
+                      annotation_clip=False, arrowprops=dict(arrowstyle="-", linewidth=0.4, color="#888888", shrinkA=0, shrinkB=0, relpos=(0, 0.5)))
+    shown = range(len(layers)) if len(layers) <= 8 else [0, *range(2, len(layers) - 1, 3), len(layers) - 1]
+    left.set_xticks(list(shown), [layers[i] for i in shown], rotation=0 if len(layers) <= 8 else 90)
+    left.set_ylabel("linear CKA of frame and clip")
+    left.set_title(f"By layer ({table.stimuli.max()} clips, {table.people.max()} people)", fontsize=7.5)
+    _beside_nulls(right, table[table.layer == layer].set_index("comparison").loc[names], titles)
+    right.set_title(f"Layer “{layer}”, beside shuffled clips", fontsize=7.5)
+    fig.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=SMALL, title="mean to 95th percentile when clips are shuffled",
+               title_fontsize=SMALL)
     stamp(fig, note)
     return fig
+
+
+OTHERS = {"between": dict(color="#555555", marker="X", linestyle="-"), "start": dict(color="#555555", marker="*", linestyle=":")}
+
+
+def _look(name: str) -> dict:
+    """Colour, marker and dash of a method, or of a comparison that is none."""
+    if name in OTHERS:
+        return OTHERS[name]
+    return dict(color=METHOD_COLOURS[name], marker=METHOD_MARKERS[name], linestyle=METHOD_DASHES[name])
+
+
+def _beside_nulls(ax, part: pd.DataFrame, titles: dict[str, str]) -> None:
+    """One row a comparison: value with interval, and below it a bar from the mean to the 95th percentile of each null."""
+    nulls = {"any": ("at will", "white", ""), "within": ("within each emotion", NULL_COLOUR, ""), "person": ("within each person", "white", "//////")}
+    y = np.arange(len(part))
+    for kind, (label, colour, hatch) in nulls.items():
+        low, high = part[f"{kind}_mean"], part[f"{kind}_95"]
+        if low.notna().any():
+            ax.barh(y + 0.25, np.maximum(high - low, 0.006), 0.3, low, color=colour, edgecolor="#444444", hatch=hatch, linewidth=0.6, label=label)
+    for at, (name, r) in enumerate(part.iterrows()):
+        look = _look(name)
+        ax.hlines(at - 0.15, r.low, r.high, color=look["color"], linewidth=1)
+        ax.plot(r.value, at - 0.15, color=look["color"], marker=look["marker"], markersize=4)
+    ax.set_yticks(y, [titles[n] for n in part.index], fontsize=SMALL)
+    ax.set_ylim(len(part) - 0.45, -0.55)
+    ax.axvline(0, color="#cccccc", linewidth=0.5, zorder=0)
+    ax.set_xlabel("linear CKA of frame and clip")
 
 
 def confusability(cells: pd.DataFrame, stats: pd.DataFrame, titles: dict[str, str], counts: tuple[int, int], note: str = "") -> Figure:
@@ -133,64 +213,58 @@ def confusability(cells: pd.DataFrame, stats: pd.DataFrame, titles: dict[str, st
 
     Args:
         cells: comparison, label, wrong, static, dynamic (shares 0..1).
-        stats: comparison, rho, low, high, p.
+        stats: comparison, rho, low, high, p, rho_cells, p_cells.
         titles: comparison -> title, in order.
         counts: number of photos and of clips.
     """
     names = [c for c in titles if c in set(cells.comparison)]
     fig, axes = figure(PAGE, 2.6, 1, len(names), squeeze=False)
+    most = most_confused(cells)
     for ax, name in zip(axes[0], names):
         part, found = cells[cells.comparison == name], stats[stats.comparison == name].iloc[0]
-        ax.scatter(100 * part.static, 100 * part.dynamic, s=12, c=[EMOTION_COLOURS[n] for n in part.label], linewidths=0)
-        numbers = f"ρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}], {_p(found.p)}".replace("-", "−")
-        ax.set_title(f"{titles[name]} ({len(part)} pairs)\n{numbers}", fontsize=7, fontweight="normal")
-        ax.set_xlabel(f"static confusion, {counts[0]} photos (%)")
-        ax.margins(0.1)
-    axes[0, 0].set_ylabel(f"dynamic confusion, {counts[1]} clips (%)")
-    for label in [n for n in EMOTION_COLOURS if n in set(cells.label)]:
-        axes[0, 0].scatter([], [], s=12, color=EMOTION_COLOURS[label], label=label)
-    fig.legend(loc="outside upper center", ncols=11, fontsize=SMALL, title="true class", title_fontsize=SMALL, handletextpad=0.1)
+        named = part.set_index(["label", "wrong"]).index.isin(most)
+        for those, colour in ((~named, "#aaaaaa"), (named, "black")):
+            ax.scatter(100 * part.static[those], 100 * part.dynamic[those], s=12, c=colour, linewidths=0)
+        numbers = (f"ρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}], {_p(found.p)}\n"
+                   f"without preferences {found.rho_cells:.2f}, {_p(found.p_cells)}").replace("-", "−")
+        ax.set_title(f"{titles[name]}\n{numbers}", fontsize=7, fontweight="normal")
+        ax.margins(0.12)
+        ax.set_xlim(right=130 * part.static.max())                                   # room for the names of the outermost points
+        ax.set_xlabel(f"mean probability of the wrong\nclass, {counts[0]} photos (%)", fontsize=7)
+    axes[0, 0].set_ylabel(f"mean probability of the wrong\nclass, {counts[1]} clips (%)", fontsize=7)
     stamp(fig, note)
     fig.draw_without_rendering()         # fixes the axes, so that labels can be placed between the points
     for ax, name in zip(axes[0], names):
-        _label_pairs(ax, cells[cells.comparison == name])
+        part = cells[cells.comparison == name]
+        chosen = [r for r in part.itertuples() if (r.label, r.wrong) in most]
+        label_points(ax, 100 * part[["static", "dynamic"]].to_numpy(),
+                     [(f"{SHORT[r.label]} → {SHORT[r.wrong]}", (100 * r.static, 100 * r.dynamic), "black") for r in chosen], size=SMALL)
     return fig
 
 
-def shared_space(table: pd.DataFrame, title: str, note: str = "") -> Figure:
+def most_confused(cells: pd.DataFrame, most: int = 6) -> list[tuple[str, str]]:
+    """The pairs (true, wrong) that are confused most on both sides in the mean over comparisons."""
+    rank = cells.groupby("comparison")[["static", "dynamic"]].rank().sum(axis=1)
+    return list(rank.groupby([cells.label, cells.wrong]).mean().sort_values(ascending=False, kind="stable").index[:most])
+
+
+def shared_space(table: pd.DataFrame, note: str = "") -> Figure:
     """t-SNE of photos and clips in one space: left the photos in colour, right the clips, the others in grey.
 
     Args:
         table: of `analysis.correlation.shared_space`.
-        title: the network.
     """
     fig, axes = figure(PAGE, 3.4, 1, 2, sharex=True, sharey=True)
     names = [n for n in EMOTION_COLOURS if n in set(table.label)]
     for ax, task in zip(axes, KINDS):
         own, other = table[table.task == task], table[table.task != task]
-        ax.scatter(other.x, other.y, s=6, color="#d8d8d8", linewidths=0, zorder=1)
-        for label, marker in zip(names, "osDX^vP<>*h"):
+        ax.scatter(other.x, other.y, s=5, color="#b0b0b0", linewidths=0, zorder=1)
+        for label in names:
             part = own[own.label == label]
-            ax.scatter(part.x, part.y, s=14, marker=marker, color=EMOTION_COLOURS[label], linewidths=0, zorder=2, label=label)
-        ax.set_title(f"{title}: {KINDS[task]} (n = {len(own)}); grey: the other kind (n = {len(other)})", fontsize=7)
+            ax.scatter(part.x, part.y, s=16, marker=EMOTION_MARKERS[label], color=EMOTION_COLOURS[label], linewidths=0, zorder=2, label=label)
+        ax.set_title(f"{KINDS[task].capitalize()} (n = {len(own)}); small grey: the other kind (n = {len(other)})", fontsize=7.5)
         ax.set(xticks=[], yticks=[])
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=11, fontsize=SMALL, handletextpad=0.1)
+        ax.spines[:].set_visible(False)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=11, fontsize=7, handletextpad=0.1)
     stamp(fig, f"an illustration, not a measurement; {note}")
     return fig
-
-
-def _label_pairs(ax, part: pd.DataFrame) -> None:
-    """Writes the names of the most confused pairs."""
-    named = _apart(part)
-    label_points(ax, 100 * part[["static", "dynamic"]].to_numpy(),
-                 [(f"{SHORT[r.label]} → {SHORT[r.wrong]}", (100 * r.static, 100 * r.dynamic), EMOTION_COLOURS[r.label]) for r in named])
-
-
-def _apart(part: pd.DataFrame, most: int = 4) -> list:
-    """The pairs that are confused most on both sides, far enough from each other to carry a label."""
-    x, y = (part[c] / max(part[c].max() - part[c].min(), 1e-9) for c in ("static", "dynamic"))
-    chosen = []
-    for i in (part.static.rank() + part.dynamic.rank()).sort_values(ascending=False).index[:15]:
-        if len(chosen) < most and all(abs(y[i] - y[j]) > 0.09 or abs(x[i] - x[j]) > 0.4 for j in chosen):
-            chosen.append(i)
-    return list(part.loc[chosen].itertuples())
