@@ -69,14 +69,15 @@ def macros_text(table: pd.DataFrame) -> str:
     return "".join(f"\\newcommand{{\\{name}}}{{{text}}}\n" for name, text in zip(table["name"], escaped))
 
 
-def captions_of(manifest: dict, names: Iterable[str]) -> pd.DataFrame:
+def captions_of(manifest: dict, names: Iterable[str], prefix: str = "") -> pd.DataFrame:
     """Captions of figures as LaTeX commands, as the notebooks that drew them wrote them, with what they found: name, text.
 
     Args:
         manifest: of `read_manifest`.
         names: of the figures; those that a profile does not draw are left out.
+        prefix: of the commands, after "caption", where two profiles draw figures of one name.
     """
-    return pd.DataFrame([{"name": macro_name("caption", name), "text": manifest[name]["caption"]} for name in names if name in manifest],
+    return pd.DataFrame([{"name": macro_name("caption", *[prefix] * bool(prefix), name), "text": manifest[name]["caption"]} for name in names if name in manifest],
                         columns=["name", "text"])
 
 
