@@ -246,7 +246,7 @@ def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:
         return Profile(name, None, Pretrain(update(photos, classes=7), Source("voxceleb2", speaking, box=(0, 32, 160, 160), short=192)),
                        Finetune(photos, Source(clips, str(root / clips), fold, classes), stride=stride, image_randaugment="m9-n4"),
                        jobs=1, runs=runs)
-    if name == "night":      # the sandbox's networks and runs, and every ablation: for a laptop that works overnight
+    if name == "night":      # the sandbox's networks and runs, and most ablations: for a laptop that works overnight
         return replace(profile("sandbox", data, runs), name=name, scratch=tuple(METHODS), notebooks=("03_finetuning",))
     faces = {"smoke": Faces(photos=280, photo_identities=70, clips=100, clip_identities=20, speaking=40,
                             speaking_identities=10, compound=55, compound_identities=10, frames=8),
