@@ -252,6 +252,16 @@ def test_every_number_of_the_readmes_results_is_a_claim():
     assert [r["claim"] for r in wrong if r["verdict"] == "fails"] == ["chance", "99.9 [99.8, 99.9]"]
 
 
+def test_every_number_of_the_readme_about_the_night_is_a_claim():
+    text, tables = claims.section((ROOT / "README.md").read_text(), claims.SECTIONS["night"]), verify.read(ROOT / "figures/night/source_data")
+    if re.findall(r"sha256 ([0-9a-f]{16})", text) != [sha256(ROOT / f"figures/night/source_data/{name}.csv")[:16]
+                                                      for name in ("ablations_help", "ablations_paired", "finetuning_starts", "starts_paired")]:
+        pytest.skip("figures/night holds another run than the README describes")
+    found = claims.of_readme(tables, tables, text)
+    assert {f"{r['committed']} {r['interval']}" for r in found if r["interval"]} == set(re.findall(claims.NUMBER, text))
+    assert {r["verdict"] for r in found} == {"holds"} and len(found) > 10 and set(tables) <= set(verify.TABLES)
+
+
 def test_folders_that_cannot_be_compared_are_refused_in_one_sentence(folder, tmp_path, capsys):
     def refused(*folders) -> str:
         assert main(["verify", *map(str, folders)]) == 2
