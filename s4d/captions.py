@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 
 from .analysis.stats import p_text
-from .plots.style import METHOD_LABELS
+from .plots.style import KINDS, METHOD_LABELS
 
 LEVEL = 0.05                    # of Holm-corrected p up to which a difference counts
-DATA = {"video": "clips", "image": "photos"}
 STARTS = {False: "from scratch", True: "pre-trained"}
 
 
@@ -73,7 +72,7 @@ def test_part(scores: pd.DataFrame, tasks: Iterable[str] = ("video", "image")) -
         scores: task, seeds, subjects, samples (`stats.scores`).
     """
     first = {task: rows.iloc[0] for task, rows in scores.groupby("task")}
-    parts = [f"{first[t]['samples']} {DATA[t]} of {counted(first[t]['subjects'], 'person')}" for t in tasks if t in first]
+    parts = [f"{first[t]['samples']} {KINDS[t]} of {counted(first[t]['subjects'], 'person')}" for t in tasks if t in first]
     return ", ".join([*parts, counted(scores["seeds"].iloc[0], "seed")])
 
 
@@ -124,7 +123,7 @@ def starts(begun: pd.DataFrame, method: str = "s4d") -> str:
     clauses = []
     for task, part in rows[rows["method"] == method].groupby("task", sort=False):
         each = ", ".join(f"{row['setting']} {effect(*_points(row))}" for _, row in part.iterrows())
-        clauses.append(f"on {DATA[task]}, {each}")
+        clauses.append(f"on {KINDS[task]}, {each}")
     if clauses:
         clauses[0] = f"instead of pre-training on both, other starts change the WAR of {METHOD_LABELS[method]} by these points: {clauses[0]}"
     return sentence([*clauses, f"{apart} of all {len(rows)} differences outlast the correction"])
@@ -174,7 +173,7 @@ def late_change(curves: pd.DataFrame) -> pd.DataFrame:
 
 def learning(curves: pd.DataFrame) -> str:
     """`late_change` as a sentence."""
-    parts = [f"{signed(r.change)} (single runs {signed(r.least)} to {signed(r.most)}) on {DATA[r.task]} {STARTS[bool(r.pretrained)]}"
+    parts = [f"{signed(r.change)} (single runs {signed(r.least)} to {signed(r.most)}) on {KINDS[r.task]} {STARTS[bool(r.pretrained)]}"
              for r in late_change(curves).itertuples()]
     return sentence([f"from the middle to the end of training, validation WAR changes on average by these points: {', '.join(parts)}"])
 

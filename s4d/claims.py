@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from .plots.style import METHOD_LABELS
+from .plots.style import KINDS, METHOD_LABELS
 from .report import UNFOUNDED
 
 Triple = tuple[float, float, float]            # value, low, high
 COLUMNS = ["where", "claim", "committed", "interval", "fresh", "verdict"]
 VERDICTS = ("fails", "moved", "weaker", "stronger", "holds", "illustration")        # from the worst on
 SIDES = {"supported": 1, "against": -1, "not decided": 0} | dict.fromkeys(UNFOUNDED.values(), 0)
-DATA, START = {"video": "clips", "image": "photos"}, {"True": "pre-trained", "False": "from scratch"}
+START = {"True": "pre-trained", "False": "from scratch"}
 NUMBER = r"[+-]?\d+\.\d \[[+-]?\d+\.\d, [+-]?\d+\.\d\]"
 SECTIONS = {"sandbox": "Results", "night": "What it depends on"}                   # of README, by the profile whose numbers it states
 COUNTS = ("seeds", "test clips", "people of test clips", "test photos", "people of test photos")
@@ -81,7 +81,7 @@ def described(row: pd.Series) -> str:
         if pd.notna(row.get(column)):
             own, other = (words.get(str(row.get(c)), str(row.get(c))) for c in (column, f"{column}_reference"))
             parts.append(own if pd.isna(row.get(f"{column}_reference")) else f"{own} minus {other}")
-    return f"{DATA[row['task']]}, {row['metric']}: {', '.join(parts)}"
+    return f"{KINDS[row['task']]}, {row['metric']}: {', '.join(parts)}"
 
 
 def points(row: pd.Series, value: str) -> Triple:

@@ -940,11 +940,11 @@ def test_a_number_is_printed_with_its_interval_or_alone():
 
 
 def test_places_of_names_keep_their_order_and_distance():
-    found = study_correlation.spread([0.5, 0.52, 0.9, 0.51], 0.1)
+    found = style.spread([0.5, 0.52, 0.9, 0.51], 0.1)
     assert found[[0, 3, 1]] == pytest.approx([0.41, 0.51, 0.61]) and found[2] == 0.9
-    assert study_correlation.spread([1.0, 1.0, 1.15], 0.1) == pytest.approx([0.95, 1.05, 1.15])
-    assert study_correlation.spread([1.0, 1.0, 0.99], 0.1, 0, 1) == pytest.approx([0.9, 1.0, 0.8])
-    assert study_correlation.spread([0.0, 0.05], 0.1, 0, 1) == pytest.approx([0.0, 0.1])
+    assert style.spread([1.0, 1.0, 1.15], 0.1) == pytest.approx([0.95, 1.05, 1.15])
+    assert style.spread([1.0, 1.0, 0.99], 0.1, 0, 1) == pytest.approx([0.9, 1.0, 0.8])
+    assert style.spread([0.0, 0.05], 0.1, 0, 1) == pytest.approx([0.0, 0.1])
 
 
 def test_layers_of_all_comparisons_are_named_at_their_lines_and_nulls_stand_beside():
@@ -1017,3 +1017,12 @@ def test_clips_that_photos_save_are_those_that_were_planted():
     assert np.isinf(saved.loc[1.0, ["alone", "low", "high"]].astype(float)).all() and saved.loc[1.0, "beyond"] == 1
     swapped = [{**r, "method": {"dynamic": "s4d", "s4d": "dynamic"}[r["method"]]} for r in rows]
     assert ga.clips_saved(pd.DataFrame(swapped), 1000, resamples=50)["alone"].iloc[0] == 100         # the smallest that was tried is enough
+
+
+def test_the_jackknifes_half_width_of_a_mean_is_that_of_students_t():
+    from scipy.stats import t as student
+    values = np.random.default_rng(0).normal(size=(12, 3))
+    left = np.array([np.delete(values, i, 0).mean(0) for i in range(12)])
+    half = student.ppf(0.975, 11) * values.std(0, ddof=1) / np.sqrt(12)
+    np.testing.assert_allclose(pe.left_out_half(left), half, rtol=1e-9)
+    np.testing.assert_allclose(pe.jackknife(lambda kept: values[kept].mean(0), np.arange(12), groups=12), half, rtol=1e-9)

@@ -7,6 +7,7 @@ import pytest
 
 from s4d import captions
 from s4d.plots import finetuning as plots
+from s4d.plots import style
 
 UP, DOWN, OVER = (.05, .15), (-.15, -.05), (-.1, .2)
 
@@ -96,10 +97,10 @@ def test_confusions_are_named_with_their_counts_and_drawn_beside_each_other():
 @pytest.mark.parametrize("levels", [[50, 50, 50, 50], [10, 60, 61, 62], [5], [], [3, 1, 2]])
 def test_names_beside_curves_keep_their_distance_and_order(levels):
     levels = np.array(levels, float)
-    places = plots.apart(levels, 4.0)
+    places = style.spread(levels, 4.0)
     order = np.argsort(levels, kind="stable")
     assert places.shape == levels.shape and (np.diff(places[order]) > 3.99).all()
-    assert np.isclose(places.sum(), levels.sum()) and plots.apart(np.array([1., 9.]), 4.0).tolist() == [1, 9]
+    assert np.isclose(places.sum(), levels.sum()) and style.spread(np.array([1., 9.]), 4.0).tolist() == [1, 9]
 
 
 def scores() -> pd.DataFrame:

@@ -7,11 +7,8 @@ from math import factorial
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
-from scipy.stats import t as student
 
-from .people import sums_of, units_of, weights_of
-
-FEWEST = 5        # people from whom on an interval over people is given
+from .people import FEWEST, deal_people, left_out_half, sums_of, units_of, weights_of
 
 
 def tidy(matrix: np.ndarray, names: list[str], row: str, column: str, value: str) -> pd.DataFrame:
@@ -221,28 +218,6 @@ def _ranks(matrix: np.ndarray, off: np.ndarray) -> np.ndarray:
 def _renamed(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> np.ndarray:
     """Sums of the products of `[K, K]` with another whose classes are renamed in each order, `[R]`."""
     return np.einsum("ij,rij->r", x, y[orders[:, :, None], orders[:, None]])
-
-
-def deal_people(tables: tuple[pd.DataFrame, pd.DataFrame], groups: int, seed: int) -> list[np.ndarray] | None:
-    """Deals the people of two tests to groups at random, to be left out in turn: the group of each sample, of either test.
-
-    Groups are at most as many as people. None when a test shows fewer than two people.
-    """
-    units = [units_of(t.subject) for t in tables]
-    people = [u.max() + 1 if len(u) else 0 for u in units]
-    if min(people) < 2:
-        return None
-    dealt = np.split(np.random.default_rng(seed).permutation(sum(people)) % min(groups, sum(people)), [people[0]])
-    return [deal[unit] for deal, unit in zip(dealt, units)]
-
-
-def left_out_half(left: np.ndarray) -> np.ndarray:
-    """Half the width of a 95 % interval from a statistic without each of G groups of people, `[G, ...]`.
-
-    Source: the delete-a-group jackknife, Shao and Tu 1995; Student's t with G - 1 degrees of freedom.
-    """
-    groups = len(left)
-    return student.ppf(0.975, groups - 1) * (groups - 1) / np.sqrt(groups) * np.std(left, axis=0)
 
 
 def confusability_interval(static: pd.DataFrame, dynamic: pd.DataFrame, names: list[str], groups: int = 20,

@@ -10,8 +10,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from .confusions import class_orders, deal_people, left_out_half, tidy
-from .people import jackknife, units_of
+from .confusions import class_orders, tidy
+from .people import deal_people, jackknife, left_out_half, units_of
 from .stats import scores
 from .stimuli import choose
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from ..captions import LEVEL
+from ..plots.style import KINDS
 from .experts import stability as verdict
 from .routing import WORTH
 
-KINDS = {"image": "photos", "video": "clips"}
-LEVEL = 0.05            # of Holm's correction
 MOST = 6                # findings that a sentence lists
 
 

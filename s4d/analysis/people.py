@@ -10,6 +10,9 @@ from scipy.stats import t as student
 from .stats import draws, mean_interval
 
 
+FEWEST = 5        # people of whom an interval is given; two or three say nothing about others
+
+
 def units_of(subjects: pd.Series) -> np.ndarray:
     """Integer unit of each sample: its subject, or itself where the subject is unknown."""
     text = [s if isinstance(s, str) else f"row {i}" for i, s in enumerate(subjects)]
@@ -60,7 +63,7 @@ def jackknife(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray, 
         groups: people are dealt to so many groups at random (at most one group a person).
     Returns:
         array like the statistic; missing with fewer than two people.
-    Source: delete-a-group jackknife, Kott 2001; Student's t with groups - 1 degrees of freedom.
+    Source: see `left_out_half`.
     """
     people = np.unique(units, return_inverse=True)[1]
     count = people.max() + 1
@@ -69,5 +72,26 @@ def jackknife(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray, 
         return np.full_like(np.asarray(statistic(np.arange(len(units))), float), np.nan)
     dealt = (np.random.default_rng(seed).permutation(count) % groups)[people]
     left = np.array([statistic(np.flatnonzero(dealt != g)) for g in range(groups)])
-    spread = np.sqrt((groups - 1) / groups * ((left - left.mean(0)) ** 2).sum(0))
-    return student.ppf(0.975, groups - 1) * spread
+    return left_out_half(left)
+
+
+def left_out_half(left: np.ndarray) -> np.ndarray:
+    """Half the width of a 95 % interval of a statistic that was taken without each of G groups of people in turn, `[G, ...]`.
+
+    Source: delete-a-group jackknife, Kott 2001; Student's t with groups - 1 degrees of freedom.
+    """
+    groups = len(left)
+    return student.ppf(0.975, groups - 1) * np.sqrt((groups - 1) / groups * ((left - left.mean(0)) ** 2).sum(0))
+
+
+def deal_people(tables: tuple[pd.DataFrame, pd.DataFrame], groups: int, seed: int) -> list[np.ndarray] | None:
+    """Deals the people of two tests to groups at random, to be left out in turn: the group of each sample, of either test.
+
+    Groups are at most as many as people. None when a test shows fewer than two people.
+    """
+    units = [units_of(t.subject) for t in tables]
+    people = [u.max() + 1 if len(u) else 0 for u in units]
+    if min(people) < 2:
+        return None
+    dealt = np.split(np.random.default_rng(seed).permutation(sum(people)) % min(groups, sum(people)), [people[0]])
+    return [deal[unit] for deal, unit in zip(dealt, units)]

@@ -13,7 +13,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor, nn
 
-from .people import units_of
+from .people import FEWEST, units_of
 from .stats import holm, mean_interval
 from .stimuli import batches, probabilities
 
@@ -91,7 +91,6 @@ def routing_mode(model: nn.Module, capacity_factor: float | None, noise: bool) -
             layer.capacity_factor, layer.noisy = before[i]
 
 
-FEWEST = 5      # people of whom an interval is given; two or three say nothing about others
 WORTH = 0.5     # points of probability from which an expert's absence is worth a remark
 
 

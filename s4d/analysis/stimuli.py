@@ -12,7 +12,7 @@ from ..config import Finetune, update
 from ..data import MediaError, read_clip
 from ..data.batches import Clips, Key, to_model
 from ..data.transforms import normalise
-from ..training.finetune import part, start_model, tables
+from ..training.finetune import part, tables
 
 
 class StimuliError(ValueError):
@@ -127,11 +127,6 @@ def truth_of(corpus_folder, frames: pd.DataFrame) -> pd.DataFrame:
     known = known[known["corpus"] == "dfew"]
     known = known.assign(path=known["path"].str.removeprefix("dfew/"))      # an index counts from the dataset's own folder
     return frames.merge(known[["path", "frame", "apex", "intensity"]], on=["path", "frame"], how="left", validate="one_to_one")
-
-
-def before(cfg: Finetune, runs: str) -> nn.Module:
-    """The network before fine-tuning: its pre-trained encoder, and heads that have learned nothing."""
-    return start_model(cfg, runs)
 
 
 def batches(x: Tensor, size: int = 64) -> Iterator[Tensor]:

@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .style import PAGE, figure, show, stamp
+from .style import PAGE, SMALL, figure, show, stamp
 
 PHASES = {"onset": 0.09, "apex": 0.18, "offset": 0.09}      # grey of their bands: as dark as the expression is strong
-SMALL = 6.5                                                 # points: the smallest letters, of phases and of pictures
 
 
 def sheet(pictures, labels: Sequence[str], columns: int = 8, note: str = "") -> Figure:

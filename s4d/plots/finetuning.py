@@ -9,12 +9,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ..captions import LEVEL, STARTS, effect
-from .style import (COLUMN, METHOD_COLOURS, METHOD_DASHES, METHOD_LABELS, METHOD_MARKERS, METHOD_NAMES, PAGE, TASK_COLOURS, TASK_MARKERS,
-                    figure, stamp)
+from .style import (COLUMN, METHOD_COLOURS, METHOD_DASHES, METHOD_LABELS, METHOD_MARKERS, METHOD_NAMES, PAGE, SMALL, TASK_COLOURS, TASK_MARKERS,
+                    figure, spread, stamp)
 
 TASKS = ("video", "image")                            # the task that the method is for comes first
 DATA = {"video": "Clips", "image": "Photos"}
-GREY, SMALL = "#606060", 6.5                          # of lines and names of baselines; of the smallest letters
+GREY = "#606060"                                      # of lines and names of baselines
 UNORDERED = ("capacity",)                             # studies whose numbers are no scale: there 0 means no limit
 ALONE = ("dynamic", "static")                         # the methods that know one task
 COMPARED = (("multitask", ALONE), ("s4d", ALONE), ("s4d", ("multitask",)), ("adapters", ("multitask",)), ("s4d", ("adapters",)))
@@ -162,21 +162,6 @@ def confusion(table: pd.DataFrame, note: str = "") -> Figure:
     return fig
 
 
-def apart(levels: np.ndarray, gap: float) -> np.ndarray:
-    """Places for names beside their levels, `[n]` each: at least a gap between any two, in the same order, as near as that allows."""
-    order = np.argsort(levels, kind="stable")
-    places = np.asarray(levels, float)[order]
-    for _ in range(200):
-        short = np.maximum(gap - np.diff(places), 0)
-        if short.max(initial=0) < 1e-6 * gap:
-            break
-        places[:-1] -= short / 2
-        places[1:] += short / 2
-    out = np.empty_like(places)
-    out[order] = places
-    return out
-
-
 def _curves(ax, rows: pd.DataFrame, baselines: pd.DataFrame) -> None:
     """One task and start: the mean of every method with its mark and dash, the range of its seeds, its name at the right end."""
     ends = {}
@@ -191,7 +176,7 @@ def _curves(ax, rows: pd.DataFrame, baselines: pd.DataFrame) -> None:
     low, high = min([reach[0], *_baselines(ax, baselines, "WAR", reach, horizontal=True)]), reach[1]
     margin = 0.08 * max(high - low, 5)
     ax.set_ylim(low - margin, high + margin)
-    places = apart(np.array(list(ends.values())), 0.085 * (high - low + 2 * margin))
+    places = spread(list(ends.values()), 0.085 * (high - low + 2 * margin))
     for (method, y), place in zip(ends.items(), places):
         ax.annotate(METHOD_LABELS[method], (1.01, y), (1.08, place), ax.get_yaxis_transform(), ax.get_yaxis_transform(), fontsize=7,
                     va="center", annotation_clip=False,

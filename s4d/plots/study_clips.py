@@ -7,20 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from .study_correlation import EMOTION_MARKERS, spread
-from .study_experts import SMALL
-from .style import (
-    EMOTION_COLOURS,
-    METHOD_COLOURS,
-    METHOD_DASHES,
-    METHOD_LABELS,
-    METHOD_MARKERS,
-    METHOD_NAMES,
-    NULL_COLOUR,
-    PAGE,
-    figure,
-    stamp,
-)
+from .style import (EMOTION_COLOURS, EMOTION_MARKERS, METHOD_COLOURS, METHOD_LABELS, METHOD_MARKERS, METHOD_NAMES, NULL_COLOUR, PAGE, SMALL,
+                    figure, look, spread, stamp)
 
 
 def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, curves: pd.DataFrame, unit: str, note: str = "") -> Figure:
@@ -41,7 +29,7 @@ def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, curves: pd.DataFrame
         ax.set_xlabel(f"time from the {'apex' if known else 'middle'} ({unit})")
         ax.set_ylabel("probability of the true class", fontsize=7)
     methods = [m for m in METHOD_NAMES if m in set(courses.method)]
-    handles = [Line2D([], [], **_look(m), markersize=4, label=METHOD_LABELS[m]) for m in methods]
+    handles = [Line2D([], [], **look(m), markersize=4, label=METHOD_LABELS[m]) for m in methods]
     handles.append(Patch(color=METHOD_COLOURS[methods[0]], alpha=0.25, label=f"95 % interval of {METHOD_LABELS[methods[0]]}"))
     if known:
         axes[0, 0].set_ylabel("probability; intensity\n(1: a full expression)", fontsize=7)
@@ -54,10 +42,6 @@ def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, curves: pd.DataFrame
     return fig
 
 
-def _look(method: str) -> dict:
-    return dict(color=METHOD_COLOURS[method], linestyle=METHOD_DASHES[method], marker=METHOD_MARKERS[method])
-
-
 def _lines(ax, table: pd.DataFrame, along: str) -> None:
     """One line a method, a band about the first alone: those of two that lie upon each other would cover one another."""
     for k, method in enumerate(m for m in METHOD_NAMES if m in set(table.method)):
@@ -65,7 +49,7 @@ def _lines(ax, table: pd.DataFrame, along: str) -> None:
         if k == 0:
             ax.fill_between(own[along].astype(float), own.low.astype(float), own.high.astype(float), color=METHOD_COLOURS[method], alpha=0.25,
                             linewidth=0)
-        ax.plot(own[along], own["mean"], **_look(method), markersize=3)
+        ax.plot(own[along], own["mean"], **look(method), markersize=3)
 
 
 def _course(ax, courses: pd.DataFrame) -> None:

@@ -7,28 +7,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..analysis.stats import p_text
-from .study_experts import KINDS, SMALL
-from .style import (
-    EMOTION_COLOURS,
-    METHOD_COLOURS,
-    METHOD_DASHES,
-    METHOD_LABELS,
-    METHOD_MARKERS,
-    METHOD_NAMES,
-    NULL_COLOUR,
-    PAGE,
-    TASK_LABELS,
-    figure,
-    label_points,
-    stamp,
-)
+from .style import (EMOTION_COLOURS, EMOTION_MARKERS, KINDS, METHOD_LABELS, METHOD_NAMES, NULL_COLOUR, PAGE, SMALL, TASK_LABELS, figure,
+                    label_points, look, spread, stamp)
 
 HEADS = {"image": "photo head", "video": "clip head"}
 PROBES = {"image": "probe of photos", "video": "probe of clips"}
 ORDER = ("static", "dynamic", "multitask", "s4d")
 SHORT = {"neutral": "neu", "happiness": "hap", "sadness": "sad", "surprise": "sur", "fear": "fea", "disgust": "dis", "anger": "ang",
          "contempt": "con", "anxiety": "anx", "helplessness": "hel", "disappointment": "dsp"}
-EMOTION_MARKERS = dict(zip(EMOTION_COLOURS, "osDX^vP<>*h"))
 
 
 def _p(p: float) -> str:
@@ -48,23 +34,6 @@ def ranged(row, value: str = "value", digits: int = 2, sign: str = "", low: str 
     numbers = [float(row[name]) for name in ((value, low, high) if low else [value])]
     texts = [f"{v:{sign}{z}.{digits}f}".replace("-", "−") for v, z in zip(numbers, ("z", "", ""))]      # a limit of −0.00 is below 0
     return texts[0] + ("" if low is None or np.isnan(numbers[1:]).any() else f" [{texts[1]}, {texts[2]}]")
-
-
-def spread(values, gap: float, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
-    """Places near the values, in their order, no two nearer than `gap`; groups that are pushed apart keep their mean, but within limits."""
-    values = np.asarray(values, float)
-    order = np.argsort(values, kind="stable")
-    groups: list[list[float]] = []                      # [mean place, members]
-    for v in values[order]:
-        groups.append([v, 1])
-        while len(groups) > 1 and groups[-1][0] - groups[-2][0] < gap * (groups[-1][1] + groups[-2][1]) / 2:
-            (b, m), (a, n) = groups.pop(), groups.pop()
-            groups.append([(a * n + b * m) / (n + m), n + m])
-    places = np.concatenate([mean + gap * (np.arange(n) - (n - 1) / 2) for mean, n in groups])
-    places = np.minimum(places, high - gap * np.arange(len(places))[::-1])
-    out = np.empty_like(values)
-    out[order] = np.maximum(places, low + gap * np.arange(len(places)))
-    return out
 
 
 def transfer(table: pd.DataFrame, note: str = "") -> Figure:
@@ -159,9 +128,9 @@ def layer_similarity(table: pd.DataFrame, titles: dict[str, str], layer: str = "
     ends = {}
     for k, name in enumerate(names):
         part = table[table.comparison == name].set_index("layer").loc[layers]
-        x, look = np.arange(len(layers)) + 0.05 * (k - (len(names) - 1) / 2), _look(name)
-        left.vlines(x, part.low, part.high, color=look["color"], linewidth=0.8)
-        left.plot(x, part.value, **look, markersize=3)
+        x, drawn = np.arange(len(layers)) + 0.05 * (k - (len(names) - 1) / 2), _look(name)
+        left.vlines(x, part.low, part.high, color=drawn["color"], linewidth=0.8)
+        left.plot(x, part.value, **drawn, markersize=3)
         ends[name] = part.value.iloc[-1]
     left.set(ylim=(min(0, left.get_ylim()[0]), 1.03), xlim=(-0.3, len(layers) - 1 + 0.2))
     bottom, top = left.get_ylim()
@@ -185,9 +154,7 @@ OTHERS = {"between": dict(color="#555555", marker="X", linestyle="-"), "start": 
 
 def _look(name: str) -> dict:
     """Colour, marker and dash of a method, or of a comparison that is none."""
-    if name in OTHERS:
-        return OTHERS[name]
-    return dict(color=METHOD_COLOURS[name], marker=METHOD_MARKERS[name], linestyle=METHOD_DASHES[name])
+    return OTHERS.get(name) or look(name)
 
 
 def _beside_nulls(ax, part: pd.DataFrame, titles: dict[str, str]) -> None:
@@ -199,9 +166,9 @@ def _beside_nulls(ax, part: pd.DataFrame, titles: dict[str, str]) -> None:
         if low.notna().any():
             ax.barh(y + 0.25, np.maximum(high - low, 0.006), 0.3, low, color=colour, edgecolor="#444444", hatch=hatch, linewidth=0.6, label=label)
     for at, (name, r) in enumerate(part.iterrows()):
-        look = _look(name)
-        ax.hlines(at - 0.15, r.low, r.high, color=look["color"], linewidth=1)
-        ax.plot(r.value, at - 0.15, color=look["color"], marker=look["marker"], markersize=4)
+        drawn = _look(name)
+        ax.hlines(at - 0.15, r.low, r.high, color=drawn["color"], linewidth=1)
+        ax.plot(r.value, at - 0.15, color=drawn["color"], marker=drawn["marker"], markersize=4)
     ax.set_yticks(y, [titles[n] for n in part.index], fontsize=SMALL)
     ax.set_ylim(len(part) - 0.45, -0.55)
     ax.axvline(0, color="#cccccc", linewidth=0.5, zorder=0)

@@ -12,20 +12,12 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter
 from scipy.ndimage import label as connected
 
-from ..analysis.experts_said import LEVEL, marked, number
-from ..analysis.routing import FEWEST
-from .style import EMOTION_COLOURS, NULL_COLOUR, PAGE, TASK_COLOURS, TASK_MARKERS, figure, show, stamp
+from ..analysis.experts_said import marked, number
+from ..analysis.people import FEWEST
+from ..captions import LEVEL
+from .style import EMOTION_COLOURS, KINDS, NULL_COLOUR, PAGE, SMALL, TASK_COLOURS, TASK_MARKERS, figure, show, stamp
 
-SMALL = 6.5          # pt, the smallest letters
-NULL = NULL_COLOUR
-KINDS = {"image": "photos", "video": "clips"}
 ORDER = ("image", "video", *EMOTION_COLOURS, "brows", "eyes", "nose", "mouth", "other", "onset", "apex", "offset")
-
-
-def tag(ax, text: str, x: float = 0.98, y: float = 0.98, **kwargs) -> None:
-    """A small grey note inside the axes, in the upper right corner if not told otherwise: how many samples or people it shows."""
-    given = dict(ha="right" if x > 0.5 else "left", va="top" if y > 0.5 else "bottom", fontsize=SMALL, color="#555555") | kwargs
-    ax.text(x, y, text, transform=ax.transAxes, **given)
 
 
 def ends(blocks) -> list[int]:
@@ -218,7 +210,7 @@ def specificity(table: pd.DataFrame, note: str = "") -> Figure:
     keys = [Line2D([], [], marker="o", label="a seed", **mark),
             Line2D([], [], marker="o", markerfacecolor="white", label="a seed; mean not shown to exceed the null", **mark),
             Line2D([], [], color="#222222", linewidth=1.4, label="95 % interval of the mean"),
-            Patch(color=NULL, label="null up to its 95th percentile")]
+            Patch(color=NULL_COLOUR, label="null up to its 95th percentile")]
     fig.legend(handles=keys, loc="outside upper center", ncols=4, fontsize=SMALL)
     stamp(fig, note)
     return fig
@@ -229,7 +221,7 @@ def _question(ax, y: float, part: pd.DataFrame, colour: str, marker: str) -> Non
     if part.empty or part["mean"].isna().all():
         return
     r = part.iloc[0]
-    ax.barh(y, r.null_top, height=0.8, color=NULL, zorder=0)
+    ax.barh(y, r.null_top, height=0.8, color=NULL_COLOUR, zorder=0)
     ax.hlines(y, r.mean_low, r.mean_high, color=colour, linewidth=1.4)
     places = y + 0.22 * (np.arange(len(part)) - (len(part) - 1) / 2)
     ax.plot(part.beyond, places, marker, color=colour, markersize=3.5, markeredgewidth=0.8,

@@ -10,6 +10,7 @@ from matplotlib.transforms import Bbox
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 COLUMN, PAGE = 3.5, 7.16         # inches: one column and two columns of an IEEE page
+SMALL = 6.5                      # points: the smallest letters
 
 METHOD_NAMES = ("dynamic", "static", "multitask", "adapters", "s4d")
 METHOD_LABELS = {"dynamic": "Dynamic only", "static": "Static only", "multitask": "Multi-task", "adapters": "Adapters, no routing",
@@ -22,11 +23,13 @@ METHOD_DASHES = {"dynamic": (0, (5, 1.5)), "static": (0, (1, 1)), "multitask": (
 TASK_COLOURS = {"image": "#E69F00", "video": "#0072B2"}               # those of the methods that see this task alone
 TASK_MARKERS = {"image": "v", "video": "s"}
 TASK_LABELS = {"image": "static (photos)", "video": "dynamic (clips)"}
+KINDS = {"image": "photos", "video": "clips"}                         # what a task is given
 NULL_COLOUR = "#BBBBBB"                                               # of what chance would give
 EMOTION_COLOURS = {
     "neutral": "#999999", "happiness": "#999933", "sadness": "#332288", "surprise": "#44AA99", "fear": "#AA4499",
     "disgust": "#117733", "anger": "#882255", "contempt": "#CC6677", "anxiety": "#88CCEE", "helplessness": "#DDCC77",
     "disappointment": "#661100"}
+EMOTION_MARKERS = dict(zip(EMOTION_COLOURS, "osDX^vP<>*h"))
 
 def figure(width: float = COLUMN, height: float = 2.2, nrows: int = 1, ncols: int = 1, **kwargs):
     """A figure in the paper's style.
@@ -44,7 +47,7 @@ def figure(width: float = COLUMN, height: float = 2.2, nrows: int = 1, ncols: in
 
 def stamp(fig: Figure, text: str) -> None:
     """A small grey line at the bottom: which data, profile and seeds the figure shows."""
-    fig.supxlabel(text, fontsize=6.5, color="#777777", x=0.995, ha="right")
+    fig.supxlabel(text, fontsize=SMALL, color="#777777", x=0.995, ha="right")
 
 
 def show(picture, ax, title: str = "") -> None:
@@ -60,7 +63,31 @@ def show(picture, ax, title: str = "") -> None:
         ax.set_title(title, fontsize=7, fontweight="normal", loc="center", pad=2)
 
 
-def label_points(ax, points: np.ndarray, labels: list[tuple[str, tuple[float, float], str]], size: float = 6.5, line: bool = True) -> None:
+def look(method: str) -> dict[str, object]:
+    """Colour, dash and marker of a method, as `plot` takes them."""
+    return dict(color=METHOD_COLOURS[method], linestyle=METHOD_DASHES[method], marker=METHOD_MARKERS[method])
+
+
+def spread(values, gap: float, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
+    """Places near the values, in their order, no two nearer than `gap`; groups that are pushed apart keep their mean, but within limits."""
+    values = np.asarray(values, float)
+    if not len(values):
+        return values
+    order = np.argsort(values, kind="stable")
+    groups: list[list[float]] = []                      # [mean place, members]
+    for v in values[order]:
+        groups.append([v, 1])
+        while len(groups) > 1 and groups[-1][0] - groups[-2][0] < gap * (groups[-1][1] + groups[-2][1]) / 2:
+            (b, m), (a, n) = groups.pop(), groups.pop()
+            groups.append([(a * n + b * m) / (n + m), n + m])
+    places = np.concatenate([mean + gap * (np.arange(n) - (n - 1) / 2) for mean, n in groups])
+    places = np.minimum(places, high - gap * np.arange(len(places))[::-1])
+    out = np.empty_like(values)
+    out[order] = np.maximum(places, low + gap * np.arange(len(places)))
+    return out
+
+
+def label_points(ax, points: np.ndarray, labels: list[tuple[str, tuple[float, float], str]], size: float = SMALL, line: bool = True) -> None:
     """Writes names where they cover neither a point nor each other: of the places around its point the nearest free one is taken.
 
     Call it when the axes have their final limits and place.
