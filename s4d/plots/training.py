@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .style import COLUMN, PAGE, TASK_COLOURS, TASK_LABELS, figure, show, stamp
+from .style import COLUMN, PAGE, TASK_COLOURS, figure, show, stamp
 
 GREY, PALE = "#777777", 200                           # lines of baselines; level of a removed token's pixels, 0..255
 
