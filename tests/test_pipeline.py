@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import s4d.faces
-from s4d import artifacts, config, pipeline
+from s4d import artifacts, config, pipeline, studies
 from s4d.__main__ import main
 from s4d.artifacts import Artifacts, OutputError, csv_text, latex_text
 from s4d.config import ConfigError
@@ -342,6 +342,15 @@ def test_decimals_of_a_column_can_be_chosen():
         latex_text(table, decimals={"z": 1})
     grouped = pd.DataFrame({"a": [1, 1], "b": [0.5, 1.0]}).groupby("a").agg(["mean"])
     assert r"1 & 0.750 \\" in latex_text(grouped, decimals={"b_mean": 3})
+
+
+def test_fresh_forgets_every_corpus_that_the_profile_draws(stages, tmp_path):
+    profile = config.profile("night", data=str(tmp_path / "data"), runs=str(tmp_path / "runs"))
+    folders = [tmp_path / "data" / faces.folder for faces in studies.corpora(profile)]
+    for folder in (*folders, tmp_path / "data/own"):
+        folder.mkdir(parents=True)
+    pipeline.forget(pipeline.Job(profile, [], {}, tmp_path / "nb", tmp_path / "out", tmp_path / "data", tmp_path / "build/night"))
+    assert len(folders) == 4 and [p.name for p in (tmp_path / "data").iterdir()] == ["own"]
 
 
 def test_fresh_forgets_nothing_before_it_may_write(stages, tmp_path, write_notebook, monkeypatch):
