@@ -1000,6 +1000,7 @@ def test_maps_show_what_their_bar_says():
 def test_a_learning_curve_is_read_at_a_level():
     shares, curve = np.array([.1, .4, 1.0]), np.array([.2, .4, .6])
     assert ga.reached(shares, curve, .1) == .1 and ga.reached(shares, curve, .4) == pytest.approx(.4) and ga.reached(shares, curve, .61) == np.inf
+    assert ga.reached(shares, curve, .6) == 1                               # the last that was tried is enough
     assert ga.reached(shares, curve, .3) == pytest.approx(.2)             # half way in the logarithm, from .1 to .4
     assert ga.reached(shares, np.array([.4, .2, .6]), .5) == pytest.approx(.4 ** .25)     # a dip is passed over
 
