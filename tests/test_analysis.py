@@ -353,10 +353,13 @@ def told(task: float, seed: int, draws: int = 100) -> pd.DataFrame:
 
 
 def test_what_is_told_beyond_chance_is_compared_as_a_share_of_what_could_be():
-    found = ex.beyond_null(pd.concat([told(0, s) for s in range(3)], ignore_index=True)).set_index("about")
+    runs = pd.concat([told(0, s) for s in range(3)], ignore_index=True)
+    found = ex.beyond_null(runs).set_index("about")
     task, emotion = found.loc["task"].iloc[0], found.loc["emotion, image"].iloc[0]
     assert abs(task["mean"]) < 3 and task.p_holm > 0.05 and task["mean"] < 1.5 * task.null_top      # its plug-in bits are above 0, this is not
     assert emotion.p_holm < 0.05 and 0 < emotion.mean_low < emotion["mean"] < emotion.mean_high < 100
+    null = 100 * np.stack(list(runs[runs.about == "task"].null)).mean(0)                            # of one bit; less its own mean, as the value is
+    assert task.null_top == pytest.approx(np.percentile(null - null.mean(), 95)) and task.null_top > 0
     part = found.loc["emotion, image"]
     assert part.beyond.to_numpy() == pytest.approx(100 * (part.bits - part.null_mean) / np.log2(3))
     assert part.beyond.mean() == pytest.approx(emotion["mean"])
