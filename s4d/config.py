@@ -250,7 +250,7 @@ def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:
         return replace(profile("sandbox", data, runs), name=name, scratch=tuple(METHODS), notebooks=("03_finetuning",))
     faces = {"smoke": Faces(photos=280, photo_identities=70, clips=100, clip_identities=20, speaking=40,
                             speaking_identities=10, compound=55, compound_identities=10, frames=8),
-             "sandbox": Faces(seed=1),      # people nobody looked at while the settings were chosen, with seed 0: see LOG.md
+             "sandbox": Faces(seed=1),      # people nobody looked at while the settings were chosen, with seed 0: see docs/log.md
              "gpu": Faces(size=160, photos=40000, photo_identities=10000, clips=20000, clip_identities=2000,
                           speaking=20000, speaking_identities=4000, compound=5000, compound_identities=500, frames=32, fps=12)}[name]
     root = Path(data) / faces.folder
@@ -269,7 +269,7 @@ def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:
     return Profile(name, faces, pre, fine, scratch=("dynamic", "static", "multitask", "s4d"), runs=runs)
 
 
-# What each profile changes of the released recipe. The sandbox values were chosen by measurement: see LOG.md.
+# What each profile changes of the released recipe. The sandbox values were chosen by measurement: see docs/log.md.
 # In fine-tuning aligned faces stay whole (crop 1): a transformer this small does not learn from a few thousand shifted ones.
 # The mask ratios are lower than the paper's because a nano model has 16 tokens a photo, of which 90 % would leave two.
 _NANO_PT = dict(model="s4d_mae_nano_patch16_64", image_mask=0.75, video_mask=0.9, lr=1.2e-2, crop=(0.5, 1.0))

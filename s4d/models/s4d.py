@@ -14,7 +14,7 @@ from .moae import MoAE
 from .tokens import TUBELET, TubeletEmbed, as_clip, sincos
 
 EPS = 1e-6             # of every LayerNorm
-FLOAT_BELOW = 512      # tokens; below, torch's bf16 attention on a CPU takes two to six times as long as float32; above, as long (LOG.md)
+FLOAT_BELOW = 512      # tokens; below, torch's bf16 attention on a CPU takes two to six times as long as float32; above, as long (docs/log.md)
 
 
 class Attention(nn.Module):
@@ -68,7 +68,7 @@ def init_weights(module: nn.Module) -> None:
     """Xavier-uniform for linear maps and the tubelet embedding, as masked autoencoders are started; zero biases.
 
     The stem's convolutions get He's variance: torch's default shrinks the content to a twentieth of the positions, and a nano
-    model then spends two of its few epochs at chance (measured, LOG.md).
+    model then spends two of its few epochs at chance (measured, docs/log.md).
     """
     if isinstance(module, TubeletEmbed):
         for conv in module.modules():
