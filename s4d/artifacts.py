@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import re
 import subprocess
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from .files import OutputError, write_all, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "seaborn", "av")
@@ -28,40 +29,6 @@ LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\
 def default_out(profile: str) -> str:
     """Folder of a profile's results: `figures` for the default profile, a folder in it for each other, so that they are kept apart."""
     return "figures" if profile == "sandbox" else f"figures/{profile}"
-
-
-class OutputError(RuntimeError):
-    """A result could not be written, or a declared one is missing; the message says which and why."""
-
-
-def write_all(savers: dict[Path, Callable[[Path], object]]) -> None:
-    """Writes several files or none: each under a temporary name in its folder, then, when all are there, renamed one after another.
-
-    Args:
-        savers: file -> function that writes it to the path it is given.
-    Raises:
-        OutputError: for a full, read-only or missing folder; files that stood there before are untouched.
-    """
-    temporary = {Path(p): Path(p).with_name(f".tmp-{os.getpid()}-{Path(p).name}") for p in savers}
-    path = None
-    try:
-        for path, save in savers.items():
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            save(temporary[Path(path)])
-        for path, name in temporary.items():
-            os.replace(name, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {(error.strerror or str(error)).lower()}; free space there or choose another "
-                          "folder, then call again") from error
-    finally:
-        for name in temporary.values():
-            with contextlib.suppress(OSError):
-                name.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """`write_all` for one text file."""
-    write_all({Path(path): _text(text)})
 
 
 def _text(text: str) -> Callable[[Path], object]:

@@ -14,7 +14,8 @@ import nbformat
 import pandas as pd
 from nbformat import NotebookNode
 
-from .artifacts import ROOT, write_all, write_text
+from .artifacts import ROOT
+from .files import write_all, write_text
 
 FOLDER = ROOT / "notebooks" / "exercises"
 KEYS = ("schema_version", "grade", "solution", "locked", "task", "grade_id")     # of a cell's nbgrader metadata

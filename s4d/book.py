@@ -9,7 +9,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from .artifacts import ROOT, write_text
+from .artifacts import ROOT
+from .files import write_text
 from .notebooks import NOTEBOOKS
 
 PAGES = ROOT / "docs"

@@ -17,7 +17,7 @@ class CommandError(ValueError):
 
 def write_table(table, file: str) -> None:
     """Writes a table as CSV, whole or not at all."""
-    from .artifacts import write_all
+    from .files import write_all
     write_all({Path(file): lambda p: table.to_csv(p, index=False)})
 
 
@@ -206,7 +206,7 @@ def _save(args, predictions, scores, features: dict) -> None:
     """Writes the files that were asked for, all or none."""
     import numpy as np
 
-    from .artifacts import write_all
+    from .files import write_all
     savers = {}
     if args.csv:
         parquet = Path(args.csv).suffix == ".parquet"
@@ -277,7 +277,7 @@ def _answers(run, tasks: dict[str, list[str]], args, broken: dict) -> tuple[list
 
 
 def _write_json(file: str, table, courses: dict, broken: dict) -> None:
-    from .artifacts import write_text
+    from .files import write_text
     answers = []
     for row in table.to_dict("records"):
         shares = {k.removeprefix("prob_"): v for k, v in row.items() if k.startswith("prob_") and v == v}
@@ -289,7 +289,8 @@ def _write_json(file: str, table, courses: dict, broken: dict) -> None:
 
 
 def _write_picture(file: str, table, courses: dict, note: str) -> None:
-    from .artifacts import PDF_METADATA, write_all
+    from .artifacts import PDF_METADATA
+    from .files import write_all
     from .data import count_frames, read_clip
     from .plots.prediction import predictions
     kind = Path(file).suffix.lower().lstrip(".")

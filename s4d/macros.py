@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from .artifacts import LATEX, Artifacts, OutputError, csv_text
+from .artifacts import LATEX, Artifacts, csv_text
+from .files import OutputError
 from .captions import signed
 
 

@@ -10,7 +10,8 @@ import re
 import sys
 from pathlib import Path
 
-from .artifacts import ROOT, OutputError, write_text
+from .artifacts import ROOT
+from .files import OutputError, write_text
 
 NOTEBOOKS = ("01_faces", "02_pretraining", "03_finetuning", "04_experts", "05_correlation", "06_report")
 # Papermill ends a kernel right after a last question, so that the interrupt with which Jupyter ends kernels may meet it answering.

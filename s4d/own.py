@@ -10,7 +10,8 @@ import pandas as pd
 from . import config as configs
 from .analysis import stats
 from .analysis.protocol import protocol
-from .artifacts import pictures, write_all
+from .artifacts import pictures
+from .files import write_all
 from .config import Finetune, Source
 from .data import index, read_clip
 from .data.audit import examine

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from . import config as configs
 from . import studies
-from .artifacts import ROOT, OutputError, code_version, manifest_text, packages, read_manifest, sha256, write_all, write_text
+from .artifacts import ROOT, code_version, manifest_text, packages, read_manifest, sha256
+from .files import OutputError, write_all, write_text
 from .notebooks import NOTEBOOKS, PipelineError, cells_of, check_parameters, execute, select
 
 # Seconds per stage before anything was measured here: corpus, training, one notebook.

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .artifacts import OutputError, read_manifest
+from .artifacts import read_manifest
+from .files import OutputError
 from .captions import effect, outcome, p_words, signed
 from .config import digest
 from .plots.style import METHOD_LABELS

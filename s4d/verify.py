@@ -23,7 +23,8 @@ import pandas as pd
 from scipy.stats import binom
 from scipy.stats import t as student
 
-from .artifacts import ROOT, OutputError, csv_text, default_out, read_manifest, write_text
+from .artifacts import ROOT, csv_text, default_out, read_manifest
+from .files import OutputError, write_text
 from .claims import COLUMNS, SECTIONS, VERDICTS, macros, of_notebook, of_paper, of_readme, section
 
 DIGITS = 1e-5       # relative: the files hold six significant digits, so equal numbers may differ by one unit of the last

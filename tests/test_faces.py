@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from s4d import bench
-from s4d.artifacts import OutputError
+from s4d.files import OutputError
 from s4d.config import Faces, Finetune, Source
 from s4d.data import count_frames, index, read_clip
 from s4d.emotions import EMOTIONS, EMOTIONS_11, ORDERS

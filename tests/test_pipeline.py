@@ -17,7 +17,8 @@ import pytest
 import s4d.faces
 from s4d import artifacts, config, pipeline, studies
 from s4d.__main__ import main
-from s4d.artifacts import Artifacts, OutputError, csv_text, latex_text
+from s4d.artifacts import Artifacts, csv_text, latex_text
+from s4d.files import OutputError
 from s4d.config import ConfigError
 from s4d.notebooks import NotebookError, PipelineError
 

@@ -16,7 +16,8 @@ import yaml
 from s4d import claims, config as configs, macros as tex, published, report
 from s4d.__main__ import parser
 from s4d.analysis import stats
-from s4d.artifacts import Artifacts, OutputError, sha256
+from s4d.artifacts import Artifacts, sha256
+from s4d.files import OutputError
 from s4d.config import PROFILES
 from s4d.data.datasets import REGISTRY
 from s4d.notebooks import NOTEBOOKS

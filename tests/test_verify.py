@@ -12,7 +12,8 @@ import pytest
 
 from s4d import claims, verify
 from s4d.__main__ import main
-from s4d.artifacts import OutputError, csv_text, sha256
+from s4d.artifacts import csv_text, sha256
+from s4d.files import OutputError
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE, PAPER = ROOT / "figures" / "source_data", (ROOT / "paper" / "main.tex").read_text()

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from ..artifacts import OutputError
+from ..files import OutputError
 from ..config import Faces, to_dict
 from ..emotions import ORDERS
 from ..processes import end_with_parent

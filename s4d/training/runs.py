@@ -1,9 +1,7 @@
 """The store of what was trained: one folder a run, named by its configuration and its data."""
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import platform
 import shutil
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .. import config as configs
+from .. import files
 from ..artifacts import code_version
 
 
@@ -114,41 +113,25 @@ def run_dir(cfg, runs: str | Path, fingerprints: list[str]) -> Path:
 
 
 def write(path: Path, save) -> None:
-    """Writes a file under a temporary name in its folder and renames it: readers see the old file or the new one.
+    """`files.write`, with the sentence of a run.
 
-    Args:
-        save: called with the temporary path.
     Raises:
         RunError: when the folder is full, over its quota, read-only or gone; nothing half-written stays.
     """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    def guarded(draft: Path) -> None:
+        try:
+            save(draft)
+        except (RuntimeError, SafetensorError) as error:      # how torch and safetensors report a full disk
+            raise OSError(cause_of(error)) from error
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save(temporary)
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
-    except (OSError, RuntimeError, SafetensorError) as error:      # torch and safetensors report a full disk by types of their own
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {cause_of(error)}; free space or choose another runs folder, then call again: "
+        files.write(path, guarded)
+    except files.OutputError as error:
+        raise RunError(f"cannot write {path}: {cause_of(error.__cause__)}; free space or choose another runs folder, then call again: "
                        "the run continues from its last state") from error
 
 
-def sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk: a rename may otherwise outlive a power cut and the content not."""
-    if path.is_dir() and os.name == "nt":      # Windows opens no folders
-        return
-    with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():      # some network mounts refuse it for folders
-        handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def write_text(path: Path, text: str) -> None:
-    write(path, lambda p: Path(p).write_text(text))
+    write(path, lambda p: p.write_text(text, encoding="utf-8", newline="\n"))
 
 
 def save_weights(path: Path, state: dict) -> None:
@@ -179,7 +162,7 @@ class Log:
     def sync(self) -> None:
         """Brings the rows to the disk, before a state that counts them."""
         try:
-            sync(self.path)
+            files.sync(self.path)
         except OSError as error:
             raise self.failed(error) from error
 

@@ -1,0 +1,64 @@
+"""Write files that matter under a temporary name, then rename: readers see the old or the new one."""
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+
+class OutputError(RuntimeError):
+    """A result could not be written, or a declared one is missing; the message says which and why."""
+
+
+def write(path: str | Path, save: Callable[[Path], object]) -> None:
+    """Write one file by `save`, called with the temporary path; raises as `write_all` does."""
+    write_all({Path(path): save})
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write one UTF-8 text file, with the same bytes on every system."""
+    write(path, lambda p: p.write_text(text, encoding="utf-8", newline="\n"))
+
+
+def write_all(savers: dict[Path, Callable[[Path], object]]) -> None:
+    """Write several files or none; missing folders are made.
+
+    Args:
+        savers: file -> function that writes it to the path it is given.
+    Raises:
+        OutputError: for a full, read-only or missing folder; what stood there before is untouched.
+    """
+    files = {Path(path): save for path, save in savers.items()}
+    drafts = {path: path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}") for path in files}
+    try:
+        for path, save in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save(drafts[path])
+            sync(drafts[path])
+        for path, draft in drafts.items():
+            os.replace(draft, path)
+        for folder in {path.parent for path in files}:
+            sync(folder)
+    except OSError as error:
+        cause = (error.strerror or str(error)).lower()
+        raise OutputError(f"cannot write {path}: {cause}; free space there or choose another folder, "
+                          "then call again") from error
+    finally:
+        for draft in drafts.values():
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk, so that both outlive a power cut."""
+    folder = path.is_dir()
+    if folder and os.name == "nt":                    # Windows opens no folders
+        return
+    with contextlib.suppress(OSError) if folder else contextlib.nullcontext():   # some mounts refuse
+        handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
