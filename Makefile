@@ -11,6 +11,7 @@ VENV ?= .venv
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+COURSE := $(VENV)/.course
 S4D := $(BIN)/python -m s4d
 
 .DEFAULT_GOAL := help
@@ -62,10 +63,20 @@ lab: $(STAMP) ## JupyterLab on the notebooks
 book: $(STAMP) ## the executed notebooks of PROFILE as an HTML book, into build/book; needs requirements-book.txt
 	@$(S4D) book --profile $(PROFILE) $(ARGS)
 
-assignments: $(STAMP) ## the exercises for a course, in nbgrader's layout, into build/assignments; ARGS="list" only lists them
-	@$(S4D) assignments $(ARGS)
+# nbgrader and what it adds go into the same environment; their pins touch none of requirements.txt.
+$(COURSE): $(STAMP) requirements-course.txt
+	@echo "installing nbgrader into $(VENV) (once)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.txt -r requirements-course.txt
+	@touch $(COURSE)
 
-course-test: $(STAMP) ## run every solution, wrong answer and alternative of the exercises; four minutes
+assignments: $(COURSE) ## the student versions of the masters in course/source, into notebooks/exercises
+	@rm -rf course/release
+	@cd course && "$(abspath $(BIN))/python" -m nbgrader generate_assignment '*' --no-db --log-level=WARN
+	@rm -f notebooks/exercises/*.ipynb
+	@cp course/release/*/*.ipynb notebooks/exercises && rm -r course/release
+	@ls notebooks/exercises/*.ipynb
+
+course-test: $(COURSE) ## run every solution, wrong answer and alternative of the exercises; four minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/course.py $(ARGS)
 
 paper: ## paper/main.pdf from figures/; needs LaTeX
@@ -77,7 +88,7 @@ paper: ## paper/main.pdf from figures/; needs LaTeX
 	on macOS with MacTeX, on Windows with MiKTeX; then call make paper again" >&2; exit 1; fi
 
 strip: $(STAMP) ## remove outputs from the notebooks before a commit
-	@find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' -exec $(BIN)/nbstripout --keep-id {} +
+	@find notebooks course -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' -exec $(BIN)/nbstripout --keep-id {} +
 
 pins: ## rewrite environment.yml from requirements.txt
 	@{ echo "# Conda's Python with the pins of requirements.txt; written by \`make pins\`, then: pip install --no-deps -e ."; \

@@ -1,4 +1,4 @@
-"""The command line: `python -m s4d {faces,audit,pack,pretrain,finetune,own,runs,scaling,evaluate,predict,reproduce,verify,book,assignments,bench}`."""
+"""The command line: `python -m s4d {faces,audit,pack,pretrain,finetune,own,runs,scaling,evaluate,predict,reproduce,verify,book,bench}`."""
 from __future__ import annotations
 
 import argparse
@@ -129,26 +129,6 @@ def verify(args) -> int:
     return run(args.fresh, args.committed, args.csv, args.strict, args.exact)
 
 
-def assignments(args) -> int:
-    """Lists the assignments of notebooks/exercises, writes their versions, or grades submitted notebooks."""
-    from . import assignments as course
-    out = Path(args.out)
-    if args.action == "list":
-        print(course.table())
-    elif args.action == "write":
-        files = course.write(args.name, out)
-        print(f"{len(files)} files in {out}: release/ is for students, source/ for nbgrader, solution/ and autograder/ are for you")
-    else:
-        for file in args.name:
-            rows = course.grade(Path(file), out / "graded")
-            print(f"{file}: {rows['points'].sum():g} of {rows.loc[rows['points'].notna(), 'of'].sum():g} points from tests, "
-                  f"{rows.loc[rows['points'].isna(), 'of'].sum():g} to be given by hand")
-            print(rows.drop(columns="message").to_string(index=False, na_rep="by hand"))
-            for row in rows[rows["message"].astype(bool)].itertuples():
-                print(f"  {row.grade_id}: {row.message}")
-    return 0
-
-
 def parser() -> argparse.ArgumentParser:
     """The parser; each subcommand names the function that carries it out."""
     top = Parser(prog="python -m s4d", description="S4D: static for dynamic facial expression recognition.")
@@ -254,10 +234,6 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
     sub.add_argument("--seconds", type=float, default=20.0, help="to measure for each row group (default 20); long calls are made twice at least")
     sub.add_argument("--part", choices=("all", "faces", "data", "models"), default="all", help="default all")
-    sub = command("assignments", assignments)
-    sub.add_argument("action", nargs="?", default="write", choices=("list", "write", "grade"), help="default write")
-    sub.add_argument("name", nargs="*", help="assignments to write (default: all), or submitted notebooks to grade, named as their assignment")
-    sub.add_argument("--out", default="build/assignments", help="folder (default build/assignments); graded copies go to graded/ in it")
     return top
 
 

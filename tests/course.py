@@ -1,28 +1,54 @@
-"""The exercises: every solution runs, every typical wrong answer fails with a message that teaches, every other right answer passes.
+"""The course: solutions run, wrong answers fail with a message that teaches, other right ones pass.
 
-`make course-test` runs all of it; `tests/test_assignments.py`, a part of `make test`, uses the functions.
+`make course-test` runs all of it; `tests/test_assignments.py`, a part of `make test`, uses the
+functions. Masters keep nbgrader's conventions; only the steps that nbgrader does itself need it.
 """
 from __future__ import annotations
 
 import ast
-import copy
+import os
 import re
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
+import pandas as pd
 import pytest
+from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from s4d import assignments as course
+ROOT = Path(__file__).resolve().parents[1]
+COURSE = ROOT / "course"
+EXERCISES = ROOT / "notebooks" / "exercises"
+NAMES = sorted(p.name for p in (COURSE / "source").iterdir() if p.is_dir())
 
-NAMES = course.names()
+
+def master(name: str) -> NotebookNode:
+    return nbformat.read(COURSE / "source" / name / f"{name}.ipynb", as_version=4)
+
+
+def mark(cell: NotebookNode) -> dict:
+    """Return a cell's nbgrader metadata, empty for an ordinary cell."""
+    return cell.metadata.get("nbgrader", {})
+
+
+def kind(cell: NotebookNode) -> str:
+    """Return answer (code), written (text graded by hand), test, locked or "" (ordinary)."""
+    about = mark(cell)
+    if about.get("solution"):
+        return "written" if about["grade"] else "answer"
+    if about.get("grade"):
+        return "test"
+    return "locked" if about.get("locked") else ""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One way to answer one function of an assignment; `says` is what the failing test must tell, empty for a right answer."""
+    """One way to answer one function; `says` is what the failing test must tell, or empty."""
 
     assignment: str
     function: str
@@ -35,8 +61,8 @@ class Answer:
 
 
 def answers(name: str) -> list[Answer]:
-    """The answers kept beside a master."""
-    text = (course.FOLDER / "answers" / f"{name}.py").read_text("utf-8")
+    """Read the answers to one assignment: functions called `<function>__<label>`."""
+    text = (COURSE / "answers" / f"{name}.py").read_text("utf-8")
     found, needed = [], []
     for node in ast.parse(text).body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -45,90 +71,117 @@ def answers(name: str) -> list[Answer]:
             function, label = node.name.split("__", 1)
             says = re.search(r"Says: (.+)", ast.get_docstring(node) or "")
             source = re.sub(rf"\b{node.name}\b", function, ast.get_source_segment(text, node))
-            found.append(Answer(name, function, label, says[1].strip() if says else "", "\n".join([*needed, source])))
+            says = says[1].strip() if says else ""
+            found.append(Answer(name, function, label, says, "\n".join([*needed, source])))
     return found
 
 
-EVERY = [a for name in NAMES for a in answers(name)]
+EVERY = [answer for name in NAMES for answer in answers(name)]
 
 
-def functions_of(source: str) -> list[str]:
-    return [n.name for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)]
+def needed(cell: NotebookNode) -> bool:
+    """Tell whether tests need a cell: settings, given code and answers, but no pictures."""
+    return kind(cell) in ("answer", "locked") or "parameters" in cell.metadata.get("tags", ())
 
 
-def runs(cell: NotebookNode) -> bool:
-    """Whether later cells need this one: settings, given code and answers, but not pictures and experiments."""
-    return course.kind(cell) in ("answer", "locked") or "parameters" in cell.metadata.get("tags", ())
+def place(notebook: NotebookNode, answer: Answer) -> int:
+    """Return the number of the cell that an answer belongs into."""
+    return next(i for i, c in enumerate(notebook.cells)
+                if kind(c) == "answer" and f"def {answer.function}(" in c.source)
 
 
 def attempt(notebook: NotebookNode, answer: Answer) -> Exception | None:
-    """The error of the test that follows an answer, when the rest of the notebook is solved; None when it passes.
+    """Return the error of the test that follows an answer, None when it passes.
 
-    Runs the code cells in this process up to that test; ordinary cells are pictures and experiments, and are left out.
+    All other functions are solved. Runs in this process, up to that test.
     """
-    notebook, space = copy.deepcopy(notebook), {}
-    at = next(i for i, c in enumerate(notebook.cells) if course.kind(c) == "answer" and answer.function in functions_of(c.source))
-    notebook.cells[at].source = answer.source
-    last = next(i for i, c in enumerate(notebook.cells) if i > at and course.kind(c) == "test")
-    for i, cell in enumerate(notebook.cells[:last + 1]):
-        if runs(cell) or i == last:
-            try:
-                exec(compile(cell.source, f"{answer}, cell {i + 1}", "exec"), space)
-            except Exception as error:
-                if i == last:
-                    return error
-                raise
-            finally:
-                plt.close("all")
+    cells, at = notebook.cells, place(notebook, answer)
+    space = {}
+    test = next(i for i, c in enumerate(cells) if i > at and kind(c) == "test")
+    for i, cell in enumerate(cells[:test]):
+        if needed(cell):
+            exec(answer.source if i == at else cell.source, space)
+    try:
+        exec(cells[test].source, space)
+    except Exception as error:
+        return error
+    finally:
+        plt.close("all")
     return None
 
 
-@pytest.fixture(scope="session")
-def solved() -> dict[str, NotebookNode]:
-    return {name: course.solution(course.read(name)) for name in NAMES}
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_the_solution_runs_and_gets_all_points(name, tmp_path):
-    submission = tmp_path / "teacher" / f"{name}.ipynb"
-    submission.parent.mkdir()
-    nbformat.write(course.solution(course.read(name)), submission)
-    rows = course.grade(submission, tmp_path / "graded")
-    tests = rows[rows.points.notna()]
-    assert (tests.points == tests.of).all(), tests[tests.message != ""].to_dict("records")
-    executed = nbformat.read(tmp_path / "graded" / "teacher" / f"{name}.ipynb", 4)
-    assert [course.failure(c) for c in executed.cells if c.cell_type == "code" and course.failure(c)] == []
+def test_the_solution_passes_every_test(name, tmp_path):
+    where = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(master(name), timeout=900, kernel_name="python3", resources=where).execute()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stubs_pass_no_test(name):
-    space, errors = {}, {}
-    for cell in course.autograder(course.read(name)).cells:
-        if runs(cell) or course.kind(cell) == "test":
-            try:
-                exec(cell.source, space)
-            except NotImplementedError as error:
-                errors[course.mark(cell)["grade_id"]] = error
-            else:
-                assert course.kind(cell) != "test", f"the test {course.mark(cell)['grade_id']} passes with an empty answer"
-    assert errors
+    space, student = {}, nbformat.read(EXERCISES / f"{name}.ipynb", as_version=4)
+    for ours, theirs in zip(master(name).cells, student.cells, strict=True):
+        if kind(ours) == "test":
+            with pytest.raises(NotImplementedError):
+                exec(ours.source, space)
+        elif needed(ours):
+            exec(theirs.source, space)
 
 
 @pytest.mark.parametrize("answer", [a for a in EVERY if a.says], ids=str)
-def test_a_wrong_answer_fails_and_is_told_why(answer, solved):
-    error = attempt(solved[answer.assignment], answer)
+def test_a_wrong_answer_fails_and_is_told_why(answer):
+    error = attempt(master(answer.assignment), answer)
     assert isinstance(error, AssertionError), f"expected a failing test, got {error!r}"
     assert answer.says in str(error), f"the message is: {error}"
 
 
 @pytest.mark.parametrize("answer", [a for a in EVERY if not a.says], ids=str)
-def test_a_right_answer_written_another_way_passes(answer, solved):
-    error = attempt(solved[answer.assignment], answer)
+def test_a_right_answer_written_another_way_passes(answer):
+    error = attempt(master(answer.assignment), answer)
     assert error is None, repr(error)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_assignment_has_enough_answers(name):
-    given = answers(name)
-    assert sum(bool(a.says) for a in given) >= 3 and sum(not a.says for a in given) >= 1
-    assert all(("right" in a.label) != bool(a.says) for a in given)
+# nbgrader itself --------------------------------------------------------------------------------
+
+@pytest.fixture
+def nbgrader(tmp_path):
+    """A function that runs an nbgrader command in a new course folder, which is returned by it."""
+    pytest.importorskip(
+        "nbgrader", reason="nbgrader is missing: pip install -r requirements-course.txt")
+    shutil.copy(COURSE / "nbgrader_config.py", tmp_path)
+    shutil.copytree(COURSE / "source", tmp_path / "source")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it calls alembic
+
+    def run(*command: str) -> Path:
+        done = subprocess.run([sys.executable, "-m", "nbgrader", *command], cwd=tmp_path,
+                              env=os.environ | {"PATH": path}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return tmp_path
+    return run
+
+
+def test_student_versions_are_up_to_date(nbgrader):
+    made = nbgrader("generate_assignment", "*", "--no-db") / "release"
+    for name in NAMES:
+        release = nbformat.read(made / name / f"{name}.ipynb", as_version=4)
+        committed = nbformat.read(EXERCISES / f"{name}.ipynb", as_version=4)
+        assert release == committed, f"{name} differs from its master: run `make assignments`"
+
+
+def test_nbgrader_grades_with_our_tests_whatever_a_student_did_to_them(nbgrader):
+    name, wrong = "03_attention", next(a for a in answers("03_attention") if a.says)
+    folder = nbgrader("generate_assignment", name)
+    for student in ("right", "wrong"):
+        handed = nbformat.read(EXERCISES / f"{name}.ipynb", as_version=4)
+        for cell, ours in zip(handed.cells, master(name).cells, strict=True):
+            cell.source = "assert True" if kind(ours) == "test" else ours.source
+        if student == "wrong":
+            handed.cells[place(handed, wrong)].source = wrong.source
+        (folder / "submitted" / student / name).mkdir(parents=True)
+        nbformat.write(handed, folder / "submitted" / student / name / f"{name}.ipynb")
+    nbgrader("autograde", name)
+    nbgrader("export")
+    rows = pd.read_csv(folder / "grades.csv").set_index("student_id")
+    points = sum(mark(c)["points"] for c in master(name).cells if kind(c) == "test")
+    assert rows.score["right"] == points and rows.score["wrong"] < points
+    graded = folder / "autograded" / "wrong" / name / f"{name}.ipynb"
+    assert wrong.says in graded.read_text("utf-8")

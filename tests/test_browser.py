@@ -26,7 +26,7 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from test_panels import prof  # noqa: F401  a fixture
 
-from s4d import assignments, config as configs
+from s4d import config as configs
 from s4d.artifacts import ROOT
 from s4d.notebooks import NOTEBOOKS
 from s4d.panels import SLIDERS
@@ -185,8 +185,8 @@ def readable(folder: Path) -> list[str]:
     for name in NOTEBOOKS:
         notebook = load_notebook_node(str(ROOT / "notebooks" / f"{name}.ipynb"))
         nbformat.write(parameterize_notebook(notebook, places), folder / f"{name}.ipynb")
-    assignments.write([], folder / "course")
-    solved = sorted((folder / "course" / "solution").rglob("*.ipynb"))
+    shutil.copytree(ROOT / "course" / "source", folder / "course")
+    solved = sorted((folder / "course").rglob("*.ipynb"))
     assert len(solved) == 9
     return [*(f"{name}.ipynb" for name in NOTEBOOKS), *(str(p.relative_to(folder)) for p in solved)]
 

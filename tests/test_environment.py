@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from s4d.notebooks import GIVEN, NOTEBOOKS, parameters_of
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOK_FILES = sorted(p for p in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+NOTEBOOK_FILES = sorted(p for folder in ("notebooks", "course") for p in (ROOT / folder).rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 IMPORT_NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "mpl_toolkits": "matplotlib", "IPython": "ipython", "websocket": "websocket-client"}
 
 
