@@ -66,7 +66,8 @@ book: $(STAMP) ## the executed notebooks of PROFILE as an HTML book, into build/
 # nbgrader and what it adds go into the same environment; their pins touch none of requirements.txt.
 $(COURSE): $(STAMP) requirements-course.txt
 	@echo "installing nbgrader into $(VENV) (once)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.txt -r requirements-course.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.txt -r requirements-course.txt || { \
+	  echo "nbgrader is missing and could not be installed from requirements-course.txt: see pip's message above" >&2; exit 1; }
 	@touch $(COURSE)
 
 assignments: $(COURSE) ## the student versions of the masters in course/source, into notebooks/exercises

@@ -5,6 +5,7 @@ import re
 
 import nbformat
 import pytest
+
 from course import COURSE, EVERY, EXERCISES, NAMES, answers, attempt, kind, mark, master
 
 STUBS = {"code": "# YOUR CODE HERE\nraise NotImplementedError()", "markdown": "YOUR ANSWER HERE"}
@@ -99,6 +100,14 @@ def test_every_assignment_has_enough_answers(name):
     given = answers(name)
     assert sum(bool(a.says) for a in given) >= 3 and sum(not a.says for a in given) >= 1
     assert all(("right" in a.label) != bool(a.says) for a in given)
+
+
+def test_the_pins_of_the_course_fit_those_of_the_project():
+    def pins(name: str) -> dict[str, str]:
+        return dict(re.findall(r"^([\w.-]+)==([\w.]+)", (COURSE.parent / name).read_text(), re.M))
+    course, book = pins("requirements-course.txt"), pins("requirements-book.txt")
+    assert course["nbgrader"] and not course.keys() & pins("requirements.txt").keys()
+    assert all(book.get(name, version) == version for name, version in course.items())
 
 
 @pytest.mark.parametrize("answer", [a for a in EVERY if a.assignment == "03_attention"][:6],
