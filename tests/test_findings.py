@@ -21,8 +21,8 @@ def pair(method, reference, metric="WAR", task="video", pretrained=True):
 
 
 def start(method):
-    return dict(pretrained=True, pretrained_reference=False, metric="WAR", task="video",
-                method=method)
+    return dict(pretrained=True, pretrained_reference=False, method=method, metric="WAR",
+                task="video")
 
 
 def changed(study, setting, method="s4d"):
@@ -34,7 +34,7 @@ def hard(name):
 
 
 def used(about):
-    """The choice of experts in the last block; the mean over seeds is repeated in each seed's row."""
+    """The choice of experts in the last block; each seed's row repeats the mean over seeds."""
     return dict(block=3, about=about, seed=0, index="")
 
 
@@ -137,7 +137,7 @@ def interval(row: pd.Series) -> str:
 def test_a_finding_stands_as_measured_and_holds(where, words, table, key, verdict):
     rows = pd.read_csv(ROOT / table, dtype={"setting": str, "share": str})
     for column, value in key.items():
-        rows = rows[rows[column].isna() if value == "" else rows[column] == value]
+        rows = rows[rows[column].fillna("") == value]
     assert len(rows) == 1, f"{len(rows)} rows of {table} have {key}"
     row = rows.iloc[0]
     expected = words.replace(" %", "").format(ci=interval(row), **row)

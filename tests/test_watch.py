@@ -425,16 +425,3 @@ def test_the_cost_of_many_gpus_on_paper():
             scaling.Machine(**given)
     nano = scaling.work("s4d_mae_nano_patch16_64")
     assert nano["video"] > nano["image"] > 3 * 2 * 1e5 and "efficiency" in scaling.text(weak)
-
-
-@pytest.mark.slow
-def test_the_readmes_table_is_the_codes():
-    found, batch = scaling.work("s4d_mae_base_patch16_160"), {"image": 192, "video": 192}
-    weak, strong = scaling.table(found, batch), scaling.table(found, batch, strong=True)
-    share = lambda v: "-" if math.isnan(v) else f"{100 * v:.0f} %"
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    for a, b in zip(weak.itertuples(), strong.itertuples()):
-        shares = " | ".join(map(share, (a.video_efficiency, a.image_efficiency, b.video_efficiency, b.image_efficiency)))
-        assert f"| {a.gpus} | {a.gb_sent:.2f} | {a.ms_moving:.1f} | {shares} |" in readme
-    assert f"above {scaling.limit(strong, 'video')} GPUs" in " ".join(readme.split())
-    assert f"are {16 * found['parameters'] / 1e9:.1f} GB" in " ".join(readme.split()) and scaling.limit(weak, "video") == 1024
