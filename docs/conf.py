@@ -51,7 +51,7 @@ def check_notebooks(app):
 
 
 def adapt(app, docname, source):
-    """Drop what only makes sense elsewhere: machine paths of a run, links to files outside the book."""
+    """Drop a run's machine paths, and links to files that are not in the book."""
     if docname.startswith("notebooks/"):
         notebook = json.loads(source[0])
         notebook["cells"] = [cell for cell in notebook["cells"]

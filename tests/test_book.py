@@ -42,9 +42,9 @@ def test_every_figure_and_table_is_on_the_map():
 
 def test_the_glossary_is_in_order_and_explains_each_word():
     body = (DOCS / "glossary.md").read_text().split("```{glossary}\n")[1].split("```")[0]
-    terms, meanings = zip(*(entry.split("\n  ") for entry in body.strip().split("\n\n")))
-    assert list(terms) == sorted(set(terms), key=str.lower)
-    assert all(len(meaning) > 20 and meaning.endswith(".") for meaning in meanings)
+    entries = dict(entry.split("\n  ") for entry in body.strip().split("\n\n"))
+    assert list(entries) == sorted(entries, key=str.lower)
+    assert all(len(meaning) > 20 and meaning.endswith(".") for meaning in entries.values())
 
 
 def test_the_contents_list_every_notebook_and_page():
@@ -79,8 +79,8 @@ def set_book(tmp_path, **notebooks) -> subprocess.CompletedProcess:
         cells = [text, given, new_code_cell("print('as printed')", outputs=outputs)]
         notebook = new_notebook(cells=cells, metadata={"language_info": PYTHON})
         nbformat.write(notebook, source / "notebooks" / f"{name}.ipynb")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", source, tmp_path / "html"]
-    return subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going"]
+    return subprocess.run([*command, source, tmp_path / "html"], capture_output=True, text=True)
 
 
 @pytest.mark.slow

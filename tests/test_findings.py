@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README, RESULTS = "README.md", "docs/results.md"
+BOTH = (README, RESULTS)
 SANDBOX, NIGHT = "figures/source_data/", "figures/night/source_data/"
 PAIRS, HARD = SANDBOX + "finetuning_paired.csv", SANDBOX + "faces_difficulty.csv"
 USE, TRANSFER = SANDBOX + "experts_specificity.csv", SANDBOX + "transfer_matrix.csv"
@@ -33,29 +34,25 @@ def hard(name):
     return dict(input=name, metric="WAR")
 
 
-def used(about):
-    """The choice of experts in the last block; each seed's row repeats the mean over seeds."""
+def used(about):       # in the last block; each seed's row repeats the mean over seeds
     return dict(block=3, about=about, seed=0, index="")
 
 
-# (where it is said, the words, csv, row, what must hold: see VERDICTS). In the words {ci} is the
-# row's value with its interval, in per cent or points, and {column:format} any other cell.
+# (where it is said, the words, csv, row, what must hold). In the words {ci} is the row's value with
+# its interval, in per cent or points, and {column:format} another cell.
 FINDINGS = [
-    ((README, RESULTS), "Multi-task gains {ci}", PAIRS, pair("multitask", "dynamic"), "significant"),
-    ((README, RESULTS), "S4D gains {ci}", PAIRS, pair("s4d", "dynamic"), "significant"),
-    ((README, RESULTS), "differs from static only by {ci}", PAIRS,
-     pair("multitask", "static", "UAR", "image"), "open"),
+    (BOTH, "Multi-task gains {ci}", PAIRS, pair("multitask", "dynamic"), "significant"),
+    (BOTH, "S4D gains {ci}", PAIRS, pair("s4d", "dynamic"), "significant"),
+    (BOTH, "differs from static only by {ci}", PAIRS, pair("multitask", "static", "UAR", "image"),
+     "open"),
     (RESULTS, "S4D loses {ci} points of UAR on photos", PAIRS,
      pair("s4d", "static", "UAR", "image", False), "corrected away"),
-    ((README, RESULTS), "differs from multi-task by {ci}", PAIRS, pair("s4d", "multitask"), "open"),
-    (RESULTS, "scratch the difference is {ci}", PAIRS,
-     pair("s4d", "multitask", pretrained=False), "open"),
-    ((README, RESULTS), "differs from them by {ci}", PAIRS, pair("s4d", "adapters"), "open"),
-    ((README, RESULTS), "adds {ci} points of WAR to dynamic only", PAIRS, start("dynamic"),
-     "significant"),
-    ((README, RESULTS), "and {ci} to S4D", PAIRS, start("s4d"), "significant"),
-    (RESULTS, "It adds {ci} to multi-task", PAIRS, start("multitask"),
-     "corrected away"),
+    (BOTH, "differs from multi-task by {ci}", PAIRS, pair("s4d", "multitask"), "open"),
+    (RESULTS, "the difference is {ci}", PAIRS, pair("s4d", "multitask", pretrained=False), "open"),
+    (BOTH, "differs from them by {ci}", PAIRS, pair("s4d", "adapters"), "open"),
+    (BOTH, "adds {ci} points of WAR to dynamic only", PAIRS, start("dynamic"), "significant"),
+    (BOTH, "and {ci} to S4D", PAIRS, start("s4d"), "significant"),
+    (RESULTS, "It adds {ci} to multi-task", PAIRS, start("multitask"), "corrected away"),
     (RESULTS, "dynamic only falls from {ci} to", HARD, hard("Dynamic only, whole clip"), ""),
     (RESULTS, "to {ci} WAR and S4D", HARD, hard("Dynamic only, middle frame"), ""),
     (RESULTS, "and S4D from {ci} to", HARD, hard("S4D (MoAE), whole clip"), ""),
@@ -68,7 +65,7 @@ FINDINGS = [
     (RESULTS, "tells {ci} of whether", USE, used("task"), "within null"),
     (RESULTS, "correlation {rho:.2f} [{low:.2f}, {high:.2f}]", SANDBOX + "confusability.csv",
      dict(comparison="separate", label="fear", wrong="surprise"), "above 0"),
-    (RESULTS, "a mean cosine of {diagonal:.2f}. Those of different emotions have {off_diagonal:.2f}",
+    (RESULTS, "cosine of {diagonal:.2f}. Those of different emotions have {off_diagonal:.2f}",
      SANDBOX + "prototype_similarity.csv",
      dict(method="s4d", image_class="fear", video_class="fear"), ""),
     (RESULTS, "photo head recognises {ci} of the clips", TRANSFER,
@@ -83,24 +80,21 @@ FINDINGS = [
     (RESULTS, "with {clips:.0f} clips and 6 390 photos does as well as dynamic only with "
      "{alone:.0f} clips. The interval of that number goes from {low:.0f}",
      NIGHT + "clips_saved.csv", dict(share="0.1"), ""),
-    (RESULTS, "of the photos S4D loses {ci}", ABLATIONS, changed("photos", "0.03"),
-     "corrected away"),
+    (RESULTS, "photos S4D loses {ci}", ABLATIONS, changed("photos", "0.03"), "corrected away"),
     (RESULTS, "with 10 % {ci}", ABLATIONS, changed("photos", "0.1"), "corrected away"),
     (RESULTS, "with 10 % {ci}", SANDBOX + "ablations_paired.csv", changed("photos", "0.1"),
      "significant"),
     (RESULTS, "with 30 % {ci}", ABLATIONS, changed("photos", "0.3"), "open"),
     (RESULTS, "| photos instead of both | {ci} |", ABLATIONS, changed("start", "photos"), "open"),
     (RESULTS, "| {ci} |", ABLATIONS, changed("start", "photos", "dynamic"), "open"),
-    (RESULTS, "| clips instead of both | {ci} |", ABLATIONS, changed("start", "clips"),
-     "significant"),
+    (RESULTS, "clips instead of both | {ci}", ABLATIONS, changed("start", "clips"), "significant"),
     (RESULTS, "| {ci} |", ABLATIONS, changed("start", "clips", "dynamic"), "significant"),
     (RESULTS, "| 1 expert | {ci} |", ABLATIONS, changed("experts", "1"), "open"),
     (RESULTS, "| 16 experts | {ci} |", ABLATIONS, changed("experts", "16"), "open"),
     (RESULTS, "| 1 expert per token | {ci} |", ABLATIONS, changed("top_k", "1"), "open"),
     (RESULTS, "| all 8 experts per token | {ci} |", ABLATIONS, changed("top_k", "8"), "open"),
     (RESULTS, "| experts in all blocks | {ci} |", ABLATIONS, changed("blocks", "all"), "open"),
-    (RESULTS, "| experts in the last block alone | {ci} |", ABLATIONS, changed("blocks", "last"),
-     "open"),
+    (RESULTS, "in the last block alone | {ci} |", ABLATIONS, changed("blocks", "last"), "open"),
 ]
 
 VERDICTS = {
@@ -124,20 +118,21 @@ def text_of(file: str) -> str:
 
 def interval(row: pd.Series) -> str:
     """A value as prose prints it, `+17.4 [+10.3, +24.5]` or `44.0 [37.9, 51.6]`."""
-    for name, scale, form in (("difference", 100, "+.1f"), ("value", 100, ".1f"),
-                              ("war", 1, ".1f"), ("mean", 1, ".1f")):
-        if name in row:
-            ends = ("mean_low", "mean_high") if name == "mean" else ("low", "high")
-            value, low, high = (format(scale * float(row[c]), form) for c in (name, *ends))
-            return f"{value} [{low}, {high}]"
-    return ""
+    name = next((name for name in ("difference", "value", "war", "mean") if name in row), None)
+    if name is None:
+        return ""
+    ends = ("mean_low", "mean_high") if name == "mean" else ("low", "high")
+    scale = 1 if name in ("war", "mean") else 100
+    form = "+.1f" if name == "difference" else ".1f"
+    value, low, high = (format(scale * float(row[column]), form) for column in (name, *ends))
+    return f"{value} [{low}, {high}]"
 
 
 @pytest.mark.parametrize("where, words, table, key, verdict", FINDINGS)
 def test_a_finding_stands_as_measured_and_holds(where, words, table, key, verdict):
     rows = pd.read_csv(ROOT / table, dtype={"setting": str, "share": str})
     for column, value in key.items():
-        rows = rows[rows[column].fillna("") == value]
+        rows = rows[rows[column].isna() if value == "" else rows[column] == value]
     assert len(rows) == 1, f"{len(rows)} rows of {table} have {key}"
     row = rows.iloc[0]
     expected = words.replace(" %", "").format(ci=interval(row), **row)
@@ -147,12 +142,11 @@ def test_a_finding_stands_as_measured_and_holds(where, words, table, key, verdic
 
 
 def test_the_table_of_results_is_the_csv():
-    names = {"dynamic": "dynamic only", "static": "static only", "multitask": "multi-task",
-             "adapters": "adapters", "s4d": "S4D"}
+    names = dict(dynamic="dynamic only", static="static only", multitask="multi-task", s4d="S4D")
     table = pd.read_csv(ROOT / SANDBOX / "finetuning_table.csv")
-    text = text_of(RESULTS)
     for (method, pretrained), rows in table.groupby(["method", "pretrained"]):
         cells = {(r["task"], r["metric"]): interval(r) for _, r in rows.iterrows()}
         shown = [cells.get(k, "-") for k in (("video", "UAR"), ("video", "WAR"), ("image", "UAR"))]
         begin = "pre-trained" if pretrained else "from scratch"
-        assert f"| {names[method]} | {begin} | {' | '.join(shown)} |" in text
+        line = " | ".join((names.get(method, method), begin, *shown))
+        assert f"| {line} |" in text_of(RESULTS)
