@@ -98,10 +98,10 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) 
 def model_of(stage: str, spec: dict, decoder: dict, reference: bool = False) -> nn.Module:
     """The model of a stage, ours or the naive reference."""
     ours, plain = (DualMAE, naive.Autoencoder) if stage == "pre-training" else (S4D, naive.Classifier)
-    more = decoder if stage == "pre-training" else {"experts": 8 if stage == "MoAE" else 0}
+    more = decoder if stage == "pre-training" else {"num_experts": 8 if stage == "MoAE" else 0}
     model = (plain if reference else ours)(**spec, **more)
     for layer in model.layers() if isinstance(model, naive.Classifier) else ():
-        layer.noise = True                       # as ours in training
+        layer.noise_proj = True                       # as ours in training
     return model
 
 
@@ -117,11 +117,11 @@ class Task:
 
     def __init__(self, model: nn.Module, task: str, batch: int, spec: dict, device: torch.device, amp: bool,
                  optimizer: torch.optim.Optimizer | None = None):
-        frames = (spec["frames"],) if task == "video" else ()
+        frames = (spec["num_frames"],) if task == "video" else ()
         self.model, self.device, self.amp = model, device, amp
-        self.x = torch.randn(batch, 3, *frames, spec["size"], spec["size"]).to(device)
+        self.x = torch.randn(batch, 3, *frames, spec["img_size"], spec["img_size"]).to(device)
         self.y = torch.randint(7, (batch,)).to(device)
-        tokens = (spec["size"] // spec["patch"]) ** 2 * (spec["frames"] // 2 if frames else 1)
+        tokens = (spec["img_size"] // spec["patch_size"]) ** 2 * (spec["num_frames"] // 2 if frames else 1)
         self.removed = removed_tokens(tokens, RATIO[task])
         self.mask = random_mask(batch, tokens, RATIO[task], device=device)
         self.optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.05,

@@ -167,7 +167,7 @@ def _predictions(run, args, features: dict):
         views = re.fullmatch(r"(\d+)x(\d+)", args.views)
         if not views or not int(views[1]) or not int(views[2]):
             raise CommandError(f"--views is {args.views!r}: expected segments x crops, as in 2x2")
-        cfg = configs.update(cfg, segments=int(views[1]), crops=int(views[2]))
+        cfg = configs.update(cfg, test_segments=int(views[1]), test_crops=int(views[2]))
     if args.data:
         moved = {t: configs.update(s, root=str(Path(args.data) / s.name)) for t, s in sources(cfg).items()}
         cfg = configs.update(cfg, **moved)
@@ -175,8 +175,8 @@ def _predictions(run, args, features: dict):
     for task, table in tables(cfg).items():
         if task in cfg.tasks and (table["split"] == split).any():
             got = {} if args.features else None
-            rows, _ = run_model(model, part(cfg, task, table, split), sources(cfg)[task].classes, cfg.crops,
-                                workers=cfg.workers, features=got)
+            rows, _ = run_model(model, part(cfg, task, table, split), sources(cfg)[task].num_classes, cfg.test_crops,
+                                workers=cfg.num_workers, features=got)
             out.append(rows)
             if got:
                 features[task] = rows["path"].to_numpy(str), rows["label"].to_numpy(str), got["features"]
@@ -263,16 +263,16 @@ def _answers(run, tasks: dict[str, list[str]], args, broken: dict) -> tuple[list
     for task, files in tasks.items():
         if not files:
             continue
-        classes = getattr(cfg, task).classes
+        classes = getattr(cfg, task).num_classes
         table = pd.DataFrame({"path": files, "split": "test", "subject": None, "label": None})
-        data = Clips(table, "", task, cfg.size, cfg.frames, cfg.stride, classes=classes, segments=cfg.segments)
-        rows, bad = run_model(model, data, classes, crops=cfg.crops)
+        data = Clips(table, "", task, cfg.img_size, cfg.num_frames, cfg.sampling_rate, classes=classes, segments=cfg.test_segments)
+        rows, bad = run_model(model, data, classes, crops=cfg.test_crops)
         broken.update({path: f"{path} cannot be read: {cause}" for path, cause in bad.items()})
         rows = rows[rows["predicted"].notna()].drop(columns=["split", "subject", "label"])
         if len(rows):
             tables.append(rows)
         if args.along_time and task == "video":
-            courses |= {p: along_time(model, p, classes, cfg.size, cfg.frames, cfg.stride) for p in rows["path"]}
+            courses |= {p: along_time(model, p, classes, cfg.img_size, cfg.num_frames, cfg.sampling_rate) for p in rows["path"]}
     return tables, courses
 
 

@@ -87,7 +87,7 @@ def table(runs: str | Path) -> pd.DataFrame:
     differs = differences(settings)
     for run in listed:
         metrics = rows_of(run)
-        done = max((r["step"] + (r["modality"] != "validation") for r in metrics), default=0)
+        done = max((r["step"] + (r["modality"] != "val") for r in metrics), default=0)
         best = {task: max((r[f"{task}_uar"] for r in metrics if f"{task}_uar" in r), default=None) for task in ("image", "video")}
         changed = max(p.stat().st_mtime for p in run.dir.iterdir())
         rows.append((run.dir.name, state(run), done, best["image"], best["video"], time.strftime("%Y-%m-%d %H:%M", time.localtime(changed)),
@@ -119,7 +119,7 @@ def curves(chosen: list[Run]):
                 smooth = losses["loss"].rolling(25, min_periods=1, center=True).median()
                 axes[0].plot(losses["step"], smooth, styles[i % 4], color=TASK_COLOURS[task], lw=1, label=label)
             if f"{task}_uar" in rows:
-                scores = rows[rows["modality"] == "validation"].dropna(subset=f"{task}_uar")
+                scores = rows[rows["modality"] == "val"].dropna(subset=f"{task}_uar")
                 axes[1].plot(scores["step"], 100 * scores[f"{task}_uar"], styles[i % 4], color=TASK_COLOURS[task], lw=1, marker="o",
                              ms=2.5, label=label)
     axes[0].set(xlabel="step", ylabel="loss (running median of 25 steps)")

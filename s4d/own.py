@@ -49,7 +49,7 @@ def source_of(task: str, folder: str | Path, people: str | None = None) -> Sourc
     """
     labels = set(index(DATASETS[task], folder, people=people)["label"])
     classes = next(len(names) for names in (EMOTIONS, EMOTIONS_8, EMOTIONS_11) if labels <= set(names))
-    return Source(DATASETS[task], str(folder), classes=classes, people=people)
+    return Source(DATASETS[task], str(folder), num_classes=classes, subject_separator=people)
 
 
 def check(source: Source) -> pd.DataFrame:
@@ -91,7 +91,7 @@ def configure(photos: str | Path | None = None, clips: str | Path | None = None,
     method = "s4d" if all(own.values()) else "static" if photos is not None else "dynamic"
     settings = configs.profile(profile, data=data, runs=runs)
     cfg = configs.update(settings.finetune, **own, **configs.METHODS[method], init=settings.pretrain if init == "profile" else init, seed=seed,
-                         image_share=1.0)
+                         image_epoch_fraction=1.0)
     plain = configs.update(cfg, cache=False)              # counting steps needs no pixels
     trained = {task: part(plain, task, rows, "train") for task, rows in tables(cfg).items()}
     return configs.update(cfg, epochs=max(1.0, round(steps / len(plan(cfg, trained, 0)))))
@@ -127,7 +127,7 @@ def study(photos: str | Path | None = None, clips: str | Path | None = None, out
 def draw(run: Run, tested: pd.DataFrame, scores: pd.DataFrame, out: Path) -> list[Path]:
     """Samples of each class, the confusion matrix and the learning curves as PNG and PDF; scores and predictions as CSV."""
     cfg, note = run.config, f"own data, {run.dir.name}"
-    shares = pd.concat([stats.confusion(rows, sources(cfg)[task].classes).assign(task=task) for task, rows in tested.groupby("task")])
+    shares = pd.concat([stats.confusion(rows, sources(cfg)[task].num_classes).assign(task=task) for task, rows in tested.groupby("task")])
     seen = shares.assign(samples=shares.groupby(["task", "label"])["count"].transform("sum")).query("samples > 0")
     figures = {"confusion": plots.confusion(seen, note), "curves": curves([run])}
     figures |= {DATASETS[task]: samples(cfg, task, rows, note) for task, rows in tables(cfg).items()}
@@ -141,5 +141,5 @@ def samples(cfg: Finetune, task: str, rows: pd.DataFrame, note: str):
     """A few samples of each class, of clips the middle frame, each with its emotion above and its split below."""
     chosen = [r for _, group in rows.groupby("label", sort=True) for r in group.sort_values("path").iloc[
         np.unique(np.linspace(0, len(group) - 1, ACROSS).round().astype(int))].itertuples()]
-    clips = [read_clip(Path(sources(cfg)[task].root) / r.path, size=cfg.size) for r in chosen]
+    clips = [read_clip(Path(sources(cfg)[task].root) / r.path, size=cfg.img_size) for r in chosen]
     return face_plots.sheet(np.stack([c[len(c) // 2] for c in clips]), [f"{r.label}\n{r.split}" for r in chosen], ACROSS, note)

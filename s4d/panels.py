@@ -25,7 +25,7 @@ from .faces import facs, people, render, views
 from .faces.portrait import SLIDERS, portrait
 from .faces.renderer import one_thread
 from .models import random_mask
-from .models.tokens import TUBELET, removed_tokens
+from .models.tokens import TUBELET_SIZE, removed_tokens
 from .plots import panels as boards
 from .plots.style import METHOD_LABELS
 from .plots.training import covered
@@ -217,11 +217,11 @@ def masking(prof: configs.Profile) -> Panel:
     """
     run, cfg = found(prof)
     model = run.load()
-    side, board = model.encoder.side, boards.Masking(cfg.size)
+    side, board = model.encoder.side, boards.Masking(cfg.img_size)
 
     @torch.no_grad()
     def draw(removed: float, seed: int, person: int, emotion: str) -> bytes:
-        picture = face(prof, person, prototype(emotion)[None], cfg.size)
+        picture = face(prof, person, prototype(emotion)[None], cfg.img_size)
         x = normalise(picture)
         mask = random_mask(1, side * side, removed, torch.Generator().manual_seed(seed))
         target = model.standardise(model.patchify(x))[0]
@@ -230,10 +230,10 @@ def masking(prof: configs.Profile) -> Panel:
             filled = torch.where(mask.unsqueeze(-1), model.restore(guess, x), truth)
             shown.append(model.unpatchify(filled, (1, side, side))[0, :, 0])
             errors.append(float((guess - target)[mask].square().mean()))
-        seen = covered(picture[0].numpy(), mask.view(side, side).numpy(), cfg.size // side)
+        seen = covered(picture[0].numpy(), mask.view(side, side).numpy(), cfg.img_size // side)
         return board.update((picture[0], seen, *shown), removed_tokens(side * side, removed), side * side, tuple(errors))
 
-    return Panel(draw, {"removed": Slider("share removed", cfg.image_mask, 0.1, 0.9, 0.05), "seed": Slider("seed of the mask", 1, 0, 50),
+    return Panel(draw, {"removed": Slider("share removed", cfg.image_mask_ratio, 0.1, 0.9, 0.05), "seed": Slider("seed of the mask", 1, 0, 50),
                         "person": Slider("person", 21, 0, 200), "emotion": Choice("emotion", "happiness", EMOTIONS)})
 
 
@@ -248,15 +248,15 @@ def heads(prof: configs.Profile, seed: int | None = None) -> Panel:
     runs = {m: found(prof, m, seed) for m in ("static", "s4d")}
     models, cfg = {m: run.load() for m, (run, _) in runs.items()}, runs["s4d"][1]
     asked = (("static", "image", "photo"), ("s4d", "image", "photo"), ("s4d", "video", "clip"))
-    names = [vocabulary(getattr(cfg, task).classes) for _, task, _ in asked]
+    names = [vocabulary(getattr(cfg, task).num_classes) for _, task, _ in asked]
     shared = [e for e in EMOTIONS if all(e in n for n in names)]
     columns = [[n.index(e) for e in shared] for n in names]
-    board = boards.Heads(cfg.size, cfg.frames, [f"{METHOD_LABELS[m]}, {what}" for m, _, what in asked], shared)
+    board = boards.Heads(cfg.img_size, cfg.num_frames, [f"{METHOD_LABELS[m]}, {what}" for m, _, what in asked], shared)
 
     @torch.no_grad()
     def draw(prototype, person: int, **levels: float) -> bytes:
-        distinct, which = course(facs.sheet(_spec(levels)), cfg.frames)
-        pictures = face(prof, person, distinct, cfg.size)
+        distinct, which = course(facs.sheet(_spec(levels)), cfg.num_frames)
+        pictures = face(prof, person, distinct, cfg.img_size)
         photo, clip = normalise(pictures[-1:]), normalise(pictures[which].transpose(0, 1)[None])
         found = [models[m](photo if task == "image" else clip)[0].softmax(-1).numpy()[keep] for (m, task, _), keep in zip(asked, columns)]
         return board.update(pictures[-1], pictures[which], found)
@@ -276,17 +276,17 @@ def experts(prof: configs.Profile, seed: int | None = None) -> Panel:
     """
     run, cfg = found(prof, "s4d", seed)
     model = run.load()
-    blocks, steps = list(model.moae_layers()), cfg.frames // TUBELET
-    board = boards.Experts(cfg.size, steps, cfg.experts)
+    blocks, steps = list(model.moae_layers()), cfg.num_frames // TUBELET_SIZE
+    board = boards.Experts(cfg.img_size, steps, cfg.num_experts)
 
     @lru_cache(maxsize=32)
     def routed(person: int, emotion: str, kind: str):
-        distinct, which = course(prototype(emotion), cfg.frames)
-        pictures = face(prof, person, distinct if kind == "clip" else distinct[-1:], cfg.size)
+        distinct, which = course(prototype(emotion), cfg.num_frames)
+        pictures = face(prof, person, distinct if kind == "clip" else distinct[-1:], cfg.img_size)
         if kind == "photo":
             return pictures, routing.routes_of(model, pictures)
         clip = pictures[which]
-        return clip[::TUBELET], routing.routes_of(model, clip.transpose(0, 1)[None])
+        return clip[::TUBELET_SIZE], routing.routes_of(model, clip.transpose(0, 1)[None])
 
     _, start = routed(21, "happiness", "photo")
     busiest = int(start[blocks[-1]][0].mean(0).argmax()) + 1
@@ -295,12 +295,12 @@ def experts(prof: configs.Profile, seed: int | None = None) -> Panel:
         pictures, routes = routed(person, emotion, kind)
         gates = routes[block][0].numpy()                                        # [L, E]
         of_one = gates[:, expert - 1].reshape(len(pictures), model.side, model.side)
-        led = np.bincount(gates.argmax(-1), minlength=cfg.experts) / len(gates)
+        led = np.bincount(gates.argmax(-1), minlength=cfg.num_experts) / len(gates)
         return board.update(pictures, of_one, expert, led)
 
     return Panel(draw, {"kind": Choice("shown as", "photo", ("photo", "clip")),
                         "block": Choice("block", blocks[-1], [(str(b + 1), b) for b in blocks]),
-                        "expert": Slider("expert", busiest, 1, cfg.experts), "person": Slider("person", 21, 0, 200),
+                        "expert": Slider("expert", busiest, 1, cfg.num_experts), "person": Slider("person", 21, 0, 200),
                         "emotion": Choice("emotion", "happiness", EMOTIONS)})
 
 
@@ -318,12 +318,12 @@ def scrub(prof: configs.Profile, method: str = "static", seed: int | None = None
     """
     run, cfg = found(prof, method, seed)
     model = run.load()
-    names, unreadable = vocabulary(cfg.image.classes), {}
+    names, unreadable = vocabulary(cfg.image.num_classes), {}
     _, rows = stimuli.subset(cfg, "video", limit=clips, unreadable=unreadable)
     pictures, table = stimuli.frames_of(cfg, rows, unreadable=unreadable)
     table = stimuli.truth_of(folder, table)
     places = [list(group.index) for _, group in table.groupby("path", sort=False)]
-    board = boards.Scrub(cfg.size, names)
+    board = boards.Scrub(cfg.img_size, names)
 
     @lru_cache(maxsize=clips)
     def read(clip: int) -> np.ndarray:

@@ -22,7 +22,7 @@ EXPECTED = {"smoke": (15, 20, 12), "sandbox": (110, 1150, 25), "night": (440, 70
 
 def sources(profile: configs.Profile) -> list[configs.Source]:
     """The datasets that a profile reads."""
-    named = (profile.pretrain.images, profile.pretrain.videos, profile.finetune.image, profile.finetune.video)
+    named = (profile.pretrain.image, profile.pretrain.video, profile.finetune.image, profile.finetune.video)
     return list({s.root: s for s in named if s is not None}.values())
 
 

@@ -233,7 +233,7 @@ def run_rows(configurations: Iterable, runs: Iterable) -> pd.DataFrame:
     for cfg, run in zip(configurations, runs, strict=True):
         p = run.provenance
         rows.append({"stage": cfg.stage, "model": cfg.model, "tasks": "+".join(getattr(cfg, "tasks", ("image", "video"))),
-                     "experts": getattr(cfg, "experts", 0), "pretrained": getattr(cfg, "init", None) is not None, "seed": cfg.seed,
+                     "experts": getattr(cfg, "num_experts", 0), "pretrained": getattr(cfg, "init", None) is not None, "seed": cfg.seed,
                      "steps": p["steps"], "seconds": p["seconds"], "device": p["device"],
                      "versions": ", ".join(f"{k} {v}" for k, v in p["versions"].items())})
     return pd.DataFrame(rows)

@@ -48,7 +48,7 @@ def _field(name: str) -> Callable[[Profile, Finetune, object], Finetune]:
 
 def _start(profile: Profile, cfg: Finetune, value: str) -> Finetune:
     """Pre-trained on nothing, on photos alone, on clips alone, or on both; as many epochs of what there is."""
-    pre = {"nothing": None, "photos": replace(profile.pretrain, videos=None), "clips": replace(profile.pretrain, images=None),
+    pre = {"nothing": None, "photos": replace(profile.pretrain, video=None), "clips": replace(profile.pretrain, image=None),
            "both": profile.pretrain}[value]
     return replace(cfg, init=pre)
 
@@ -56,7 +56,7 @@ def _start(profile: Profile, cfg: Finetune, value: str) -> Finetune:
 def _blocks(profile: Profile, cfg: Finetune, value: str) -> Finetune:
     """Experts in all blocks, in the upper half (the default), or in the last one."""
     last = len(build(cfg).blocks) - 1
-    return replace(cfg, moae_from={"all": 0, "upper half": None, "last": last}[value])
+    return replace(cfg, moae_start={"all": 0, "upper half": None, "last": last}[value])
 
 
 def _gap(profile: Profile, cfg: Finetune, value: float) -> Finetune:
@@ -65,21 +65,21 @@ def _gap(profile: Profile, cfg: Finetune, value: float) -> Finetune:
         raise ValueError("the gap between photos and clips can be set only in corpora that are drawn")
     faces = replace(profile.faces, gap=value)
     moved = lambda s: s and replace(s, root=str(Path(s.root).parents[1] / faces.folder / s.name))
-    init = replace(cfg.init, images=moved(cfg.init.images), videos=moved(cfg.init.videos)) if isinstance(cfg.init, Pretrain) else cfg.init
+    init = replace(cfg.init, image=moved(cfg.init.image), video=moved(cfg.init.video)) if isinstance(cfg.init, Pretrain) else cfg.init
     return replace(cfg, image=moved(cfg.image), video=moved(cfg.video), init=init)
 
 
 STUDIES = {
     "start": Study("pre-trained on", ("nothing", "photos", "clips", "both"), _start, tuple(METHODS)),
-    "experts": Study("experts", (1, 2, 4, 8, 16), lambda p, c, v: replace(c, experts=v, top_k=min(c.top_k, v))),
+    "experts": Study("experts", (1, 2, 4, 8, 16), lambda p, c, v: replace(c, num_experts=v, top_k=min(c.top_k, v))),
     "top_k": Study("experts a token", (1, 2, 4, 8), _field("top_k")),
     "blocks": Study("blocks with experts", ("all", "upper half", "last"), _blocks),
-    "bottleneck": Study("width over bottleneck", (2, 4, 8, 16), _field("reduction")),
-    "balance": Study("balance coefficient", (0.0, 1e-3, 1e-2, 1e-1), _field("balance")),
-    "noise": Study("noise on the router", (True, False), _field("noise")),
-    "capacity": Study("capacity factor, 0: no limit", (0.0, 1.0, 1.25), _field("capacity")),
-    "photos": Study("share of the training photos", (0.03, 0.1, 0.3, 1.0), _field("image_part"), ("multitask", "s4d")),
-    "clips": Study("share of the training clips", (0.1, 0.3, 1.0), _field("video_part"), ("dynamic", "s4d")),
+    "bottleneck": Study("width over bottleneck", (2, 4, 8, 16), _field("adapter_reduction")),
+    "balance": Study("balance coefficient", (0.0, 1e-3, 1e-2, 1e-1), _field("aux_loss_weight")),
+    "noise": Study("noise on the router", (True, False), _field("router_noise")),
+    "capacity": Study("capacity factor, 0: no limit", (0.0, 1.0, 1.25), _field("capacity_factor")),
+    "photos": Study("share of the training photos", (0.03, 0.1, 0.3, 1.0), _field("image_fraction"), ("multitask", "s4d")),
+    "clips": Study("share of the training clips", (0.1, 0.3, 1.0), _field("video_fraction"), ("dynamic", "s4d")),
     "gap": Study("gap between photos and clips", (0.0, 0.2, 0.5, 1.0), _gap, ALL),
 }
 EVERY = {name: (study.values, study.methods) for name, study in STUDIES.items()}

@@ -124,15 +124,15 @@ def mini(tmp_path_factory) -> Path:
 
 def tiny_pretrain(root: Path, **changes) -> Pretrain:
     """The smallest pre-training: nano model, 14 photos, 4 clips, one epoch of six steps."""
-    given = dict(model="s4d_mae_nano_patch16_64", size=32, frames=4, stride=1, image_batch=4, video_batch=1, repeats=2, video_share=0.75,
-                 epochs=1, workers=0, crop=(0.6, 1.0))
+    given = dict(model="s4d_mae_nano_patch16_64", img_size=32, num_frames=4, sampling_rate=1, image_batch_size=4, video_batch_size=1, repeat_aug=2, video_epoch_fraction=0.75,
+                 epochs=1, num_workers=0, crop_scale=(0.6, 1.0))
     return Pretrain(Source("affectnet", str(root / "affectnet")), Source("voxceleb2", str(root / "voxceleb2")), **{**given, **changes})
 
 
 def tiny_finetune(root: Path, **changes) -> Finetune:
     """The smallest fine-tuning: nano model, 7 photos, a dozen clips, one epoch of six steps, everything random switched on."""
-    given = dict(model="s4d_nano_patch16_64", size=32, frames=4, stride=1, image_batch=2, video_batch=2, image_share=1.0, epochs=1, lr=1e-3,
-                 drop_path=0.1, crop=(0.8, 1.0), segments=1, crops=1, workers=0)
+    given = dict(model="s4d_nano_patch16_64", img_size=32, num_frames=4, sampling_rate=1, image_batch_size=2, video_batch_size=2, image_epoch_fraction=1.0, epochs=1, lr=1e-3,
+                 drop_path_rate=0.1, crop_scale=(0.8, 1.0), test_segments=1, test_crops=1, num_workers=0)
     return Finetune(Source("affectnet", str(root / "affectnet")), Source("dfew", str(root / "dfew"), 1), **{**given, **changes})
 
 

@@ -110,7 +110,7 @@ def steps_done(run: Run) -> int:
     """Optimizer steps that metrics.jsonl tells of."""
     path = run.dir / "metrics.jsonl"
     rows = path.read_text().splitlines() if path.exists() else []
-    return sum(json.loads(r)["modality"] != "validation" for r in rows if r.endswith("}"))
+    return sum(json.loads(r)["modality"] != "val" for r in rows if r.endswith("}"))
 
 
 def lost(cfg, runs: Path) -> int:

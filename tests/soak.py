@@ -113,8 +113,8 @@ def test_kills_at_random_times_until_the_end(mini, tmp_path, tmp_path_factory, s
 def test_loading_processes_change_nothing(mini, tmp_path, tmp_path_factory, stage):
     """Samples have seeds of their own, so a run may even go on with another number of loading processes."""
     cfg, reference = whole(stage, mini, tmp_path_factory)
-    assert struck(update(cfg, workers=2), tmp_path, ("term", 5)) == -15
-    assert lost(cfg, tmp_path) == 0 and struck(update(cfg, workers=1), tmp_path) == 0
+    assert struck(update(cfg, num_workers=2), tmp_path, ("term", 5)) == -15
+    assert lost(cfg, tmp_path) == 0 and struck(update(cfg, num_workers=1), tmp_path) == 0
     same(reference, locate(cfg, tmp_path))
     count("SIGTERM with two loading processes", True, 0)
 
@@ -137,7 +137,7 @@ def test_files_that_cannot_grow(mini, tmp_path, tmp_path_factory, size):
 
 def test_memory_over_two_thousand_steps(mini, tmp_path):
     """In a process that does nothing else."""
-    cfg = update(tiny_pretrain(mini, image_batch=1, epochs=143, save_minutes=0.05), videos=None)
+    cfg = update(tiny_pretrain(mini, image_batch_size=1, epochs=143, save_minutes=0.05), video=None)
     process = CONTEXT.Process(target=remember, args=(cfg, tmp_path / "runs", tmp_path / "sizes"))
     process.start()
     process.join()
@@ -156,8 +156,8 @@ def job(runs: Path, cfgs: list, faults: list = ()) -> dict:
 
 def four(mini: Path) -> list:
     """A configuration of either stage whose batches four processes can share, in unequal parts."""
-    return [tiny_pretrain(mini, epochs=2, image_batch=7, video_batch=4, repeats=1, video_share=1.0, save_minutes=0.0, amp=False),
-            tiny_finetune(mini, epochs=2, image_batch=5, video_batch=5, segments=2, save_minutes=0.0, amp=False)]
+    return [tiny_pretrain(mini, epochs=2, image_batch_size=7, video_batch_size=4, repeat_aug=1, video_epoch_fraction=1.0, save_minutes=0.0, amp=False),
+            tiny_finetune(mini, epochs=2, image_batch_size=5, video_batch_size=5, test_segments=2, save_minutes=0.0, amp=False)]
 
 
 def test_four_processes_equal_one_and_resume_bit_for_bit_and_with_other_numbers(mini, tmp_path):

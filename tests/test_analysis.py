@@ -29,7 +29,7 @@ NAMES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "ange
 def tiny(experts: int = 4, seed: int = 0):
     """A model of 2 blocks whose experts were moved away from zero, so that routing matters."""
     torch.manual_seed(seed)
-    model = create("s4d_nano_patch16_64", size=32, frames=4, width=32, depth=2, heads=2, stem=8, experts=experts).eval()
+    model = create("s4d_nano_patch16_64", img_size=32, num_frames=4, embed_dim=32, depth=2, num_heads=2, stem_dim=8, num_experts=experts).eval()
     for layer in model.moae_layers().values():
         torch.nn.init.normal_(layer.w2, std=0.3)
         torch.nn.init.normal_(layer.router.weight, std=1.0)
@@ -74,7 +74,7 @@ def test_the_recorder_gives_up_its_place_after_an_error_and_to_an_outer_one():
             st.features(model, pictures(2))
         st.features(model, pictures(2))
     assert len(outer[layer]) == len(inner[layer]) == 1
-    with pytest.raises(ValueError, match="experts=0"), ro.record_routing(tiny(experts=0)):
+    with pytest.raises(ValueError, match="experts=0"), ro.record_routing(tiny(num_experts=0)):
         pass
 
 
@@ -316,7 +316,7 @@ def test_phases_come_from_the_truth_of_a_corpus(tmp_path):
     from s4d.config import Finetune, Source
     rows = [(f"dfew/{c}.mp4", "dfew", t, p) for c in "ab" for t, p in enumerate(["onset", "apex", "offset", "neutral"])]
     pd.DataFrame(rows, columns=["path", "corpus", "frame", "phase"]).to_csv(tmp_path / "truth.csv.gz", index=False)
-    cfg = Finetune(Source("affectnet", ""), Source("dfew", ""), size=32, frames=4, stride=1)
+    cfg = Finetune(Source("affectnet", ""), Source("dfew", ""), img_size=32, num_frames=4, sampling_rate=1)
     found = re.phase_weights(tmp_path, pd.DataFrame(dict(path=["b.mp4", "a.mp4"])), cfg)
     assert found.shape == (2, 3, 2) and found[0].tolist() == [[0.5, 0], [0.5, 0], [0, 0.5]]
 
@@ -395,7 +395,7 @@ def test_experts_of_two_seeds_are_matched_whatever_their_numbers():
 
 
 def test_numbers_over_runs_are_read_as_mean_and_range():
-    table = pd.DataFrame(dict(block=[2, 2, 3], size=[0.1, 0.3, 0.4]))
+    table = pd.DataFrame(dict(block=[2, 2, 3], img_size=[0.1, 0.3, 0.4]))
     assert ex.spans(table, ["block"], {"size": ".0%"}).values.tolist() == [[2, "20 % (10 % to 30 %)"], [3, "40 %"]]
 
 
@@ -416,7 +416,7 @@ def test_leaders_are_written_where_their_tokens_lie():
 
 def test_released_routing_changes_between_passes_and_paper_routing_does_not():
     model, x = tiny(), pictures(40)
-    torch.nn.init.constant_(model.blocks[1].moae.noise.bias, 3.0)
+    torch.nn.init.constant_(model.blocks[1].moae.noise_proj.bias, 3.0)
     table = ro.compare_modes(model, x, np.zeros(40, int), "image")
     shift, dropped = table.groupby("mode")["shift"].max(), table.groupby("mode").dropped.first()
     assert shift["paper"] < 1e-5 and dropped["paper"] == dropped["noise only"] == 0
@@ -428,7 +428,7 @@ def test_released_routing_changes_between_passes_and_paper_routing_does_not():
     assert read["WAR (%)"].str.fullmatch(r"\d+\.\d").all() and set(read.samples) == {"40 photos"}
     assert said.modes(modes).startswith("Evaluated as released, with noise and capacity limit, WAR changes by ")
     layer = model.moae_layers()[1]
-    assert layer.capacity_factor is None and layer.noisy == "train"
+    assert layer.capacity_factor is None and layer.noise_mode == "train"
     summary = ro.modes_table(table, {"image": labelled(40).subject}, resamples=20).set_index("mode")
     assert summary.change["paper"] == 0 and summary["shift"]["released"] > 0
     lost = table.assign(correct=np.where(table["mode"] == "released", 0.0, 1.0))
@@ -793,7 +793,7 @@ def test_a_broken_photo_and_a_broken_clip_are_left_out_and_named(tmp_path, monke
     (tmp_path / "other" / "3.png").write_bytes(b"no picture")
     row = lambda path: dict(path=path, label="fear", subject="a", split="test")
     source = Source("affectnet", str(tmp_path))
-    cfg = Finetune(image=source, video=source, size=32, frames=4, stride=1)
+    cfg = Finetune(image=source, video=source, img_size=32, num_frames=4, sampling_rate=1)
     monkeypatch.setattr(st, "tables", lambda cfg: {"image": pd.DataFrame([row("good.png"), row("other.png")])})
     found: dict[str, str] = {}
     x, rows = st.subset(cfg, "image", unreadable=found)
@@ -811,7 +811,7 @@ def test_layers_are_read_in_order_and_pooled_is_what_the_heads_see():
 
 
 def test_the_size_of_the_experts_branch():
-    model = tiny(experts=4)
+    model = tiny(num_experts=4)
     x = torch.randn(2, 3, 32, 32)
     for layer in model.moae_layers().values():
         torch.nn.init.zeros_(layer.w2)
@@ -995,8 +995,8 @@ def test_maps_show_what_their_bar_says():
                          columns=["block", "task", "expert", "row", "column", "gate"]).assign(agreement=-0.5)
     fig = study_experts.maps(table, dict.fromkeys(("image", "video"), np.zeros((8, 8))), {"image": 3, "video": 2})
     face, first = fig.axes[0], fig.axes[1]
-    assert face.images[0].get_cmap().name == "gray" and len(first.images) == 1 and first.images[0].get_alpha() is None
-    assert first.images[0].get_array().tolist() == [pytest.approx([0.2, 0.3])] and first.images[0].get_clim() == (0, pytest.approx(0.5))
+    assert face.images[0].get_cmap().name == "gray" and len(first.image) == 1 and first.image[0].get_alpha() is None
+    assert first.image[0].get_array().tolist() == [pytest.approx([0.2, 0.3])] and first.image[0].get_clim() == (0, pytest.approx(0.5))
     assert fig.axes[3].get_ylabel() == "block 2\n2 clips\nr = −0.50"
 
 

@@ -15,8 +15,8 @@ from s4d.__main__ import main
 from s4d.models import DualMAE, S4D, create, random_mask
 from s4d.models.cost import flops, saved_bytes, sizes
 
-TINY = dict(size=32, frames=4, patch=16, width=32, depth=2, heads=2)
-DECODER = dict(decoder_width=16, decoder_depth=1, decoder_heads=2)
+TINY = dict(img_size=32, num_frames=4, patch_size=16, embed_dim=32, depth=2, num_heads=2)
+DECODER = dict(decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2)
 CPU = torch.device("cpu")
 INPUT = {"image": (2, 3, 32, 32), "video": (2, 3, 4, 32, 32)}
 
@@ -36,7 +36,7 @@ def counted(call) -> int:
 @pytest.mark.parametrize("task", INPUT)
 @pytest.mark.parametrize("experts, by_expert", [(0, None), (4, False), (4, True)])
 def test_the_formula_counts_what_pytorch_counts_in_a_classifier(task, experts, by_expert):
-    model = S4D(experts=experts, **TINY).eval()
+    model = S4D(num_experts=experts, **TINY).eval()
     for layer in model.moae_layers().values():
         layer.by_expert = by_expert
     x = torch.randn(INPUT[task])
@@ -61,7 +61,7 @@ def test_the_formula_counts_the_nano_stem():
 
 
 def test_kept_activations_grow_with_the_batch_and_leave_parameters_out():
-    model = S4D(experts=0, **TINY).train()
+    model = S4D(num_experts=0, **TINY).train()
     one, two = (saved_bytes(model, lambda: model(torch.randn(n, 3, 32, 32))) for n in (1, 2))
     assert 0 < one < two <= 2 * one and saved_bytes(model, lambda: model.fc_norm.weight * model.fc_norm.bias) == 0
     layer, x = torch.nn.Linear(8, 8), torch.randn(4, 8)
@@ -84,7 +84,7 @@ def test_the_reference_in_the_bench_computes_the_same():
         ours, plain = (bench.model_of(stage, TINY, DECODER, reference=r).eval() for r in (False, True))
         plain.load_state_dict(models.to_released(ours))
         for layer in plain.layers() if stage == "MoAE" else ():
-            layer.noise = False
+            layer.noise_proj = False
         for task in INPUT:
             torch.manual_seed(0)
             a = bench.Task(ours, task, 2, TINY, CPU, amp=False)

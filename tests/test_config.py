@@ -21,10 +21,10 @@ def test_unknown_profile_names_the_known_ones():
 def test_every_profile_survives_its_dictionary(name):
     profile = config.profile(name, data="d", runs="r")
     assert config.from_dict(config.to_dict(profile)) == profile and profile.runs == "r"
-    for source in (profile.pretrain.images, profile.finetune.video):
+    for source in (profile.pretrain.image, profile.finetune.video):
         assert source.root.startswith("d/")
     assert {m for m, *_ in profile.methods_grid()} == set(METHODS)
-    assert len({config.digest(c) for *_, c in profile.methods_grid()}) == len(profile.seeds) * (len(profile.methods) + len(profile.scratch))
+    assert len({config.digest(c) for *_, c in profile.methods_grid()}) == len(profile.seeds) * (len(profile.methods) + len(profile.scratch_methods))
 
 
 def test_the_grid_holds_every_method_with_and_without_pretraining():
@@ -37,9 +37,9 @@ def test_the_grid_holds_every_method_with_and_without_pretraining():
 def test_the_papers_recipe_is_the_released_one():
     paper = config.profile("paper", data="d")
     p, f = paper.pretrain, paper.finetune
-    assert (p.model, p.epochs, p.lr, p.betas, p.image_mask, p.video_mask, p.repeats) == (
+    assert (p.model, p.epochs, p.lr, p.betas, p.image_mask_ratio, p.video_mask_ratio, p.repeat_aug) == (
         "s4d_mae_base_patch16_160", 100, 1.6e-3, (0.9, 0.95), 0.9, 0.95, 4)
-    assert (f.model, f.lr, f.layer_decay, f.mixup, f.cutmix, f.smoothing, f.experts, f.top_k, f.balance) == (
+    assert (f.model, f.lr, f.layer_decay, f.mixup, f.cutmix, f.label_smoothing, f.num_experts, f.top_k, f.aux_loss_weight) == (
         "s4d_base_patch16_160", 1e-5, 0.75, 0.8, 1.0, 0.1, 8, 2, 1e-3)
     assert paper.faces is None and f.video == Source("dfew", "d/dfew", 1)
 
@@ -47,24 +47,24 @@ def test_the_papers_recipe_is_the_released_one():
 def test_the_digest_names_what_is_computed_and_not_how():
     cfg = Finetune(PHOTOS, CLIPS)
     name = config.digest(cfg)
-    moved = config.update(cfg, image=Source("affectnet", "/elsewhere"), workers=0, cache=True, save_minutes=1.0)
+    moved = config.update(cfg, image=Source("affectnet", "/elsewhere"), num_workers=0, cache=True, save_minutes=1.0)
     assert config.digest(moved) == name
-    for change in (dict(lr=2e-5), dict(seed=1), dict(experts=0), dict(tasks=("video",)), dict(video=Source("dfew", "data/dfew", 2)),
-                   dict(init=Pretrain(PHOTOS, None)), dict(image=Source("affectnet", "data/affectnet", classes=8))):
+    for change in (dict(lr=2e-5), dict(seed=1), dict(num_experts=0), dict(tasks=("video",)), dict(video=Source("dfew", "data/dfew", 2)),
+                   dict(init=Pretrain(PHOTOS, None)), dict(image=Source("affectnet", "data/affectnet", num_classes=8))):
         assert config.digest(config.update(cfg, **change)) != name, change
     assert config.digest(Pretrain(PHOTOS, None)) != config.digest(Pretrain(PHOTOS, None, seed=1))
 
 
 def test_unknown_and_missing_keys_are_named():
-    with pytest.raises(ConfigError, match="unknown key 'epoch' for Finetune: allowed are accumulate, amp, balance, balanced"):
+    with pytest.raises(ConfigError, match="unknown key 'epoch' for Finetune: allowed are adapter_reduction, amp"):
         config.update(Finetune(PHOTOS, CLIPS), epoch=3)
     values = config.to_dict(Pretrain(PHOTOS, CLIPS))
     with pytest.raises(ConfigError, match="unknown key 'masks' for Pretrain"):
         config.from_dict({**values, "masks": 1})
     with pytest.raises(ConfigError, match="unknown key 'path' for Source"):
-        config.from_dict({**values, "images": {**values["images"], "path": "x"}})
-    with pytest.raises(ConfigError, match="key 'images' of Pretrain is missing"):
-        config.from_dict({k: v for k, v in values.items() if k != "images"})
+        config.from_dict({**values, "image": {**values["image"], "path": "x"}})
+    with pytest.raises(ConfigError, match="key 'image' of Pretrain is missing"):
+        config.from_dict({k: v for k, v in values.items() if k != "image"})
     with pytest.raises(ConfigError, match="unknown configuration kind 'Train'"):
         config.from_dict({"kind": "Train"})
 
@@ -72,16 +72,16 @@ def test_unknown_and_missing_keys_are_named():
 @pytest.mark.parametrize("cls, change, said", [
     (Pretrain, dict(epochs=0), "Pretrain.epochs is 0: expected a number above 0"),
     (Pretrain, dict(epochs="ten"), "Pretrain.epochs is 'ten'"),
-    (Pretrain, dict(video_mask=1.0), "video_mask is 1.0: .* above 0 and below 1"),
-    (Pretrain, dict(video_share=0.0), "video_share is 0.0"), (Pretrain, dict(lr=float("nan")), "Pretrain.lr is nan"),
-    (Finetune, dict(image_batch=0), "Finetune.image_batch is 0: expected a whole number from 1"), (Finetune, dict(crop=(0.5, 2.0)), "crop is"),
-    (Finetune, dict(image_batch=2.5), "Finetune.image_batch is 2.5: expected a whole number from 1"),
-    (Finetune, dict(ema=1.0), "Finetune.ema is 1.0: expected a number from 0 to 0.99999"),
-    (Finetune, dict(smoothing=1.5), "smoothing is 1.5: expected a number from 0 to 1"),
-    (Finetune, dict(validation=0.0), "validation is 0.0"),
+    (Pretrain, dict(video_mask_ratio=1.0), "video_mask_ratio is 1.0: .* above 0 and below 1"),
+    (Pretrain, dict(video_epoch_fraction=0.0), "video_epoch_fraction is 0.0"), (Pretrain, dict(lr=float("nan")), "Pretrain.lr is nan"),
+    (Finetune, dict(image_batch_size=0), "Finetune.image_batch_size is 0: expected a whole number from 1"), (Finetune, dict(crop_scale=(0.5, 2.0)), "crop_scale is"),
+    (Finetune, dict(image_batch_size=2.5), "Finetune.image_batch_size is 2.5: expected a whole number from 1"),
+    (Finetune, dict(ema_decay=1.0), "Finetune.ema_decay is 1.0: expected a number from 0 to 0.99999"),
+    (Finetune, dict(label_smoothing=1.5), "label_smoothing is 1.5: expected a number from 0 to 1"),
+    (Finetune, dict(val_fraction=0.0), "val_fraction is 0.0"),
     (Finetune, dict(tasks=()), r"tasks is \(\)"),
     (Finetune, dict(tasks=("images",)), "expected image \\(photos\\), video \\(clips\\) or both"),
-    (Finetune, dict(experts=4, top_k=5), "top_k is 5: expected 1 to 4, the number of experts"), (Finetune, dict(seed=-1), "seed is -1")])
+    (Finetune, dict(num_experts=4, top_k=5), "top_k is 5: expected 1 to 4, the number of experts"), (Finetune, dict(seed=-1), "seed is -1")])
 def test_values_outside_their_range_are_refused(cls, change, said):
     with pytest.raises(ConfigError, match=said):
         dataclasses.replace(cls(PHOTOS, CLIPS), **change)

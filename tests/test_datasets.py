@@ -26,7 +26,7 @@ def test_affectnet_in_class_folders(tmp_path):
     write_image(tmp_path / "val/7/a.jpg")
     shutil.copytree(tmp_path / "val", tmp_path / "test")
     table = index("affectnet", tmp_path)
-    assert table.split.value_counts().to_dict() == {"train": 14, "test": 8, "validation": 8}
+    assert table.split.value_counts().to_dict() == {"train": 14, "test": 8, "val": 8}
     assert set(index("affectnet", tmp_path, classes=7).label) == set(NAMES) and "contempt" in set(table.label)
 
 
@@ -151,12 +151,12 @@ def people(n: int, each: int, label: str = "fear") -> pd.DataFrame:
 def test_validation_takes_whole_subjects():
     table = people(20, 5)
     split = split_validation(table, 0.2, seed=0)
-    held = set(split[split.split == "validation"].subject)
+    held = set(split[split.split == "val"].subject)
     assert len(held) == 4 and not held & set(split[split.split == "train"].subject) and (split.split == "test").sum() == 1
     assert split.equals(split_validation(table, 0.2, seed=0)) and not split.equals(split_validation(table, 0.2, seed=1))
-    assert (table.split == "validation").sum() == 0
+    assert (table.split == "val").sum() == 0
     unknown = table.assign(subject=None, label=["fear", "anger"] * 50 + ["fear"])
-    counts = split_validation(unknown, 0.1)[lambda t: t.split == "validation"].label.value_counts().to_dict()
+    counts = split_validation(unknown, 0.1)[lambda t: t.split == "val"].label.value_counts().to_dict()
     assert counts == {"fear": 5, "anger": 5}
     with pytest.raises(DatasetError, match="validation share 1.5 is outside"):
         split_validation(table, 1.5)
@@ -343,7 +343,7 @@ def test_caer_in_its_folders(tmp_path):
     for part, emotion in (("train", "Happy"), ("validation", "Anger"), ("test", "Sad")):
         (tmp_path / part / emotion).mkdir(parents=True)
         (tmp_path / part / emotion / "0001.avi").write_bytes(b"x")
-    assert index("caer", tmp_path)[["label", "split"]].values.tolist() == [["sadness", "test"], ["happiness", "train"], ["anger", "validation"]]
+    assert index("caer", tmp_path)[["label", "split"]].values.tolist() == [["sadness", "test"], ["happiness", "train"], ["anger", "val"]]
 
 
 def test_actors_of_cremad_and_ravdess_are_in_one_fold_each(tmp_path):

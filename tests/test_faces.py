@@ -21,8 +21,8 @@ from s4d.faces import FacesError, corpus, facs, oracle, people, plan, portrait, 
 from s4d.faces.controls import controls
 from s4d.faces.renderer import render as draw
 
-TINY = Faces(size=32, photos=70, photo_identities=12, clips=35, clip_identities=10, speaking=4, speaking_identities=2, compound=55,
-             compound_identities=10, frames=4, fps=4)
+TINY = Faces(img_size=32, photos=70, photo_subjects=12, clips=35, clip_subjects=10, speaking=4, speaking_subjects=2, compound=55,
+             compound_subjects=10, num_frames=4, fps=4)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_another_seed_gives_other_pictures(built):
 
 def test_the_datasets_own_readers_index_all_three(built):
     photos, speaking = index("affectnet", built / "affectnet"), index("voxceleb2", built / "voxceleb2")
-    assert len(photos) == TINY.photos and set(photos["label"]) == set(EMOTIONS) and set(photos["split"]) == {"train", "validation", "test"}
+    assert len(photos) == TINY.photos and set(photos["label"]) == set(EMOTIONS) and set(photos["split"]) == {"train", "val", "test"}
     assert len(speaking) == TINY.speaking and speaking["label"].isna().all()
     tested = []
     for fold in range(1, 6):
@@ -74,7 +74,7 @@ def test_the_datasets_own_readers_index_all_three(built):
 
 def test_identities_are_disjoint_between_splits_and_corpora(built):
     photos = index("affectnet", built / "affectnet").groupby("split")["subject"].agg(set)
-    assert not (photos["train"] & photos["test"] or photos["train"] & photos["validation"] or photos["test"] & photos["validation"])
+    assert not (photos["train"] & photos["test"] or photos["train"] & photos["val"] or photos["test"] & photos["val"])
     rows = plan.samples(TINY)
     people_of = {c: {s.identity for s in rows if s.corpus == c} for c in plan.CORPORA}
     assert len(set.union(*people_of.values())) == sum(map(len, people_of.values())) == plan.identities(TINY)
@@ -105,7 +105,7 @@ def test_class_counts_follow_the_real_shares_by_the_balance_exponent():
     real = plan.shares(plan.AFFECTNET, 1, EMOTIONS)
     assert np.allclose(real, np.array(list(plan.AFFECTNET.values())) / 283901)
     assert np.allclose(plan.shares(plan.AFFECTNET, 0, EMOTIONS), 1 / 7)
-    labels = [s.label for s in plan.samples(replace(Faces(), balance=1.0)) if s.split == "train" and s.corpus == "affectnet"]
+    labels = [s.label for s in plan.samples(replace(Faces(), aux_loss_weight=1.0)) if s.split == "train" and s.corpus == "affectnet"]
     assert labels.count("happiness") > 1.7 * labels.count("neutral")
     assert plan.apportion(100, np.array([3, 1, 1, 1]), 1).sum() == 100
 
@@ -186,9 +186,9 @@ def test_the_gap_goes_from_a_photo_held_still_to_far():
     near, far = (plan.distance(replace(TINY, gap=g)) for g in (0.0, 1.0))
     assert near.intensity == TINY.intensity and near.speech == near.motion == near.order == near.life == 0 and near.pose == TINY.pose
     assert far.intensity[1] < near.intensity[0] and far.pose == 3 * near.pose and far.crf > near.crf and far.label_noise > near.label_noise
-    frames = corpus.preview(replace(TINY, gap=0.0, frames=6), "surprise", seed=3).astype(float)
+    frames = corpus.preview(replace(TINY, gap=0.0, num_frames=6), "surprise", seed=3).astype(float)
     assert np.abs(np.diff(frames, axis=0)).max() <= 1            # rounding at most
-    assert np.abs(np.diff(corpus.preview(replace(TINY, gap=1.0, frames=6), "surprise", seed=3).astype(float), axis=0)).mean() > 1
+    assert np.abs(np.diff(corpus.preview(replace(TINY, gap=1.0, num_frames=6), "surprise", seed=3).astype(float), axis=0)).mean() > 1
 
 
 def test_labels_err_as_often_as_asked():
@@ -247,10 +247,10 @@ def test_talking_moves_the_mouth_and_not_the_brows():
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"photo_identities": 0}, "photo_identities = 0"), ({"size": 16}, "size = 16"), ({"size": 33}, "even number"),
-    ({"size": 256}, "size = 256"),
-    ({"intensity": (-0.1, 1.0)}, "intensity"), ({"frames": 1}, "frames = 1"), ({"gap": 1.5}, "gap = 1.5"),
-    ({"balance": 2.0}, "balance = 2.0"), ({"clips": 10}, "clips = 10")])
+    ({"photo_subjects": 0}, "photo_subjects = 0"), ({"img_size": 16}, "img_size = 16"), ({"img_size": 33}, "even number"),
+    ({"img_size": 256}, "img_size = 256"),
+    ({"intensity": (-0.1, 1.0)}, "intensity"), ({"num_frames": 1}, "num_frames = 1"), ({"gap": 1.5}, "gap = 1.5"),
+    ({"class_balance": 2.0}, "class_balance = 2.0"), ({"clips": 10}, "clips = 10")])
 def test_settings_that_cannot_be_drawn_are_named(change, message, tmp_path):
     with pytest.raises(FacesError, match=message):
         corpus.ensure(replace(TINY, **change), tmp_path)
@@ -258,7 +258,7 @@ def test_settings_that_cannot_be_drawn_are_named(change, message, tmp_path):
 
 
 def test_more_identities_than_samples_is_fine():
-    many = replace(TINY, photo_identities=500, clip_identities=100, speaking_identities=50)
+    many = replace(TINY, photo_subjects=500, clip_subjects=100, speaking_subjects=50)
     assert len(plan.samples(many)) == TINY.photos + TINY.clips + TINY.compound + TINY.speaking
 
 
@@ -351,7 +351,7 @@ class Moving(torch.nn.Module):
 
 def test_a_middle_frame_stands_still(built):
     source = Source("dfew", str(built / "dfew"), 1)
-    cfg = Finetune(None, source, tasks=("video",), size=TINY.size, frames=4, stride=1, workers=0)
+    cfg = Finetune(None, source, tasks=("video",), img_size=TINY.size, num_frames=4, sampling_rate=1, num_workers=0)
     run = SimpleNamespace(load=Moving)
     read = oracle.frame_and_clip(run, cfg, "model").set_index("input")["predicted"]
     assert set(read["model, middle frame"]) == {EMOTIONS[0]} and set(read["model, whole clip"]) == {EMOTIONS[1]}

@@ -178,7 +178,7 @@ def test_a_layout_is_indexed_audited_trained_on_and_evaluated(layout, tmp_path):
     assert found.empty, found.values.tolist()
     source = Source(name, str(root), fold, classes, order)
     photos = table.frames.notna().all()
-    cfg = tiny_finetune(tmp_path, epochs=0.01, tasks=("image",) if photos else ("video",), validation=0.3)
+    cfg = tiny_finetune(tmp_path, epochs=0.01, tasks=("image",) if photos else ("video",), val_fraction=0.3)
     cfg = type(cfg)(**{**cfg.__dict__, "image": source if photos else None, "video": None if photos else source})
     run = finetune(cfg, tmp_path / "runs")
     rows = run.predictions().query("split == 'test'")

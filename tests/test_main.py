@@ -102,8 +102,8 @@ def test_flags_reach_the_configuration(capsys, tmp_path, monkeypatch):
                "--lr", "0.5", "--image.classes", "8")[0] == 0
     cfg, runs = seen[0]
     wanted = config.profile("smoke", data="d").finetune
-    image = config.update(wanted.image, classes=8)
-    assert cfg == config.update(wanted, tasks=("video",), experts=0, lr=0.5, init=None, image=image) and runs == "r"
+    image = config.update(wanted.image, num_classes=8)
+    assert cfg == config.update(wanted, tasks=("video",), num_experts=0, lr=0.5, init=None, image=image) and runs == "r"
     status, out, _ = run(capsys, "finetune", "--profile", "smoke", "--data", "d")
     smoke = config.profile("smoke", data="d")
     assert status == 0 and seen[1][0] == config.update(smoke.finetune, init=smoke.pretrain)
@@ -114,7 +114,7 @@ def test_evaluate_prints_what_the_predictions_say(capsys, finished, tmp_path):
     status, out, err = run(capsys, "evaluate", finished.dir, "--scores", tmp_path / "s.csv", "--resamples", "50")
     assert status == 0 and err == "" and out.count("7 samples, 0 unreadable") == 4
     table, scores = finished.predictions(), pd.read_csv(tmp_path / "s.csv")
-    assert set(zip(scores.task, scores.split)) == {(t, s) for t in ("image", "video") for s in ("test", "validation")}
+    assert set(zip(scores.task, scores.split)) == {(t, s) for t in ("image", "video") for s in ("test", "val")}
     for (task, split), rows in table.groupby(["task", "split"]):
         war = scores[(scores.task == task) & (scores.split == split) & (scores.metric == "WAR")].value.item()
         assert war == pytest.approx((rows.label == rows.predicted).mean())

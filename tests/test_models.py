@@ -32,7 +32,7 @@ RELEASED = {
     "small_cap1_h811": (380, "ec528e90e4b1e09d"),
     "base_cap1_h77": (380, "ef2058915ed78ab4"),
 }
-TINY = dict(size=32, frames=4, patch=16, width=16, depth=2, heads=2)
+TINY = dict(img_size=32, num_frames=4, patch_size=16, embed_dim=16, depth=2, num_heads=2)
 NANO = "s4d_nano_patch16_64"
 
 
@@ -78,16 +78,16 @@ def test_registry_holds_what_is_promised():
 
 @pytest.mark.parametrize("experts", [0, 4])
 def test_nano_forward_backward_save_load(tmp_path, experts):
-    model = timm.create_model(NANO, image_classes=8, video_classes=11, experts=experts).train()
+    model = timm.create_model(NANO, image_classes=8, video_classes=11, num_experts=experts).train()
     assert model(images()).shape == (2, 8) and model(clips()).shape == (2, 11)
-    assert model.forward_features(clips()).shape == (2, model.width)
+    assert model.forward_features(clips()).shape == (2, model.embed_dim)
     loss = model(images()).logsumexp(-1).sum() + model.balance_loss()
     (loss + model(clips()).square().sum() + model.balance_loss()).backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not without
     stirred(model, 0.05)
     save_file(model.state_dict(), tmp_path / "w.safetensors")
-    other = timm.create_model(NANO, image_classes=8, video_classes=11, experts=experts)
+    other = timm.create_model(NANO, image_classes=8, video_classes=11, num_experts=experts)
     other.load_state_dict(load_file(tmp_path / "w.safetensors"))
     assert torch.equal(model.eval()(clips()), other.eval()(clips()))
 
@@ -106,7 +106,7 @@ def test_nano_autoencoder_forward_backward():
 def test_forward_intermediates_end_in_the_same_logits():
     model = stirred(timm.create_model(NANO), 0.05).eval()
     out = model.forward_intermediates(clips())
-    assert len(out["blocks"]) == len(model.blocks) and out["embed"].shape == out["blocks"][-1].shape == (2, 64, model.width)
+    assert len(out["blocks"]) == len(model.blocks) and out["embed"].shape == out["blocks"][-1].shape == (2, 64, model.embed_dim)
     assert torch.allclose(out["logits"], model(clips()), atol=1e-6)
 
 
@@ -137,14 +137,14 @@ def test_wrong_input_is_a_sentence(x, said):
 
 def test_wrong_sizes_are_a_sentence():
     with pytest.raises(ConfigError, match="multiple of the patch"):
-        models.create(NANO, size=60)
+        models.create(NANO, img_size=60)
     with pytest.raises(ConfigError, match="top_k 5: expected 1..4 for 4 experts"):
-        models.create(NANO, experts=4, top_k=5)
-    for given, said in ((dict(heads=0), "heads 0: expected whole numbers from 1"), (dict(depth=0), "depth 0: "), (dict(patch=4), "multiples of 8"),
-                        (dict(moae_from=3), "moae_from 3: expected a block from 0 to 2"), (dict(image_classes=0), "0 image classes")):
+        models.create(NANO, num_experts=4, top_k=5)
+    for given, said in ((dict(num_heads=0), "heads 0: expected whole numbers from 1"), (dict(depth=0), "depth 0: "), (dict(patch_size=4), "multiples of 8"),
+                        (dict(moae_start=3), "moae_from 3: expected a block from 0 to 2"), (dict(image_classes=0), "0 image classes")):
         with pytest.raises(ConfigError, match=said):
             models.create(NANO, **given)
-    assert not models.create(NANO, moae_from=3, experts=0).moae_layers()
+    assert not models.create(NANO, moae_start=3, num_experts=0).moae_layers()
     mae = models.create("s4d_mae_nano_patch16_64")
     with pytest.raises(ValueError, match="mask of torch.float32: expected booleans"):
         mae(images(), torch.zeros(2, 16))
@@ -182,7 +182,7 @@ def test_numbers_of_parameters_to_the_unit(size, width, depth, total):
     moae = 8 * (d * h + h + h * d + d) + 2 * (8 * d + 8)
     dense = (1536 * d + d) + depth * block + 2 * d + 2 * (7 * d + 7)
     with torch.device("meta"):
-        mixed, plain = (models.create(f"s4d_{size}_patch16_160", experts=e) for e in (8, 0))
+        mixed, plain = (models.create(f"s4d_{size}_patch16_160", num_experts=e) for e in (8, 0))
         reference = naive.Classifier(**models.VARIANTS[f"{size}_patch16_160"])
     assert count_parameters(plain) == dense and count_parameters(mixed, r"\.moae\.") == depth // 2 * moae
     assert count_parameters(mixed) == count_parameters(reference) == dense + depth // 2 * moae == total
@@ -191,8 +191,8 @@ def test_numbers_of_parameters_to_the_unit(size, width, depth, total):
 @pytest.fixture
 def tiny_release(monkeypatch):
     """The registry's smallest released size made smaller, so that files of a few hundred kB stand for the release's."""
-    for table, spec in ((models.VARIANTS, dict(size=32, frames=4, patch=16, width=24, depth=4, heads=2)),
-                        (models.DECODERS, dict(decoder_width=8, decoder_depth=1, decoder_heads=2))):
+    for table, spec in ((models.VARIANTS, dict(img_size=32, num_frames=4, patch_size=16, embed_dim=24, depth=4, num_heads=2)),
+                        (models.DECODERS, dict(decoder_embed_dim=8, decoder_depth=1, decoder_num_heads=2))):
         monkeypatch.setitem(table, "small_patch16_160", spec)
     return lambda kind="s4d", **kw: stirred(models.create(f"{kind}_small_patch16_160", **kw)).eval()
 
@@ -200,19 +200,19 @@ def tiny_release(monkeypatch):
 @pytest.mark.parametrize("wrap", [lambda s: {"model": s, "args": argparse.Namespace(lr=1.0), "epoch": 3}, lambda s: {"module": s},
                                   lambda s: s, lambda s: {f"module.{k}": v for k, v in s.items()}])
 def test_a_released_checkpoint_is_read_whatever_its_wrapping(tmp_path, tiny_release, wrap):
-    model = tiny_release(image_classes=8, video_classes=11, experts=4, moae_from=1)
+    model = tiny_release(image_classes=8, video_classes=11, num_experts=4, moae_start=1)
     torch.save(wrap(to_released(model)), tmp_path / "c.pth")
     read = load_released(tmp_path / "c.pth")
-    assert list(read.moae_layers()) == [1, 2, 3] and read.moae_layers()[1].experts == 4
+    assert list(read.moae_layers()) == [1, 2, 3] and read.moae_layers()[1].num_experts == 4
     for name, value in model.state_dict().items():
         assert torch.equal(value, read.state_dict()[name]), name
     back = to_released(read)
     assert set(back) == set(to_released(model)) and all(torch.equal(v, back[k]) for k, v in to_released(model).items())
-    assert read.moae_layers()[1].capacity_factor == 1.0 and read.moae_layers()[1].noisy == "always"
+    assert read.moae_layers()[1].capacity_factor == 1.0 and read.moae_layers()[1].noise_mode == "always"
 
 
 def test_a_released_dense_model_and_an_autoencoder_are_told_apart(tmp_path, tiny_release):
-    dense, mae = tiny_release(experts=0), tiny_release("s4d_mae")
+    dense, mae = tiny_release(num_experts=0), tiny_release("s4d_mae")
     save_file(to_released(dense), tmp_path / "c.safetensors")
     read = load_released(tmp_path / "c.safetensors")
     assert isinstance(read, S4D) and not read.moae_layers() and torch.equal(read(images(1, 32)), dense(images(1, 32)))
@@ -231,7 +231,7 @@ class Code:
 
 
 def test_damaged_and_hostile_checkpoints_are_refused_in_a_sentence(tmp_path, tiny_release):
-    model, path = tiny_release(experts=2), tmp_path / "c.pth"
+    model, path = tiny_release(num_experts=2), tmp_path / "c.pth"
     state = to_released(model)
 
     def refused(said: str, content=None) -> None:
@@ -276,7 +276,7 @@ def test_damaged_and_hostile_checkpoints_are_refused_in_a_sentence(tmp_path, tin
 
 
 def test_encoder_from_moves_the_encoder_and_reports(tmp_path, tiny_release):
-    mae, model = tiny_release("s4d_mae"), tiny_release(experts=2)
+    mae, model = tiny_release("s4d_mae"), tiny_release(num_experts=2)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     report = encoder_from(mae, model)
     assert set(report["set"]) == {k.removeprefix("encoder.") for k in mae.state_dict() if k.startswith("encoder.")
@@ -287,13 +287,13 @@ def test_encoder_from_moves_the_encoder_and_reports(tmp_path, tiny_release):
     for k, v in model.state_dict().items():
         assert torch.equal(v, mae.state_dict()[f"encoder.{k}"] if k in report["set"] else before[k]), k
     torch.save({"model": {k.replace("encoder.", "backbone.", 1): v for k, v in mae.state_dict().items()}}, tmp_path / "b.pth")
-    other = tiny_release(experts=2)
+    other = tiny_release(num_experts=2)
     assert set(encoder_from(tmp_path / "b.pth", other)["set"]) == set(report["set"])
     assert torch.equal(other.forward_features(images(1, 32)), model.forward_features(images(1, 32)))
 
 
 def test_encoder_from_refuses_what_does_not_fit(tiny_release):
-    mae, model = tiny_release("s4d_mae").state_dict(), tiny_release(experts=2)
+    mae, model = tiny_release("s4d_mae").state_dict(), tiny_release(num_experts=2)
     with pytest.raises(CheckpointError, match="no encoder weights"):
         encoder_from(model.state_dict(), model)
     with pytest.raises(CheckpointError, match=r"encoder tensors are not in the checkpoint, among them blocks.1."):
@@ -304,7 +304,7 @@ def test_encoder_from_refuses_what_does_not_fit(tiny_release):
 
 # --- the reference: `s4d.models.naive`, at the widths of the paper; depth and picture are small, since every block is alike
 
-SHORT = dict(size=64, frames=4, depth=2)                 # block 0 is dense, block 1 has experts; 16 and 32 tokens
+SHORT = dict(img_size=64, num_frames=4, depth=2)                 # block 0 is dense, block 1 has experts; 16 and 32 tokens
 CLOSE = {torch.float64: 1e-9, torch.float32: 1e-5}
 
 
@@ -353,7 +353,7 @@ def test_the_classifier_is_the_references(size, classes, released, dtype):
     model, reference = twins(f"s4d_{size}_patch16_160", naive.Classifier, dtype, image_classes=classes[0], video_classes=classes[1])
     model.set_routing(capacity_factor=1.0 if released else None, noise=released)
     for layer in reference.layers():
-        layer.capacity_factor, layer.noise = (1.0, True) if released else (None, False)
+        layer.capacity_factor, layer.noise_proj = (1.0, True) if released else (None, False)
     total, expected = 0, 0
     for k, x in enumerate((images(2, 64, dtype=dtype), clips(2, 4, 64, dtype=dtype))):
         with torch.no_grad(), record_routing(model.eval()) as gates:
@@ -367,7 +367,7 @@ def test_the_classifier_is_the_references(size, classes, released, dtype):
         assert dropped == released                       # the limit does drop tokens here
         model.train()
         if not released:
-            model.moae_layers()[1].noisy = "never"       # the paper's noise is of training, and has its own test
+            model.moae_layers()[1].noise_mode = "never"       # the paper's noise is of training, and has its own test
         torch.manual_seed(k)
         found = model(x)
         torch.manual_seed(k)
@@ -436,8 +436,8 @@ def test_short_sequences_are_attended_in_float32_on_a_cpu(monkeypatch, below, dt
 @pytest.mark.parametrize("factor", [None, 0.5, 1.0, 1.25])
 def test_both_formulations_of_moae_are_the_papers(by_expert, width, dtype, factor):
     """Token by token: gates, output, the assignments that a capacity limit drops, the balance loss."""
-    layer = stirred(MoAE(width, experts=5, top_k=2).to(dtype)).eval()
-    layer.capacity_factor, layer.by_expert, layer.noisy = factor, by_expert, "never"
+    layer = stirred(MoAE(width, num_experts=5, top_k=2).to(dtype)).eval()
+    layer.capacity_factor, layer.by_expert, layer.noise_mode = factor, by_expert, "never"
     with torch.no_grad():
         layer.router.bias[3] = -1e3                      # an expert that nobody chooses: an empty group
     x = torch.randn(3, 10, width, dtype=dtype)
@@ -468,7 +468,7 @@ def test_the_formulations_have_the_same_gradients(amp):
     found = []
     for by_expert in (False, True):
         layer = stirred(MoAE(64), 0.2)
-        layer.by_expert, layer.noisy = by_expert, "never"
+        layer.by_expert, layer.noise_mode = by_expert, "never"
         x = torch.randn(2, 20, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=amp):
             out = layer(x)
@@ -505,7 +505,7 @@ def test_positions_are_the_papers():
         angle = p / 10000 ** (2 * (j // 2) / 768)
         assert abs(table[p, j].item() - (math.cos(angle) if j % 2 else math.sin(angle))) < 1e-6
     model = models.create(NANO)
-    assert model.positions.shape == (64, model.width) and "positions" not in model.state_dict()
+    assert model.positions.shape == (64, model.embed_dim) and "positions" not in model.state_dict()
 
 
 # --- compiled, and with other sizes
@@ -527,14 +527,14 @@ def same_compiled(module: torch.nn.Module, *given) -> None:
 @pytest.mark.parametrize("by_expert", [False, True])
 @pytest.mark.parametrize("factor", [None, 1.0])
 def test_moae_compiles_to_one_graph(by_expert, factor):
-    layer = stirred(MoAE(32, experts=4), 0.2).train()
+    layer = stirred(MoAE(32, num_experts=4), 0.2).train()
     layer.by_expert, layer.capacity_factor = by_expert, factor
     same_compiled(layer, torch.randn(2, 10, 32))
 
 
 @pytest.mark.parametrize("experts, checkpointing", [(4, False), (0, True)])
 def test_the_classifier_compiles_to_one_graph(experts, checkpointing):
-    model = stirred(models.create(NANO, experts=experts, depth=2), 0.05).train()
+    model = stirred(models.create(NANO, num_experts=experts, depth=2), 0.05).train()
     model.set_grad_checkpointing(checkpointing)
     for x in (images(), clips()):
         same_compiled(model, x)
@@ -571,10 +571,10 @@ def test_a_count_that_is_not_the_masks_is_an_error(removed, said):
 
 
 def test_other_sizes_get_positions_made_for_them():
-    model = models.create("s4d_small_patch16_160", size=224, frames=8, depth=1)
-    assert torch.equal(model.positions, sincos(4 * 14 * 14, 384)) and model.tokens == {"image": 196, "video": 784}
+    model = models.create("s4d_small_patch16_160", img_size=224, num_frames=8, depth=1)
+    assert torch.equal(model.positions, sincos(4 * 14 * 14, 384)) and model.num_tokens == {"image": 196, "video": 784}
     assert model(images(1, 224)).shape == model(clips(1, 8, 224)).shape == (1, 7)
-    mae = models.create("s4d_mae_small_patch16_160", size=224, frames=8, depth=1, decoder_depth=1)
+    mae = models.create("s4d_mae_small_patch16_160", img_size=224, num_frames=8, depth=1, decoder_depth=1)
     assert torch.equal(mae.decoder.positions, sincos(784, 192)) and mae(clips(1, 8, 224), random_mask(1, 784, 0.95)).isfinite()
 
 
@@ -590,7 +590,7 @@ def test_layer_decay_groups_go_from_stem_to_heads():
     assert ladder == [0.5 ** k for k in (5, 4, 3, 2, 1, 0)] and scale["fc_norm.weight"][0] == scale["head.video.bias"][0] == 1
     for name, (_, decay) in scale.items():
         assert decay == (0 if "bias" in name or "norm" in name or re.search(r"moae\.b[12]$", name) else 0.05), name
-    mae = models.create("s4d_mae_nano_patch16_64", experts=2)
+    mae = models.create("s4d_mae_nano_patch16_64", num_experts=2)
     assert mae.no_weight_decay() == {n for n, _ in mae.named_parameters() if re.search(r"moae\.b[12]$", n)} != set()
     scale = {id(p): g["lr_scale"] for g in param_groups_layer_decay(mae, 0.05, layer_decay=0.5) for p in g["params"]}
     assert scale[id(mae.encoder.patch_embed.proj[0].weight)] < scale[id(mae.encoder.blocks[0].mlp.fc1.weight)]
@@ -598,16 +598,16 @@ def test_layer_decay_groups_go_from_stem_to_heads():
 
 
 def test_pretrained_reads_a_local_file(tmp_path, tiny_release, caplog):
-    name, model, mae = "s4d_small_patch16_160", tiny_release(image_classes=8, experts=4), tiny_release("s4d_mae")
+    name, model, mae = "s4d_small_patch16_160", tiny_release(image_classes=8, num_experts=4), tiny_release("s4d_mae")
     torch.save({"model": to_released(model), "args": argparse.Namespace(lr=1.0)}, tmp_path / "c.pth")
     save_file(to_released(mae), tmp_path / "m.safetensors")
     local = lambda file: dict(pretrained=True, pretrained_cfg_overlay=dict(file=str(tmp_path / file)))
     x = clips(1, 4, 32)
-    read = timm.create_model(name, image_classes=8, experts=4, **local("c.pth")).eval()
+    read = timm.create_model(name, image_classes=8, num_experts=4, **local("c.pth")).eval()
     assert torch.equal(read(x), model(x)) and read.moae_layers()[2].capacity_factor is None and not caplog.records
     given = dict(pretrained=True, pretrained_cfg_overlay=dict(state_dict=to_released(model)))
-    assert torch.equal(timm.create_model(name, image_classes=8, experts=4, **given).eval()(x), model(x))
-    read = timm.create_model(name, image_classes=5, experts=4, **local("c.pth"))
+    assert torch.equal(timm.create_model(name, image_classes=8, num_experts=4, **given).eval()(x), model(x))
+    read = timm.create_model(name, image_classes=5, num_experts=4, **local("c.pth"))
     assert torch.equal(read.head["video"].weight, model.head["video"].weight) and read.head["image"].out_features == 5
     assert "head.image.weight starts fresh: 8 classes in the checkpoint, 5 in the model" in caplog.text
     mask = random_mask(1, 8, 0.5)
@@ -615,7 +615,7 @@ def test_pretrained_reads_a_local_file(tmp_path, tiny_release, caplog):
     read = timm.create_model(name, **local("m.safetensors"))               # the encoder of a pre-training checkpoint
     assert torch.equal(read.blocks[3].mlp.fc1.weight, mae.encoder.blocks[3].mlp.fc1.weight)
     with pytest.raises(CheckpointError, match="tensors unexpected, among them blocks.2.moae"):
-        timm.create_model(name, experts=0, image_classes=8, **local("c.pth"))
+        timm.create_model(name, num_experts=0, image_classes=8, **local("c.pth"))
     torch.save({"model": to_released(model), "more": Code(str(tmp_path / "made"))}, tmp_path / "bad.pth")
     with pytest.raises(CheckpointError, match="cannot read checkpoint .*bad.pth"):
         timm.create_model(name, **local("bad.pth"))
@@ -623,7 +623,7 @@ def test_pretrained_reads_a_local_file(tmp_path, tiny_release, caplog):
 
 
 def test_pretrained_fetches_from_the_hub_or_says_what_to_do(tmp_path, tiny_release, monkeypatch):
-    model, asked = tiny_release(experts=8), []
+    model, asked = tiny_release(num_experts=8), []
     save_file(to_released(model), tmp_path / "w.safetensors")
 
     def fetch(repo, filename, revision=None, cache_dir=None):
@@ -655,7 +655,7 @@ def test_pretrained_alone_takes_the_one_file_that_the_hub_has_for_the_model(file
         if isinstance(files, OSError):
             raise files
         return files
-    asked, model = [], tiny_release(experts=8)
+    asked, model = [], tiny_release(num_experts=8)
     save_file(to_released(model), tmp_path / "w.safetensors")
     monkeypatch.setattr("s4d.models.released.list_repo_files", listed)
     monkeypatch.setattr("timm.models._hub.hf_hub_download", lambda repo, filename, **_: asked.append(filename) or str(tmp_path / "w.safetensors"))
@@ -748,8 +748,8 @@ def test_a_sample_does_not_depend_on_its_batch_in_paper_mode(name, kw):
 
 
 def test_the_balance_loss_is_one_when_balanced_and_more_when_not():
-    layer = MoAE(4, experts=4, top_k=1).train()
-    layer.noisy = "never"
+    layer = MoAE(4, num_experts=4, top_k=1).train()
+    layer.noise_mode = "never"
     with pytest.raises(RuntimeError, match="no balance loss yet"):
         layer.balance_loss()
     with torch.no_grad():
@@ -763,7 +763,7 @@ def test_the_balance_loss_is_one_when_balanced_and_more_when_not():
 
 def test_the_new_branch_changes_nothing_at_step_0():
     torch.manual_seed(0)
-    dense, mixed = models.create(NANO, experts=0), models.create(NANO, experts=8)
+    dense, mixed = models.create(NANO, num_experts=0), models.create(NANO, num_experts=8)
     missing, unexpected = mixed.load_state_dict(dense.state_dict(), strict=False)
     assert all(".moae." in k for k in missing) and not unexpected
     for x in (images(), clips()):
@@ -773,7 +773,7 @@ def test_the_new_branch_changes_nothing_at_step_0():
 def test_an_image_is_a_clip_of_its_frame_repeated():
     model, x = stirred(models.create(NANO), 0.05).eval(), images()
     clip = x[:, :, None].repeat(1, 1, 2, 1, 1)
-    assert torch.equal(model.embed(x), model.embed(clip)) and model.embed(x).shape == (2, 16, model.width)
+    assert torch.equal(model.embed(x), model.embed(clip)) and model.embed(x).shape == (2, 16, model.embed_dim)
     assert torch.equal(model.forward_features(x), model.forward_features(clip))
 
 
@@ -796,7 +796,7 @@ def test_reset_classifier_replaces_one_head():
 
 def test_eight_samples_are_learned():
     torch.manual_seed(0)
-    model = models.create(NANO, experts=4).train()
+    model = models.create(NANO, num_experts=4).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     x, y, v, w = images(4), torch.tensor([0, 1, 2, 3]), clips(4), torch.tensor([6, 5, 4, 3])
     for _ in range(25):

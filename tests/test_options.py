@@ -18,16 +18,16 @@ from s4d.training import Run, finetune, pretrain
 
 stage_pretrain, stage_finetune = (sys.modules[f"s4d.training.{stage}"] for stage in ("pretrain", "finetune"))
 
-BOTH = dict(size=48, frames=2, stride=2, epochs=1, warmup=0.6, weight_decay=1.0, seed=1, betas=(0.5, 0.6), crop=(0.3, 0.4), lr=3e-3)
-PRETRAIN = dict(BOTH, image_mask=0.25, video_mask=0.5, image_batch=3, video_batch=2, repeats=1, video_share=0.5)
-FINETUNE = dict(BOTH, tasks=("video",), experts=4, top_k=1, moae_from=0, reduction=8, noise=False, capacity=0.5, image_part=0.5,
-                video_part=0.5, image_batch=3, video_batch=3, image_share=0.5, balanced=False, min_lr=1.0, layer_decay=0.5, drop_path=0.5,
-                balance=1.0, mixup=0.0, cutmix=0.0, smoothing=0.5, randaugment="", image_randaugment="", erasing=1.0, clip_grad=1e-3,
-                ema=0.5, accumulate=2)
-TESTED = dict(segments=2, crops=2)                        # these change predictions, not weights
+BOTH = dict(img_size=48, num_frames=2, sampling_rate=2, epochs=1, warmup_ratio=0.6, weight_decay=1.0, seed=1, betas=(0.5, 0.6), crop_scale=(0.3, 0.4), lr=3e-3)
+PRETRAIN = dict(BOTH, image_mask_ratio=0.25, video_mask_ratio=0.5, image_batch_size=3, video_batch_size=2, repeat_aug=1, video_epoch_fraction=0.5)
+FINETUNE = dict(BOTH, tasks=("video",), num_experts=4, top_k=1, moae_start=0, adapter_reduction=8, router_noise=False, capacity_factor=0.5, image_fraction=0.5,
+                video_fraction=0.5, image_batch_size=3, video_batch_size=3, image_epoch_fraction=0.5, balanced_sampling=False, min_lr=1.0, layer_decay=0.5, drop_path_rate=0.5,
+                aux_loss_weight=1.0, mixup=0.0, cutmix=0.0, label_smoothing=0.5, randaugment="", image_randaugment="", random_erasing=1.0, clip_grad=1e-3,
+                ema_decay=0.5, grad_accum_steps=2)
+TESTED = dict(test_segments=2, test_crops=2)                        # these change predictions, not weights
 # Fields with tests of their own: data, start and model (test_training.py, test_layouts.py), what happens to bad samples and numbers, equal
 # pieces (test_ranks.py), what is held out and watched (test_protocol.py), bf16.
-ELSEWHERE = {"image", "video", "images", "videos", "init", "model", "amp", "max_bad", "skip_nonfinite", "validation", "each_epoch"} | HOW
+ELSEWHERE = {"image", "video", "init", "model", "amp", "max_unreadable", "skip_nonfinite", "val_fraction", "test_each_epoch"} | HOW
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_no_field_is_left_out():
-    for cls, tried in ((Pretrain, {*PRETRAIN, "accumulate"}), (Finetune, {*FINETUNE, *TESTED})):
+    for cls, tried in ((Pretrain, {*PRETRAIN, "grad_accum_steps"}), (Finetune, {*FINETUNE, *TESTED})):
         assert {f.name for f in dataclasses.fields(cls)} == tried | ELSEWHERE & {f.name for f in dataclasses.fields(cls)}
 
 
@@ -58,8 +58,8 @@ def test_every_option_of_pretraining_changes_the_weights(wide, tmp_path):
     assert set(first.metrics().modality) == {"image", "video"} and equal(weights(first), weights(pretrain(cfg, tmp_path / "again")))
     for name, value in PRETRAIN.items():
         assert not equal(weights(first), weights(pretrain(update(cfg, **{name: value}), tmp_path))), name
-    for name, value in (("box", (0, 0, 48, 48)), ("short", 64)):
-        for task in ("images", "videos"):
+    for name, value in (("crop_box", (0, 0, 48, 48)), ("short_side", 64)):
+        for task in ("image", "video"):
             source = update(getattr(cfg, task), **{name: value})
             assert not equal(weights(first), weights(pretrain(update(cfg, **{task: source}), tmp_path))), (task, name)
 
@@ -72,7 +72,7 @@ def test_every_option_of_finetuning_changes_the_weights(wide, tmp_path, monkeypa
     assert {"image", "video"} < set(first.metrics().modality) and equal(weights(first), weights(finetune(cfg, tmp_path / "again")))
     for name, value in FINETUNE.items():
         assert not equal(weights(first), weights(finetune(update(cfg, **{name: value}), tmp_path))), name
-    for name, value in (("box", (0, 0, 48, 48)), ("short", 64)):
+    for name, value in (("crop_box", (0, 0, 48, 48)), ("short_side", 64)):
         source = update(cfg.video, **{name: value})
         assert not equal(weights(first), weights(finetune(update(cfg, video=source), tmp_path))), name
 
@@ -88,7 +88,7 @@ def test_views_change_predictions_alone(wide, tmp_path):
 
 
 def test_photos_are_mirrored_in_pretraining_and_clips_are_not(wide):
-    cfg = tiny_pretrain(wide, crop=(1.0, 1.0), repeats=1)
+    cfg = tiny_pretrain(wide, crop_scale=(1.0, 1.0), repeat_aug=1)
     for task, data in stage_pretrain.parts(cfg, stage_pretrain.tables(cfg)).items():
         draws = torch.stack([data[Key(task, 0, seed)]["clip"][0, 0] for seed in range(16)])
         mirrored = [not torch.equal(d, draws[0]) for d in draws] if task == "image" else [torch.equal(d, draws[0].flip(-1)) for d in draws]

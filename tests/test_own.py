@@ -51,7 +51,7 @@ def test_split_folders_lie_above_or_below(tmp_path, layout):
             index("photos", tmp_path)
         tmp_path = tmp_path / "faces"
     table = index("photos", tmp_path)
-    splits = ("train", "validation", "test")
+    splits = ("train", "val", "test")
     assert table.groupby(["split", "label"]).size().to_dict() == {(s, l): 2 for s in splits for l in ("happiness", "sadness")}
 
 
@@ -129,7 +129,7 @@ def test_hidden_folders_and_the_cache_are_no_classes(tmp_path):
 
 
 def test_the_sign_enters_a_runs_name_only_when_it_is_given():
-    assert digest(Source("photos", "a")) == digest(Source("photos", "b")) != digest(Source("photos", "a", people="_"))
+    assert digest(Source("photos", "a")) == digest(Source("photos", "b")) != digest(Source("photos", "a", subject_separator="_"))
     assert digest(Source("affectnet", "a")) == "5263270477", "a source made before `people` existed keeps its name"
 
 
@@ -137,7 +137,7 @@ def test_the_vocabulary_is_the_smallest_that_has_the_classes(tmp_path):
     seven = configure(photos(tmp_path / "a", "happy", "sad"), profile="smoke", steps=5)
     eight = configure(photos(tmp_path / "b", "happy", "contempt"), profile="smoke", steps=5)
     eleven = configure(None, clips(tmp_path / "c", "happy", "helpless"), profile="smoke", steps=5)
-    assert (seven.image.classes, eight.image.classes, eleven.video.classes) == (7, 8, 11)
+    assert (seven.image.num_classes, eight.image.num_classes, eleven.video.num_classes) == (7, 8, 11)
     assert seven.tasks == ("image",) and seven.video is None and eleven.tasks == ("video",) and eleven.image is None
     both = configure(tmp_path / "a", tmp_path / "c", profile="smoke", steps=5)
     assert both.tasks == ("image", "video") and both.experts == 8
@@ -166,7 +166,7 @@ def test_photos_and_clips_together_train_s4d(tmp_path):
     made = study(photos(tmp_path / "photos", "happy", "sad"), clips(tmp_path / "clips", "happy", "sad", count=4), tmp_path / "out", "smoke",
                  runs=str(tmp_path / "runs"), steps=3, resamples=20)
     assert set(made.scores["task"]) == {"image", "video"} and {"photos.png", "clips.png"} <= {p.name for p in made.files}
-    assert made.run.config.experts == 8 and set(made.run.metrics()["modality"]) == {"image", "video", "validation"}
+    assert made.run.config.num_experts == 8 and set(made.run.metrics()["modality"]) == {"image", "video", "val"}
 
 
 def test_an_unreadable_file_stops_before_training(tmp_path):

@@ -19,7 +19,7 @@ from s4d.notebooks import execute
 from s4d.plots import panels as boards
 from s4d.training import run_all
 
-SIZES = dict(size=64, frames=8)       # those of profile sandbox, whose speed is what matters
+SIZES = dict(img_size=64, num_frames=8)       # those of profile sandbox, whose speed is what matters
 MAKERS = {"masking": panels.masking, "heads": panels.heads, "experts": panels.experts, "scrub": panels.scrub,
           "actor": lambda prof: panels.actor(people(1, seed=3))}
 
@@ -29,7 +29,7 @@ def prof(mini, tmp_path_factory) -> configs.Profile:
     """A profile whose three runs are trained, for a few steps."""
     runs = str(tmp_path_factory.mktemp("panel_runs"))
     made = configs.Profile("mini", None, tiny_pretrain(mini, **SIZES), tiny_finetune(mini, **SIZES), seeds=(0,), methods=("static", "s4d"),
-                           scratch=(), runs=runs)
+                           scratch_methods=(), runs=runs)
     run_all([cfg for *_, cfg in made.methods_grid()], runs=runs, workers=1)
     return made
 

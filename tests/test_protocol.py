@@ -70,7 +70,7 @@ def test_folds_have_a_mean_and_a_pool():
 
 def test_three_ways_of_choosing_an_epoch_are_kept_and_change_nothing(mini, tmp_path):
     plain = finetune(tiny_finetune(mini, epochs=2), tmp_path)
-    watched = finetune(tiny_finetune(mini, epochs=2, each_epoch=True), tmp_path)
+    watched = finetune(tiny_finetune(mini, epochs=2, test_each_epoch=True), tmp_path)
     assert watched.dir != plain.dir and (watched.dir / "weights.safetensors").read_bytes() == (plain.dir / "weights.safetensors").read_bytes()
     assert (watched.dir / "predictions.csv").read_bytes() == (plain.dir / "predictions.csv").read_bytes()
     metrics = watched.metrics()
@@ -88,24 +88,16 @@ def test_three_ways_of_choosing_an_epoch_are_kept_and_change_nothing(mini, tmp_p
 def test_recipes_of_the_paper_are_those_released(name, clips, classes, stride):
     found = config.profile(name, data="d")
     fine, pre = found.finetune, found.pretrain
-    assert fine.video == Source(clips, f"d/{clips}", None if clips == "ferv39k" else 1, classes[1]) and fine.image.classes == classes[0]
-    assert (fine.stride, fine.frames, fine.size, fine.epochs, fine.warmup, fine.layer_decay) == (stride, 16, 160, 100, 0.05, 0.75)
-    assert (fine.video_batch, fine.image_batch, fine.lr, fine.min_lr, fine.image_share, fine.balanced) == (16, 32, 1e-5, 1e-6, 0.5, True)
-    assert (fine.mixup, fine.cutmix, fine.smoothing, fine.randaugment, fine.erasing) == (0.8, 1.0, 0.1, "m7-n4", 0.25)
+    assert fine.video == Source(clips, f"d/{clips}", None if clips == "ferv39k" else 1, classes[1]) and fine.image.num_classes == classes[0]
+    assert (fine.sampling_rate, fine.num_frames, fine.img_size, fine.epochs, fine.warmup_ratio, fine.layer_decay) == (stride, 16, 160, 100, 0.05, 0.75)
+    assert (fine.video_batch_size, fine.image_batch_size, fine.lr, fine.min_lr, fine.image_epoch_fraction, fine.balanced_sampling) == (16, 32, 1e-5, 1e-6, 0.5, True)
+    assert (fine.mixup, fine.cutmix, fine.label_smoothing, fine.randaugment, fine.random_erasing) == (0.8, 1.0, 0.1, "m7-n4", 0.25)
     assert fine.image_randaugment == "m9-n4" and config.profile("gpu").finetune.image_randaugment is None
-    assert (fine.segments, fine.crops, fine.experts, fine.top_k, fine.balance) == (2, 2, 8, 2, 1e-3)
-    assert (pre.image_mask, pre.video_mask, pre.repeats, pre.video_share, pre.lr, pre.betas) == (0.9, 0.95, 4, 0.25, 1.6e-3, (0.9, 0.95))
-    assert pre.crop == (0.2, 1.0) and pre.videos.box == (0, 32, 160, 160) and pre.videos.short == 192 and pre.images.box is None
+    assert (fine.test_segments, fine.test_crops, fine.num_experts, fine.top_k, fine.aux_loss_weight) == (2, 2, 8, 2, 1e-3)
+    assert (pre.image_mask_ratio, pre.video_mask_ratio, pre.repeat_aug, pre.video_epoch_fraction, pre.lr, pre.betas) == (0.9, 0.95, 4, 0.25, 1.6e-3, (0.9, 0.95))
+    assert pre.crop_scale == (0.2, 1.0) and pre.video.crop_box == (0, 32, 160, 160) and pre.video.short_side == 192 and pre.image.crop_box is None
     assert config.from_dict(config.to_dict(found)) == found
     assert config.digest(pre) == config.digest(config.profile("paper").pretrain)      # one pre-training serves all three
-
-
-def test_what_a_source_leaves_open_does_not_change_a_runs_name():
-    source = Source("dfew", "d", 1)
-    assert config.digest(source) != config.digest(config.update(source, order="dfew")) != config.digest(config.update(source, short=192))
-    assert set(config.to_dict(source)) > {"order", "box", "short"}
-    bare = {k: v for k, v in config.to_dict(source).items() if k not in ("order", "box", "short")}
-    assert config.from_dict(bare) == source                # configurations that were written before these fields existed
 
 
 def test_the_epoch_best_on_test_is_kept_by_task(mini, tmp_path, monkeypatch):

@@ -76,8 +76,8 @@ def test_two_processes_equal_one_and_when_one_dies_all_end_and_one_goes_on(mini,
     """Everything random is on: mix-up, router noise, stochastic depth, masks."""
     root = broken(mini, tmp_path / "data")
     # A piece without a sample is among them.
-    pre = tiny_pretrain(root, video_batch=4, video_share=1.0, max_bad=0.5, accumulate=2, amp=False)
-    fine = tiny_finetune(root, epochs=2, image_batch=3, video_batch=3, save_minutes=0.0, max_bad=0.5, amp=False)
+    pre = tiny_pretrain(root, video_batch_size=4, video_epoch_fraction=1.0, max_unreadable=0.5, grad_accum_steps=2, amp=False)
+    fine = tiny_finetune(root, epochs=2, image_batch_size=3, video_batch_size=3, save_minutes=0.0, max_unreadable=0.5, amp=False)
     job = {"runs": str(tmp_path / "two"), "said": str(tmp_path / "said.txt"), "configs": [to_dict(pre), to_dict(fine)],
            "faults": [(1, "finetune", 6, "defect")]}
     begun = time.monotonic()
@@ -97,7 +97,7 @@ def test_two_processes_equal_one_and_when_one_dies_all_end_and_one_goes_on(mini,
 def test_two_processes_evaluate_as_one(mini, tmp_path):
     """And a signal to one of them stops both between two steps. Without noise the routers' noise maps have no gradients."""
     root = broken(mini, tmp_path / "data")
-    cfg = tiny_finetune(root, image_batch=3, video_batch=3, max_bad=0.5, segments=2, ema=0.5, noise=False, amp=False)
+    cfg = tiny_finetune(root, image_batch_size=3, video_batch_size=3, max_unreadable=0.5, test_segments=2, ema_decay=0.5, router_noise=False, amp=False)
     job = {"runs": str(tmp_path / "two"), "said": str(tmp_path / "said.txt"), "configs": [to_dict(cfg)], "faults": [], "batch": 3}
     statuses, said = ranks.group({**job, "faults": [(1, "finetune", 2, "term")]}, 2)
     assert statuses == [1, -15] and "was stopped by a signal to another process after step 2 of 4" in said
@@ -112,7 +112,7 @@ def test_two_processes_evaluate_as_one(mini, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["defect", "kill"])
 def test_torchrun_ends_all_when_one_dies_and_shows_its_error(mini, tmp_path, how):
-    cfg = tiny_pretrain(mini, video_batch=2, save_minutes=0.0, amp=False)
+    cfg = tiny_pretrain(mini, video_batch_size=2, save_minutes=0.0, amp=False)
     status, said, seconds = torchrun({"runs": str(tmp_path), "configs": [to_dict(cfg)], "faults": [(1, "pretrain", 3, how)]}, tmp_path, 2)
     assert status != 0 and seconds < 60 and ("ValueError: a defect in one process" if how == "defect" else "Signal 9 (SIGKILL)") in said
     assert loops.load_state(locate(cfg, tmp_path).dir)["step"] == 2
@@ -127,8 +127,8 @@ def test_torchrun_ends_all_when_one_dies_and_shows_its_error(mini, tmp_path, how
 def test_pieces_of_a_batch_equal_the_batch(mini, tmp_path, stage):
     """The balance loss is left out: with pieces it is the mean over them, a different number."""
     cfg = {"pretrain": tiny_pretrain, "finetune": tiny_finetune}[stage](mini, image_batch=5, video_batch=3, amp=False)
-    cfg = update(cfg, balance=0.0) if stage == "finetune" else cfg
-    whole, pieces = train(cfg, tmp_path), train(update(cfg, accumulate=3), tmp_path)
+    cfg = update(cfg, aux_loss_weight=0.0) if stage == "finetune" else cfg
+    whole, pieces = train(cfg, tmp_path), train(update(cfg, grad_accum_steps=3), tmp_path)
     assert whole.dir != pieces.dir
     close(whole, pieces)
 
@@ -136,23 +136,23 @@ def test_pieces_of_a_batch_equal_the_batch(mini, tmp_path, stage):
 def test_a_piece_without_a_sample_changes_nothing(mini, tmp_path):
     """Three pieces of batches of three, one photo of which cannot be read: in some step a piece is left without."""
     root = broken(mini, tmp_path / "data")
-    cfg = tiny_finetune(root, tasks=("image",), image_batch=3, accumulate=3, balanced=False, max_bad=0.5, epochs=2, amp=False)
+    cfg = tiny_finetune(root, tasks=("image",), image_batch_size=3, grad_accum_steps=3, balanced_sampling=False, max_unreadable=0.5, epochs=2, amp=False)
     run = finetune(cfg, tmp_path)
     assert list(run.provenance["unreadable"]) == ["train/fear/001.jpg"] and run.metrics().loss.dropna().between(0, 9).all()
-    cfg = update(cfg, balance=0.0)
-    close(finetune(update(cfg, accumulate=1), tmp_path), finetune(cfg, tmp_path))
+    cfg = update(cfg, aux_loss_weight=0.0)
+    close(finetune(update(cfg, grad_accum_steps=1), tmp_path), finetune(cfg, tmp_path))
 
 
 def test_a_limited_capacity_is_not_cut(mini, tmp_path):
     with pytest.raises(ConfigError, match="capacity counts the tokens of a whole batch, .* accumulate=1, or with capacity=0"):
-        finetune(tiny_finetune(mini, capacity=1.0, accumulate=2), tmp_path)
+        finetune(tiny_finetune(mini, capacity_factor=1.0, grad_accum_steps=2), tmp_path)
 
 
 def test_pieces_are_smaller_than_the_batch_and_gradients_are_summed(mini, tmp_path, monkeypatch):
     seen = []
     original = loops.Loop.backward
     monkeypatch.setattr(loops.Loop, "backward", lambda self, *a: seen.append((self.step, self.split.window[:])) or original(self, *a))
-    run = pretrain(tiny_pretrain(mini, epochs=0.34, image_batch=5, video_batch=3, repeats=1, accumulate=3), tmp_path)
+    run = pretrain(tiny_pretrain(mini, epochs=0.34, image_batch_size=5, video_batch_size=3, repeat_aug=1, grad_accum_steps=3), tmp_path)
     assert len(seen) == 3 * run.provenance["steps"]
     for step in {s for s, _ in seen}:
         windows = [w for s, w in seen if s == step]
@@ -181,11 +181,11 @@ def test_gradients_are_exchanged_with_the_last_piece_alone(monkeypatch):
 
 def test_recomputed_activations_change_no_bit(mini, tmp_path, monkeypatch):
     """Drawn again in the backward pass, noise and stochastic depth are what they were, in pieces too."""
-    cfg, calls = tiny_finetune(mini, drop_path=0.3, accumulate=2), []
+    cfg, calls = tiny_finetune(mini, drop_path_rate=0.3, grad_accum_steps=2), []
     whole = finetune(cfg, tmp_path / "a")
     block = sys.modules["s4d.models.s4d"].checkpoint
     monkeypatch.setattr("s4d.models.s4d.checkpoint", lambda *a, **k: calls.append(1) or block(*a, **k))
-    same(whole, finetune(update(cfg, checkpointing=True), tmp_path / "b"))
+    same(whole, finetune(update(cfg, grad_checkpointing=True), tmp_path / "b"))
     assert calls
 
 
@@ -205,7 +205,7 @@ def test_draws_of_a_piece_are_rows_of_the_draws_of_the_batch():
 
 
 def test_the_balance_loss_of_one_piece_is_the_models():
-    model = create("s4d_nano_patch16_64", experts=4).train()
+    model = create("s4d_nano_patch16_64", num_experts=4).train()
     split = Split(model, torch.device("cpu"), 2, ())
     split.count, split.rows = 1, [6]
     x = torch.randn(6, 3, 64, 64)
@@ -219,7 +219,7 @@ def test_the_idle_head_is_left_alone(mini, tmp_path):
     model = create("s4d_nano_patch16_64")
     assert {id(p) for p in idle(model, torch.zeros(1, 3, 64, 64))} == {id(p) for p in model.head["video"].parameters()}
     for layer in model.moae_layers().values():
-        layer.noisy = "never"
+        layer.noise_mode = "never"
     names = {id(p): n for n, p in model.named_parameters()}
     assert {names[id(p)] for p in idle(model, torch.zeros(1, 3, 64, 64))} == {n for n in names.values() if "noise" in n or "head.video" in n}
     run = finetune(tiny_finetune(mini, tasks=("video",)), tmp_path)
@@ -241,7 +241,7 @@ def test_parts_of_a_batch_are_contiguous_complete_and_equal_in_size(world):
 
 def test_a_batch_that_cannot_be_cut_is_a_sentence(mini, tmp_path):
     with pytest.raises(ConfigError, match="a batch of 2 samples cannot be cut for 1 processes with accumulate=3"):
-        finetune(tiny_finetune(mini, accumulate=3), tmp_path)
+        finetune(tiny_finetune(mini, grad_accum_steps=3), tmp_path)
 
 
 def test_more_processes_than_gpus_is_a_sentence(monkeypatch):

@@ -84,7 +84,7 @@ def test_ctrl_c_in_a_cell_stops_between_two_steps_and_loses_none(mini, tmp_path,
 
 
 def test_what_was_counted_before_a_stop_is_counted_after(mini, tmp_path, monkeypatch):
-    cfg = tiny_finetune(mini, max_bad=1.0)
+    cfg = tiny_finetune(mini, max_unreadable=1.0)
 
     def fill(loop, *_):
         loop.guard.bad["gone.jpg"], loop.watch.said["kind"], loop.watch.skipped = "empty", "said before", 2

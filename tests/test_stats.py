@@ -184,7 +184,7 @@ def test_tables_read_as_a_paper_prints_them():
 def test_only_trained_tasks_are_collected():
     class Stored:
         def predictions(self):
-            rows = [table(["fear"], ["fear"], task=t, split=s) for t in ("image", "video") for s in ("validation", "test")]
+            rows = [table(["fear"], ["fear"], task=t, split=s) for t in ("image", "video") for s in ("val", "test")]
             return pd.concat(rows).drop(columns=["method", "pretrained", "seed"])
     cfg = Finetune(None, None)
     grid = [("static", False, 0, Finetune(None, None, tasks=("image",))), ("s4d", False, 0, cfg)]

@@ -49,8 +49,8 @@ def test_a_pretraining_run(mini, tmp_path, monkeypatch, capsys):
     assert run.config == cfg and run.dir.name.startswith("pretrain-")
     rows = run.metrics()
     assert rows.step.tolist() == list(range(6)) and rows.modality.value_counts().to_dict() == {"image": 3, "video": 3}
-    peak = cfg.lr * cfg.image_batch / 512
-    assert rows.loss.between(0.5, 3).all() and rows.lr.tolist() == pytest.approx([cosine(s, 6, round(6 * cfg.warmup), peak) for s in range(6)])
+    peak = cfg.lr * cfg.image_batch_size / 512
+    assert rows.loss.between(0.5, 3).all() and rows.lr.tolist() == pytest.approx([cosine(s, 6, round(6 * cfg.warmup_ratio), peak) for s in range(6)])
     assert run.provenance["steps"] == 6 and run.provenance["unreadable"] == {} and "torch" in run.provenance["versions"]
     assert not run.load().training
     monkeypatch.setattr(stage_pretrain, "build", lambda cfg: pytest.fail("a finished run is trained again"))
@@ -61,15 +61,15 @@ def test_a_pretraining_run(mini, tmp_path, monkeypatch, capsys):
 def test_a_finetuning_run(finished, mini, monkeypatch):
     assert files(finished.dir) == {"config.json", "metrics.jsonl", "weights.safetensors", "predictions.csv", "provenance.json"}
     rows = finished.metrics()
-    steps = rows[rows.modality != "validation"]
-    assert set(steps.modality) == {"image", "video"} and steps.loss.notna().all() and len(rows[rows.modality == "validation"]) == 1
+    steps = rows[rows.modality != "val"]
+    assert set(steps.modality) == {"image", "video"} and steps.loss.notna().all() and len(rows[rows.modality == "val"]) == 1
     table = finished.predictions()
-    assert table.groupby(["task", "split"]).size().to_dict() == {("image", "test"): 7, ("image", "validation"): 7, ("video", "test"): 7,
-                                                                 ("video", "validation"): 7}
+    assert table.groupby(["task", "split"]).size().to_dict() == {("image", "test"): 7, ("image", "val"): 7, ("video", "test"): 7,
+                                                                 ("video", "val"): 7}
     probabilities = table.filter(like="prob_")
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-4)
     assert (probabilities.columns[probabilities.to_numpy().argmax(1)] == "prob_" + table.predicted).all()
-    wars = [war_uar(rows.label, rows.predicted)[0] for _, rows in table[table.split == "validation"].groupby("task")]
+    wars = [war_uar(rows.label, rows.predicted)[0] for _, rows in table[table.split == "val"].groupby("task")]
     assert finished.provenance["best_validation"] == pytest.approx(sum(wars) / 2, abs=1e-5) and finished.provenance["missing_in_test"] == {}
     monkeypatch.setattr(stage_finetune, "start_model", lambda *_: pytest.fail("a finished run is trained again"))
     assert finetune(finished.config, finished.dir.parent).dir == finished.dir
@@ -91,7 +91,7 @@ def test_each_step_has_a_mask_of_its_own_with_its_tasks_share(mini, tmp_path, mo
             masks["image" if tokens == 4 else "video"].append(mask)
         return mask
     monkeypatch.setattr(stage_pretrain, "random_mask", drawn)
-    pretrain(tiny_pretrain(mini, image_mask=0.5, video_mask=0.75), tmp_path)
+    pretrain(tiny_pretrain(mini, image_mask_ratio=0.5, video_mask_ratio=0.75), tmp_path)
     for task, share in (("image", 0.5), ("video", 0.75)):
         assert len(masks[task]) == 3 and all((m.float().mean(1) == share).all() for m in masks[task])
         assert len({m.numpy().tobytes() for m in masks[task]}) == 3
@@ -105,8 +105,8 @@ def test_finetuning_starts_from_the_pretrained_encoder(mini, tmp_path):
     for cfg in (by_config, by_file):
         model = stage_finetune.start_model(cfg, tmp_path)
         assert torch.equal(model.state_dict()[weight], load_file(pre.dir / "weights.safetensors")[f"encoder.{weight}"])
-    run = finetune(update(by_config, tasks=("video",), experts=0), tmp_path)
-    assert set(run.metrics().modality) == {"video", "validation"} and set(run.predictions().task) == {"image", "video"}
+    run = finetune(update(by_config, tasks=("video",), num_experts=0), tmp_path)
+    assert set(run.metrics().modality) == {"video", "val"} and set(run.predictions().task) == {"image", "video"}
 
 
 def test_a_finetuning_is_the_same_whether_its_pretraining_was_found_or_made(mini, tmp_path):
@@ -152,7 +152,7 @@ def test_missing_sources_and_splits_are_sentences(mini, tmp_path):
     with pytest.raises(ConfigError, match="task 'image' is trained but has no source"):
         finetune(update(tiny_finetune(mini), image=None), tmp_path)
     with pytest.raises(ConfigError, match="both sources are None"):
-        pretrain(update(tiny_pretrain(mini), images=None, videos=None), tmp_path)
+        pretrain(update(tiny_pretrain(mini), image=None, video=None), tmp_path)
     photos, clips, speaking = (Source(n, str(mini / n), fold) for n, fold in (("affectnet", None), ("dfew", 1), ("voxceleb2", None)))
     for changes, said in ((dict(image=clips), "dfew holds clips and was named as the source of photos: choose one of affectnet, photos, rafdb$"),
                           (dict(video=photos), "affectnet holds photos and was named as the source of clips: choose one of caer, clips, cremad, dfew"),
@@ -160,12 +160,12 @@ def test_missing_sources_and_splits_are_sentences(mini, tmp_path):
         with pytest.raises(DatasetError, match=said):
             finetune(update(tiny_finetune(mini), **changes), tmp_path)
     with pytest.raises(DatasetError, match="affectnet holds photos and was named"):
-        pretrain(update(tiny_pretrain(mini), videos=photos), tmp_path)
+        pretrain(update(tiny_pretrain(mini), video=photos), tmp_path)
     write_image(tmp_path / "a/val/fear/0.jpg")
     write_image(tmp_path / "a/test/fear/0.jpg")
     photos = Source("affectnet", str(tmp_path / "a"))
     with pytest.raises(DatasetError, match="has no training samples: pre-training"):
-        pretrain(update(tiny_pretrain(mini), images=photos), tmp_path)
+        pretrain(update(tiny_pretrain(mini), image=photos), tmp_path)
     with pytest.raises(DatasetError, match="has no training samples: fine-tuning"):
         finetune(update(tiny_finetune(mini), image=photos), tmp_path)
 
@@ -182,7 +182,7 @@ def noise(path: Path) -> None:
 def test_a_broken_test_clip_is_named_and_counts_as_an_error(mini, tmp_path, cache):
     root = Path(shutil.copytree(mini, tmp_path / "data"))
     noise(root / "dfew/Clip/original/00015.mp4")          # the first test clip, "happiness"
-    run = finetune(tiny_finetune(root, cache=cache, segments=2), tmp_path)
+    run = finetune(tiny_finetune(root, cache=cache, test_segments=2), tmp_path)
     missing = run.provenance["missing_in_test"]
     assert list(missing) == ["Clip/original/00015.mp4"] and "damaged" in missing["Clip/original/00015.mp4"]
     rows = run.predictions().query("task == 'video' and split == 'test'")
@@ -205,8 +205,8 @@ def test_too_many_broken_training_samples_stop_the_run(mini, tmp_path):
     cfg = tiny_pretrain(root)
     with pytest.raises(RunError, match=r"1 of 18 training samples are unreadable, more than max_bad=0.01; the first is train/fear/000.jpg "
                                        r"\(the file is empty.*audit"):
-        pretrain(update(cfg, image_batch=14), tmp_path)
-    run = pretrain(update(cfg, image_batch=14, max_bad=0.1), tmp_path)
+        pretrain(update(cfg, image_batch_size=14), tmp_path)
+    run = pretrain(update(cfg, image_batch_size=14, max_unreadable=0.1), tmp_path)
     assert list(run.provenance["unreadable"]) == ["train/fear/000.jpg"]
 
 
@@ -214,8 +214,8 @@ def test_a_batch_without_a_readable_sample_is_passed_over(mini, tmp_path):
     root = Path(shutil.copytree(mini, tmp_path / "data"))
     for i in range(1, 15):
         (root / f"dfew/Clip/original/{i:05d}.mp4").write_bytes(b"")
-    run = finetune(tiny_finetune(root, max_bad=1.0), tmp_path)
-    assert set(run.metrics().modality) == {"image", "validation"} and len(run.provenance["unreadable"]) >= 4
+    run = finetune(tiny_finetune(root, max_unreadable=1.0), tmp_path)
+    assert set(run.metrics().modality) == {"image", "val"} and len(run.provenance["unreadable"]) >= 4
 
 
 def test_the_guard_counts_each_sample_once_and_remembers():
@@ -254,7 +254,7 @@ def test_damaged_runs_are_sentences(finished, tmp_path):
 # --- pieces of the loop
 
 def test_layer_decay_reaches_every_parameter():
-    model = create("s4d_nano_patch16_64", experts=2)
+    model = create("s4d_nano_patch16_64", num_experts=2)
     optimizer = optimizer_for(model, (0.9, 0.99), 0.05, layer_decay=0.5)
     set_lr(optimizer, 1.0)
     names = {id(p): n for n, p in model.named_parameters()}
@@ -299,7 +299,7 @@ def test_mixing_treats_all_frames_of_a_clip_alike(mini, mixup, cutmix):
 
 def test_predictions_are_the_mean_over_views(mini):
     table = stage_finetune.tables(tiny_finetune(mini))["video"].query("split == 'test'")
-    model = create("s4d_nano_patch16_64", size=32, frames=4).eval()
+    model = create("s4d_nano_patch16_64", img_size=32, num_frames=4).eval()
     torch.nn.init.normal_(model.head["video"].weight)
     views = []
     for segments in (1, 2):
@@ -322,7 +322,7 @@ def test_a_clip_of_which_one_view_is_broken_has_no_prediction(mini):
             return super().load(key, generator)
     table = stage_finetune.tables(tiny_finetune(mini))["video"].query("split == 'test'")
     data = HalfBroken(table, mini / "dfew", "video", 32, 4, 1, segments=2)
-    rows, bad = predict(create("s4d_nano_patch16_64", size=32, frames=4), data, 7)
+    rows, bad = predict(create("s4d_nano_patch16_64", img_size=32, num_frames=4), data, 7)
     assert bad == {rows.path[1]: "damaged"} and rows.predicted.isna().tolist() == [i == 1 for i in range(7)]
 
 
@@ -351,7 +351,7 @@ def test_a_worker_tells_its_steps(monkeypatch):
 
 def test_run_all_in_one_process(mini, tmp_path):
     pre = tiny_pretrain(mini, epochs=0.34)
-    jobs = [tiny_finetune(mini, init=pre, tasks=("image",), experts=0), pre]
+    jobs = [tiny_finetune(mini, init=pre, tasks=("image",), num_experts=0), pre]
     runs = run_all(jobs, tmp_path, workers=1)
     assert [r.config for r in runs] == jobs and all(r.done for r in runs) and len(list(tmp_path.iterdir())) == 2
 

@@ -96,7 +96,7 @@ def test_an_exploding_norm_is_said_once(tmp_path):
 @pytest.mark.parametrize("collapsed", [False, True])
 def test_a_collapsed_router_is_said_once_with_the_remedy(collapsed):
     said = []
-    watch, model = Watch(said.append), create("s4d_nano_patch16_64", experts=4, top_k=1).train()
+    watch, model = Watch(said.append), create("s4d_nano_patch16_64", num_experts=4, top_k=1).train()
     if collapsed:
         for layer in model.moae_layers().values():
             nn.init.constant_(layer.router.bias[:1], 1e6)  # all tokens to the first expert
@@ -133,12 +133,12 @@ def test_out_of_memory_says_what_would_fit(mini, tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     monkeypatch.setattr(Loop, "backward", lambda self, *_: seen.update(loop=self) or full(self))
     monkeypatch.setattr(memory, "capacity", lambda device: 10 ** 12)
-    cfg = tiny_finetune(mini, tasks=("image",), image_batch=4, save_minutes=0.0)
+    cfg = tiny_finetune(mini, tasks=("image",), image_batch_size=4, save_minutes=0.0)
     with pytest.raises(RunError, match="out of memory at step 0 .* with 4 image samples at once: .*this should fit: close other programs"):
         finetune(cfg, tmp_path)
     memory.recompute(seen["loop"].model, False)
     each, beside = memory.by_sample(seen["loop"], "image")
-    model = create("s4d_nano_patch16_64", size=32, frames=4, experts=8).train()
+    model = create("s4d_nano_patch16_64", img_size=32, num_frames=4, num_experts=8).train()
     assert beside >= 16 * sum(p.numel() for p in model.parameters())
     memory.recompute(model, True)
     four, two = (memory.kept(model, (torch.zeros(n, 3, 32, 32),)) for n in (4, 2))
@@ -182,7 +182,7 @@ def test_a_killed_loading_process_is_found_and_leaves_no_other(mini, tmp_path, m
         return original(self, *args)
     monkeypatch.setattr(Loop, "update", update_)
     with pytest.raises(RunError, match=r"a loading process ended \(DataLoader worker"):
-        pretrain(tiny_pretrain(mini, workers=1, epochs=4), tmp_path)
+        pretrain(tiny_pretrain(mini, num_workers=1, epochs=4), tmp_path)
     assert not [c for c in mp.active_children() if c.is_alive() and "Spawn" in type(c).__name__]
 
 
@@ -197,7 +197,7 @@ def test_memory_stays_flat(mini, tmp_path, monkeypatch):
     monkeypatch.setattr(Loop, "advance", advance)
     if not Path("/proc/self/status").exists():
         pytest.skip("this system does not tell a process's memory")
-    pretrain(update(tiny_pretrain(mini, image_batch=1, epochs=15, save_minutes=0.02), videos=None), tmp_path)
+    pretrain(update(tiny_pretrain(mini, image_batch_size=1, epochs=15, save_minutes=0.02), video=None), tmp_path)
     assert len(sizes) == 210 and sizes[-1] - sizes[60] < 4e6      # a step's batch and gradients are 3 MB
 
 
@@ -280,7 +280,7 @@ def test_the_moving_average_is_what_is_validated_and_kept(mini, tmp_path, monkey
     judged, predict = [], stage_finetune.predict
     with monkeypatch.context() as patch:
         patch.setattr(stage_finetune, "predict", lambda model, *a, **k: judged.append(model.head["image"].weight.clone()) or predict(model, *a, **k))
-        run = finetune(tiny_finetune(mini, ema=0.6, each_epoch=True), tmp_path)
+        run = finetune(tiny_finetune(mini, ema_decay=0.6, test_each_epoch=True), tmp_path)
     average = weights[0]
     for w in weights[1:]:
         average = 0.6 * average + 0.4 * w
@@ -300,7 +300,7 @@ def test_class_balance_reaches_the_batches(mini, tmp_path, monkeypatch):
         labels, original = [], stage_finetune.cross_entropy
         with monkeypatch.context() as patch:
             patch.setattr(stage_finetune, "cross_entropy", lambda x, y, **k: labels.extend(y.tolist()) or original(x, y, **k))
-            finetune(tiny_finetune(root, tasks=("image",), balanced=balanced, mixup=0.0, cutmix=0.0, epochs=2), tmp_path)
+            finetune(tiny_finetune(root, tasks=("image",), balanced_sampling=balanced, mixup=0.0, cutmix=0.0, epochs=2), tmp_path)
         counts[balanced] = labels.count(6) / len(labels)
     assert counts[False] > 0.5 and counts[True] < 0.3
 
@@ -405,7 +405,7 @@ def test_a_notebook_and_the_command_line_make_the_same_run(mini, tmp_path, capsy
     monkeypatch.setattr(config, "profile", lambda *_, **__: small)
     assert main(["finetune", "--runs", str(tmp_path), "--init", "none", "--method", "static", "--epochs", "0.5", "--tensorboard"]) == 2
     assert main(["finetune", "--runs", str(tmp_path), "--init", "none", "--method", "static", "--epochs", "0.5", "--checkpointing"]) == 0
-    run = locate(tiny_finetune(mini, tasks=("image",), experts=0, epochs=0.5), tmp_path)
+    run = locate(tiny_finetune(mini, tasks=("image",), num_experts=0, epochs=0.5), tmp_path)
     assert run.done and str(run.dir) in capsys.readouterr().out
 
 

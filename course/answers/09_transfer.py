@@ -120,8 +120,8 @@ def design__fewer_epochs_for_joint(cfg):
     Says: change ONE thing
     """
     joint = config.update(cfg, tasks=("image", "video"), epochs=cfg.epochs / 2)
-    return {"alone": (cfg, None), "joint": (joint, "alone"), "experts": (config.update(joint, experts=8), "joint"),
-            "half the photos": (config.update(joint, image_part=0.5), "joint")}
+    return {"alone": (cfg, None), "joint": (joint, "alone"), "experts": (config.update(joint, num_experts=8), "joint"),
+            "half the photos": (config.update(joint, image_fraction=0.5), "joint")}
 
 
 def design__experts_against_alone(cfg):
@@ -130,8 +130,8 @@ def design__experts_against_alone(cfg):
     Says: change ONE thing
     """
     joint = config.update(cfg, tasks=("image", "video"))
-    return {"alone": (cfg, None), "joint": (joint, "alone"), "s4d": (config.update(joint, experts=8), "alone"),
-            "half the photos": (config.update(joint, image_part=0.5), "joint")}
+    return {"alone": (cfg, None), "joint": (joint, "alone"), "s4d": (config.update(joint, num_experts=8), "alone"),
+            "half the photos": (config.update(joint, image_fraction=0.5), "joint")}
 
 
 def design__two_arms(cfg):
@@ -149,14 +149,14 @@ def design__another_seed_as_an_arm(cfg):
     """
     joint = config.update(cfg, tasks=("image", "video"))
     return {"alone": (cfg, None), "joint": (joint, "alone"), "again": (config.update(joint, seed=joint.seed + 1), "joint"),
-            "experts": (config.update(joint, experts=8), "joint")}
+            "experts": (config.update(joint, num_experts=8), "joint")}
 
 
 def design__right_other_controls(cfg):
     """Longer training alone, fewer clips, adapters between dense and routed."""
     joint = config.update(cfg, tasks=("video", "image"))
     return {"alone": (cfg, None), "joint": (joint, "alone"), "longer alone": (config.update(cfg, epochs=1.5 * cfg.epochs), "alone"),
-            "fewer clips": (config.update(joint, video_part=0.5), "joint"), "s4d": (config.update(joint, experts=4), "joint")}
+            "fewer clips": (config.update(joint, video_fraction=0.5), "joint"), "s4d": (config.update(joint, num_experts=4), "joint")}
 
 
 def run_design__only_the_good_ones(seeds):

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from ..config import Faces, Finetune
 from ..data.transforms import test_indices
 from ..faces import facs, people, render, views
-from ..models.tokens import TUBELET
+from ..models.tokens import TUBELET_SIZE
 
 REGIONS = ("brows", "eyes", "nose", "mouth", "other")
 MOVERS = {"brows": (1, 2, 4), "eyes": (5, 6, 7, 43), "mouth": facs.MOUTH, "nose": (9,)}      # actions that move a region
@@ -81,11 +81,11 @@ def phase_weights(folder, rows: pd.DataFrame, cfg: Finetune) -> np.ndarray | Non
     known = truth(folder)
     known = known[known["corpus"] == "dfew"]
     courses = dict(tuple(known.assign(path=known["path"].str.removeprefix("dfew/")).sort_values("frame").groupby("path")["phase"]))
-    return np.stack([steps_of(courses[path].to_numpy(), cfg.frames, cfg.stride) for path in rows.path])
+    return np.stack([steps_of(courses[path].to_numpy(), cfg.num_frames, cfg.sampling_rate) for path in rows.path])
 
 
 def steps_of(phase: np.ndarray, frames: int, stride: int) -> np.ndarray:
     """One clip's phases by time step of its central view: names of all frames -> `[3, frames / 2]`."""
     seen = phase[test_indices(len(phase), frames, stride, 1)[0]]
     member = (seen[None] == np.array(PHASES)[:, None]).astype(float)
-    return member.reshape(len(PHASES), -1, TUBELET).mean(-1)
+    return member.reshape(len(PHASES), -1, TUBELET_SIZE).mean(-1)

@@ -68,9 +68,9 @@ def without_expert(model: nn.Module, block: int, expert: int) -> Iterator[nn.Mod
         ValueError: for a block without experts or an expert number outside it (both counted from 0).
     """
     layers = _layers(model)
-    if block not in layers or not 0 <= expert < layers[block].experts:
+    if block not in layers or not 0 <= expert < layers[block].num_experts:
         raise ValueError(f"no expert {expert} in block {block}: blocks with experts are {sorted(layers)}, "
-                         f"experts 0..{next(iter(layers.values())).experts - 1}")
+                         f"experts 0..{next(iter(layers.values())).num_experts - 1}")
     bias = layers[block].router.bias.data
     before = bias[expert].clone()
     try:
@@ -83,12 +83,12 @@ def without_expert(model: nn.Module, block: int, expert: int) -> Iterator[nn.Mod
 @contextmanager
 def routing_mode(model: nn.Module, capacity_factor: float | None, noise: bool) -> Iterator[nn.Module]:
     """`model.set_routing(...)` for the length of the context; the mode before it comes back."""
-    before = {i: (layer.capacity_factor, layer.noisy) for i, layer in _layers(model).items()}
+    before = {i: (layer.capacity_factor, layer.noise_mode) for i, layer in _layers(model).items()}
     try:
         yield model.set_routing(capacity_factor=capacity_factor, noise=noise)
     finally:
         for i, layer in model.moae_layers().items():
-            layer.capacity_factor, layer.noisy = before[i]
+            layer.capacity_factor, layer.noise_mode = before[i]
 
 
 WORTH = 0.5     # points of probability from which an expert's absence is worth a remark
@@ -112,7 +112,7 @@ def cost_of_experts(model: nn.Module, x: Tensor, rows: pd.DataFrame, target: np.
     label = rows.label.to_numpy()
     groups = {"all": np.ones(len(rows), bool), **{e: label == e for e in sorted(set(label))}}
     for block, moae in _layers(model).items():
-        for expert in range(moae.experts):
+        for expert in range(moae.num_experts):
             with without_expert(model, block, expert):
                 change = true() - whole
             for emotion, use in groups.items():

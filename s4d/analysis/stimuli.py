@@ -31,7 +31,7 @@ def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed
     Args:
         cfg: any fine-tuning configuration of the profile; sources, size, frames and stride are read.
         task: "image" or "video".
-        split: "train", "validation" or "test".
+        split: "train", "val" or "test".
         limit: largest number of samples.
         seed: of the draw.
         unreadable: gets {path: cause} of the drawn files that cannot be read, for `left_out` to name.
@@ -41,7 +41,7 @@ def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed
     Raises:
         StimuliError: when no sample is left.
     """
-    data = part(update(cfg, segments=1), task, tables(cfg)[task], split)
+    data = part(update(cfg, test_segments=1), task, tables(cfg)[task], split)
     kept, clips = [], []
     for row in choose(len(data), limit, seed):
         sample = data[Key(task, int(row), seed)]
@@ -70,11 +70,11 @@ def frames_of(cfg: Finetune, rows: pd.DataFrame, every: int = 1, unreadable: dic
     Raises:
         StimuliError: when no clip can be read.
     """
-    data = Clips(rows, cfg.video.root, "video", cfg.size, cfg.frames, cfg.stride, classes=cfg.video.classes)
+    data = Clips(rows, cfg.video.root, "video", cfg.img_size, cfg.num_frames, cfg.sampling_rate, classes=cfg.video.num_classes)
     pictures, table = [], []
     for row in rows.itertuples():
         try:
-            clip = read_clip(data.root / row.path, size=cfg.size)
+            clip = read_clip(data.root / row.path, size=cfg.img_size)
         except MediaError as error:
             if unreadable is not None:
                 unreadable[row.path] = error.cause

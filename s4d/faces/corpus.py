@@ -103,7 +103,7 @@ def shards(cfg: Faces) -> list[tuple[str, int, list[Sample]]]:
 
 def device(cfg: Faces) -> torch.device:
     """What draws the corpus. Pixels differ by rounding between kinds of device, so corpus.json names it."""
-    frames = cfg.photos + (cfg.clips + cfg.compound + cfg.speaking) * cfg.frames
+    frames = cfg.photos + (cfg.clips + cfg.compound + cfg.speaking) * cfg.num_frames
     return torch.device("cuda" if frames >= LARGE and torch.cuda.is_available() else "cpu")
 
 
@@ -113,7 +113,7 @@ def _draw_all(cfg: Faces, build: Path, workers: int, progress: bool) -> None:
     for folder in sorted({(build / s.corpus / s.path).parent for _, _, members in todo for s in members}):
         folder.mkdir(parents=True, exist_ok=True)
     (build / "parts").mkdir(exist_ok=True)
-    size = lambda s: len(s[2]) * (1 if s[0] == "affectnet" else cfg.frames)
+    size = lambda s: len(s[2]) * (1 if s[0] == "affectnet" else cfg.num_frames)
     with tqdm(total=sum(map(size, todo)), unit="frame", desc="faces", disable=not progress) as bar:
         if workers == 1:
             for shard in todo:
@@ -198,8 +198,8 @@ def _clip(cfg: Faces, sample: Sample, rng: np.random.Generator) -> dict:
     far = distance(cfg)
     talk = sample.corpus == "voxceleb2" or rng.random() < far.speech
     strength = rng.uniform(*far.intensity)
-    act = facs.perform(sample.performed, strength, cfg.frames, cfg.fps, rng, talk, sample.before, far.life)
-    t = np.arange(cfg.frames) / cfg.fps
+    act = facs.perform(sample.performed, strength, cfg.num_frames, cfg.fps, rng, talk, sample.before, far.life)
+    t = np.arange(cfg.num_frames) / cfg.fps
     act["pose"] = _pose(far.pose, rng) + np.stack([facs.wander(t, m * far.motion, rng) for m in (1, .7, .6)], 1)
     gaze = rng.normal(0, .15 + .3 * cfg.nuisance, 2) + np.stack([facs.wander(t, .08 * far.life, rng) for _ in range(2)], 1)
     if sample.performed == "sadness":                        # eyes and head sink
@@ -233,7 +233,7 @@ def _pixels(cfg: Faces, members: list[Sample], acts: list[dict], seed: int) -> l
     batch, out = BATCH[place.type], []
     for i in range(0, len(actions), batch):
         there = lambda table: {k: v[i:i + batch].to(place) for k, v in table.items()}
-        image = render(there(person), actions[i:i + batch].to(place), there(scene), cfg.size, gen=gen)
+        image = render(there(person), actions[i:i + batch].to(place), there(scene), cfg.img_size, gen=gen)
         out.append((image * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
     return np.split(np.concatenate(out), np.cumsum(counts)[:-1])
 

@@ -87,7 +87,7 @@ def frame_and_clip(run, cfg: Finetune, name: str, unreadable: dict[str, str] | N
     from ..analysis.stimuli import probabilities, subset
     from ..emotions import vocabulary
     x, rows = subset(cfg, "video", limit=10 ** 9, unreadable=unreadable)
-    names = np.array(vocabulary(cfg.video.classes))
+    names = np.array(vocabulary(cfg.video.num_classes))
     model, middle = run.load(), x.shape[2] // 2
     seen = {f"{name}, whole clip": x, f"{name}, middle frame": x[:, :, middle:middle + 1].expand_as(x)}
     return pd.concat([rows.assign(predicted=names[probabilities(model, v, "video").argmax(1)], task="video", seed=cfg.seed, input=k)

@@ -46,16 +46,16 @@ def check(cfg: Faces) -> None:
     def need(ok: bool, name: str, what: str) -> None:
         if not ok:
             raise FacesError(f"faces setting {name} = {getattr(cfg, name)!r}: {what}")
-    need(isinstance(cfg.size, int) and 32 <= cfg.size <= 224 and cfg.size % 2 == 0, "size", "give an even number of pixels from 32 to 224")
-    for name, least in (("photos", 21), ("photo_identities", 3), ("clips", 35), ("clip_identities", 5), ("compound", 55),
-                        ("compound_identities", 5), ("speaking", 1),
-                        ("speaking_identities", 1)):
+    need(isinstance(cfg.img_size, int) and 32 <= cfg.img_size <= 224 and cfg.img_size % 2 == 0, "img_size", "give an even number of pixels from 32 to 224")
+    for name, least in (("photos", 21), ("photo_subjects", 3), ("clips", 35), ("clip_subjects", 5), ("compound", 55),
+                        ("compound_subjects", 5), ("speaking", 1),
+                        ("speaking_subjects", 1)):
         need(getattr(cfg, name) >= least, name, f"at least {least} are needed to fill every split and class")
-    need(2 <= cfg.frames <= 600, "frames", "give 2 to 600 frames a clip")
+    need(2 <= cfg.num_frames <= 600, "num_frames", "give 2 to 600 frames a clip")
     need(1 <= cfg.fps <= 60, "fps", "give 1 to 60 frames a second")
     need(0 <= min(cfg.intensity) and cfg.intensity[0] <= cfg.intensity[1] <= 2, "intensity", "give two numbers from 0 to 2, the smaller one first")
     need(0 <= cfg.label_noise <= .3, "label_noise", "give a share from 0 to 0.3")
-    for name in ("gap", "order", "nuisance", "balance"):
+    for name in ("gap", "order", "nuisance", "class_balance"):
         need(0 <= getattr(cfg, name) <= 1, name, "give a number from 0 to 1")
     need(0 <= cfg.pose <= 30, "pose", "give 0 to 30 degrees")
     need(.5 <= cfg.zoom <= 2, "zoom", "give a number from 0.5 to 2")
@@ -99,14 +99,14 @@ def samples(cfg: Faces) -> list[Sample]:
     Identities are numbered through, corpus after corpus, so nobody is in two of them; nobody is in two photo splits or two clip folds.
     """
     check(cfg)
-    clips = _clips(cfg, "dfew", cfg.clips, cfg.clip_identities, cfg.photo_identities, DFEW)
-    compound = _clips(cfg, "mafw", cfg.compound, cfg.compound_identities, cfg.photo_identities + cfg.clip_identities, MAFW)
+    clips = _clips(cfg, "dfew", cfg.clips, cfg.clip_subjects, cfg.photo_subjects, DFEW)
+    compound = _clips(cfg, "mafw", cfg.compound, cfg.compound_subjects, cfg.photo_subjects + cfg.clip_subjects, MAFW)
     return _photos(cfg) + clips + compound + _speaking(cfg)
 
 
 def identities(cfg: Faces) -> int:
     """Number of identities of all corpora together."""
-    return cfg.photo_identities + cfg.clip_identities + cfg.compound_identities + cfg.speaking_identities
+    return cfg.photo_subjects + cfg.clip_subjects + cfg.compound_subjects + cfg.speaking_subjects
 
 
 def _spread(count: int, people: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -117,10 +117,10 @@ def _spread(count: int, people: np.ndarray, rng: np.random.Generator) -> np.ndar
 def _photos(cfg: Faces) -> list[Sample]:
     rng = np.random.default_rng([cfg.seed, 1])
     weights = np.array(list(SPLITS.values()))
-    counts, people = apportion(cfg.photos, weights, 7), apportion(cfg.photo_identities, weights, 1)
-    order, out, first = rng.permutation(cfg.photo_identities), [], 0
+    counts, people = apportion(cfg.photos, weights, 7), apportion(cfg.photo_subjects, weights, 1)
+    order, out, first = rng.permutation(cfg.photo_subjects), [], 0
     for split, count, persons in zip(SPLITS, counts, people):
-        share = shares(AFFECTNET, cfg.balance if split == "train" else 0, EMOTIONS)
+        share = shares(AFFECTNET, cfg.class_balance if split == "train" else 0, EMOTIONS)
         labels = rng.permutation(np.repeat(EMOTIONS, apportion(count, share, 1)))
         who = _spread(count, order[first:first + persons], rng)
         first += persons
@@ -139,7 +139,7 @@ def _clips(cfg: Faces, corpus: str, clips: int, people: int, first: int, real: d
     """Labelled clips in five folds; `first` is the number of their first identity, `real` the real dataset's class counts."""
     rng = np.random.default_rng([cfg.seed, 2 if corpus == "dfew" else 4])
     far, names = distance(cfg), ORDERS[corpus]
-    labels = np.repeat(names, apportion(clips, shares(real, cfg.balance, names), 5))
+    labels = np.repeat(names, apportion(clips, shares(real, cfg.class_balance, names), 5))
     fold = np.resize(FOLDS, clips)                           # class after class, so that folds are stratified
     groups = np.array_split(rng.permutation(people), len(FOLDS))
     who = np.empty(clips, int)
@@ -157,8 +157,8 @@ def _clips(cfg: Faces, corpus: str, clips: int, people: int, first: int, real: d
 def _speaking(cfg: Faces) -> list[Sample]:
     rng = np.random.default_rng([cfg.seed, 3])
     labels = rng.choice(ORDERS["dfew"], cfg.speaking)
-    who = np.sort(_spread(cfg.speaking, np.arange(cfg.speaking_identities), rng))
+    who = np.sort(_spread(cfg.speaking, np.arange(cfg.speaking_subjects), rng))
     name = lambda i: base64.urlsafe_b64encode(hashlib.sha256(f"{cfg.seed} {i}".encode()).digest()).decode()[:11].replace("-", "a")
-    offset = identities(cfg) - cfg.speaking_identities
+    offset = identities(cfg) - cfg.speaking_subjects
     return [Sample("voxceleb2", f"dev/mp4/id{w + 1:05d}/{name(i)}/00001.mp4", int(offset + w), f"id{w + 1:05d}", str(label), "train", str(label))
             for i, (w, label) in enumerate(zip(who, labels))]

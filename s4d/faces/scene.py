@@ -12,7 +12,7 @@ def neutral_scene(n: int) -> dict[str, torch.Tensor]:
     z = torch.zeros(n)
     bg = torch.full((n, 2, 3), .18) * torch.tensor([1., 1.02, 1.08])
     return dict(yaw=z, pitch=z, roll=z, scale=z + 1, shift=torch.zeros(n, 2), light=torch.tensor([.35, .55, .75]).expand(n, 3),
-                key=z + 1.55, ambient=z + .5, warmth=z, bg=bg, bg_tex=z + .3, occluder=torch.zeros(n, 5), noise=z, blur=z,
+                key=z + 1.55, ambient=z + .5, warmth=z, bg=bg, bg_tex=z + .3, occluder=torch.zeros(n, 5), router_noise=z, blur=z,
                 exposure=z + 1, gaze=torch.zeros(n, 2))
 
 

@@ -16,22 +16,22 @@ __all__ = ["S4D", "DualMAE", "Encoder", "MoAE", "CheckpointError", "checkpoint_f
 
 # Encoder and decoder of each variant (METHOD section 3). The nano variants are ours: they train on a laptop, on 64 px faces.
 VARIANTS = {
-    "nano_patch16_64": dict(size=64, frames=8, patch=16, width=128, depth=3, heads=4, stem=32),
-    "small_patch16_160": dict(size=160, frames=16, patch=16, width=384, depth=12, heads=6),
-    "base_patch16_160": dict(size=160, frames=16, patch=16, width=768, depth=12, heads=12),
-    "large_patch16_160": dict(size=160, frames=16, patch=16, width=1024, depth=24, heads=16),
+    "nano_patch16_64": dict(img_size=64, num_frames=8, patch_size=16, embed_dim=128, depth=3, num_heads=4, stem_dim=32),
+    "small_patch16_160": dict(img_size=160, num_frames=16, patch_size=16, embed_dim=384, depth=12, num_heads=6),
+    "base_patch16_160": dict(img_size=160, num_frames=16, patch_size=16, embed_dim=768, depth=12, num_heads=12),
+    "large_patch16_160": dict(img_size=160, num_frames=16, patch_size=16, embed_dim=1024, depth=24, num_heads=16),
 }
 DECODERS = {
-    "nano_patch16_64": dict(decoder_width=64, decoder_depth=2, decoder_heads=2),
-    "small_patch16_160": dict(decoder_width=192, decoder_depth=4, decoder_heads=3),
-    "base_patch16_160": dict(decoder_width=384, decoder_depth=4, decoder_heads=6),
-    "large_patch16_160": dict(decoder_width=512, decoder_depth=8, decoder_heads=8),
+    "nano_patch16_64": dict(decoder_embed_dim=64, decoder_depth=2, decoder_num_heads=2),
+    "small_patch16_160": dict(decoder_embed_dim=192, decoder_depth=4, decoder_num_heads=3),
+    "base_patch16_160": dict(decoder_embed_dim=384, decoder_depth=4, decoder_num_heads=6),
+    "large_patch16_160": dict(decoder_embed_dim=512, decoder_depth=8, decoder_num_heads=8),
 }
 
 HUB = "cyinen/S4D"    # the authors' weights on the Hugging Face hub: small and base, pre-trained and fine-tuned
 
 default_cfgs = generate_default_cfgs({f"{kind}_{variant}": dict(
-    input_size=(3, spec["size"], spec["size"]), mean=MEAN, std=STD, interpolation="bicubic", num_classes=7,
+    input_size=(3, spec["img_size"], spec["img_size"]), mean=MEAN, std=STD, interpolation="bicubic", num_classes=7,
     hf_hub_id=HUB if variant.startswith(("small", "base")) else None,
     first_conv=f"{inside}patch_embed.proj", classifier=("head.image", "head.video") if kind == "s4d" else None)
     for kind, inside in (("s4d", ""), ("s4d_mae", "encoder.")) for variant, spec in VARIANTS.items()})

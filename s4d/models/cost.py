@@ -10,12 +10,12 @@ from torch._subclasses import FakeTensorMode
 
 from .mae import DualMAE
 from .s4d import S4D, Block
-from .tokens import TUBELET, TubeletEmbed, removed_tokens
+from .tokens import TUBELET_SIZE, TubeletEmbed, removed_tokens
 
 
 def _embedding(embed: TubeletEmbed, tokens: int) -> tuple[int, int]:
     """Operations of the embedding, and of its first layer."""
-    shape, counts = (TUBELET, embed.patch, embed.patch), []
+    shape, counts = (TUBELET_SIZE, embed.patch_size, embed.patch_size), []
     for conv in embed.modules():
         if isinstance(conv, nn.Conv3d):
             shape = tuple(s // k for s, k in zip(shape, conv.kernel_size))
@@ -26,14 +26,14 @@ def _embedding(embed: TubeletEmbed, tokens: int) -> tuple[int, int]:
 def _block(block: Block, tokens: int, every: bool, step: bool) -> int:
     """Operations of a block on one sample."""
     layers = (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2)
-    width = block.norm1.normalized_shape[0]
-    count = sum(2 * tokens * layer.weight.numel() for layer in layers) + 4 * tokens ** 2 * width
+    embed_dim = block.norm1.normalized_shape[0]
+    count = sum(2 * tokens * layer.weight.numel() for layer in layers) + 4 * tokens ** 2 * embed_dim
     if block.moae is not None:
         m = block.moae
-        noise = m.noisy == "always" or (m.noisy == "train" and step)
+        noise = m.noise_mode == "always" or (m.noise_mode == "train" and step)
         router = m.router.weight.numel() * (1 + noise) if m.top_k else 0
-        expert = (m.w1.numel() + m.w2.numel()) // m.experts
-        count += 2 * tokens * (router + expert * (m.experts if every or not m.top_k else m.top_k) + m.b2.numel())
+        expert = (m.w1.numel() + m.w2.numel()) // m.num_experts
+        count += 2 * tokens * (router + expert * (m.num_experts if every or not m.top_k else m.top_k) + m.b2.numel())
     return count
 
 
@@ -53,7 +53,7 @@ def flops(model: S4D | DualMAE, task: str, removed: int = 0, every_expert: bool 
             needs one of them, since pixels have none.
     """
     encoder = model.encoder if isinstance(model, DualMAE) else model
-    length = encoder.tokens[task]
+    length = encoder.num_tokens[task]
     seen = length - removed
     embedding, first = _embedding(encoder.patch_embed, seen)
     count = embedding + sum(_block(b, seen, every_expert, step) for b in encoder.blocks)
@@ -98,12 +98,12 @@ def sizes(ratio: dict[str, float]) -> list[dict]:
     rows = []
     for variant, spec in VARIANTS.items():
         with torch.device("meta"):
-            dense, s4d, mae = create(f"s4d_{variant}", experts=0), create(f"s4d_{variant}"), create(f"s4d_mae_{variant}")
+            dense, s4d, mae = create(f"s4d_{variant}", num_experts=0), create(f"s4d_{variant}"), create(f"s4d_mae_{variant}")
         counted = {f"{k}, M": count_parameters(m) / 1e6 for k, m in (("dense", dense), ("S4D", s4d), ("autoencoder", mae))}
         with FakeTensorMode(allow_non_fake_inputs=True):
             s4d, mae = (m.to_empty(device="cpu").train() for m in (s4d, mae))
-            for task, frames in (("image", ()), ("video", (spec["frames"],))):
-                x, length = torch.empty(1, 3, *frames, spec["size"], spec["size"]), s4d.tokens[task]
+            for task, num_frames in (("image", ()), ("video", (spec["num_frames"],))):
+                x, length = torch.empty(1, 3, *num_frames, spec["img_size"], spec["img_size"]), s4d.num_tokens[task]
                 gone = removed_tokens(length, ratio[task])
                 seen, hidden = (torch.zeros(1, n, dtype=torch.long) for n in (length - gone, gone))
                 kept = saved_bytes(s4d, lambda: s4d(x)), saved_bytes(mae, lambda: mae.decode(x, seen, length, hidden))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .s4d import EPS, Block, Encoder, init_weights
-from .tokens import TUBELET, as_clip, cut, gather, sincos
+from .tokens import TUBELET_SIZE, as_clip, cut, gather, sincos
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)   # ImageNet's, RGB
 
@@ -16,12 +16,12 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)   # ImageNet's, RGB
 class Decoder(nn.Module):
     """Light transformer over all tokens in place; its head predicts a tubelet's normalised pixels."""
 
-    def __init__(self, length: int, width: int, depth: int, heads: int, out: int):
+    def __init__(self, length: int, embed_dim: int, depth: int, num_heads: int, out: int):
         super().__init__()
-        self.register_buffer("positions", sincos(length, width), persistent=False)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=EPS)
-        self.head = nn.Linear(width, out)
+        self.register_buffer("positions", sincos(length, embed_dim), persistent=False)
+        self.blocks = nn.ModuleList(Block(embed_dim, num_heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(embed_dim, eps=EPS)
+        self.head = nn.Linear(embed_dim, out)
         self.grad_checkpointing = False
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -41,13 +41,13 @@ class DualMAE(nn.Module):
     Source: METHOD section 4; He et al. 2022 (MAE), Tong et al. 2022 (VideoMAE).
     """
 
-    def __init__(self, decoder_width: int = 384, decoder_depth: int = 4, decoder_heads: int = 6, **kwargs):
+    def __init__(self, decoder_embed_dim: int = 384, decoder_depth: int = 4, decoder_num_heads: int = 6, **kwargs):
         super().__init__()
         self.encoder = Encoder(final_norm=True, **kwargs)
         e = self.encoder
-        self.encoder_to_decoder = nn.Linear(e.width, decoder_width, bias=False)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_width))
-        self.decoder = Decoder(e.tokens["video"], decoder_width, decoder_depth, decoder_heads, TUBELET * e.patch ** 2 * 3)
+        self.encoder_to_decoder = nn.Linear(e.embed_dim, decoder_embed_dim, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
+        self.decoder = Decoder(e.num_tokens["video"], decoder_embed_dim, decoder_depth, decoder_num_heads, TUBELET_SIZE * e.patch_size ** 2 * 3)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1, 1), persistent=False)
         self.apply(init_weights)
@@ -56,13 +56,13 @@ class DualMAE(nn.Module):
     def patchify(self, x: Tensor) -> Tensor:
         """Normalised inputs -> targets in 0..1 `[B, L, 2 P P 3]`; inside a token (t, row, column, channel)."""
         x = as_clip(x) * self.std + self.mean
-        return cut(x, self.encoder.patch).permute(0, 1, 3, 4, 5, 2).flatten(2)
+        return cut(x, self.encoder.patch_size).permute(0, 1, 3, 4, 5, 2).flatten(2)
 
     def unpatchify(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """The inverse of `patchify`, up to the normalisation: `[B, L, 2 P P 3]` -> `[B, 3, 2 t, H, W]` in 0..1."""
-        (t, h, w), p = grid, self.encoder.patch
-        x = tokens.view(-1, t, h, w, TUBELET, p, p, 3).permute(0, 7, 1, 4, 2, 5, 3, 6)
-        return x.reshape(-1, 3, t * TUBELET, h * p, w * p)
+        (t, h, w), p = grid, self.encoder.patch_size
+        x = tokens.view(-1, t, h, w, TUBELET_SIZE, p, p, 3).permute(0, 7, 1, 4, 2, 5, 3, 6)
+        return x.reshape(-1, 3, t * TUBELET_SIZE, h * p, w * p)
 
     @staticmethod
     def standardise(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -35,22 +35,22 @@ class MoAE(nn.Module):
     Source: S4D section on MoAE; noisy top-k gating after Shazeer et al. 2017; balance loss after the Switch Transformer.
     """
 
-    def __init__(self, width: int, experts: int = 8, top_k: int = 2, reduction: int = 4):
+    def __init__(self, embed_dim: int, num_experts: int = 8, top_k: int = 2, adapter_reduction: int = 4):
         super().__init__()
-        if not 0 <= top_k <= experts:
-            raise ConfigError(f"top_k {top_k}: expected 1..{experts} for {experts} experts, or 0 for no routing")
-        hidden = width // reduction
-        self.experts, self.top_k = experts, top_k
-        self.router = nn.Linear(width, experts) if top_k else None
-        self.noise = nn.Linear(width, experts) if top_k else None
-        self.w1 = nn.Parameter(torch.empty(experts, hidden, width))
-        self.b1 = nn.Parameter(torch.zeros(experts, hidden))
-        self.w2 = nn.Parameter(torch.zeros(experts, width, hidden))   # zero: the new branch changes nothing at step 0
-        self.b2 = nn.Parameter(torch.zeros(experts, width))
+        if not 0 <= top_k <= num_experts:
+            raise ConfigError(f"top_k {top_k}: expected 1..{num_experts} for {num_experts} experts, or 0 for no routing")
+        hidden = embed_dim // adapter_reduction
+        self.num_experts, self.top_k = num_experts, top_k
+        self.router = nn.Linear(embed_dim, num_experts) if top_k else None
+        self.noise_proj = nn.Linear(embed_dim, num_experts) if top_k else None
+        self.w1 = nn.Parameter(torch.empty(num_experts, hidden, embed_dim))
+        self.b1 = nn.Parameter(torch.zeros(num_experts, hidden))
+        self.w2 = nn.Parameter(torch.zeros(num_experts, embed_dim, hidden))   # zero: the new branch changes nothing at step 0
+        self.b2 = nn.Parameter(torch.zeros(num_experts, embed_dim))
         nn.init.trunc_normal_(self.w1, std=0.02)
         self.by_expert: bool | None = None
         self.capacity_factor: float | None = None
-        self.noisy: str = "train"
+        self.noise_mode: str = "train"
         self.record: list[Tensor] | None = None    # set by analysis.routing.record_routing
         self._balance: Tensor | None = None
 
@@ -61,14 +61,14 @@ class MoAE(nn.Module):
         # Products in half precision would tie scores. Tensors without content know no autocast.
         with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
             scores = score(self.router)
-            if self.noisy == "always" or (self.noisy == "train" and self.training):
-                scores = scores + torch.randn_like(scores) * F.softplus(score(self.noise))
+            if self.noise_mode == "always" or (self.noise_mode == "train" and self.training):
+                scores = scores + torch.randn_like(scores) * F.softplus(score(self.noise_proj))
         top, index = scores.topk(self.top_k, dim=-1)
         gates = torch.zeros_like(scores).scatter(-1, index, top.softmax(-1))
         chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, index, True)
         if self.capacity_factor is not None:
             flat = chosen.flatten(0, 1)
-            capacity = int(flat.shape[0] * self.top_k / self.experts * self.capacity_factor)
+            capacity = int(flat.shape[0] * self.top_k / self.num_experts * self.capacity_factor)
             kept = (flat & (flat.cumsum(0) <= capacity)).view_as(chosen)
             gates = gates * kept          # a dropped token loses that expert's weight; nothing is renormalised
         return gates, chosen, scores
@@ -76,13 +76,13 @@ class MoAE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalised tokens `[B, L, D]` -> the branch's output `[B, L, D]`."""
         if not self.top_k:
-            gates, chosen = x.new_full((*x.shape[:-1], self.experts), 1 / self.experts), None
+            gates, chosen = x.new_full((*x.shape[:-1], self.num_experts), 1 / self.num_experts), None
             self._balance = x.new_zeros(())
         else:
             gates, chosen, scores = self.route(x)
         if self.training and self.top_k:
             share = chosen.to(scores.dtype).mean((0, 1)) / self.top_k
-            self._balance = self.experts * (share * scores.softmax(-1).mean((0, 1))).sum()
+            self._balance = self.num_experts * (share * scores.softmax(-1).mean((0, 1))).sum()
         if self.record is not None:
             self.record.append(gates.detach())
         by_expert = self.pays(x) if self.by_expert is None else self.by_expert
@@ -99,7 +99,7 @@ class MoAE(nn.Module):
         """Tokens `[B, L, D]` and gates `[B, L, E]` -> `[B, L, D]`, every expert on every token."""
         hidden = F.gelu(F.linear(x, self.w1.flatten(0, 1), self.b1.flatten()))
         gates = gates.to(hidden.dtype)
-        hidden = hidden.unflatten(-1, (self.experts, -1)) * gates.unsqueeze(-1)
+        hidden = hidden.unflatten(-1, (self.num_experts, -1)) * gates.unsqueeze(-1)
         w2 = self.w2.transpose(1, 2).flatten(0, 1)                       # [E h, D]
         return hidden.flatten(-2) @ w2 + gates @ self.b2
 

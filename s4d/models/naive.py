@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def positions(length: int, width: int) -> Tensor:
+def positions(length: int, embed_dim: int) -> Tensor:
     """float64 `[L, D]`: sin(p / 10000^(j / D)) in even columns j, the cosine of the same angle in the column after it."""
-    table = torch.empty(length, width, dtype=torch.float64)
-    for j in range(0, width, 2):
-        angle = torch.arange(length, dtype=torch.float64) / 10000 ** (j / width)
+    table = torch.empty(length, embed_dim, dtype=torch.float64)
+    for j in range(0, embed_dim, 2):
+        angle = torch.arange(length, dtype=torch.float64) / 10000 ** (j / embed_dim)
         table[:, j], table[:, j + 1] = angle.sin(), angle.cos()
     return table
 
@@ -23,27 +23,27 @@ def positions(length: int, width: int) -> Tensor:
 class Attention(nn.Module):
     """Softmax attention with a query bias and a value bias."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, embed_dim: int, num_heads: int):
         super().__init__()
-        self.heads = heads
-        self.q_bias, self.v_bias = nn.Parameter(torch.zeros(width)), nn.Parameter(torch.zeros(width))
-        self.qkv, self.proj = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width)
+        self.num_heads = num_heads
+        self.q_bias, self.v_bias = nn.Parameter(torch.zeros(embed_dim)), nn.Parameter(torch.zeros(embed_dim))
+        self.qkv, self.proj = nn.Linear(embed_dim, 3 * embed_dim, bias=False), nn.Linear(embed_dim, embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         b, n, d = x.shape
         wq, wk, wv = self.qkv.weight.chunk(3)
         q, k, v = F.linear(x, wq) + self.q_bias, F.linear(x, wk), F.linear(x, wv) + self.v_bias
-        q, k, v = (t.reshape(b, n, self.heads, d // self.heads).transpose(1, 2) for t in (q, k, v))    # [B, heads, L, D / heads]
-        weights = (q @ k.transpose(-2, -1) * (d // self.heads) ** -0.5).softmax(-1)                    # [B, heads, L, L]
+        q, k, v = (t.reshape(b, n, self.num_heads, d // self.num_heads).transpose(1, 2) for t in (q, k, v))    # [B, heads, L, D / heads]
+        weights = (q @ k.transpose(-2, -1) * (d // self.num_heads) ** -0.5).softmax(-1)                    # [B, heads, L, L]
         return self.proj((weights @ v).transpose(1, 2).reshape(b, n, d))
 
 
 class MLP(nn.Module):
     """Linear, GELU, Linear; an expert is the same with a narrow middle."""
 
-    def __init__(self, width: int, hidden: int):
+    def __init__(self, embed_dim: int, hidden: int):
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.fc1, self.fc2 = nn.Linear(embed_dim, hidden), nn.Linear(hidden, embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))
@@ -52,9 +52,9 @@ class MLP(nn.Module):
 class Router(nn.Module):
     """The two linear maps that score experts."""
 
-    def __init__(self, width: int, experts: int):
+    def __init__(self, embed_dim: int, num_experts: int):
         super().__init__()
-        self.topkroute_linear, self.noise_linear = nn.Linear(width, experts), nn.Linear(width, experts)
+        self.topkroute_linear, self.noise_linear = nn.Linear(embed_dim, num_experts), nn.Linear(embed_dim, num_experts)
 
 
 class MixtureOfExperts(nn.Module):
@@ -65,11 +65,11 @@ class MixtureOfExperts(nn.Module):
         noise: whether N(0, 1) softplus(noise map) is added to the scores.
     """
 
-    def __init__(self, width: int, experts: int, top_k: int = 2):
+    def __init__(self, embed_dim: int, num_experts: int, top_k: int = 2):
         super().__init__()
         self.top_k, self.capacity_factor, self.noise = top_k, None, False
-        self.router = Router(width, experts)
-        self.experts = nn.ModuleList(MLP(width, width // 4) for _ in range(experts))
+        self.router = Router(embed_dim, num_experts)
+        self.experts = nn.ModuleList(MLP(embed_dim, embed_dim // 4) for _ in range(num_experts))
         self.gates = self.balance = None       # of the last forward pass: gates [N, E], and the balance loss
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,11 +96,11 @@ class MixtureOfExperts(nn.Module):
 class Block(nn.Module):
     """Attention, then the MLP with the experts beside it; each on normalised tokens, each added to its input."""
 
-    def __init__(self, width: int, heads: int, experts: int = 0, top_k: int = 2):
+    def __init__(self, embed_dim: int, num_heads: int, num_experts: int = 0, top_k: int = 2):
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
-        self.attn, self.mlp = Attention(width, heads), MLP(width, 4 * width)
-        self.moe_layer = MixtureOfExperts(width, experts, top_k) if experts else None
+        self.norm1, self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6), nn.LayerNorm(embed_dim, eps=1e-6)
+        self.attn, self.mlp = Attention(embed_dim, num_heads), MLP(embed_dim, 4 * embed_dim)
+        self.moe_layer = MixtureOfExperts(embed_dim, num_experts, top_k) if num_experts else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -111,9 +111,9 @@ class Block(nn.Module):
 class Embedding(nn.Module):
     """A convolution that steps by its kernel: one token a tubelet of two frames, in time, row, column order."""
 
-    def __init__(self, width: int, patch: int):
+    def __init__(self, embed_dim: int, patch_size: int):
         super().__init__()
-        self.proj = nn.Conv3d(3, width, (2, patch, patch), stride=(2, patch, patch))
+        self.proj = nn.Conv3d(3, embed_dim, (2, patch_size, patch_size), stride=(2, patch_size, patch_size))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x).flatten(2).transpose(1, 2)
@@ -127,12 +127,12 @@ def clip_of(x: Tensor) -> Tensor:
 class Transformer(nn.Module):
     """Embedding, fixed positions and blocks; `norm` after them where pre-training has it."""
 
-    def __init__(self, size=160, frames=16, patch=16, width=768, depth=12, heads=12, experts=0, top_k=2, norm=False):
+    def __init__(self, img_size=160, num_frames=16, patch_size=16, embed_dim=768, depth=12, num_heads=12, num_experts=0, top_k=2, norm=False):
         super().__init__()
-        self.patch_embed = Embedding(width, patch)
-        self.register_buffer("positions", positions(frames // 2 * (size // patch) ** 2, width), persistent=False)
-        self.blocks = nn.ModuleList(Block(width, heads, experts if i >= depth // 2 else 0, top_k) for i in range(depth))
-        self.norm = nn.LayerNorm(width, eps=1e-6) if norm else nn.Identity()
+        self.patch_embed = Embedding(embed_dim, patch_size)
+        self.register_buffer("positions", positions(num_frames // 2 * (img_size // patch_size) ** 2, embed_dim), persistent=False)
+        self.blocks = nn.ModuleList(Block(embed_dim, num_heads, num_experts if i >= depth // 2 else 0, top_k) for i in range(depth))
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6) if norm else nn.Identity()
 
     def embed(self, x: Tensor) -> Tensor:
         tokens = self.patch_embed(clip_of(x))
@@ -142,11 +142,11 @@ class Transformer(nn.Module):
 class Classifier(Transformer):
     """The fine-tuned model: mean over tokens, LayerNorm, one linear head a task."""
 
-    def __init__(self, image_classes: int = 7, video_classes: int = 7, experts: int = 8, **kwargs):
-        super().__init__(experts=experts, **kwargs)
-        width = self.positions.shape[1]
-        self.fc_norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = nn.ModuleDict({"image": nn.Linear(width, image_classes), "video": nn.Linear(width, video_classes)})
+    def __init__(self, image_classes: int = 7, video_classes: int = 7, num_experts: int = 8, **kwargs):
+        super().__init__(num_experts=num_experts, **kwargs)
+        embed_dim = self.positions.shape[1]
+        self.fc_norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.head = nn.ModuleDict({"image": nn.Linear(embed_dim, image_classes), "video": nn.Linear(embed_dim, video_classes)})
 
     def layers(self) -> list[MixtureOfExperts]:
         return [b.moe_layer for b in self.blocks if b.moe_layer is not None]
@@ -165,11 +165,11 @@ class Classifier(Transformer):
 
 
 class Decoder(nn.Module):
-    def __init__(self, length: int, width: int, depth: int, heads: int, out: int):
+    def __init__(self, length: int, embed_dim: int, depth: int, num_heads: int, out: int):
         super().__init__()
-        self.register_buffer("positions", positions(length, width), persistent=False)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.norm, self.head = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, out)
+        self.register_buffer("positions", positions(length, embed_dim), persistent=False)
+        self.blocks = nn.ModuleList(Block(embed_dim, num_heads) for _ in range(depth))
+        self.norm, self.head = nn.LayerNorm(embed_dim, eps=1e-6), nn.Linear(embed_dim, out)
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.positions[: tokens.shape[1]].to(tokens)
@@ -181,19 +181,19 @@ class Decoder(nn.Module):
 class Autoencoder(nn.Module):
     """The pre-training model; a mask `[B, L]` is True where a token is removed."""
 
-    def __init__(self, decoder_width: int = 384, decoder_depth: int = 4, decoder_heads: int = 6, patch: int = 16, **kwargs):
+    def __init__(self, decoder_embed_dim: int = 384, decoder_depth: int = 4, decoder_num_heads: int = 6, patch_size: int = 16, **kwargs):
         super().__init__()
-        self.patch, self.encoder = patch, Transformer(patch=patch, norm=True, **kwargs)
-        length, width = self.encoder.positions.shape
-        self.encoder_to_decoder = nn.Linear(width, decoder_width, bias=False)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_width))
-        self.decoder = Decoder(length, decoder_width, decoder_depth, decoder_heads, 6 * patch ** 2)
+        self.patch_size, self.encoder = patch_size, Transformer(patch_size=patch_size, norm=True, **kwargs)
+        length, embed_dim = self.encoder.positions.shape
+        self.encoder_to_decoder = nn.Linear(embed_dim, decoder_embed_dim, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
+        self.decoder = Decoder(length, decoder_embed_dim, decoder_depth, decoder_num_heads, 6 * patch_size ** 2)
 
     def targets(self, x: Tensor) -> Tensor:
         """Each tubelet's pixels in the order (t, row, column, channel), standardised for each channel: `[B, L, 6 P P]`."""
         mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device).view(1, 3, 1, 1, 1) for v in
                      ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-        x, p = clip_of(x) * std + mean, self.patch
+        x, p = clip_of(x) * std + mean, self.patch_size
         tubes = x.unfold(2, 2, 2).unfold(3, p, p).unfold(4, p, p)              # [B, 3, t, h, w, 2, P, P]
         pixels = tubes.permute(0, 2, 3, 4, 5, 6, 7, 1).flatten(4, 6).flatten(1, 3)      # [B, L, 2 P P, 3]
         return ((pixels - pixels.mean(2, keepdim=True)) / (pixels.var(2, keepdim=True) + 1e-6).sqrt()).flatten(2)

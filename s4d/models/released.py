@@ -70,7 +70,7 @@ def from_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
             experts.setdefault(key, {})[int(e)] = value
             continue
         name = name.replace(".moe_layer.router.topkroute_linear.", ".moae.router.")
-        out[name.replace(".moe_layer.router.noise_linear.", ".moae.noise.")] = value
+        out[name.replace(".moe_layer.router.noise_linear.", ".moae.noise_proj.")] = value
     for key, parts in experts.items():
         if sorted(parts) != list(range(len(parts))) or len({v.shape for v in parts.values()}) > 1:
             raise CheckpointError(f"the experts of {key} are {', '.join(f'{e}: {tuple(parts[e].shape)}' for e in sorted(parts))}: expected "
@@ -90,7 +90,7 @@ def to_released(model: nn.Module) -> dict[str, Tensor]:
                 out[f"{block}.moe_layer.experts.{e}.fc{layer}.{'weight' if kind == 'w' else 'bias'}"] = part.clone()
             continue
         name = name.replace(".moae.router.", ".moe_layer.router.topkroute_linear.")
-        out[name.replace(".moae.noise.", ".moe_layer.router.noise_linear.")] = value.clone()
+        out[name.replace(".moae.noise_proj.", ".moe_layer.router.noise_linear.")] = value.clone()
     return out
 
 
@@ -108,7 +108,7 @@ def load_released(source: str | Path | dict) -> nn.Module:
     state = from_released(read_state(source))
     prefix = "encoder." if "encoder_to_decoder.weight" in state else ""
     width = _first_axis(state, f"{prefix}patch_embed.proj.weight", "this is not an S4D checkpoint")
-    sizes = {v["width"]: k for k, v in VARIANTS.items() if not v.get("stem")}
+    sizes = {v["embed_dim"]: k for k, v in VARIANTS.items() if not v.get("stem_dim")}
     if width not in sizes:
         raise CheckpointError(f"width {width}: expected one of {', '.join(map(str, sorted(sizes)))}")
     variant = sizes[width]
@@ -119,7 +119,7 @@ def load_released(source: str | Path | dict) -> nn.Module:
         classes = {f"{t}_classes": _first_axis(state, f"head.{t}.weight", "a fine-tuned S4D has one head per task")
                    for t in ("image", "video")}
         experts = _first_axis(state, f"blocks.{layers[0]}.moae.w1", "it has experts") if layers else 0
-        model = create(f"s4d_{variant}", experts=experts, moae_from=layers[0] if layers else None, **classes)
+        model = create(f"s4d_{variant}", num_experts=experts, moae_start=layers[0] if layers else None, **classes)
         model.set_routing(capacity_factor=1.0, noise=True)
     load_exactly(model, state)
     return model.eval()

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..config import ConfigError
 from .moae import MoAE
-from .tokens import TUBELET, TubeletEmbed, as_clip, sincos
+from .tokens import TUBELET_SIZE, TubeletEmbed, as_clip, sincos
 
 EPS = 1e-6             # of every LayerNorm
 FLOAT_BELOW = 512      # tokens; below, torch's bf16 attention on a CPU takes two to six times as long as float32; above, as long (docs/log.md)
@@ -20,18 +20,18 @@ FLOAT_BELOW = 512      # tokens; below, torch's bf16 attention on a CPU takes tw
 class Attention(nn.Module):
     """Multi-head self-attention with a query and a value bias; a key bias would cancel in the softmax."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, embed_dim: int, num_heads: int):
         super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.q_bias = nn.Parameter(torch.zeros(width))
-        self.v_bias = nn.Parameter(torch.zeros(width))
-        self.proj = nn.Linear(width, width)
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(embed_dim))
+        self.v_bias = nn.Parameter(torch.zeros(embed_dim))
+        self.proj = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         b, n, d = x.shape
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(x, self.qkv.weight, bias).view(b, n, 3, self.heads, d // self.heads)
+        qkv = F.linear(x, self.qkv.weight, bias).view(b, n, 3, self.num_heads, d // self.num_heads)
         return self.proj(attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0)).transpose(1, 2).reshape(b, n, d))
 
 
@@ -46,14 +46,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class Block(nn.Module):
     """Pre-norm transformer block; with experts, `x + MLP(n) + MoAE(n)`, n = LN2(x)."""
 
-    def __init__(self, width: int, heads: int, drop_path: float = 0.0, experts: int = 0, top_k: int = 2, reduction: int = 4):
+    def __init__(self, embed_dim: int, num_heads: int, drop_path_rate: float = 0.0, num_experts: int = 0, top_k: int = 2, adapter_reduction: int = 4):
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=EPS)
-        self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=EPS)
-        self.mlp = Mlp(width, 4 * width)
-        self.moae = MoAE(width, experts, top_k, reduction) if experts else None
-        self.drop_path = DropPath(drop_path)
+        self.norm1 = nn.LayerNorm(embed_dim, eps=EPS)
+        self.attn = Attention(embed_dim, num_heads)
+        self.norm2 = nn.LayerNorm(embed_dim, eps=EPS)
+        self.mlp = Mlp(embed_dim, 4 * embed_dim)
+        self.moae = MoAE(embed_dim, num_experts, top_k, adapter_reduction) if num_experts else None
+        self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
@@ -74,7 +74,7 @@ def init_weights(module: nn.Module) -> None:
         for conv in module.modules():
             if isinstance(conv, nn.Conv3d):
                 flat = conv.weight.data.view(conv.weight.shape[0], -1)
-                (nn.init.kaiming_normal_(flat) if module.stem else nn.init.xavier_uniform_(flat))
+                (nn.init.kaiming_normal_(flat) if module.stem_dim else nn.init.xavier_uniform_(flat))
                 nn.init.zeros_(conv.bias)
     elif isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
@@ -92,49 +92,49 @@ class Encoder(nn.Module):
         width, depth, heads: of the transformer.
         experts: experts per MoAE layer; 0 for dense blocks.
         top_k: experts per token; 0 for adapters without routing.
-        moae_from: first block with experts; None for the upper half.
+        moae_start: first block with experts; None for the upper half.
         reduction: width over that of an expert's bottleneck.
         drop_path: largest rate of stochastic depth, rising linearly over the blocks.
         stem: see `TubeletEmbed`.
         final_norm: LayerNorm on the tokens after the blocks (pre-training only).
     """
 
-    def __init__(self, size: int = 160, frames: int = 16, patch: int = 16, width: int = 768, depth: int = 12, heads: int = 12,
-                 experts: int = 0, top_k: int = 2, moae_from: int | None = None, reduction: int = 4, drop_path: float = 0.0, stem: int = 0,
+    def __init__(self, img_size: int = 160, num_frames: int = 16, patch_size: int = 16, embed_dim: int = 768, depth: int = 12, num_heads: int = 12,
+                 num_experts: int = 0, top_k: int = 2, moae_start: int | None = None, adapter_reduction: int = 4, drop_path_rate: float = 0.0, stem_dim: int = 0,
                  final_norm: bool = False):
         super().__init__()
-        counts = dict(size=size, frames=frames, patch=patch, width=width, depth=depth, heads=heads, reduction=reduction)
+        counts = dict(img_size=img_size, num_frames=num_frames, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads, adapter_reduction=adapter_reduction)
         if min(counts.values()) < 1:
             raise ConfigError(f"{', '.join(f'{k} {v}' for k, v in counts.items() if v < 1)}: expected whole numbers from 1")
-        if stem and patch % 8:
-            raise ConfigError(f"patch {patch}: the stem of the nano variants takes multiples of 8")
-        if experts and moae_from is not None and not 0 <= moae_from < depth:
-            raise ConfigError(f"moae_from {moae_from}: expected a block from 0 to {depth - 1}, or no experts")
-        if size % patch or frames % TUBELET or width % heads:
-            raise ConfigError(f"size {size}, patch {patch}, frames {frames}, width {width}, heads {heads}: the size must be a "
-                             f"multiple of the patch, frames of {TUBELET}, the width of the heads")
-        self.size, self.frames, self.patch, self.width = size, frames, patch, width
-        self.side = size // patch
-        self.tokens = {"image": self.side ** 2, "video": frames // TUBELET * self.side ** 2}
-        first = depth // 2 if moae_from is None else moae_from
-        self.patch_embed = TubeletEmbed(width, patch, stem)
-        self.register_buffer("positions", sincos(self.tokens["video"], width), persistent=False)
-        rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
-        self.blocks = nn.ModuleList(Block(width, heads, rates[i], experts if i >= first else 0, top_k, reduction) for i in range(depth))
-        self.norm = nn.LayerNorm(width, eps=EPS) if final_norm else nn.Identity()
+        if stem_dim and patch_size % 8:
+            raise ConfigError(f"patch_size {patch_size}: the stem of the nano variants takes multiples of 8")
+        if num_experts and moae_start is not None and not 0 <= moae_start < depth:
+            raise ConfigError(f"moae_start {moae_start}: expected a block from 0 to {depth - 1}, or no experts")
+        if img_size % patch_size or num_frames % TUBELET_SIZE or embed_dim % num_heads:
+            raise ConfigError(f"img_size {img_size}, patch_size {patch_size}, num_frames {num_frames}, embed_dim {embed_dim}, num_heads {num_heads}: img_size must be a "
+                             f"multiple of patch_size, num_frames of {TUBELET_SIZE}, embed_dim of num_heads")
+        self.img_size, self.num_frames, self.patch_size, self.embed_dim = img_size, num_frames, patch_size, embed_dim
+        self.side = img_size // patch_size
+        self.num_tokens = {"image": self.side ** 2, "video": num_frames // TUBELET_SIZE * self.side ** 2}
+        first = depth // 2 if moae_start is None else moae_start
+        self.patch_embed = TubeletEmbed(embed_dim, patch_size, stem_dim)
+        self.register_buffer("positions", sincos(self.num_tokens["video"], embed_dim), persistent=False)
+        rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
+        self.blocks = nn.ModuleList(Block(embed_dim, num_heads, rates[i], num_experts if i >= first else 0, top_k, adapter_reduction) for i in range(depth))
+        self.norm = nn.LayerNorm(embed_dim, eps=EPS) if final_norm else nn.Identity()
         self.grad_checkpointing = False
 
     def grid(self, x: Tensor) -> tuple[int, int, int]:
         """Tokens along time, rows and columns of an input."""
-        return (1 if x.ndim == 4 else x.shape[2] // TUBELET), x.shape[-2] // self.patch, x.shape[-1] // self.patch
+        return (1 if x.ndim == 4 else x.shape[2] // TUBELET_SIZE), x.shape[-2] // self.patch_size, x.shape[-1] // self.patch_size
 
     def check(self, x: Tensor) -> Tensor:
         """The input as a clip, or a ValueError that says which size the model takes."""
         x = as_clip(x)
         t, h, w = x.shape[2:]
-        if (h, w) != (self.size, self.size) or t > self.frames or t % TUBELET:
-            raise ValueError(f"input of {t} frames of {h} x {w} px: this model takes an image or up to {self.frames} frames (an "
-                             f"even number) of {self.size} x {self.size} px; resize the input or create the model with size={h}")
+        if (h, w) != (self.img_size, self.img_size) or t > self.num_frames or t % TUBELET_SIZE:
+            raise ValueError(f"input of {t} frames of {h} x {w} px: this model takes an image or up to {self.num_frames} frames (an "
+                             f"even number) of {self.img_size} x {self.img_size} px; resize the input or create the model with img_size={h}")
         return x
 
     def embed(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -170,12 +170,12 @@ class S4D(Encoder):
         kwargs: of `Encoder`.
     """
 
-    def __init__(self, image_classes: int = 7, video_classes: int = 7, experts: int = 8, **kwargs):
+    def __init__(self, image_classes: int = 7, video_classes: int = 7, num_experts: int = 8, **kwargs):
         if image_classes < 1 or video_classes < 1:
             raise ConfigError(f"{image_classes} image classes and {video_classes} video classes: expected numbers from 1")
-        super().__init__(experts=experts, **kwargs)
-        self.fc_norm = nn.LayerNorm(self.width, eps=EPS)
-        self.head = nn.ModuleDict({"image": nn.Linear(self.width, image_classes), "video": nn.Linear(self.width, video_classes)})
+        super().__init__(num_experts=num_experts, **kwargs)
+        self.fc_norm = nn.LayerNorm(self.embed_dim, eps=EPS)
+        self.head = nn.ModuleDict({"image": nn.Linear(self.embed_dim, image_classes), "video": nn.Linear(self.embed_dim, video_classes)})
         self.apply(init_weights)
         for head in self.head.values():
             nn.init.trunc_normal_(head.weight, std=0.02)
@@ -212,7 +212,7 @@ class S4D(Encoder):
         (noise in evaluation too, tokens over an expert's capacity dropped in batch order)."""
         for layer in self.moae_layers().values():
             layer.capacity_factor = capacity_factor
-            layer.noisy = "always" if noise else "train"
+            layer.noise_mode = "always" if noise else "train"
         return self
 
     def balance_loss(self) -> Tensor:
@@ -228,7 +228,7 @@ class S4D(Encoder):
         """
         if task not in self.head or classes < 1:
             raise ConfigError(f"reset_classifier({classes!r}, {task!r}): expected a number of classes from 1, and image or video")
-        self.head[task] = nn.Linear(self.width, classes).to(self.fc_norm.weight)
+        self.head[task] = nn.Linear(self.embed_dim, classes).to(self.fc_norm.weight)
         nn.init.trunc_normal_(self.head[task].weight, std=0.02)
         nn.init.zeros_(self.head[task].bias)
 

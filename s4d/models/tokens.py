@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-TUBELET = 2   # frames a token spans
+TUBELET_SIZE = 2   # frames a token spans
 
 
-def sincos(length: int, width: int) -> Tensor:
+def sincos(length: int, embed_dim: int) -> Tensor:
     """Fixed sine-cosine positions over the flattened token index.
 
     Args:
@@ -19,8 +19,8 @@ def sincos(length: int, width: int) -> Tensor:
     Source: METHOD section 2 (the same table as VideoMAE's).
     """
     p = torch.arange(length, dtype=torch.float64)[:, None]
-    j = torch.arange(width, dtype=torch.float64)[None]
-    angle = p / 10000 ** (2 * torch.div(j, 2, rounding_mode="floor") / width)
+    j = torch.arange(embed_dim, dtype=torch.float64)[None]
+    angle = p / 10000 ** (2 * torch.div(j, 2, rounding_mode="floor") / embed_dim)
     return torch.where(j % 2 == 0, angle.sin(), angle.cos()).float()
 
 
@@ -31,13 +31,13 @@ def as_clip(x: Tensor) -> Tensor:
     if not x.is_floating_point():
         raise ValueError(f"input of {x.dtype}: expected ImageNet-normalised floats, as s4d.data.transforms.normalise makes them of pixels")
     if x.ndim == 4:
-        return x.unsqueeze(2).expand(-1, -1, TUBELET, -1, -1)
+        return x.unsqueeze(2).expand(-1, -1, TUBELET_SIZE, -1, -1)
     if x.ndim == 5:
         return x
     raise ValueError(f"input of shape {tuple(x.shape)}: expected images [B, 3, H, W] or clips [B, 3, T, H, W]")
 
 
-def cut(x: Tensor, patch: int, parts: int = 1) -> Tensor:
+def cut(x: Tensor, patch_size: int, parts: int = 1) -> Tensor:
     """Cuts clips into tubelets, and these into parts, in one copy.
 
     Args:
@@ -47,11 +47,11 @@ def cut(x: Tensor, patch: int, parts: int = 1) -> Tensor:
         `[B, L, 3, 2, patch, patch]`, L in time, row, column order; with parts `[B, L, parts, parts, 3, 2, patch / parts, patch / parts]`.
     """
     b, c, t, h, w = x.shape
-    if t % TUBELET or h % patch or w % patch:
-        raise ValueError(f"clip of {t} frames of {h} x {w} px: frames must be a multiple of {TUBELET}, sides of {patch}")
-    side = patch // parts
-    x = x.reshape(b, c, t // TUBELET, TUBELET, h // patch, parts, side, w // patch, parts, side).permute(0, 2, 4, 7, 5, 8, 1, 3, 6, 9)
-    return x.reshape(b, -1, *[parts, parts] * (parts > 1), c, TUBELET, side, side)
+    if t % TUBELET_SIZE or h % patch_size or w % patch_size:
+        raise ValueError(f"clip of {t} frames of {h} x {w} px: frames must be a multiple of {TUBELET_SIZE}, sides of {patch_size}")
+    side = patch_size // parts
+    x = x.reshape(b, c, t // TUBELET_SIZE, TUBELET_SIZE, h // patch_size, parts, side, w // patch_size, parts, side).permute(0, 2, 4, 7, 5, 8, 1, 3, 6, 9)
+    return x.reshape(b, -1, *[parts, parts] * (parts > 1), c, TUBELET_SIZE, side, side)
 
 
 def gather(tokens: Tensor, index: Tensor) -> Tensor:
@@ -71,26 +71,26 @@ class TubeletEmbed(nn.Module):
             its own pixels, masked content cannot leak.
     """
 
-    def __init__(self, width: int, patch: int, stem: int = 0):
+    def __init__(self, embed_dim: int, patch_size: int, stem_dim: int = 0):
         super().__init__()
-        self.patch, self.width, self.stem = patch, width, stem
-        if stem:
-            inner = patch // 8
+        self.patch_size, self.embed_dim, self.stem_dim = patch_size, embed_dim, stem_dim
+        if stem_dim:
+            inner = patch_size // 8
             self.proj = nn.Sequential(
-                nn.Conv3d(3, stem, (TUBELET, 4, 4), (TUBELET, 4, 4)), nn.GELU(),
-                nn.Conv3d(stem, 2 * stem, (1, 2, 2), (1, 2, 2)), nn.GELU(),
-                nn.Conv3d(2 * stem, width, (1, inner, inner), (1, inner, inner)))
+                nn.Conv3d(3, stem_dim, (TUBELET_SIZE, 4, 4), (TUBELET_SIZE, 4, 4)), nn.GELU(),
+                nn.Conv3d(stem_dim, 2 * stem_dim, (1, 2, 2), (1, 2, 2)), nn.GELU(),
+                nn.Conv3d(2 * stem_dim, embed_dim, (1, inner, inner), (1, inner, inner)))
         else:
-            self.proj = nn.Conv3d(3, width, (TUBELET, patch, patch), (TUBELET, patch, patch))
+            self.proj = nn.Conv3d(3, embed_dim, (TUBELET_SIZE, patch_size, patch_size), (TUBELET_SIZE, patch_size, patch_size))
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Clips `[B, 3, T, H, W]` -> tokens `[B, L, D]`, or only those at `keep` `[B, N]`."""
-        tubes = cut(x, self.patch, self.patch // 4 if self.stem else 1)
+        tubes = cut(x, self.patch_size, self.patch_size // 4 if self.stem_dim else 1)
         if keep is not None:
             tubes = gather(tubes, keep)
-        if not self.stem:   # a convolution whose kernel is its stride is a matrix product
+        if not self.stem_dim:   # a convolution whose kernel is its stride is a matrix product
             return F.linear(tubes.flatten(2), self.proj.weight.flatten(1), self.proj.bias)
-        return self.local(tubes.flatten(0, 1)).view(*tubes.shape[:2], self.width)
+        return self.local(tubes.flatten(0, 1)).view(*tubes.shape[:2], self.embed_dim)
 
     def local(self, parts: Tensor) -> Tensor:
         """The stem on `[N, s, s, 3, 2, 4, 4]` as three matrix products -> `[N, D]`.

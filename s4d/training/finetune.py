@@ -39,11 +39,11 @@ def tables(cfg: Finetune) -> dict[str, pd.DataFrame]:
     """Indexed rows of each task, with a validation part taken from the training rows where the dataset has none."""
     out = {}
     for task, source in sources(cfg).items():
-        table = index_of(source, task, source.classes)
+        table = index_of(source, task, source.num_classes)
         if table.label.isna().any():
             raise DatasetError(f"{source.name} in {source.root} has no labels: fine-tuning needs them, pre-training does not")
-        if not (table.split == "validation").any():
-            table = split_validation(table, cfg.validation, seed=0)     # one split for all seeds and methods
+        if not (table.split == "val").any():
+            table = split_validation(table, cfg.val_fraction, seed=0)     # one split for all seeds and methods
         if task in cfg.tasks and not (table.split == "train").any():
             raise DatasetError(f"{source.name} in {source.root} has no training samples: fine-tuning reads the train split")
         out[task] = table.reset_index(drop=True)
@@ -75,7 +75,7 @@ def augmentation(cfg: Finetune, task: str):
     """The transform of training samples of a task."""
     field = "image_randaugment" if task == "image" and cfg.image_randaugment is not None else "randaugment"
     try:
-        return train_transform(cfg.size, crop=cfg.crop, randaugment=getattr(cfg, field), erasing=cfg.erasing)
+        return train_transform(cfg.img_size, crop=cfg.crop_scale, randaugment=getattr(cfg, field), erasing=cfg.random_erasing)
     except ValueError as error:
         raise ConfigError(f"Finetune.{field} cannot be used: {error}") from error
 
@@ -84,14 +84,14 @@ def part(cfg: Finetune, task: str, table: pd.DataFrame, split: str) -> Clips:
     """Samples of one task and split."""
     source = sources(cfg)[task]
     training = split == "train"
-    return Clips(table[table.split == split], source.root, task, cfg.size, cfg.frames, cfg.stride, classes=source.classes,
-                 transform=augmentation(cfg, task) if training else None, segments=0 if training else cfg.segments, cache=cfg.cache,
-                 box=source.box, short=source.short)
+    return Clips(table[table.split == split], source.root, task, cfg.img_size, cfg.num_frames, cfg.sampling_rate, classes=source.num_classes,
+                 transform=augmentation(cfg, task) if training else None, segments=0 if training else cfg.test_segments, cache=cfg.cache,
+                 box=source.crop_box, short=source.short_side)
 
 
 def plan(cfg: Finetune, data: dict[str, Clips], epoch: int):
-    return epoch_plan(data, {"image": cfg.image_batch, "video": cfg.video_batch}, {"image": cfg.image_share, "video": 1.0},
-                      {"image": cfg.balanced, "video": False}, cfg.seed, epoch, {"image": cfg.image_part, "video": cfg.video_part})
+    return epoch_plan(data, {"image": cfg.image_batch_size, "video": cfg.video_batch_size}, {"image": cfg.image_epoch_fraction, "video": 1.0},
+                      {"image": cfg.balanced_sampling, "video": False}, cfg.seed, epoch, {"image": cfg.image_fraction, "video": cfg.video_fraction})
 
 
 def start_model(cfg: Finetune, runs: str | Path) -> torch.nn.Module:
@@ -126,7 +126,7 @@ def validate(cfg: Finetune, model: torch.nn.Module, held: dict[str, Clips], devi
     """WAR and UAR on the validation part of every trained task."""
     out = {}
     for task, data in held.items():
-        table, _ = predict(model, data, sources(cfg)[task].classes, workers=cfg.workers, device=device)
+        table, _ = predict(model, data, sources(cfg)[task].num_classes, workers=cfg.num_workers, device=device)
         out[f"{task}_war"], out[f"{task}_uar"] = (round(v, 6) for v in war_uar(table.label, table.predicted))
     return out
 
@@ -135,10 +135,10 @@ def test(cfg: Finetune, model: torch.nn.Module, rows: dict[str, pd.DataFrame], d
     """Predictions on validation and test samples of BOTH tasks: a head that was never trained gives the zero-shot row."""
     found, bad = [], {}
     for task, table in rows.items():
-        for split in ("validation", "test"):
+        for split in ("val", "test"):
             if (table.split == split).any():
-                predictions, broken = predict(model, part(cfg, task, table, split), sources(cfg)[task].classes, cfg.crops,
-                                              workers=cfg.workers, device=device)
+                predictions, broken = predict(model, part(cfg, task, table, split), sources(cfg)[task].num_classes, cfg.test_crops,
+                                              workers=cfg.num_workers, device=device)
                 found.append(predictions)
                 bad.update(broken)
     return pd.concat(found, ignore_index=True), bad
@@ -197,7 +197,7 @@ def prepare(cfg: Finetune, runs: str | Path, run: Run, rows: dict[str, pd.DataFr
     if rank() == 0:
         write_text(run.dir / "config.json", json.dumps(configs.to_dict(cfg), indent=1))
     with first():
-        data, held = ({task: part(cfg, task, rows[task], split) for task in cfg.tasks} for split in ("train", "validation"))
+        data, held = ({task: part(cfg, task, rows[task], split) for task in cfg.tasks} for split in ("train", "val"))
     seed_all(cfg.seed)
     model = start_model(cfg, runs)
     seed_all(cfg.seed + 1)          # the same draws whether or not the encoder was pre-trained in this call
@@ -208,14 +208,14 @@ def prepare(cfg: Finetune, runs: str | Path, run: Run, rows: dict[str, pd.DataFr
 def fit(cfg: Finetune, runs: str | Path, run: Run, rows: dict[str, pd.DataFrame], device: torch.device, attended: Attended) -> None:
     """The loop of fine-tuning, from step 0 or from the last state, to the finished run."""
     data, held, model, optimizer = prepare(cfg, runs, run, rows, device)
-    mix = {task: mixer(cfg, sources(cfg)[task].classes) for task in cfg.tasks}
+    mix = {task: mixer(cfg, sources(cfg)[task].num_classes) for task in cfg.tasks}
     per_epoch = len(plan(cfg, data, 0))
     steps = max(1, round(cfg.epochs * per_epoch))
-    peak, low = cfg.lr * cfg.video_batch / 8, cfg.min_lr * (cfg.video_batch + cfg.image_batch) / 256
+    peak, low = cfg.lr * cfg.video_batch_size / 8, cfg.min_lr * (cfg.video_batch_size + cfg.image_batch_size) / 256
     attended.loop = loop = Loop(run, cfg, "fine-tuning", steps, sum(map(len, data.values())), model, optimizer, device,
                                 lambda task, n: (blank(cfg, task, n, device),), attended.signals)
     for task in cfg.tasks:
-        loop.watch.classes(task, data[task].labels, sources(cfg)[task].classes, cfg.balanced and task == "image")
+        loop.watch.classes(task, data[task].labels, sources(cfg)[task].num_classes, cfg.balanced_sampling and task == "image")
     joint, value, split, more = Joint(data), None, loop.split, loop.more
 
     while loop.scored < steps:
@@ -223,7 +223,7 @@ def fit(cfg: Finetune, runs: str | Path, run: Run, rows: dict[str, pd.DataFrame]
         if loop.step > loop.scored and (inside == 0 and loop.step or loop.step == steps):
             with attended.signals.at_once():
                 scores = validate(cfg, loop.best_model(), held, device)
-                watched = watch(cfg, loop.best_model(), rows, device, run, more.setdefault("best_test", {})) if cfg.each_epoch else None
+                watched = watch(cfg, loop.best_model(), rows, device, run, more.setdefault("best_test", {})) if cfg.test_each_epoch else None
             model.train()
             if watched:
                 loop.note(step=loop.step, epoch=round(loop.step / per_epoch, 4), modality="test", **watched)
@@ -235,7 +235,7 @@ def fit(cfg: Finetune, runs: str | Path, run: Run, rows: dict[str, pd.DataFrame]
         for batch in loop.load(joint, plan(cfg, data, epoch)[inside: inside + steps - loop.step]):
             task = batch["task"]
             if split.total:
-                lr = cosine(loop.step, steps, round(cfg.warmup * steps), peak, low)
+                lr = cosine(loop.step, steps, round(cfg.warmup_ratio * steps), peak, low)
                 set_lr(optimizer, lr)
                 x = normalise(to_model(batch["clip"].to(device, non_blocking=True), task))   # [B, 3, (T,) H, W]
                 y = batch["label"].to(device, non_blocking=True)                              # [B], or [B, K] when mixed
@@ -244,8 +244,8 @@ def fit(cfg: Finetune, runs: str | Path, run: Run, rows: dict[str, pd.DataFrame]
                 for x, y in loop.pieces(x, y):
                     with loop.autocast():
                         logits = split.net(x)
-                    loss = cross_entropy(logits.float(), y, label_smoothing=cfg.smoothing)
-                    loop.backward(loss + cfg.balance * split.balance_loss(), loss)
+                    loss = cross_entropy(logits.float(), y, label_smoothing=cfg.label_smoothing)
+                    loop.backward(loss + cfg.aux_loss_weight * split.balance_loss(), loss)
                 value, logged = loop.update(cfg.clip_grad)
                 loop.note(step=loop.step, epoch=round(loop.step / per_epoch, 4), modality=task, loss=round(logged, 6), lr=lr)
             loop.advance(task, value)

@@ -70,7 +70,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 def blank(cfg, task: str, n: int, device: torch.device) -> torch.Tensor:
     """n grey samples as the model takes them: `[n, 3, H, W]`, or `[n, 3, T, H, W]`."""
-    return torch.zeros(n, 3, *((cfg.frames,) if task == "video" else ()), cfg.size, cfg.size, device=device)
+    return torch.zeros(n, 3, *((cfg.num_frames,) if task == "video" else ()), cfg.img_size, cfg.img_size, device=device)
 
 
 class Progress:
@@ -141,12 +141,12 @@ class Loop:
         self.device, self.inputs, self.task = device, inputs, None
         self.step, self.scored, self.seconds = state.get("step", 0), state.get("scored", -1), state.get("seconds", 0.0)
         self.saved, self.more = (self.step if state else None), state.get("more", {})
-        self.average = averaged(model, getattr(cfg, "ema", 0.0))
-        recompute(model, cfg.checkpointing)
+        self.average = averaged(model, getattr(cfg, "ema_decay", 0.0))
+        recompute(model, cfg.grad_checkpointing)
         self._restore(state)
-        self.split = Split(model, device, cfg.accumulate, inputs("image", 1))
+        self.split = Split(model, device, cfg.grad_accum_steps, inputs("image", 1))
         self.log = Log(run.dir / "metrics.jsonl", state.get("log", 0)) if rank() == 0 else None
-        self.guard = MediaGuard(samples, cfg.max_bad, state.get("bad"))
+        self.guard = MediaGuard(samples, cfg.max_unreadable, state.get("bad"))
         self.watch = Watch(say, state.get("said"), state.get("skipped", 0), state.get("unused"), cfg.skip_nonfinite)
         self.board = Board(run.dir, self.step) if cfg.tensorboard and rank() == 0 else None
         self.progress, self.last, self.started = Progress(name, steps, self.step), time.monotonic(), time.monotonic()
@@ -174,11 +174,11 @@ class Loop:
         if self.probe is not None:
             batches = self.probe.choose(batches, self.steps)
         least = min(map(len, batches))
-        if least < world() * self.cfg.accumulate:
+        if least < world() * self.cfg.grad_accum_steps:
             raise ConfigError(f"a batch of {least} samples cannot be cut for {world()} processes with "
-                              f"accumulate={self.cfg.accumulate}: use fewer, or larger image_batch and video_batch")
+                              f"accumulate={self.cfg.grad_accum_steps}: use fewer, or larger image_batch and video_batch")
         wanted = iter(batches)
-        for batch in loader(joint, part_of(batches, rank(), world()), self.cfg.workers):
+        for batch in loader(joint, part_of(batches, rank(), world()), self.cfg.num_workers):
             self.keys, self.joint = next(wanted), joint
             rows = len(batch["clip"]) if "clip" in batch else 0
             stop, bad = self.split.exchange(rows, self.signals.number is not None, batch["bad"])
@@ -193,8 +193,8 @@ class Loop:
 
     def blank(self, task: str) -> tuple[torch.Tensor, torch.Tensor]:
         """A black sample, uint8 `[1, T, 3, H, W]`, that weighs nothing."""
-        frames = self.cfg.frames if task == "video" else 1
-        return torch.zeros(1, frames, 3, self.cfg.size, self.cfg.size, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)
+        frames = self.cfg.num_frames if task == "video" else 1
+        return torch.zeros(1, frames, 3, self.cfg.img_size, self.cfg.img_size, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)
 
     def autocast(self):
         return autocast(self.device, self.cfg.amp)
@@ -243,7 +243,7 @@ class Loop:
 
     def scored_now(self, epoch: float, scores: dict[str, float]) -> None:
         """Notes the validation at this step, and saves when it is time."""
-        self.note(step=self.step, epoch=epoch, modality="validation", **scores)
+        self.note(step=self.step, epoch=epoch, modality="val", **scores)
         self.progress.scores(scores)
         self.scored = self.step
         self.save()

@@ -75,10 +75,10 @@ def out_of_memory(loop, error: BaseException | None = None) -> RunError:
     if loop.device.type == "cuda":
         torch.cuda.empty_cache()
     task, cfg, room = loop.task, loop.cfg, 0.9 * capacity(loop.device)
-    rows = max(1, -(-max(loop.split.rows) // cfg.accumulate))
+    rows = max(1, -(-max(loop.split.rows) // cfg.grad_accum_steps))
     head = f"out of memory at step {loop.step} of {loop.run.dir.name} with {rows} {task} samples at once"
     try:
-        recompute(loop.model, cfg.checkpointing)
+        recompute(loop.model, cfg.grad_checkpointing)
         each, beside = by_sample(loop, task)
         recompute(loop.model, True)
         each_again, beside_again = by_sample(loop, task)
@@ -87,15 +87,15 @@ def out_of_memory(loop, error: BaseException | None = None) -> RunError:
                         "state is intact")
     fit, fit_again = int((room - beside) // each), int((room - beside_again) // each_again)
     measured = f"one takes {each / GB:.3g} GB, the model {beside / GB:.3g} GB of {capacity(loop.device) / GB:.3g} GB (measured)"
-    repeats = cfg.repeats if isinstance(cfg, Pretrain) and task == "video" else 1
+    repeats = cfg.repeat_aug if isinstance(cfg, Pretrain) and task == "video" else 1
     ways = []
     if 1 <= fit < rows:
         pieces = -(-max(loop.split.rows) // fit)
-        batch = max(1, fit * world() * cfg.accumulate // repeats)
+        batch = max(1, fit * world() * cfg.grad_accum_steps // repeats)
         ways.append(f"accumulate={pieces} cuts the same batch into pieces that fit, or {task}_batch={batch}")
     elif fit >= rows:
         ways.append("this should fit: close other programs that use the device")
-    if not cfg.checkpointing and fit_again > max(fit, 0):
+    if not cfg.grad_checkpointing and fit_again > max(fit, 0):
         ways.append(f"checkpointing=True fits up to {fit_again} samples at once")
     ways = ways or ["choose a smaller model, size or frames"]
     return RunError(f"{head}: {measured}; {'; '.join(ways)}; the last state is intact")

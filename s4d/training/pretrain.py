@@ -21,7 +21,7 @@ from .signals import Attended
 def tables(cfg: Pretrain) -> dict:
     """Indexed training rows of each modality that the configuration names."""
     out = {}
-    for task, source in (("image", cfg.images), ("video", cfg.videos)):
+    for task, source in (("image", cfg.image), ("video", cfg.video)):
         if source is not None:
             table = index_of(source, task)
             out[task] = table[table.split == "train"].reset_index(drop=True)
@@ -34,10 +34,10 @@ def tables(cfg: Pretrain) -> dict:
 
 def parts(cfg: Pretrain, rows: dict) -> dict[str, Clips]:
     """Datasets of both modalities. Clips are decoded once and cropped and masked `repeats` times."""
-    sources = {"image": cfg.images, "video": cfg.videos}
-    return {task: Clips(table, sources[task].root, task, cfg.size, cfg.frames, cfg.stride, classes=None, cache=cfg.cache,
-                        transform=pretrain_transform(cfg.size, cfg.crop, flip=task == "image"),
-                        repeats=cfg.repeats if task == "video" else 1, box=sources[task].box, short=sources[task].short)
+    sources = {"image": cfg.image, "video": cfg.video}
+    return {task: Clips(table, sources[task].root, task, cfg.img_size, cfg.num_frames, cfg.sampling_rate, classes=None, cache=cfg.cache,
+                        transform=pretrain_transform(cfg.img_size, cfg.crop_scale, flip=task == "image"),
+                        repeats=cfg.repeat_aug if task == "video" else 1, box=sources[task].crop_box, short=sources[task].short_side)
             for task, table in rows.items()}
 
 
@@ -47,12 +47,12 @@ def locate(cfg: Pretrain, runs: str | Path = "runs", rows: dict | None = None) -
     Args:
         rows: result of `tables`, when it is at hand.
     """
-    roots = {"image": cfg.images and cfg.images.root, "video": cfg.videos and cfg.videos.root}
+    roots = {"image": cfg.image and cfg.image.root, "video": cfg.video and cfg.video.root}
     return Run(run_dir(cfg, runs, [fingerprint(t, roots[task]) for task, t in (rows or tables(cfg)).items()]))
 
 
 def plan(cfg: Pretrain, data: dict[str, Clips], epoch: int):
-    return epoch_plan(data, {"image": cfg.image_batch, "video": cfg.video_batch}, {"image": 1.0, "video": cfg.video_share},
+    return epoch_plan(data, {"image": cfg.image_batch_size, "video": cfg.video_batch_size}, {"image": 1.0, "video": cfg.video_epoch_fraction},
                       {"image": False, "video": False}, cfg.seed, epoch)
 
 
@@ -88,10 +88,10 @@ def fit(cfg: Pretrain, run: Run, rows: dict, device: torch.device, attended: Att
     optimizer = optimizer_for(model, cfg.betas, cfg.weight_decay)
     per_epoch = len(plan(cfg, data, 0))
     steps = max(1, round(cfg.epochs * per_epoch))
-    peak = cfg.lr * cfg.image_batch / 512
-    ratio = {"image": cfg.image_mask, "video": cfg.video_mask}
-    removed = {task: removed_tokens(model.encoder.tokens[task], share) for task, share in ratio.items()}
-    blanks = lambda task, n: (blank(cfg, task, n, device), random_mask(n, model.encoder.tokens[task], ratio[task],
+    peak = cfg.lr * cfg.image_batch_size / 512
+    ratio = {"image": cfg.image_mask_ratio, "video": cfg.video_mask_ratio}
+    removed = {task: removed_tokens(model.encoder.num_tokens[task], share) for task, share in ratio.items()}
+    blanks = lambda task, n: (blank(cfg, task, n, device), random_mask(n, model.encoder.num_tokens[task], ratio[task],
                                                                         torch.Generator().manual_seed(0), device))
     attended.loop = loop = Loop(run, cfg, "pre-training", steps, sum(map(len, rows.values())), model, optimizer, device, blanks,
                                 attended.signals)
@@ -102,11 +102,11 @@ def fit(cfg: Pretrain, run: Run, rows: dict, device: torch.device, attended: Att
         for batch in loop.load(joint, plan(cfg, data, epoch)[inside: inside + steps - loop.step]):
             task = batch["task"]
             if split.total:
-                lr = cosine(loop.step, steps, round(cfg.warmup * steps), peak)
+                lr = cosine(loop.step, steps, round(cfg.warmup_ratio * steps), peak)
                 set_lr(optimizer, lr)
                 x = normalise(to_model(batch["clip"].to(device, non_blocking=True), task))   # [B, 3, (T,) H, W]
                 draw = torch.Generator().manual_seed(sample_seed(cfg.seed, loop.step, 31))
-                mask = random_mask(split.total, model.encoder.tokens[task], ratio[task], draw, device)   # [B, L], True = removed
+                mask = random_mask(split.total, model.encoder.num_tokens[task], ratio[task], draw, device)   # [B, L], True = removed
                 for x, mask in loop.pieces(x, split.part(mask)):
                     with loop.autocast():
                         loss = split.net(x, mask, removed[task])

@@ -144,7 +144,7 @@ def idle(model: nn.Module, x: Tensor) -> list[nn.Parameter]:
     heads = getattr(model, "head", None)
     if not isinstance(heads, nn.ModuleDict):
         return []
-    silent = [layer.noise for layer in model.modules() if isinstance(layer, MoAE) and layer.top_k and layer.noisy == "never"]
+    silent = [layer.noise_proj for layer in model.modules() if isinstance(layer, MoAE) and layer.top_k and layer.noise_mode == "never"]
     return [p for module in (heads["video" if x.ndim == 4 else "image"], *silent) for p in module.parameters()]
 
 
@@ -269,7 +269,7 @@ class Split:
         if world() > 1:
             dist.all_reduce(counts)
         tokens = max(1, self.piece_rows) * self.routed[layers[0]][2]
-        terms = [layer.experts * (n / (tokens * layer.top_k) * self.routed[layer][1]).sum() for layer, n in zip(layers, counts)]
+        terms = [layer.num_experts * (n / (tokens * layer.top_k) * self.routed[layer][1]).sum() for layer, n in zip(layers, counts)]
         return torch.stack(terms).sum()
 
     def summed(self, *values: Tensor) -> list[float]:

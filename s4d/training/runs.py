@@ -93,12 +93,12 @@ def build(cfg) -> torch.nn.Module:
     if cfg.model.startswith("s4d_") and cfg.model != wanted:
         raise configs.ConfigError(f"{type(cfg).__name__}.model is {cfg.model!r}, a model of the other stage: {cfg.stage} takes {wanted}")
     if pre:
-        return create(cfg.model, size=cfg.size, frames=cfg.frames)
-    classes = {f"{t}_classes": s.classes for t, s in (("image", cfg.image), ("video", cfg.video)) if s is not None}
-    model = create(cfg.model, size=cfg.size, frames=cfg.frames, experts=cfg.experts, top_k=cfg.top_k, moae_from=cfg.moae_from,
-                   reduction=cfg.reduction, drop_path=cfg.drop_path, **classes)
+        return create(cfg.model, img_size=cfg.img_size, num_frames=cfg.num_frames)
+    classes = {f"{t}_classes": s.num_classes for t, s in (("image", cfg.image), ("video", cfg.video)) if s is not None}
+    model = create(cfg.model, img_size=cfg.img_size, num_frames=cfg.num_frames, num_experts=cfg.num_experts, top_k=cfg.top_k, moae_start=cfg.moae_start,
+                   adapter_reduction=cfg.adapter_reduction, drop_path_rate=cfg.drop_path_rate, **classes)
     for layer in model.moae_layers().values():
-        layer.noisy, layer.capacity_factor = "train" if cfg.noise else "never", cfg.capacity or None
+        layer.noise_mode, layer.capacity_factor = "train" if cfg.router_noise else "never", cfg.capacity_factor or None
     return model
 
 

@@ -42,11 +42,11 @@ def work(name: str) -> dict[str, float]:
     A backward pass takes twice a forward pass. The sample of a masked autoencoder is one crop with its mask.
     """
     model = create(name).train()
-    size, frames = (getattr(model, "encoder", model).size, getattr(model, "encoder", model).frames)
+    size, frames = (getattr(model, "encoder", model).img_size, getattr(model, "encoder", model).num_frames)
     out = {"parameters": sum(p.numel() for p in model.parameters())}
     for task, ratio in (("image", 0.90), ("video", 0.95)):
         x = torch.zeros(1, 3, *((frames,) if task == "video" else ()), size, size)
-        mask = (random_mask(1, model.encoder.tokens[task], ratio),) if "mae" in name else ()
+        mask = (random_mask(1, model.encoder.num_tokens[task], ratio),) if "mae" in name else ()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(x, *mask)
         out[task] = 3.0 * counter.get_total_flops()

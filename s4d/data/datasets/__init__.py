@@ -70,7 +70,7 @@ def index_of(source: Source, task: str | None = None, classes: int | None = None
     Args:
         task, classes: as for `index`.
     """
-    return index(source.name, source.root, source.fold, classes, source.order, task, source.people)
+    return index(source.name, source.root, source.fold, classes, source.label_order, task, source.subject_separator)
 
 
 def find(name: str, root: str | Path):

@@ -34,7 +34,7 @@ def rows(root: Path, fold: None = None, order: str | None = None) -> list[tuple]
     """(path, label, None, split) of the first layout that the folder has."""
     found = next(filter(None, (layout(root, order) for layout in LAYOUTS)), [])
     if not any(r[3] == "test" for r in found):
-        found = [(p, l, s, "test" if split == "validation" else split) for p, l, s, split in found]
+        found = [(p, l, s, "test" if split == "val" else split) for p, l, s, split in found]
     return found
 
 

@@ -19,7 +19,7 @@ from .tables import DatasetError, files, folders
 
 NAME_COLUMNS = ("video_name", "path", "image", "image_path", "file", "filename", "name", "clip", "subdirectory_filepath")
 LABEL_COLUMNS = ("label", "labels", "id", "expression", "emotion", "class")
-SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 FIT, APART = 0.1, 0.2      # of class shares (sum of differences): largest distance of a match, least one of the next best order
 

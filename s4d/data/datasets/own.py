@@ -57,7 +57,7 @@ def rows(root: Path, clips: bool, people: str | None = None) -> list[tuple]:
     if "train" not in given or len(given) == 1:
         raise DatasetError(f"{root} has split folders for {' and '.join(sorted(given))} alone: add {'test' if 'train' in given else 'train'}, "
                            "or remove the split folders and let a hash of the names decide")
-    names = {"validation": "test"} if "test" not in given else {}
+    names = {"val": "test"} if "test" not in given else {}
     return [(f.path, f.label, f.person, names.get(f.split, f.split)) for f in found]
 
 

@@ -148,7 +148,7 @@ def with_subjects(out: pd.DataFrame, root: Path) -> pd.DataFrame:
 
 
 def split_validation(index: pd.DataFrame, share: float = 0.15, seed: int = 0) -> pd.DataFrame:
-    """A copy of an index table with split "validation" for about `share` of its train rows.
+    """A copy of an index table with split "val" for about `share` of its train rows.
 
     Whole subjects where they are known, so that nobody is on both sides; rows without a subject class by class.
 
@@ -173,7 +173,7 @@ def split_validation(index: pd.DataFrame, share: float = 0.15, seed: int = 0) ->
     if not held:
         raise DatasetError(f"no validation part can be taken from {len(train)} training samples of {out.loc[train, 'subject'].nunique()} "
                            "subject(s): two subjects, or two samples of a class, are the least")
-    out.loc[held, "split"] = "validation"
+    out.loc[held, "split"] = "val"
     return out
 
 
