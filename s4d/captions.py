@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from .analysis.stats import p_text
-from .plots.style import KINDS, METHOD_LABELS
+from .study.figures.style import KINDS, METHOD_LABELS
 
 LEVEL = 0.05                    # of Holm-corrected p up to which a difference counts
 STARTS = {False: "from scratch", True: "pre-trained"}

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from .plots.style import KINDS, METHOD_LABELS
+from .study.figures.style import KINDS, METHOD_LABELS
 from .report import UNFOUNDED
 
 Triple = tuple[float, float, float]            # value, low, high

@@ -292,7 +292,7 @@ def _write_picture(file: str, table, courses: dict, note: str) -> None:
     from .artifacts import PDF_METADATA
     from .files import write_all
     from .data import count_frames, read_clip
-    from .plots.prediction import predictions
+    from .study.figures.prediction import predictions
     kind = Path(file).suffix.lower().lstrip(".")
     if kind not in ("png", "pdf"):
         raise CommandError(f"--picture is {file!r}: expected a .png or .pdf file")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from . import config as configs
-from .plots.style import PAGE, TASK_COLOURS, TASK_LABELS, figure
+from .study.figures.style import PAGE, TASK_COLOURS, TASK_LABELS, figure
 from .training.runs import Run, RunError, write
 from .training.state import NEWEST, PREVIOUS, Lock
 

@@ -17,8 +17,8 @@ from .data import index, read_clip
 from .data.audit import examine
 from .emotions import EMOTIONS, EMOTIONS_8, EMOTIONS_11
 from .overview import curves
-from .plots import faces as face_plots
-from .plots import finetuning as plots
+from .study.figures import faces as face_plots
+from .study.figures import finetuning as plots
 from .training import Run, train
 from .training.finetune import part, plan, sources, tables
 

@@ -27,8 +27,8 @@ from .faces.renderer import one_thread
 from .models import random_mask
 from .models.tokens import TUBELET_SIZE, removed_tokens
 from .plots import panels as boards
-from .plots.style import METHOD_LABELS
-from .plots.training import covered
+from .study.figures.style import METHOD_LABELS
+from .study.figures.pretraining import covered
 from .training import locate
 from .training.runs import Run
 

@@ -12,7 +12,7 @@ from .artifacts import read_manifest
 from .files import OutputError
 from .captions import effect, outcome, p_words, signed
 from .config import digest
-from .plots.style import METHOD_LABELS
+from .study.figures.style import METHOD_LABELS
 
 STAGES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 

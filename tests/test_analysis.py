@@ -21,7 +21,10 @@ from s4d.analysis import routing as ro
 from s4d.analysis import splits as sp
 from s4d.analysis import stimuli as st
 from s4d.models import create
-from s4d.plots import study_clips, study_correlation, study_experts, style
+from s4d.study.figures import clips as study_clips
+from s4d.study.figures import correlation as study_correlation
+from s4d.study.figures import experts as study_experts
+from s4d.study.figures import style
 
 NAMES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
 

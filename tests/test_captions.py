@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from s4d import captions
-from s4d.plots import finetuning as plots
-from s4d.plots import style
+from s4d.study.figures import finetuning as plots
+from s4d.study.figures import style
 
 UP, DOWN, OVER = (.05, .15), (-.15, -.05), (-.1, .2)
 

@@ -9,7 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
-from s4d.plots import faces, training
+from s4d.study.figures import faces
+from s4d.study.figures import pretraining as training
 
 SIZE = 16
 

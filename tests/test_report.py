@@ -18,7 +18,7 @@ from s4d.analysis import stats
 from s4d.artifacts import Artifacts
 from s4d.files import OutputError
 from s4d.notebooks import NOTEBOOKS
-from s4d.plots import report as plots
+from s4d.study.figures import report as plots
 
 ROOT = Path(__file__).resolve().parents[1]
 README, PAPER = (ROOT / "README.md").read_text(), (ROOT / "paper" / "main.tex").read_text()

@@ -13,7 +13,7 @@ from s4d import pipeline, studies
 from s4d.data.batches import draw_order
 from s4d.models import create
 from s4d.models.moae import MoAE
-from s4d.plots import finetuning as plots
+from s4d.study.figures import finetuning as plots
 from s4d.training.runs import build
 
 CHANGES = {"start": {"init"}, "experts": {"num_experts", "top_k"}, "top_k": {"top_k"}, "blocks": {"moae_start"}, "bottleneck": {"adapter_reduction"},

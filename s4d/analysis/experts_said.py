@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from ..captions import LEVEL
-from ..plots.style import KINDS
+from ..study.figures.style import KINDS
 from .experts import stability as verdict
 from .routing import WORTH
 

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .style import EMOTION_COLOURS, METHOD_COLOURS, PAGE, figure, show
+from ..study.figures.style import EMOTION_COLOURS, METHOD_COLOURS, PAGE, figure, show
 
 DPI = 110               # of a panel on the screen
 DIM = 0.25              # light left on a token that is not meant

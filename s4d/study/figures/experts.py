@@ -12,9 +12,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter
 from scipy.ndimage import label as connected
 
-from ..analysis.experts_said import marked, number
-from ..analysis.people import FEWEST
-from ..captions import LEVEL
+from ...analysis.experts_said import marked, number
+from ...analysis.people import FEWEST
+from ...captions import LEVEL
 from .style import EMOTION_COLOURS, KINDS, NULL_COLOUR, PAGE, SMALL, TASK_COLOURS, TASK_MARKERS, figure, show, stamp
 
 ORDER = ("image", "video", *EMOTION_COLOURS, "brows", "eyes", "nose", "mouth", "other", "onset", "apex", "offset")

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..captions import effect
+from ...captions import effect
 from .style import COLUMN, METHOD_COLOURS, PAGE, figure, stamp
 
 DARK, SHADE = "#333333", "#D5DDE6"              # of marks that belong to no method; of the side that is expected

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ..captions import LEVEL, STARTS, effect
+from ...captions import LEVEL, STARTS, effect
 from .style import (COLUMN, METHOD_COLOURS, METHOD_DASHES, METHOD_LABELS, METHOD_MARKERS, METHOD_NAMES, PAGE, SMALL, TASK_COLOURS, TASK_MARKERS,
                     figure, spread, stamp)
 

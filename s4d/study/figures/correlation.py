@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..analysis.stats import p_text
+from ...analysis.stats import p_text
 from .style import (EMOTION_COLOURS, EMOTION_MARKERS, KINDS, METHOD_LABELS, METHOD_NAMES, NULL_COLOUR, PAGE, SMALL, TASK_LABELS, figure,
                     label_points, look, spread, stamp)
 
@@ -71,7 +71,7 @@ def _cells(ax, table: pd.DataFrame, rows: list[tuple[str, str]], top: float):
         text = f"{r.war:.1f}" + ("" if np.isnan(r.low) else f"\n[{r.low:.1f}, {r.high:.1f}]")
         ax.text(j, i, text, ha="center", va="center", fontsize=SMALL, color="white" if r.war < 0.55 * top else "black")
         if r.zero_shot:                                  # black on white is seen on every colour, in grey too
-            frame = dict(xy=(j - 0.47, i - 0.45), embed_dim=0.94, height=0.9, fill=False)
+            frame = dict(xy=(j - 0.47, i - 0.45), width=0.94, height=0.9, fill=False)
             ax.add_patch(Rectangle(**frame, edgecolor="white", linewidth=2.4))
             ax.add_patch(Rectangle(**frame, edgecolor="black", linewidth=1.1, linestyle=FRAMES[bool(r.unseen)]))
     about = table.groupby("stimuli")[["samples", "subjects", "majority"]].max()

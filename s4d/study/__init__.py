@@ -1,0 +1,1 @@
+"""Numbers from trained models and their predictions, and the figures that show them."""
