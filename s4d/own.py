@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from . import config as configs
-from .analysis import stats
-from .analysis.protocol import protocol
+from .study import stats
+from .study.protocol import protocol
 from .artifacts import pictures
 from .files import write_all
 from .config import Finetune, Source

@@ -17,7 +17,7 @@ from IPython import get_ipython
 from IPython.display import Image, display
 
 from . import config as configs
-from .analysis import routing, stimuli
+from .study import routing, stimuli
 from .data import DatasetError
 from .data.transforms import normalise
 from .emotions import EMOTIONS, vocabulary

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import config as configs
-from . import studies
+from .study import ablations
 from .artifacts import ROOT, code_version, manifest_text, packages, read_manifest, sha256
 from .files import OutputError, write_all, write_text
 from .notebooks import NOTEBOOKS, PipelineError, cells_of, check_parameters, execute, select
@@ -47,7 +47,7 @@ def check_writable(folder: Path) -> None:
 def configurations(profile: configs.Profile) -> list:
     """Everything that the profile trains, each once, the pre-training first, the comparison next, then what ablations add."""
     grid = [cfg for _, _, _, cfg in profile.methods_grid()]
-    more = [t.config for t in studies.trials(profile)]
+    more = [t.config for t in ablations.trials(profile)]
     started = [c.init for c in more if isinstance(c.init, configs.Pretrain)]
     return list(dict.fromkeys((profile.pretrain, *grid, *started, *more)))
 
@@ -126,7 +126,7 @@ def forget(job: Job) -> None:
     from .training.runs import forget as forget_runs
     folders = [d for cfg in configurations(job.profile) for d in run_folders(job.profile, cfg)]
     forget_runs(folders)
-    folders += [job.build, *(job.data / faces.folder for faces in studies.corpora(job.profile))]
+    folders += [job.build, *(job.data / faces.folder for faces in ablations.corpora(job.profile))]
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
@@ -160,7 +160,7 @@ def _corpus(job: Job, after: float) -> str:
     from .faces import corpus
     found, started = (job.data / job.profile.faces.folder / "corpus.json").is_file(), time.monotonic()
     job.say("corpus: found" if found else "corpus: drawing the faces", None if found else job.seconds("corpus") + after)
-    folders = [corpus.ensure(faces, data=job.data, workers=2, progress=sys.stderr.isatty()) for faces in studies.corpora(job.profile)]
+    folders = [corpus.ensure(faces, data=job.data, workers=2, progress=sys.stderr.isatty()) for faces in ablations.corpora(job.profile)]
     if not found:
         job.measure("corpus", started)
     return json.dumps([sha256(folder / "corpus.json") for folder in folders])

@@ -111,7 +111,7 @@ def judge(paired: pd.DataFrame, claims: Iterable[Claim] = CLAIMS, metric: str = 
     """Every claim with the difference measured here.
 
     Args:
-        paired: as from `s4d.analysis.stats.paired`, shares in 0..1.
+        paired: as from `s4d.study.stats.paired`, shares in 0..1.
     Returns:
         table: name, claim, comparison, paper, expected, difference, low, high (percentage points), p, p_holm, seeds, subjects, verdict;
         a comparison that was not made has missing numbers and the verdict "not measured", one whose premise is not supported a

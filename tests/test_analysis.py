@@ -10,17 +10,17 @@ import torch
 from matplotlib.text import Text
 from scipy.stats import ttest_1samp
 
-from s4d.analysis import confusions as cf
-from s4d.analysis import correlation as co
-from s4d.analysis import experts as ex
-from s4d.analysis import experts_said as said
-from s4d.analysis import gains as ga
-from s4d.analysis import people as pe
-from s4d.analysis import regions as re
-from s4d.analysis import routing as ro
-from s4d.analysis import splits as sp
-from s4d.analysis import stimuli as st
 from s4d.models import create
+from s4d.study import confusions as cf
+from s4d.study import correlation as co
+from s4d.study import experts as ex
+from s4d.study import experts_said as said
+from s4d.study import gains as ga
+from s4d.study import people as pe
+from s4d.study import regions as re
+from s4d.study import routing as ro
+from s4d.study import splits as sp
+from s4d.study import stimuli as st
 from s4d.study.figures import clips as study_clips
 from s4d.study.figures import correlation as study_correlation
 from s4d.study.figures import experts as study_experts
@@ -615,7 +615,7 @@ def test_a_probe_finds_emotions_that_a_line_separates_and_none_in_permuted_label
 
 
 def test_a_reading_by_its_own_head_has_the_numbers_of_the_comparison():
-    from s4d.analysis import stats
+    from s4d.study import stats
     read = pd.concat([answers(dict.fromkeys(NAMES, r), seed=i).assign(method=m, head="video", stimuli="video")
                       for i, (m, r) in enumerate((("a", 0.4), ("b", 0.6)))])
     table = co.transfer_matrix(read, {"a": ("video",), "b": ("video",)}, 100)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import NAMES, smooth, tiny_finetune, tiny_pretrain, write_image, write_video, write_voxceleb2
 
-from s4d.analysis.protocol import protocol
+from s4d.study.protocol import protocol
 from s4d.config import Source
 from s4d.data import audit, index
 from s4d.emotions import EMOTIONS_11, ORDERS

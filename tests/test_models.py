@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from timm.optim import param_groups_layer_decay
 
 import s4d.models as models
-from s4d.analysis.routing import record_routing
+from s4d.study.routing import record_routing
 from s4d.config import ConfigError
 from s4d.models import CheckpointError, count_parameters, encoder_from, load_released, naive, random_mask, removed_tokens, to_released
 from s4d.models.cost import saved_bytes

@@ -12,7 +12,7 @@ from PIL import Image
 
 from s4d import config as configs
 from s4d import panels
-from s4d.analysis import stimuli
+from s4d.study import stimuli
 from s4d.emotions import EMOTIONS
 from s4d.faces import facs, people
 from s4d.notebooks import execute

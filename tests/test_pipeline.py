@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 import s4d.faces
-from s4d import artifacts, config, pipeline, studies
+from s4d import artifacts, config, pipeline
+from s4d.study import ablations
 from s4d.__main__ import main
 from s4d.artifacts import Artifacts, csv_text, latex_text
 from s4d.files import OutputError
@@ -347,7 +348,7 @@ def test_decimals_of_a_column_can_be_chosen():
 
 def test_fresh_forgets_every_corpus_that_the_profile_draws(stages, tmp_path):
     profile = config.profile("night", data=str(tmp_path / "data"), runs=str(tmp_path / "runs"))
-    folders = [tmp_path / "data" / faces.folder for faces in studies.corpora(profile)]
+    folders = [tmp_path / "data" / faces.folder for faces in ablations.corpora(profile)]
     for folder in (*folders, tmp_path / "data/own"):
         folder.mkdir(parents=True)
     pipeline.forget(pipeline.Job(profile, [], {}, tmp_path / "nb", tmp_path / "out", tmp_path / "data", tmp_path / "build/night"))

@@ -10,10 +10,10 @@ from conftest import tiny_finetune
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from s4d import config
-from s4d.analysis import stats
-from s4d.analysis.protocol import matrix, protocol, wide
 from s4d.config import Source
 from s4d.emotions import EMOTIONS
+from s4d.study import stats
+from s4d.study.protocol import matrix, protocol, wide
 from s4d.training import Run, finetune
 
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from s4d import claims, config as configs, macros as tex, published, report
-from s4d.analysis import stats
+from s4d.study import stats
 from s4d.artifacts import Artifacts
 from s4d.files import OutputError
 from s4d.notebooks import NOTEBOOKS

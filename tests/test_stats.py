@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, recall_score
 
-from s4d.analysis import stats
 from s4d.config import Finetune
 from s4d.emotions import EMOTIONS
+from s4d.study import stats
 
 
 def made_up(method: str = "s4d", accuracy: float = 0.6, seeds: int = 3, subjects: int = 30, each: int = 10, rng=None, **columns):

@@ -1,7 +1,7 @@
 """Answers to 07_cka. `f__name` answers f; `Says:` is what the failing test must tell; names with `right` must pass."""
 import numpy as np
 
-from s4d import analysis
+from s4d import study
 
 
 def centre__columns_alone(gram):
@@ -98,7 +98,7 @@ def cka__right_by_features(x, y):
     return (np.linalg.norm(b.T @ a, "fro") ** 2 / np.linalg.norm(a.T @ a, "fro") / np.linalg.norm(b.T @ b, "fro")).item()
 
 
-def permutation_p__without_the_one(x, y, permutations=200, seed=0, measure=analysis.cka):
+def permutation_p__without_the_one(x, y, permutations=200, seed=0, measure=study.cka):
     """Returns count / P.
 
     Says: cannot prove p = 0
@@ -107,7 +107,7 @@ def permutation_p__without_the_one(x, y, permutations=200, seed=0, measure=analy
     return float(np.mean([measure(x, y[rng.permutation(len(y))]) >= value for _ in range(permutations)]))
 
 
-def permutation_p__both_sides_alike(x, y, permutations=200, seed=0, measure=analysis.cka):
+def permutation_p__both_sides_alike(x, y, permutations=200, seed=0, measure=study.cka):
     """Shuffles both with one order.
 
     Says: the same order on both changes nothing
@@ -119,7 +119,7 @@ def permutation_p__both_sides_alike(x, y, permutations=200, seed=0, measure=anal
     return (1 + count) / (1 + permutations)
 
 
-def permutation_p__columns(x, y, permutations=200, seed=0, measure=analysis.cka):
+def permutation_p__columns(x, y, permutations=200, seed=0, measure=study.cka):
     """Shuffles features.
 
     Says: columns (features) do not either
@@ -129,7 +129,7 @@ def permutation_p__columns(x, y, permutations=200, seed=0, measure=analysis.cka)
     return (1 + sum(v >= value - 1e-12 for v in null)) / (1 + permutations)
 
 
-def permutation_p__less_similar(x, y, permutations=200, seed=0, measure=analysis.cka):
+def permutation_p__less_similar(x, y, permutations=200, seed=0, measure=study.cka):
     """Counts the wrong side.
 
     Says: features made from one another give p
@@ -139,7 +139,7 @@ def permutation_p__less_similar(x, y, permutations=200, seed=0, measure=analysis
     return (1 + sum(v <= value for v in null)) / (1 + permutations)
 
 
-def permutation_p__own_measure(x, y, permutations=200, seed=0, measure=analysis.cka):
+def permutation_p__own_measure(x, y, permutations=200, seed=0, measure=study.cka):
     """Ignores the measure that is given.
 
     Says: use the measure that is given
@@ -149,7 +149,7 @@ def permutation_p__own_measure(x, y, permutations=200, seed=0, measure=analysis.
     return (1 + sum(v >= value for v in null)) / (1 + permutations)
 
 
-def permutation_p__right_shuffling_the_other(x, y, permutations=200, seed=0, measure=analysis.cka):
+def permutation_p__right_shuffling_the_other(x, y, permutations=200, seed=0, measure=study.cka):
     """Shuffles x, with another kind of generator."""
     import random
     order, chance, value, count = list(range(len(x))), random.Random(seed), measure(x, y), 1

@@ -2,8 +2,8 @@
 import numpy as np
 import pandas as pd
 
-from s4d import analysis
-from s4d.analysis.people import jackknife, units_of
+from s4d import study
+from s4d.study.people import jackknife, units_of
 
 
 def match__offset_kept(photos, photo_labels, clips, clip_labels):
@@ -61,10 +61,10 @@ def match__classes_as_they_come(photos, photo_labels, clips, clip_labels):
 
 
 def match__right_with_the_project(photos, photo_labels, clips, clip_labels):
-    """`analysis.prototypes` on the shared emotions."""
+    """`study.prototypes` on the shared emotions."""
     names = [n for n in np.unique(photo_labels) if n in set(clip_labels)]
-    a, b = analysis.prototypes(photos, photo_labels, names), analysis.prototypes(clips, clip_labels, names)
-    found = analysis.matched_classes(a @ b.T)
+    a, b = study.prototypes(photos, photo_labels, names), study.prototypes(clips, clip_labels, names)
+    found = study.matched_classes(a @ b.T)
     return found["diagonal"], found["off_diagonal"]
 
 
@@ -73,8 +73,8 @@ def nulls__within_is_any(x, y, labels, permutations=200, seed=0):
 
     Says: only to a place of the SAME emotion
     """
-    rng, value = np.random.default_rng(seed), analysis.cka(x, y)
-    null = np.array([analysis.cka(x, y[rng.permutation(len(y))]) for _ in range(permutations)])
+    rng, value = np.random.default_rng(seed), study.cka(x, y)
+    null = np.array([study.cka(x, y[rng.permutation(len(y))]) for _ in range(permutations)])
     p = (1 + (null >= value).sum()) / (1 + permutations)
     return {"value": value, "any": null.mean(), "within": null.mean(), "p_any": p, "p_within": p}
 
@@ -84,12 +84,12 @@ def nulls__shuffles_emotions(x, y, labels, permutations=200, seed=0):
 
     Says: only to a place of the SAME emotion
     """
-    rng, value, labels = np.random.default_rng(seed), analysis.cka(x, y), np.asarray(labels)
+    rng, value, labels = np.random.default_rng(seed), study.cka(x, y), np.asarray(labels)
     names, out = np.unique(labels), {"value": value}
-    free = [analysis.cka(x, y[rng.permutation(len(y))]) for _ in range(permutations)]
+    free = [study.cka(x, y[rng.permutation(len(y))]) for _ in range(permutations)]
     blocks = []
     for _ in range(permutations):
-        blocks.append(analysis.cka(x, y[np.concatenate([np.flatnonzero(labels == n) for n in rng.permutation(names)])]))
+        blocks.append(study.cka(x, y[np.concatenate([np.flatnonzero(labels == n) for n in rng.permutation(names)])]))
     for name, null in (("any", np.array(free)), ("within", np.array(blocks))):
         out |= {name: null.mean(), f"p_{name}": (1 + (null >= value).sum()) / (1 + permutations)}
     return out
@@ -100,24 +100,24 @@ def nulls__both_sides(x, y, labels, permutations=200, seed=0):
 
     Says: shuffle ONE side
     """
-    rng, value, out = np.random.default_rng(seed), analysis.cka(x, y), {"value": analysis.cka(x, y)}
+    rng, value, out = np.random.default_rng(seed), study.cka(x, y), {"value": study.cka(x, y)}
     for name in ("any", "within"):
         orders = [rng.permutation(len(y)) for _ in range(permutations)]
-        null = np.array([analysis.cka(x[o], y[o]) for o in orders])
+        null = np.array([study.cka(x[o], y[o]) for o in orders])
         out |= {name: null.mean(), f"p_{name}": (1 + (null >= value - 1e-9).sum()) / (1 + permutations)}
     return out
 
 
 def nulls__right_by_sorting(x, y, labels, permutations=200, seed=0):
     """Random keys, sorted inside each emotion."""
-    rng, value, code = np.random.default_rng(seed), analysis.cka(x, y), np.unique(labels, return_inverse=True)[1]
+    rng, value, code = np.random.default_rng(seed), study.cka(x, y), np.unique(labels, return_inverse=True)[1]
     out = {"value": value}
     for name, groups in (("any", np.zeros(len(code))), ("within", code)):
         null = []
         for _ in range(permutations):
             order = np.empty(len(code), int)
             order[np.lexsort((np.arange(len(code)), groups))] = np.lexsort((rng.random(len(code)), groups))
-            null.append(analysis.cka(x, y[order]))
+            null.append(study.cka(x, y[order]))
         out |= {name: float(np.mean(null)), f"p_{name}": (1 + sum(v >= value for v in null)) / (1 + permutations)}
     return out
 
@@ -166,7 +166,7 @@ def match_interval__right_by_people_numbers(photos, photo_labels, clips, clip_la
     return value, value - float(half), value + float(half)
 
 
-def study__no_control(gaps):
+def run_study__no_control(gaps):
     """Measures trained networks only.
 
     Says: without the untrained network
@@ -175,7 +175,7 @@ def study__no_control(gaps):
                          for g in gaps for m in ("match", "cka")])
 
 
-def study__clips_counted_as_people(gaps):
+def run_study__clips_counted_as_people(gaps):
     """Takes clips for independent.
 
     Says: whose clips are not independent
@@ -184,7 +184,7 @@ def study__clips_counted_as_people(gaps):
                          for g in gaps for m in ("match", "cka") for n in ("trained", "untrained")])
 
 
-def study__one_condition(gaps):
+def run_study__one_condition(gaps):
     """Measures the first value of the dial.
 
     Says: one condition alone
@@ -193,7 +193,7 @@ def study__one_condition(gaps):
                          for g in gaps[:1] for m in ("match", "cka") for n in ("trained", "untrained")])
 
 
-def study__no_intervals(gaps):
+def run_study__no_intervals(gaps):
     """Gives point values.
 
     Says: lacks the column 'low'
@@ -202,7 +202,7 @@ def study__no_intervals(gaps):
                          for g in gaps for m in ("match", "cka") for n in ("trained", "untrained")])
 
 
-def study__one_model_twice(gaps):
+def run_study__one_model_twice(gaps):
     """Measures the same network under both names.
 
     Says: was the trained model loaded?

@@ -84,7 +84,7 @@ def frame_and_clip(run, cfg: Finetune, name: str, unreadable: dict[str, str] | N
     Returns:
         path, subject, split, label, predicted, task, seed, input ("<name>, whole clip" or "<name>, middle frame").
     """
-    from ..analysis.stimuli import probabilities, subset
+    from ..study.stimuli import probabilities, subset
     from ..emotions import vocabulary
     x, rows = subset(cfg, "video", limit=10 ** 9, unreadable=unreadable)
     names = np.array(vocabulary(cfg.video.num_classes))

@@ -51,7 +51,7 @@ class MoAE(nn.Module):
         self.by_expert: bool | None = None
         self.capacity_factor: float | None = None
         self.noise_mode: str = "train"
-        self.record: list[Tensor] | None = None    # set by analysis.routing.record_routing
+        self.record: list[Tensor] | None = None    # set by study.routing.record_routing
         self._balance: Tensor | None = None
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,9 +15,9 @@ def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, curves: pd.DataFrame
     """The photo head read along the frames of clips: mean course, by emotion, correlation inside a clip, lag.
 
     Args:
-        courses: of `analysis.confusions.course` with a column method.
-        follow: of `analysis.confusions.follow` with a column method; empty where no truth is known.
-        curves: of `analysis.confusions.lagged` with a column method; empty where no truth is known.
+        courses: of `study.confusions.course` with a column method.
+        follow: of `study.confusions.follow` with a column method; empty where no truth is known.
+        curves: of `study.confusions.lagged` with a column method; empty where no truth is known.
         unit: of time, "s" or "frames".
     """
     known = len(follow) > 0
@@ -120,7 +120,7 @@ def gains(table: pd.DataFrame, note: str = "") -> Figure:
     """Left: recall on clips without and with photos in training, by emotion. Right: the paired difference with its interval.
 
     Args:
-        table: of `analysis.gains.gain_by_emotion`.
+        table: of `study.gains.gain_by_emotion`.
     """
     names, methods = [n for n in EMOTION_COLOURS if n in set(table.label)], list(dict.fromkeys(table.method))
     fig, (left, right) = figure(PAGE, 0.8 + 0.3 * len(names), 1, 2, sharey=True)

@@ -12,8 +12,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter
 from scipy.ndimage import label as connected
 
-from ...analysis.experts_said import marked, number
-from ...analysis.people import FEWEST
+from ..experts_said import marked, number
+from ..people import FEWEST
 from ...captions import LEVEL
 from .style import EMOTION_COLOURS, KINDS, NULL_COLOUR, PAGE, SMALL, TASK_COLOURS, TASK_MARKERS, figure, show, stamp
 
@@ -41,7 +41,7 @@ def usage(table: pd.DataFrame, note: str = "") -> Figure:
     """Which expert serves which task and emotion: difference of an expert's share from that in the other groups, in points.
 
     Args:
-        table: of `analysis.experts.usage_table`, one seed; of more than two blocks the first and the last are drawn.
+        table: of `study.experts.usage_table`, one seed; of more than two blocks the first and the last are drawn.
     """
     blocks = ends(table.block)
     table = table[(table.by == "emotion") | (table.by == "task")]
@@ -83,7 +83,7 @@ def maps(table: pd.DataFrame, faces: dict[str, np.ndarray], counts: dict[str, in
     """Mean gate of every expert on the token grid, beside the mean face with the same grid.
 
     Args:
-        table: of `analysis.experts.maps_table`, both tasks, one seed; with a column agreement, that of a block is written beside its rows.
+        table: of `study.experts.maps_table`, both tasks, one seed; with a column agreement, that of a block is written beside its rows.
         faces: task -> grey mean picture `[H, W]`, 0..1.
         counts: task -> number of samples.
     """
@@ -120,7 +120,7 @@ def leaders(table: pd.DataFrame, pictures: dict[str, list], titles: dict[str, li
     """Which expert leads at every token of single pictures: below each face its tokens, a colour and a number an expert.
 
     Args:
-        table: of `analysis.experts.leading_table`, with columns task and picture (number in its row of the figure).
+        table: of `study.experts.leading_table`, with columns task and picture (number in its row of the figure).
         pictures: task -> uint8 pictures `[3, H, W]`.
         titles: task -> what a row shows, then one title a picture.
         regions: int `[H, W]`, region of each pixel, an index into `names`.
@@ -192,7 +192,7 @@ def specificity(table: pd.DataFrame, note: str = "") -> Figure:
     """What emotion, place, region, phase and task tell about the expert beyond chance, as a share of what they could tell.
 
     Args:
-        table: of `analysis.experts.beyond_null`, bits; of more than two blocks the first and the last are drawn.
+        table: of `study.experts.beyond_null`, bits; of more than two blocks the first and the last are drawn.
     """
     blocks, rows = ends(table.block), [q for q in QUESTIONS if q in set(table.about)]
     fig, axes = figure(PAGE, 0.95 + 0.27 * len(rows), 1, len(blocks), squeeze=False, sharex=True)
@@ -233,7 +233,7 @@ def switched_off(table: pd.DataFrame, note: str = "") -> Figure:
     """Change of the probability of the true class when one expert is never chosen, over all samples; filled where it differs from 0.
 
     Args:
-        table: of `analysis.routing.corrected`, both tasks, one seed.
+        table: of `study.routing.corrected`, both tasks, one seed.
     """
     table = table[table.emotion == "all"]
     blocks = sorted(table.block.unique())
@@ -276,7 +276,7 @@ def _around_zero(ax, largest: float) -> None:
 
 
 def switched_off_by_emotion(table: pd.DataFrame, note: str = "") -> Figure:
-    """The same by emotion (rows) and expert (columns), framed where `analysis.experts_said.marked` says so; hatched where people are few.
+    """The same by emotion (rows) and expert (columns), framed where `study.experts_said.marked` says so; hatched where people are few.
 
     Args:
         table: as in `switched_off`; of more than two blocks the first and the last are drawn.

@@ -19,7 +19,6 @@ from .routing import Routes
 from .splits import Split, sample_usage
 from .stats import draws, holm, interval
 
-
 # What the counts say ----------------------------------------------------------------------------------------------------
 
 def entropy(p: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -15,7 +15,6 @@ from .people import deal_people, jackknife, left_out_half, units_of
 from .stats import scores
 from .stimuli import choose
 
-
 # Transfer ---------------------------------------------------------------------------------------------------------------
 
 def shared_classes(image: tuple[str, ...], video: tuple[str, ...]) -> list[str]:

@@ -9,7 +9,6 @@ from scipy.stats import t as student
 
 from .stats import draws, mean_interval
 
-
 FEWEST = 5        # people of whom an interval is given; two or three say nothing about others
 
 

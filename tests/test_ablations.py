@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from s4d import config as configs
-from s4d import pipeline, studies
+from s4d import pipeline
 from s4d.data.batches import draw_order
 from s4d.models import create
 from s4d.models.moae import MoAE
+from s4d.study import ablations
 from s4d.study.figures import finetuning as plots
 from s4d.training.runs import build
 
@@ -24,14 +25,14 @@ CHANGES = {"start": {"init"}, "experts": {"num_experts", "top_k"}, "top_k": {"to
 def test_a_trial_differs_only_in_what_its_study_names():
     prof, seen = configs.profile("gpu"), {}
     grid = {(m, s): cfg for m, pretrained, s, cfg in prof.methods_grid() if pretrained}
-    for trial in studies.trials(prof):
+    for trial in ablations.trials(prof):
         base = grid[trial.method, trial.seed]
         different = {f.name for f in fields(base) if getattr(base, f.name) != getattr(trial.config, f.name)}
         assert different <= CHANGES[trial.study], (trial.study, different)
         seen.setdefault(trial.study, {}).setdefault(trial.value, set()).update(different)
-    assert set(seen) == set(studies.STUDIES)
+    assert set(seen) == set(ablations.STUDIES)
     for name, values in seen.items():
-        own = studies.default_of(prof, name)
+        own = ablations.default_of(prof, name)
         assert not values[own] and all(different for value, different in values.items() if value != own), name
 
 
@@ -39,8 +40,8 @@ def test_a_trial_differs_only_in_what_its_study_names():
 def test_the_pipeline_trains_what_a_profile_declares_and_each_run_once(name):
     prof = configs.profile(name)
     every = pipeline.configurations(prof)
-    assert len(every) == len(set(every)) and {t.config for t in studies.trials(prof)} <= set(every)
-    assert [f.gap for f in studies.corpora(prof)] == ([.2, 0, .5, 1] if name in ("night", "gpu") else [.2])
+    assert len(every) == len(set(every)) and {t.config for t in ablations.trials(prof)} <= set(every)
+    assert [f.gap for f in ablations.corpora(prof)] == ([.2, 0, .5, 1] if name in ("night", "gpu") else [.2])
     if name in ("night", "gpu"):                                       # corpora that differ give configurations that differ, though not in their digest
         gaps = [c for c in every if isinstance(c, configs.Finetune) and c.init and c.tasks == ("video",) and c.video.root != prof.finetune.video.root]
         assert len({c.video.root for c in gaps}) == 3 and all(c.init.video.root.rsplit("/", 1)[0] == c.video.root.rsplit("/", 1)[0] for c in gaps)
@@ -49,8 +50,8 @@ def test_the_pipeline_trains_what_a_profile_declares_and_each_run_once(name):
 def test_a_night_is_the_sandbox_and_most_ablations(tmp_path):
     night, sandbox = (configs.profile(name, runs=str(tmp_path)) for name in ("night", "sandbox"))
     every, known = (pipeline.configurations(p) for p in (night, sandbox))
-    assert set(known) < set(every) and set(studies.declared(night)) < set(studies.STUDIES)
-    assert all(declared == studies.declared(configs.profile("gpu"))[name] for name, declared in studies.declared(night).items())
+    assert set(known) < set(every) and set(ablations.declared(night)) < set(ablations.STUDIES)
+    assert all(declared == ablations.declared(configs.profile("gpu"))[name] for name, declared in ablations.declared(night).items())
     assert night.notebooks == ("03_finetuning",) and configs.digest(sandbox) == configs.digest(replace(sandbox, notebooks=None))
     assert pipeline.missing_runs(night) == len(every)         # those of other gaps have names that the comparison's runs have, too
     for cfg in known:
@@ -109,7 +110,7 @@ def shares(**columns) -> pd.DataFrame:
 def test_each_score_stands_beside_its_own_paired_difference():
     changed = pd.DataFrame([dict(task="video", study="photos", method=m, metric=k, setting="0.1", setting_reference="1", difference=d, low=d - .02,
                                  high=d + .02, p_holm=.01) for m, k, d in (("s4d", "WAR", -.1), ("s4d", "UAR", -.3), ("multitask", "WAR", -.2))])
-    beside = studies.beside_default(shares(), changed)
+    beside = ablations.beside_default(shares(), changed)
     assert len(beside) == 2 and beside["difference"].tolist()[0] == -.1 and np.isnan(beside["difference"][1])
     assert beside.loc[0, ["difference_low", "difference_high"]].tolist() == pytest.approx([-.12, -.08])
 
@@ -121,7 +122,7 @@ def test_dynamic_only_is_the_setting_without_photos():
     pair = dict(task="video", method="s4d", method_reference="dynamic", p_holm=.02)
     paired = pd.DataFrame([dict(pair, pretrained=p, metric=k, difference=d, low=d - .06, high=d + .05) for p, k, d in (
         (True, "WAR", .17), (True, "UAR", .2), (False, "WAR", .3))])
-    none = studies.without_photos(scores, paired).set_index("metric")
+    none = ablations.without_photos(scores, paired).set_index("metric")
     assert none["setting"].tolist() == ["0", "0"] and none["value"].tolist() == [.44, .38]
     assert none.loc["WAR", ["difference", "difference_low", "difference_high"]].tolist() == pytest.approx([-.17, -.22, -.11])
 

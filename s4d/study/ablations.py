@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from .analysis import stats
-from .config import METHODS, Faces, Finetune, Pretrain, Profile
-from .training.runs import Run, build
+from ..config import METHODS, Faces, Finetune, Pretrain, Profile
+from ..training.runs import Run, build
+from . import stats
 
 S4D, ALL = ("s4d",), ("dynamic", "multitask", "s4d")
 
