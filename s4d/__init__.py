@@ -1,4 +1,3 @@
-"""Static for Dynamic (S4D): facial expression recognition on photos and clips. Importing the package registers its models with timm."""
-from . import models
+"""Static for Dynamic (S4D): facial expression recognition on photos and clips."""
 
-__all__ = ["models"]
+__version__ = "0.2.0"

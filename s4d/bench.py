@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .models import DECODERS, S4D, VARIANTS, DualMAE, MoAE, naive, random_mask, removed_tokens, to_released
+from .models import DECODERS, S4D, VARIANTS, DualMAE, MoAE, random_mask, removed_tokens, to_released
+from .models import reference as naive
 from .models.cost import flops, saved_bytes
 
 SIZES = ("small", "base")
@@ -101,7 +102,7 @@ def model_of(stage: str, spec: dict, decoder: dict, reference: bool = False) -> 
     more = decoder if stage == "pre-training" else {"num_experts": 8 if stage == "MoAE" else 0}
     model = (plain if reference else ours)(**spec, **more)
     for layer in model.layers() if isinstance(model, naive.Classifier) else ():
-        layer.noise_proj = True                       # as ours in training
+        layer.noise = True                       # as ours in training
     return model
 
 

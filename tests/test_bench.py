@@ -84,7 +84,7 @@ def test_the_reference_in_the_bench_computes_the_same():
         ours, plain = (bench.model_of(stage, TINY, DECODER, reference=r).eval() for r in (False, True))
         plain.load_state_dict(models.to_released(ours))
         for layer in plain.layers() if stage == "MoAE" else ():
-            layer.noise_proj = False
+            layer.noise = False
         for task in INPUT:
             torch.manual_seed(0)
             a = bench.Task(ours, task, 2, TINY, CPU, amp=False)

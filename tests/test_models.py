@@ -17,11 +17,12 @@ from timm.optim import param_groups_layer_decay
 import s4d.models as models
 from s4d.study.routing import record_routing
 from s4d.config import ConfigError
-from s4d.models import CheckpointError, count_parameters, encoder_from, load_released, naive, random_mask, removed_tokens, to_released
+from s4d.models import CheckpointError, count_parameters, encoder_from, load_released, random_mask, removed_tokens, to_released
+from s4d.models import reference as naive
 from s4d.models.cost import saved_bytes
 from s4d.models.mae import DualMAE
 from s4d.models.moae import MoAE
-from s4d.models.s4d import S4D, Attention
+from s4d.models.vit import S4D, Attention
 from s4d.models.tokens import sincos
 
 # Number of tensors and a digest of the sorted lines "name d0xd1x..." of each file that the authors released.
@@ -136,12 +137,12 @@ def test_wrong_input_is_a_sentence(x, said):
 
 
 def test_wrong_sizes_are_a_sentence():
-    with pytest.raises(ConfigError, match="multiple of the patch"):
+    with pytest.raises(ConfigError, match="multiple of patch_size"):
         models.create(NANO, img_size=60)
     with pytest.raises(ConfigError, match="top_k 5: expected 1..4 for 4 experts"):
         models.create(NANO, num_experts=4, top_k=5)
     for given, said in ((dict(num_heads=0), "heads 0: expected whole numbers from 1"), (dict(depth=0), "depth 0: "), (dict(patch_size=4), "multiples of 8"),
-                        (dict(moae_start=3), "moae_from 3: expected a block from 0 to 2"), (dict(image_classes=0), "0 image classes")):
+                        (dict(moae_start=3), "moae_start 3: expected a block from 0 to 2"), (dict(image_classes=0), "0 image classes")):
         with pytest.raises(ConfigError, match=said):
             models.create(NANO, **given)
     assert not models.create(NANO, moae_start=3, num_experts=0).moae_layers()
@@ -302,7 +303,7 @@ def test_encoder_from_refuses_what_does_not_fit(tiny_release):
         encoder_from({**mae, "encoder.blocks.0.mlp.fc1.bias": torch.zeros(3)}, model)
 
 
-# --- the reference: `s4d.models.naive`, at the widths of the paper; depth and picture are small, since every block is alike
+# --- the reference: `s4d.models.reference`, at the widths of the paper; depth and picture are small, since every block is alike
 
 SHORT = dict(img_size=64, num_frames=4, depth=2)                 # block 0 is dense, block 1 has experts; 16 and 32 tokens
 CLOSE = {torch.float64: 1e-9, torch.float32: 1e-5}
@@ -353,7 +354,7 @@ def test_the_classifier_is_the_references(size, classes, released, dtype):
     model, reference = twins(f"s4d_{size}_patch16_160", naive.Classifier, dtype, image_classes=classes[0], video_classes=classes[1])
     model.set_routing(capacity_factor=1.0 if released else None, noise=released)
     for layer in reference.layers():
-        layer.capacity_factor, layer.noise_proj = (1.0, True) if released else (None, False)
+        layer.capacity_factor, layer.noise = (1.0, True) if released else (None, False)
     total, expected = 0, 0
     for k, x in enumerate((images(2, 64, dtype=dtype), clips(2, 4, 64, dtype=dtype))):
         with torch.no_grad(), record_routing(model.eval()) as gates:
@@ -425,7 +426,7 @@ def test_attention_is_fused(monkeypatch):
 def test_short_sequences_are_attended_in_float32_on_a_cpu(monkeypatch, below, dtype):
     seen, original = [], torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *a: seen.append(a[0].dtype) or original(*a))
-    monkeypatch.setattr("s4d.models.s4d.FLOAT_BELOW", below)
+    monkeypatch.setattr("s4d.models.vit.FLOAT_BELOW", below)
     model = models.create(NANO)
     with torch.autocast("cpu", torch.bfloat16):
         assert model(images()).isfinite().all()                            # 16 tokens
@@ -657,7 +658,7 @@ def test_pretrained_alone_takes_the_one_file_that_the_hub_has_for_the_model(file
         return files
     asked, model = [], tiny_release(num_experts=8)
     save_file(to_released(model), tmp_path / "w.safetensors")
-    monkeypatch.setattr("s4d.models.released.list_repo_files", listed)
+    monkeypatch.setattr("s4d.models.checkpoints.list_repo_files", listed)
     monkeypatch.setattr("timm.models._hub.hf_hub_download", lambda repo, filename, **_: asked.append(filename) or str(tmp_path / "w.safetensors"))
     if isinstance(files, list) and said in files:
         assert torch.equal(timm.create_model("s4d_small_patch16_160", pretrained=True).fc_norm.weight, model.fc_norm.weight) and asked == [said]
@@ -734,7 +735,7 @@ def test_noise_is_of_training_alone_unless_released():
 @pytest.mark.parametrize("name, kw", [(NANO, {}), ("s4d_small_patch16_160", SHORT)])
 def test_a_sample_does_not_depend_on_its_batch_in_paper_mode(name, kw):
     """Alone, first, last, in a shuffled batch, in one padded with zeros; twice the same. Both formulations of MoAE."""
-    model, x = stirred(models.create(name, **kw), 0.08 if name == NANO else 0.03).eval(), clips(4, kw.get("frames", 8))
+    model, x = stirred(models.create(name, **kw), 0.08 if name == NANO else 0.03).eval(), clips(4, kw.get("num_frames", 8))
     order, pad = torch.tensor([2, 0, 3, 1]), torch.zeros(3, *x.shape[1:])
     with torch.no_grad():
         alone = torch.cat([model(c[None]) for c in x])

@@ -183,8 +183,8 @@ def test_recomputed_activations_change_no_bit(mini, tmp_path, monkeypatch):
     """Drawn again in the backward pass, noise and stochastic depth are what they were, in pieces too."""
     cfg, calls = tiny_finetune(mini, drop_path_rate=0.3, grad_accum_steps=2), []
     whole = finetune(cfg, tmp_path / "a")
-    block = sys.modules["s4d.models.s4d"].checkpoint
-    monkeypatch.setattr("s4d.models.s4d.checkpoint", lambda *a, **k: calls.append(1) or block(*a, **k))
+    block = sys.modules["s4d.models.vit"].checkpoint
+    monkeypatch.setattr("s4d.models.vit.checkpoint", lambda *a, **k: calls.append(1) or block(*a, **k))
     same(whole, finetune(update(cfg, grad_checkpointing=True), tmp_path / "b"))
     assert calls
 

@@ -7,8 +7,8 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from ..config import ConfigError
 from .mae import MEAN, STD, DualMAE
 from .moae import MoAE
-from .released import CheckpointError, checkpoint_filter_fn, encoder_from, load_pretrained, load_released, to_released
-from .s4d import S4D, Encoder, count_parameters
+from .checkpoints import CheckpointError, checkpoint_filter_fn, encoder_from, load_pretrained, load_released, to_released
+from .vit import S4D, Encoder, count_parameters
 from .tokens import random_mask, removed_tokens, sincos
 
 __all__ = ["S4D", "DualMAE", "Encoder", "MoAE", "CheckpointError", "checkpoint_filter_fn", "encoder_from", "load_released", "to_released",

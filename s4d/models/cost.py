@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
 from .mae import DualMAE
-from .s4d import S4D, Block
+from .vit import S4D, Block
 from .tokens import TUBELET_SIZE, TubeletEmbed, removed_tokens
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .s4d import EPS, Block, Encoder, init_weights
+from .vit import EPS, Block, Encoder, init_weights
 from .tokens import TUBELET_SIZE, as_clip, cut, gather, sincos
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)   # ImageNet's, RGB
