@@ -178,8 +178,8 @@ def key_value(text: str) -> tuple[str, object]:
         return key, value
 
 
-def verify(fresh: Name, committed: str | None = None, exact: bool = False,
-           strict: bool = False) -> int:
+def verify(fresh: Name, committed: Annotated[str | None, Positional] = None,
+           exact: bool = False, strict: bool = False) -> int:
     """Compare a run's numbers with the committed ones; exit status 1 when one fails.
 
     Args:
@@ -282,7 +282,7 @@ def main(args: list[str] | None = None) -> int:
             COMMANDS, prog="python -m s4d", args=args, config=(OmitSubcommandPrefixes,),
             description="S4D: static for dynamic facial expression recognition.")
     except KeyboardInterrupt:
-        print("s4d: interrupted; call again to continue", file=sys.stderr)
+        print("s4d: interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
     except Exception as error:
         module = type(error).__module__

@@ -10,8 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from .artifacts import ROOT
-from .files import OutputError, write_text
+from .files import ROOT, OutputError, write_text
 
 NOTEBOOKS = (
     "01_faces", "02_pretraining", "03_finetuning", "04_experts", "05_correlation", "06_report",

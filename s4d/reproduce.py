@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import config as configs
-from .artifacts import ROOT, code_version, manifest_text, packages, read_manifest, sha256
+from .artifacts import manifest_text, packages, read_manifest
 from .config import Profile
-from .files import OutputError, write_all, write_text
+from .files import ROOT, OutputError, code_version, sha256, write_all, write_text
 from .notebooks import NOTEBOOKS, ReproduceError, cells_of, check_parameters, execute, select
 from .study import ablations
 
