@@ -149,7 +149,7 @@ def prepare(job: Job) -> str:
         job.say(f"training: {missing} runs to go", left)
     else:
         job.say("training: all runs found")
-    found = run_all(every, runs=job.profile.runs, n_jobs=job.n_jobs or job.profile.n_jobs)
+    found = run_all(every, runs=job.profile.runs, workers=job.n_jobs or job.profile.n_jobs)
     if missing == len(every):
         job.measure("training", started)
     weights = [run.dir / "weights.safetensors" for run in found]

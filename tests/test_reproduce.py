@@ -168,8 +168,8 @@ def stages(tmp_path, monkeypatch):
             done.append("corpus")
         return folder
 
-    def run_all(jobs, runs, n_jobs):
-        done.workers = n_jobs
+    def run_all(jobs, runs, workers):
+        done.workers = workers
         folders = [Path(runs) / f"{cfg.stage}-{config.digest(cfg)}-00000000" for cfg in jobs]
         for folder in folders:
             if not folder.exists():
