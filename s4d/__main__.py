@@ -59,7 +59,8 @@ def audit(dataset: Name, root: Annotated[str, Positional], fold: int | None = No
 
 
 def pack(dataset: Name, root: Annotated[str, Positional], img_size: int = 160,
-         fold: int | None = None, label_order: str | None = None, workers: int = CPUS) -> int:
+         fold: int | None = None, label_order: str | None = None, workers: int = CPUS,
+         dry_run: bool = False) -> int:
     """Decode a dataset once into a memory-mapped file beside it; exit status 1 when samples fail.
 
     Args:
@@ -67,9 +68,10 @@ def pack(dataset: Name, root: Annotated[str, Positional], img_size: int = 160,
         fold: of datasets with folds; all when left out, since they share the file.
         label_order: of the lists' integers, where the lists do not tell it.
         workers: decoding threads.
+        dry_run: only say how large the file will be.
     """
     from . import commands
-    return commands.pack(dataset, root, img_size, fold, label_order, workers)
+    return commands.pack(dataset, root, img_size, fold, label_order, workers, dry_run)
 
 
 def own(photos: str | None = None, clips: str | None = None, subject_separator: str | None = None,

@@ -27,26 +27,28 @@ def warn(text: str) -> None:
 
 def audit(dataset, root, fold, label_order, csv, workers, subset) -> int:
     from .data.audit import examine, report
-    problems, counts = examine(dataset, root, fold=fold, workers=workers, label_order=label_order,
-                               published=not subset)
+    problems, counts = examine(dataset, root, fold, workers, label_order, published=not subset)
     print(report(problems, counts))
     if csv:
         write(csv, lambda p: problems.to_csv(p, index=False))
-    print(f"{len(problems)} problems" if len(problems) else f"{dataset} in {root}: no problems",
-          file=sys.stderr)
-    return int(len(problems) > 0)
+    return int((problems["kind"] != "note").any())
 
 
-def pack(dataset, root, img_size, fold, label_order, workers) -> int:
-    from .data.cache import packed
+def pack(dataset, root, img_size, fold, label_order, workers, dry_run) -> int:
+    from .data.cache import estimate, packed
     from .data.corpora import find
     folds = [fold] if fold is not None else find(dataset, root).folds or [None]
     tables = [index(dataset, root, fold=k, label_order=label_order) for k in folds]
     table = pd.concat(tables).drop_duplicates("path").sort_values("path")
-    cache = packed(table, root, img_size, workers=workers)
+    size, probed = estimate(table, root, img_size)
+    print(f"{len(table)} samples at {img_size} px take about {size / 1e9:.2f} GB (from the "
+          f"headers of {probed})")
+    if dry_run:
+        return 0
+    cache = packed(table, root, img_size, num_workers=workers)
     for path, cause in cache.unreadable.items():
         warn(f"{path} cannot be read: {cause}")
-    print(f"{cache.path}: {len(cache) - len(cache.unreadable)} samples of {img_size} px")
+    print(f"{cache.file}: {len(cache) - len(cache.unreadable)} samples")
     return int(len(cache.unreadable) > 0)
 
 
@@ -271,7 +273,7 @@ def predict(files, folder, json_file, picture, windows) -> int:
 
 def _answers(run: Run, tasks: dict[str, list[str]], windows: bool, broken: dict):
     """Return one table of all files, and {path: table along time} of the clips if asked for."""
-    from .data.dataset import Clips
+    from .data.dataset import Samples
     cfg, tables, courses = run.config, [pd.DataFrame(columns=["path", "task"])], {}
     for task, files in tasks.items():
         if files and task not in cfg.tasks:               # its head is as it was at step 0
@@ -283,8 +285,8 @@ def _answers(run: Run, tasks: dict[str, list[str]], windows: bool, broken: dict)
             continue
         classes = getattr(cfg, task).num_classes
         table = pd.DataFrame({"path": files, "split": "test", "subject": None, "label": None})
-        data = Clips(table, "", task, cfg.img_size, cfg.num_frames, cfg.sampling_rate,
-                     num_classes=classes, test_segments=cfg.test_segments)
+        data = Samples(table, "", task, cfg.img_size, cfg.num_frames, cfg.sampling_rate,
+                       num_classes=classes, test_segments=cfg.test_segments)
         rows, bad = predict_samples(model, data, classes, crops=cfg.test_crops)
         broken.update({path: f"{path} cannot be read: {cause}" for path, cause in bad.items()})
         rows = rows[rows["predicted"].notna()].drop(columns=["split", "subject", "label"])
