@@ -32,7 +32,7 @@ def secrets(name: str) -> set[str]:
     found = [match[2] for cell in master(name).cells for what in ("SOLUTION", "HIDDEN TESTS")
              for match in re.finditer(REGION.format(what), cell.source)]
     lines = {line.strip() for text in found for line in text.splitlines()}
-    return {line for line in lines if len(line) >= 12} - COMMON
+    return {line for line in lines if len(line) >= 12 and line[-1] not in "([{"} - COMMON
 
 
 def leaks(text: str, hidden: set[str]) -> list[str]:
