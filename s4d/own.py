@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from . import config as configs
-from .study import stats
-from .study.protocol import protocol
+from .study.protocol import confusion, protocol
 from .artifacts import pictures
 from .files import write_all
 from .config import Finetune, Source
@@ -127,7 +126,7 @@ def study(photos: str | Path | None = None, clips: str | Path | None = None, out
 def draw(run: Run, tested: pd.DataFrame, scores: pd.DataFrame, out: Path) -> list[Path]:
     """Samples of each class, the confusion matrix and the learning curves as PNG and PDF; scores and predictions as CSV."""
     cfg, note = run.config, f"own data, {run.dir.name}"
-    shares = pd.concat([stats.confusion(rows, sources(cfg)[task].num_classes).assign(task=task) for task, rows in tested.groupby("task")])
+    shares = pd.concat([confusion(rows, sources(cfg)[task].num_classes).assign(task=task) for task, rows in tested.groupby("task")])
     seen = shares.assign(samples=shares.groupby(["task", "label"])["count"].transform("sum")).query("samples > 0")
     figures = {"confusion": plots.confusion(seen, note), "curves": curves([run])}
     figures |= {DATASETS[task]: samples(cfg, task, rows, note) for task, rows in tables(cfg).items()}

@@ -16,7 +16,7 @@ from s4d.study import correlation as co
 from s4d.study import experts as ex
 from s4d.study import experts_said as said
 from s4d.study import gains as ga
-from s4d.study import people as pe
+from s4d.study import intervals as pe
 from s4d.study import regions as re
 from s4d.study import routing as ro
 from s4d.study import splits as sp
@@ -114,13 +114,13 @@ def test_the_cost_of_an_expert_falls_on_the_emotion_that_it_serves():
 def test_the_interval_of_a_few_people_is_students_and_knows_that_samples_of_a_person_are_alike():
     rng = np.random.default_rng(0)
     values, names = rng.normal(0.3, 1, 9), pd.Series([f"s{i}" for i in range(9)])
-    found, known = ro.over_people(values, names), ttest_1samp(values, 0)
+    found, known = pe.cluster_t(values, names), ttest_1samp(values, 0)
     assert found["p"] == pytest.approx(known.pvalue) and [found["low"], found["high"]] == pytest.approx(list(known.confidence_interval()))
-    again = ro.over_people(np.repeat(values, 3), names.repeat(3).reset_index(drop=True))
+    again = pe.cluster_t(np.repeat(values, 3), names.repeat(3).reset_index(drop=True))
     assert [again[k] for k in ("low", "high", "p")] == pytest.approx([found[k] for k in ("low", "high", "p")])      # copies tell nothing new
     assert (again["samples"], again["subjects"]) == (27, 9)
-    assert ro.over_people(np.zeros(6), names[:6])["p"] == 1 and np.isnan(ro.over_people(values[:4], names[:4])["p"])
-    inside = np.mean([(lambda f: f["low"] < 0 < f["high"])(ro.over_people(rng.normal(size=8), names[:8])) for _ in range(400)])
+    assert pe.cluster_t(np.zeros(6), names[:6])["p"] == 1 and np.isnan(pe.cluster_t(values[:4], names[:4])["p"])
+    inside = np.mean([(lambda f: f["low"] < 0 < f["high"])(pe.cluster_t(rng.normal(size=8), names[:8])) for _ in range(400)])
     assert 0.92 < inside < 0.98                                                          # a percentile bootstrap of eight covers 0.88
 
 

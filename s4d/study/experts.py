@@ -14,10 +14,10 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_mutual_info_score
 from torch import Tensor
 
-from .people import jackknife, weights_of
+from .intervals import draws, holm, interval, jackknife, weights_of
 from .routing import Routes
 from .splits import Split, sample_usage
-from .stats import draws, holm, interval
+
 
 # What the counts say ----------------------------------------------------------------------------------------------------
 

@@ -13,8 +13,8 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor, nn
 
-from .people import FEWEST, units_of
-from .stats import holm, mean_interval
+from .intervals import FEWEST, cluster_t, holm, mean_interval, units_of
+
 from .stimuli import batches, probabilities
 
 Routes = dict[int, Tensor]      # block index -> gates [N, L, E]
@@ -116,12 +116,12 @@ def cost_of_experts(model: nn.Module, x: Tensor, rows: pd.DataFrame, target: np.
             with without_expert(model, block, expert):
                 change = true() - whole
             for emotion, use in groups.items():
-                found = over_people(change[use], rows.subject[use])
+                found = cluster_t(change[use], rows.subject[use])
                 out.append(dict(block=block + 1, expert=expert + 1, task=task, emotion=emotion, change=found.pop("mean"), **found))
     return pd.DataFrame(out)
 
 
-def over_people(values: np.ndarray, subjects: pd.Series) -> dict:
+def cluster_t(values: np.ndarray, subjects: pd.Series) -> dict:
     """Mean of paired differences with its 95 % interval and p, where people may have several samples and be few.
 
     A percentile bootstrap of eight people is too narrow, and its p has a floor that no correction over hundreds of cells outlasts.

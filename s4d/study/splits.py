@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from .people import sums_of, units_of
+from .intervals import sums_of, units_of
 from .regions import PHASES, REGIONS
 
 
