@@ -146,7 +146,7 @@ def prepare(job: Job) -> str:
     data = _corpus(job, training + notebooks)
     started = time.monotonic()
     job.say(f"training: {missing} runs to go" if missing else "training: all runs found", training + notebooks if missing else None)
-    found = run_all(configurations(job.profile), runs=job.profile.runs, workers=job.jobs or job.profile.jobs)
+    found = run_all(configurations(job.profile), runs=job.profile.runs, workers=job.jobs or job.profile.n_jobs)
     if missing == len(configurations(job.profile)):
         job.measure("training", started)
     weights = [(r.dir / "weights.safetensors") for r in found]

@@ -34,7 +34,7 @@ from s4d.panels import SLIDERS
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 PATIENCE = 240          # seconds for JupyterLab to start and the kernel to load torch, on a busy machine
 PICTURES = ROOT / "build" / "browser"
-PANELS = {"actor": "panels.actor(people(1, seed=3))", "masking": "panels.masking(prof)", "heads": "panels.heads(prof)",
+PANELS = {"actor": "panels.actor(subjects(1, seed=3))", "masking": "panels.masking(prof)", "heads": "panels.heads(prof)",
           "experts": "panels.experts(prof)", "scrub": "panels.scrub(prof)"}
 # What a page can be asked: panels in order, each with its picture and its controls.
 BOXES = "[...document.querySelectorAll('.jp-OutputArea-output .widget-vbox')].filter(b => b.querySelector('img'))"
@@ -160,7 +160,7 @@ def move(page: Page, k: int, c: int) -> float:
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt install chromium, or install Chrome")
 def test_every_control_of_every_panel_moves_in_a_browser(prof, tmp_path, started):  # noqa: F811
     (tmp_path / "prof.json").write_text(json.dumps(configs.to_dict(prof)))
-    first = "import json\nfrom s4d import config, panels\nfrom s4d.faces import people\nprof = config.from_dict(json.load(open('prof.json')))"
+    first = "import json\nfrom s4d import config, panels\nfrom s4d.faces import subjects\nprof = config.from_dict(json.load(open('prof.json')))"
     notebook = new_notebook(cells=[new_code_cell(text) for text in (first, *PANELS.values())],
                             metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
     nbformat.write(notebook, tmp_path / "play.ipynb")

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from ..config import Faces, Finetune
 from ..data.transforms import test_indices
-from ..faces import facs, people, render, views
+from ..faces import facs, render, subjects, views
 from ..models.tokens import TUBELET_SIZE
 
 REGIONS = ("brows", "eyes", "nose", "mouth", "other")
@@ -34,7 +34,7 @@ def region_map(zoom: float = Faces.zoom) -> np.ndarray:
     Returns:
         int `[SIDE, SIDE]`, an index into REGIONS.
     """
-    who, scene = people(WHO, seed=0, glasses=0, beard=0), views(WHO, zoom=zoom)
+    who, scene = subjects(WHO, seed=0, glasses=0, beard=0), views(WHO, zoom=zoom)
     draw = lambda spec: render(who, np.repeat(facs.sheet(spec)[None], WHO, 0), scene, SIDE).float()
     still = draw({})
     out = np.full((SIDE, SIDE), REGIONS.index("other"))
