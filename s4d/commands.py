@@ -83,7 +83,7 @@ def book(args) -> int:
 
 def own(args) -> int:
     """Trains on folders of one's own photos and clips, a folder a class, and scores and draws the result; exit status 1 when the audit warns."""
-    from .study.protocol import wide
+    from .study.printed import wide
     from .own import study
     init = None if args.init == "none" else args.init
     if init not in (None, "profile") and not Path(init).is_file():
@@ -116,7 +116,8 @@ def evaluate(args) -> int:
     """Scores of one run, or of the runs of several folds; exit status 1 when a test sample could not be read."""
     import pandas as pd
 
-    from .study.protocol import matrix, protocol, wide
+    from .study.printed import wide
+    from .study.protocol import matrix, protocol
     if args.csv and Path(args.csv).suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise CommandError(f"--csv is {args.csv!r}, and Parquet files need pyarrow, which is not installed: pip install pyarrow, or name "
                            "a .csv file")

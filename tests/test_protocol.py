@@ -14,7 +14,8 @@ from s4d.config import Source
 from s4d.emotions import EMOTIONS
 from s4d.study import stats
 from s4d.study.intervals import StatsError
-from s4d.study.protocol import matrix, protocol, wide
+from s4d.study.printed import wide
+from s4d.study.protocol import matrix, protocol
 from s4d.training import Run, finetune
 
 

@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, recall_score
 
 from s4d.config import Finetune
 from s4d.emotions import EMOTIONS
-from s4d.study import intervals, protocol, stats
+from s4d.study import intervals, printed, protocol, stats
 
 
 def made_up(method: str = "s4d", accuracy: float = 0.6, seeds: int = 3, subjects: int = 30, each: int = 10, rng=None, **columns):
@@ -100,7 +100,7 @@ def test_identical_methods_differ_by_exactly_zero():
     both = pd.concat([rows, rows.assign(method="multitask")])
     found = stats.paired(both, [(dict(task="video", method="s4d"), dict(task="video", method="multitask"))], resamples=500)
     assert (found[["difference", "low", "high"]] == 0).all(axis=None) and (found.p == 1).all() and (found.p_holm == 1).all()
-    assert protocol.verdict(0.0, 0.0, 1.0).endswith("not told apart")
+    assert printed.verdict(0.0, 0.0, 1.0).endswith("not told apart")
 
 
 def test_a_planted_difference_is_found_with_its_sign():
@@ -112,7 +112,7 @@ def test_a_planted_difference_is_found_with_its_sign():
     assert (up.low > 0).all() and (up.p < 0.01).all() and list(up.method_reference) == ["dynamic"] * 2
     assert np.allclose(up.difference.to_numpy(), -down.difference.to_numpy()) and (down.high < 0).all()
     assert up.set_index("metric").loc["WAR", "difference"] == pytest.approx(0.15, abs=0.06)
-    assert "higher" in protocol.verdict(0.01, 0.2, 0.01) and "does not outlast" in protocol.verdict(-0.2, -0.01, 0.2)
+    assert "higher" in printed.verdict(0.01, 0.2, 0.01) and "does not outlast" in printed.verdict(-0.2, -0.01, 0.2)
 
 
 def test_pairing_removes_what_both_methods_share():
@@ -173,11 +173,11 @@ def test_mean_interval_resamples_subjects():
 
 def test_tables_read_as_a_paper_prints_them():
     rows = table(["neutral"] * 8 + ["fear"] * 2, ["neutral"] * 8 + ["fear"] * 2)
-    found = protocol.readable(stats.scores(rows, resamples=50))
+    found = printed.readable(stats.scores(rows, resamples=50))
     assert found["WAR"].tolist() == ["100.0 [100.0, 100.0]"] and found["subjects"].tolist() == [10]
     pair = [(dict(task="video", method="s4d"), dict(task="video", method="static"))]
     differences = stats.paired(pd.concat([rows, rows.assign(method="static", predicted="none")]), pair, resamples=99)
-    shown = protocol.readable(differences, "difference").iloc[0]
+    shown = printed.readable(differences, "difference").iloc[0]
     assert (shown["UAR"], shown["UAR p"], shown["method_reference"]) == ("+100.0 [+100.0, +100.0]", "0.020", "static")
 
 

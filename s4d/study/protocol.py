@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 
 from ..emotions import vocabulary
-from .intervals import StatsError, draws, interval, p_text, sums_of, units_of
-from .stats import METRICS, rates
+from .intervals import StatsError, draws, interval, sums_of, units_of
+from .stats import rates
 
 POOLED, MEAN = "pooled", "mean of folds"
 MISSING = "unreadable"                         # what a matrix calls a sample without a prediction
@@ -91,15 +91,6 @@ def protocol(splits: dict[str, pd.DataFrame], resamples: int = 2000, seed: int =
     return pd.DataFrame(out, columns=columns)
 
 
-def wide(table: pd.DataFrame) -> pd.DataFrame:
-    """`protocol` as it is printed: a row a metric, a column a split, `41.5 [37.0, 46.1]`, %."""
-    text = [f"{100 * v:.2f} [{100 * low:.1f}, {100 * high:.1f}]" if v == v else "-"
-            for v, low, high in zip(table["value"], table["low"], table["high"])]
-    out = table.assign(text=text).pivot(index="metric", columns="part", values="text")
-    out = out.reindex(index=table["metric"].unique(), columns=table["part"].unique())
-    return out.rename_axis(columns=None).rename_axis("metric").reset_index()
-
-
 def matrix(predictions: pd.DataFrame) -> pd.DataFrame:
     """Confusion matrix in counts: labels down, answers across, `unreadable` last."""
     given = predictions["predicted"].fillna(MISSING)
@@ -137,36 +128,3 @@ def baselines(predictions: pd.DataFrame, classes: int | dict[str, int] = 7) -> p
         out += [(task, "chance", None, guess, guess),
                 (task, "majority", share.index[0], 1 / len(share), share.iloc[0])]
     return pd.DataFrame(out, columns=["task", "baseline", "label", "UAR", "WAR"])
-
-
-def readable(table: pd.DataFrame, value: str = "value") -> pd.DataFrame:
-    """`scores` as a paper prints them: a row a system, a column a metric, `41.5 [37.0, 46.1]`, %.
-
-    Args:
-        value: "difference" for a table of `paired`: with signs, and Holm's p in columns of its own.
-    """
-    sign = "+" if value == "difference" else ""
-    names = list(table.columns[: table.columns.get_loc("metric")])
-    out = table[names].drop_duplicates().reset_index(drop=True)
-    for metric, rows in table.groupby("metric", sort=False):
-        if len(rows) != len(out):
-            raise StatsError(f"{metric} has {len(rows)} rows for {len(out)} systems: give all "
-                             f"of {', '.join(METRICS)}")
-        numbers = zip(*(100 * rows[c] for c in (value, "low", "high")))
-        out[metric] = [f"{v:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
-                       for v, low, high in numbers]
-        if "p_holm" in rows:
-            out[f"{metric} p"] = [p_text(p) for p in rows["p_holm"]]
-    last = table.drop_duplicates(names).reset_index(drop=True)
-    return out.assign(**{c: last[c] for c in ("seeds", "subjects", "samples") if c in last})
-
-
-def verdict(low: float, high: float, p_holm: float, level: float = 0.05) -> str:
-    """What an interval of a difference allows to say, in one clause."""
-    if low <= 0 <= high:
-        return "the interval includes 0, so the two are not told apart"
-    side = "higher" if low > 0 else "lower"
-    if p_holm > level:
-        return (f"the interval lies on the {side} side, but the difference does not outlast the "
-                "correction for all comparisons")
-    return f"the first is {side}, also after the correction for all comparisons"
