@@ -60,15 +60,14 @@ def faces(seconds: float = 10.0, device: str = "cpu", batches: tuple[int, ...] =
     Returns:
         task, pixels, batch, frames_per_second, ratio (to one frame at a time).
     """
-    from .faces import facs, people, views
-    from .faces.renderer import render
+    from .faces import facs, render, subjects, views
     place, rng, rows = torch.device(device), np.random.default_rng(0), []
     for pixels in (64, 160):
         work = {}
         for n in (1, *batches):
             actions = torch.from_numpy(np.stack([facs.draw(list(facs.PROTOTYPES)[k % 7], 1.0, rng) for k in range(n)])).to(place)
             scene, crowd = ({k: v.to(place) for k, v in drawn.items()} for drawn in (
-                views(n, yaw=torch.from_numpy(rng.normal(0, 4, n)), zoom=1.45), people(n, seed=1)))
+                views(n, yaw=torch.from_numpy(rng.normal(0, 4, n)), zoom=1.45), subjects(n, seed=1)))
             one = {k: v[:1].expand(n, *v.shape[1:]).contiguous() for k, v in crowd.items()}
             for task, who in (("photos", crowd), ("clips", one)):
                 work[task, n] = lambda who=who, actions=actions, scene=scene: render(who, actions, scene, pixels)

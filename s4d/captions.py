@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from .study.stats import p_text
+from .study.intervals import p_text
 from .study.figures.style import KINDS, METHOD_LABELS
 
 LEVEL = 0.05                    # of Holm-corrected p up to which a difference counts

@@ -16,7 +16,8 @@ from .artifacts import default_out
 from .config import ConfigError
 from .data import MediaError, count_frames, index, read_clip
 from .files import ROOT, write, write_all, write_text
-from .study.protocol import matrix, protocol, wide
+from .study.printed import wide
+from .study.protocol import matrix, protocol
 from .training import Run, RunError, along_time, war_uar
 from .training import predict as predict_samples
 

@@ -1,315 +1,253 @@
-"""Panels for JupyterLab: controls, and a picture that a trained model of the run store draws anew at every move.
+"""Panels for JupyterLab: controls, and a figure that a trained model draws anew at every move.
 
-A panel finds its runs by the profile and never trains. Where nobody sits at the notebook (papermill, nbconvert), only its picture
-is shown. Faces are drawn on the spot; a model that was trained on licensed data has not seen such faces.
+A panel finds its runs by the profile and never trains. Models of licensed data have never seen
+faces like those that are drawn here.
 """
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
-import ipywidgets as widgets
 import numpy as np
 import torch
-from IPython import get_ipython
-from IPython.display import Image, display
 
 from . import config as configs
-from .study import routing, stimuli
 from .data import DatasetError
 from .data.transforms import normalise
 from .emotions import EMOTIONS, vocabulary
-from .faces import facs, people, render, views
-from .faces.portrait import SLIDERS, portrait
-from .faces.renderer import one_thread
+from .faces import facs, render, subjects, views
 from .models import random_mask
 from .models.tokens import TUBELET_SIZE, removed_tokens
-from .plots import panels as boards
-from .study.figures.style import METHOD_LABELS
+from .study import routing, stimuli
+from .study.figures.panels import Control, Panel, put, strip
 from .study.figures.pretraining import covered
+from .study.figures.style import EMOTION_COLOURS, METHOD_COLOURS, METHOD_LABELS, PAGE, figure
 from .training import locate
-from .training.runs import Run
 
-STRENGTH = 1.2                                     # of a prototype's actions, as in the corpora's photos
-RISE = (0.0, 0.35, 0.8, 1.0)                       # of an expression in the first half of a clip; the second half mirrors it
+STRENGTH = 1.2                          # of a prototype's actions, as in the corpora's photos
+RISE = (0.0, 0.35, 0.8, 1.0)            # of an expression in the first half of a clip
+DIM, GREY = 0.25, "#BBBBBB"             # light left on a token that is not meant; other bars
+# The actions that take part in one of the seven emotions: each prototype can be set by hand.
+SLIDERS = tuple(sorted({a for e in EMOTIONS for a, *_ in (*facs.PROTOTYPES[e],
+                                                          *facs.ALTERNATIVES.get(e, ()))}))
 
 
 class PanelError(RuntimeError):
     """A panel lacks what it shows; the message says what to do first."""
 
 
-def attended() -> bool:
-    """Whether somebody sits at the notebook: batch runs say in every request that nobody can be asked for input."""
-    kernel = getattr(get_ipython(), "kernel", None)
-    return kernel is not None and bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin"))
+def found(prof: configs.Profile, method: str | None = None, seed: int | None = None):
+    """Find a profile's finished pre-training, or the run of one of its pre-trained methods.
 
-
-@dataclass(frozen=True)
-class Slider:
-    """A number from `low` to `high`; whole ones where `step` is whole."""
-
-    label: str
-    value: float
-    low: float
-    high: float
-    step: float = 1
-
-    def widget(self, **look):
-        kind = widgets.FloatSlider if isinstance(self.step, float) else widgets.IntSlider
-        return kind(self.value, min=self.low, max=self.high, step=self.step, description=self.label, **look)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of several options, or of (label, option) pairs."""
-
-    label: str
-    value: object
-    options: Sequence
-
-    def widget(self, **look):
-        return widgets.Dropdown(options=self.options, value=self.value, description=self.label, **look)
-
-
-class Panel:
-    """Controls beside a picture that follows them. Widgets are made only to be shown, so that a batch run leaves none in a notebook.
-
-    Args:
-        draw: called with the value of each control by name; returns PNG bytes.
-        controls: name -> Slider or Choice.
-        presets: name of a control -> function of its value that gives values of others.
-        width: of the picture, px.
-    """
-
-    def __init__(self, draw: Callable[..., bytes], controls: dict[str, Slider | Choice], presets: dict[str, Callable] | None = None,
-                 width: int = 780):
-        self.draw, self.controls, self.presets, self.width = draw, controls, presets or {}, width
-
-    def png(self, **changed) -> bytes:
-        """The picture at the controls' first values, but for those that are given. A single sample keeps one thread busy: more would
-        only wait for each other."""
-        with one_thread():
-            return self.draw(**{name: control.value for name, control in self.controls.items()} | changed)
-
-    def box(self) -> widgets.VBox:
-        """Controls in rows above the picture."""
-        look = {"style": {"description_width": "140px"}, "layout": widgets.Layout(width="345px")}
-        made = {name: control.widget(**look) for name, control in self.controls.items()}
-        view, busy = widgets.Image(format="png", width=self.width), []
-
-        def moved(change) -> None:
-            if busy:                                      # a preset moves several, and draws once
-                return
-            busy.append(True)
-            try:
-                name = next((n for n, w in made.items() if w is change["owner"]), None)
-                for other, value in self.presets.get(name, lambda _: {})(change["new"]).items():
-                    made[other].value = value
-                view.value = self.png(**{n: w.value for n, w in made.items()})
-            finally:
-                busy.clear()                              # a picture that fails must not freeze the controls
-
-        for widget in made.values():
-            widget.observe(moved, "value")
-        view.value = self.png()
-        return widgets.VBox([widgets.Box(list(made.values()), layout=widgets.Layout(flex_flow="row wrap")), view])
-
-    def _ipython_display_(self) -> None:
-        display(self.box() if attended() else Image(self.png(), format="png"))
-
-
-def found(prof: configs.Profile, method: str | None = None, seed: int | None = None) -> tuple[Run, configs.Pretrain | configs.Finetune]:
-    """The finished run of a profile's pre-training, or of one of its pre-trained methods, and its configuration with the data where they are now.
-
-    Args:
-        method: a key of `configs.METHODS`; None is the pre-training.
-        seed: of the method; None is the profile's first.
+    Returns:
+        the Run, and its configuration with the data where they are now.
     Raises:
         PanelError: when the profile has no such run, or it is not trained yet.
     """
     seed = prof.seeds[0] if seed is None else seed
     grid = {(m, s): cfg for m, pretrained, s, cfg in prof.methods_grid() if pretrained}
-    name = "pre-training" if method is None else f"run of {METHOD_LABELS.get(method, method)}, seed {seed}"
-    cfg = prof.pretrain if method is None else grid.get((method, seed))
+    cfg, name = prof.pretrain, "pre-training"
+    if method is not None:
+        cfg = grid.get((method, seed))
+        name = f"run of {METHOD_LABELS.get(method, method)}, seed {seed}"
     if cfg is None:
-        raise PanelError(f"profile {prof.name} has no {name}: it has the methods {', '.join(prof.methods)} with seeds "
-                         f"{', '.join(map(str, prof.seeds))}")
-    remedy = f"execute this notebook's cells above, or `python -m s4d reproduce --profile {prof.name}`, which make it"
+        raise PanelError(f"profile {prof.name} has no {name}: it has the methods "
+                         f"{', '.join(prof.methods)} with seeds {', '.join(map(str, prof.seeds))}")
+    remedy = ("execute this notebook's cells above, or "
+              f"`python -m s4d reproduce --profile {prof.name}`, which make it")
     try:
         run = locate(cfg, prof.runs)
     except DatasetError as error:
-        raise PanelError(f"the {name} of profile {prof.name} cannot be looked up without its data ({error}): {remedy}") from error
+        raise PanelError(f"the {name} of profile {prof.name} cannot be looked up without its data "
+                         f"({error}): {remedy}") from error
     if not run.done:
-        raise PanelError(f"there is no finished {name} of profile {prof.name} in {prof.runs}: {remedy}")
+        raise PanelError(f"there is no finished {name} of profile {prof.name} in {prof.runs}: "
+                         f"{remedy}")
     return run, cfg
 
 
-@lru_cache(maxsize=8)
-def _person(seed: int) -> dict:
-    return people(1, seed=seed, glasses=0)
+def face(prof: configs.Profile, subject: int, actions: np.ndarray, img_size: int) -> torch.Tensor:
+    """Draw frames of one subject in the corpora's framing: `[T, 2, 23]` -> uint8 `[T, 3, H, W]`."""
+    zoom = (prof.faces or configs.Faces()).zoom
+    return render(subjects(1, seed=subject, glasses=0), actions, views(1, zoom=zoom), img_size)
 
 
-def _zoom(prof: configs.Profile) -> float:
-    return (prof.faces or configs.Faces()).zoom
+def prototype(emotion: str) -> dict[int, float]:
+    """Action -> intensity of an emotion without chance: those that half of the expressions have."""
+    usual = [(a, m) for a, m, p in facs.PROTOTYPES[emotion] if p >= 0.5]
+    usual += facs.ALTERNATIVES.get(emotion, ())[:1]
+    return {a: min(1.0, STRENGTH * m) for a, m in usual}
 
 
-def face(prof: configs.Profile, person: int, actions: np.ndarray, size: int) -> torch.Tensor:
-    """Frames of one person in the corpora's framing: actions `[T, 2, 23]` -> uint8 `[T, 3, size, size]`."""
-    return render(_person(person), actions, views(1, zoom=_zoom(prof)), size)
-
-
-def prototype(emotion: str) -> np.ndarray:
-    """The actions of an emotion at their means, without chance, `[2, 23]`."""
-    return facs.sheet(prototype_spec(emotion)).clip(0, 1)
-
-
-def prototype_spec(emotion: str) -> dict[int, float]:
-    """Action -> intensity of an emotion, without chance: those that more than half of the expressions have, and the first alternative."""
-    own = {a: m for a, m, p in facs.PROTOTYPES[emotion] if p >= 0.5}
-    return {a: min(1.0, STRENGTH * m) for a, m in (*own.items(), *facs.ALTERNATIVES.get(emotion, ())[:1])}
-
-
-def course(actions: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """A clip that rises to an expression and falls again, with few distinct frames, since drawing them takes most of the time.
+def course(actions: np.ndarray, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Let an expression rise and fall in few distinct frames, since drawing takes most of the time.
 
     Returns:
-        actions of the distinct frames `[N, 2, 23]`, the last the full expression; which of them each frame shows `[frames]`.
+        actions of the distinct frames `[N, 2, 23]`, the last the full expression; which of them
+        each frame shows `[num_frames]`.
     """
-    half = -(-frames // 2)
-    levels = np.interp(np.linspace(1, 0, min(half, len(RISE)))[::-1], np.linspace(0, 1, len(RISE)), RISE)
+    half = -(-num_frames // 2)
+    places = np.linspace(1, 0, min(half, len(RISE)))[::-1]
+    levels = np.interp(places, np.linspace(0, 1, len(RISE)), RISE)
     rise = np.round(np.linspace(len(levels) - 1, 0, half)[::-1]).astype(int)
-    return (levels[:, None, None] * actions).astype(np.float32), np.concatenate([rise, rise[::-1][frames % 2:]])
+    which = np.concatenate([rise, rise[::-1][num_frames % 2:]])
+    return (levels[:, None, None] * actions).astype(np.float32), which
 
 
-def actor(person: dict, start: dict[int, float] | None = None, size: int = 160) -> Panel:
-    """One face, a slider for each action of the seven emotions, and the pose.
+def sliders(start: dict[int, float]) -> dict[str, Control]:
+    """A slider an action, under the name `action_<number>`."""
+    return {f"action_{a}": Control(f"{a} {facs.NAMES[a]}", start.get(a, 0.0), 0.0, 1.0, 0.05)
+            for a in SLIDERS}
+
+
+def by_hand(levels: dict[str, float]) -> np.ndarray:
+    """The values of `sliders` as actions `[2, 23]`."""
+    return facs.sheet({int(name.removeprefix("action_")): v for name, v in levels.items()})
+
+
+SUBJECT = {"subject": Control("subject", 21)}
+EMOTION = {"emotion": Control("emotion", "happiness", options=EMOTIONS)}
+
+
+def actor(subject: dict, start: dict[int, float] | None = None, img_size: int = 160) -> Panel:
+    """Move one face by hand: a slider for each action of the seven emotions, and the pose.
 
     Args:
-        person: of `people`.
+        subject: of `faces.subjects`.
         start: action -> intensity at the beginning.
-        size: pixels a side.
     """
-    def draw(yaw: float, pitch: float, **levels: float) -> bytes:
-        buffer = io.BytesIO()
-        portrait(person, _spec(levels), yaw, pitch, size).save(buffer, "png")
-        return buffer.getvalue()
+    fig, ax = figure(2.9, 2.9)
 
-    pose = {name: Slider(f"{name} (degrees)", 0.0, -35.0, 35.0, 5.0) for name in ("yaw", "pitch")}
-    return Panel(draw, {**_actions(start or {}), **pose}, width=2 * size)
+    def draw(yaw: float, pitch: float, **levels: float) -> None:
+        put(ax, render(subject, by_hand(levels)[None], views(1, yaw, pitch), img_size)[0])
 
-
-def _actions(start: dict[int, float]) -> dict:
-    """A slider an action, under the name `action_<number>`."""
-    return {f"action_{a}": Slider(f"{a} {facs.NAMES[a]}", start.get(a, 0.0), 0.0, 1.0, 0.05) for a in SLIDERS}
-
-
-def _spec(levels: dict[str, float]) -> dict[int, float]:
-    return {int(name.removeprefix("action_")): value for name, value in levels.items()}
+    pose = {name: Control(f"{name} (degrees)", 0.0, -35.0, 35.0, 5.0) for name in ("yaw", "pitch")}
+    return Panel(fig, draw, sliders(start or {}) | pose)
 
 
 def masking(prof: configs.Profile) -> Panel:
-    """Masks a face and has the pre-trained autoencoder fill it in.
+    """Mask a face and have the pre-trained autoencoder fill it in, beside each token's mean.
 
-    Raises:
-        PanelError: without a finished pre-training.
+    Errors are in units of a token's variance. Raises PanelError without the finished run.
     """
     run, cfg = found(prof)
     model = run.load()
-    side, board = model.encoder.side, boards.Masking(cfg.img_size)
+    side = model.encoder.side
+    fig, axes = figure(PAGE, 2.2, 1, 4)
 
-    @torch.no_grad()
-    def draw(removed: float, seed: int, person: int, emotion: str) -> bytes:
-        picture = face(prof, person, prototype(emotion)[None], cfg.img_size)
+    def draw(removed: float, seed: int, subject: int, emotion: str) -> None:
+        picture = face(prof, subject, facs.sheet(prototype(emotion))[None], cfg.img_size)
         x = normalise(picture)
         mask = random_mask(1, side * side, removed, torch.Generator().manual_seed(seed))
-        target = model.standardise(model.patchify(x))[0]
-        truth, shown, errors = model.patchify(x), [], []
-        for guess in (model.reconstruct(x, mask), torch.zeros_like(target)):
+        hidden = mask.view(side, side).numpy()
+        visible = side * side - removed_tokens(side * side, removed)
+        put(axes[0], picture[0], "the face\n ")
+        put(axes[1], covered(picture[0].numpy(), hidden, cfg.img_size // side),
+            f"what the encoder sees\n{visible} of {side * side} tokens")
+        truth = model.patchify(x)
+        target = model.standardise(truth)[0]
+        guesses = {"filled in by the model": model.reconstruct(x, mask),
+                   "each token's mean": torch.zeros_like(target)}
+        for ax, (title, guess) in zip(axes[2:], guesses.items(), strict=True):
             filled = torch.where(mask.unsqueeze(-1), model.restore(guess, x), truth)
-            shown.append(model.unpatchify(filled, (1, side, side))[0, :, 0])
-            errors.append(float((guess - target)[mask].square().mean()))
-        seen = covered(picture[0].numpy(), mask.view(side, side).numpy(), cfg.img_size // side)
-        return board.update((picture[0], seen, *shown), removed_tokens(side * side, removed), side * side, tuple(errors))
+            error = float((guess - target)[mask].square().mean())
+            pixels = model.unpatchify(filled, (1, side, side))[0, :, 0]
+            put(ax, pixels, f"{title}\nerror {error:.2f}")
 
-    return Panel(draw, {"removed": Slider("share removed", cfg.image_mask_ratio, 0.1, 0.9, 0.05), "seed": Slider("seed of the mask", 1, 0, 50),
-                        "person": Slider("person", 21, 0, 200), "emotion": Choice("emotion", "happiness", EMOTIONS)})
+    share = Control("share removed", cfg.image_mask_ratio, 0.1, 0.9, 0.05)
+    return Panel(fig, draw, {"removed": share, "seed": Control("seed of the mask", 1, 0, 50),
+                             **SUBJECT, **EMOTION})
 
 
 def heads(prof: configs.Profile, seed: int | None = None) -> Panel:
-    """Facial actions by hand, and what the photo head and the clip head make of them: of the static-only network and of S4D.
+    """Set facial actions by hand and read them by three heads: static's, and S4D's photo and clip.
 
-    Args:
-        seed: of the runs; None is the profile's first.
-    Raises:
-        PanelError: without the finished runs.
+    Raises PanelError without the finished runs of that seed (None: the profile's first).
     """
     runs = {m: found(prof, m, seed) for m in ("static", "s4d")}
     models, cfg = {m: run.load() for m, (run, _) in runs.items()}, runs["s4d"][1]
     asked = (("static", "image", "photo"), ("s4d", "image", "photo"), ("s4d", "video", "clip"))
-    names = [vocabulary(getattr(cfg, task).num_classes) for _, task, _ in asked]
-    shared = [e for e in EMOTIONS if all(e in n for n in names)]
-    columns = [[n.index(e) for e in shared] for n in names]
-    board = boards.Heads(cfg.img_size, cfg.num_frames, [f"{METHOD_LABELS[m]}, {what}" for m, _, what in asked], shared)
+    names = {task: vocabulary(getattr(cfg, task).num_classes) for task in ("image", "video")}
+    shared = [e for e in EMOTIONS if all(e in n for n in names.values())]
+    fig, pictures, charts = strip(3.1, 1 / 2.1, cfg.num_frames + 1, len(asked))
+    bars = []
+    for ax, (method, _, what) in zip(charts, asked, strict=True):
+        bars.append(ax.barh(shared, [0] * len(shared), color=[EMOTION_COLOURS[e] for e in shared]))
+        ax.set(xlim=(0, 1), title=f"{METHOD_LABELS[method]}, {what}", xlabel="probability")
+        ax.invert_yaxis()
+        ax.tick_params(labelleft=ax is charts[0])
 
-    @torch.no_grad()
-    def draw(prototype, person: int, **levels: float) -> bytes:
-        distinct, which = course(facs.sheet(_spec(levels)), cfg.num_frames)
-        pictures = face(prof, person, distinct, cfg.img_size)
-        photo, clip = normalise(pictures[-1:]), normalise(pictures[which].transpose(0, 1)[None])
-        found = [models[m](photo if task == "image" else clip)[0].softmax(-1).numpy()[keep] for (m, task, _), keep in zip(asked, columns)]
-        return board.update(pictures[-1], pictures[which], found)
+    def draw(prototype: str, subject: int, **levels: float) -> None:
+        distinct, which = course(by_hand(levels), cfg.num_frames)
+        drawn = face(prof, subject, distinct, cfg.img_size)
+        x = {"image": normalise(drawn[-1:]), "video": normalise(drawn[which].transpose(0, 1)[None])}
+        titles = ("the photo", "the clip", *[""] * (cfg.num_frames - 1))
+        for ax, pixels, title in zip(pictures, (drawn[-1], *drawn[which]), titles, strict=True):
+            put(ax, pixels, title)
+        for chart, (method, task, _) in zip(bars, asked, strict=True):
+            read = models[method](x[task])[0].softmax(-1)
+            for bar, emotion in zip(chart, shared, strict=True):
+                bar.set_width(float(read[names[task].index(emotion)]))
 
-    preset = lambda emotion: {f"action_{a}": prototype_spec(emotion).get(a, 0.0) for a in SLIDERS}
-    return Panel(draw, {"prototype": Choice("start from", "happiness", EMOTIONS), "person": Slider("person", 21, 0, 200),
-                        **_actions(prototype_spec("happiness"))}, {"prototype": preset})
+    def preset(emotion: str) -> dict[str, float]:
+        return {name: slider.value for name, slider in sliders(prototype(emotion)).items()}
+
+    start = {"prototype": Control("start from", "happiness", options=EMOTIONS), **SUBJECT}
+    return Panel(fig, draw, start | sliders(prototype("happiness")), {"prototype": preset})
 
 
 def experts(prof: configs.Profile, seed: int | None = None) -> Panel:
-    """Lights the tokens of a face that ask one expert of S4D, as brightly as the expert's gate is open.
+    """Light the tokens of a face that ask one expert of S4D, as brightly as its gate is open.
 
-    Args:
-        seed: of the run; None is the profile's first.
-    Raises:
-        PanelError: without the finished run.
+    Raises PanelError without the finished run of that seed (None: the profile's first).
     """
     run, cfg = found(prof, "s4d", seed)
     model = run.load()
-    blocks, steps = list(model.moae_layers()), cfg.num_frames // TUBELET_SIZE
-    board = boards.Experts(cfg.img_size, steps, cfg.num_experts)
+    blocks, numbers = list(model.moae_layers()), range(1, cfg.num_experts + 1)
+    fig, steps, (chart,) = strip(3.0, 1.6, cfg.num_frames // TUBELET_SIZE, 1)
+    bars = chart.bar(numbers, [0] * len(numbers))
+    chart.axhline(100 / len(numbers), color="k", lw=0.8, ls=":")
+    chart.set(ylim=(0, 100), xlabel="expert (dotted: an even share)", ylabel="tokens led, %",
+              xticks=numbers)
 
     @lru_cache(maxsize=32)
-    def routed(person: int, emotion: str, kind: str):
-        distinct, which = course(prototype(emotion), cfg.num_frames)
-        pictures = face(prof, person, distinct if kind == "clip" else distinct[-1:], cfg.img_size)
+    def routed(subject: int, emotion: str, kind: str):
+        distinct, which = course(facs.sheet(prototype(emotion)), cfg.num_frames)
         if kind == "photo":
+            pictures = face(prof, subject, distinct[-1:], cfg.img_size)
             return pictures, routing.routes_of(model, pictures)
-        clip = pictures[which]
+        clip = face(prof, subject, distinct, cfg.img_size)[which]
         return clip[::TUBELET_SIZE], routing.routes_of(model, clip.transpose(0, 1)[None])
+
+    def draw(kind: str, block: int, expert: int, subject: int, emotion: str) -> None:
+        pictures, routes = routed(subject, emotion, kind)
+        gates = routes[block][0].numpy()                                        # [L, E]
+        of_one = gates[:, expert - 1].reshape(len(pictures), model.side, model.side)
+        patch = np.ones((cfg.img_size // model.side,) * 2)
+        for k, ax in enumerate(steps):
+            ax.set_visible(k < len(pictures))                                   # a photo has one
+        for ax, pixels, gate in zip(steps, pictures.numpy(), of_one, strict=False):
+            light = np.kron(DIM + (1 - DIM) * gate, patch)
+            asked = f"asked by {(gate > 0).sum()} of {gate.size} tokens"
+            put(ax, (pixels * light).astype(np.uint8), asked)
+        led = np.bincount(gates.argmax(-1), minlength=len(numbers)) / len(gates)
+        for number, bar, share in zip(numbers, bars, led, strict=True):
+            bar.set(height=100 * share, color=METHOD_COLOURS["s4d"] if number == expert else GREY)
 
     _, start = routed(21, "happiness", "photo")
     busiest = int(start[blocks[-1]][0].mean(0).argmax()) + 1
-
-    def draw(kind: str, block: int, expert: int, person: int, emotion: str) -> bytes:
-        pictures, routes = routed(person, emotion, kind)
-        gates = routes[block][0].numpy()                                        # [L, E]
-        of_one = gates[:, expert - 1].reshape(len(pictures), model.side, model.side)
-        led = np.bincount(gates.argmax(-1), minlength=cfg.num_experts) / len(gates)
-        return board.update(pictures, of_one, expert, led)
-
-    return Panel(draw, {"kind": Choice("shown as", "photo", ("photo", "clip")),
-                        "block": Choice("block", blocks[-1], [(str(b + 1), b) for b in blocks]),
-                        "expert": Slider("expert", busiest, 1, cfg.num_experts), "person": Slider("person", 21, 0, 200),
-                        "emotion": Choice("emotion", "happiness", EMOTIONS)})
+    listed = [(str(b + 1), b) for b in blocks]
+    return Panel(fig, draw, {"kind": Control("shown as", "photo", options=("photo", "clip")),
+                             "block": Control("block", blocks[-1], options=listed),
+                             "expert": Control("expert", busiest, 1, len(numbers)),
+                             **SUBJECT, **EMOTION})
 
 
-def scrub(prof: configs.Profile, method: str = "static", seed: int | None = None, clips: int = 20, folder=None) -> Panel:
-    """Moves through a test clip, and shows what a photo head reads in each of its frames.
+def scrub(prof: configs.Profile, method: str = "static", seed: int | None = None, clips: int = 20,
+          folder=None) -> Panel:
+    """Move through a test clip, and show what a photo head reads in each of its frames.
 
     Args:
         method: "static" or "s4d": whose photo head.
-        seed: of the run; None is the profile's first.
         clips: test clips to choose from.
         folder: of the procedural corpus, for the true intensity; None leaves it out.
     Raises:
@@ -317,29 +255,37 @@ def scrub(prof: configs.Profile, method: str = "static", seed: int | None = None
         StimuliError: when no test clip can be read.
     """
     run, cfg = found(prof, method, seed)
-    model = run.load()
-    names, unreadable = vocabulary(cfg.image.num_classes), {}
-    _, rows = stimuli.subset(cfg, "video", limit=clips, unreadable=unreadable)
-    pictures, table = stimuli.frames_of(cfg, rows, unreadable=unreadable)
-    table = stimuli.truth_of(folder, table)
-    places = [list(group.index) for _, group in table.groupby("path", sort=False)]
-    board = boards.Scrub(cfg.img_size, names)
+    model, names = run.load(), vocabulary(cfg.image.num_classes)
+    _, rows = stimuli.subset(cfg, "video", limit=clips, unreadable={})
+    pictures, table = stimuli.frames_of(cfg, rows, unreadable={})
+    groups = [g for _, g in stimuli.truth_of(folder, table).groupby("path", sort=False)]
+    labels = [g.label.iloc[0] for g in groups]
+    fig, (picture, ax) = figure(PAGE, 2.4, 1, 2, width_ratios=[1, 2.4])
+    lines = {e: ax.plot([], [], color=EMOTION_COLOURS[e], label=e)[0] for e in names}
+    truth, = ax.plot([], [], color=GREY, lw=3, zorder=0, label="true intensity\n(largest: 1)")
+    mark = ax.axvline(0, color="k", lw=0.8)
+    ax.set(ylim=(0, 1.02), xlabel="frame", ylabel="probability by the photo head")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=6.5)
 
     @lru_cache(maxsize=clips)
     def read(clip: int) -> np.ndarray:
-        return stimuli.probabilities(model, pictures[torch.tensor(places[clip])], "image")
+        return stimuli.probabilities(model, pictures[torch.tensor(groups[clip].index)], "image")
 
-    def draw(clip: int, frame: int) -> bytes:
-        at = places[clip]
-        if clip != draw.shown:
-            intensity = table.intensity.loc[at].to_numpy() if table.intensity.notna().any() else None
-            board.clip(table.label.loc[at[0]], read(clip), intensity)
-            draw.shown = clip
-        t = min(frame, len(at)) - 1
-        return board.update(pictures[at[t]], t)
+    def draw(clip: int, frame: int) -> None:
+        probabilities, intensity = read(clip), groups[clip].intensity.to_numpy()
+        frames = np.arange(1, len(probabilities) + 1)
+        for (emotion, line), values in zip(lines.items(), probabilities.T, strict=True):
+            line.set(data=(frames, values), linewidth=2.2 if emotion == labels[clip] else 0.8)
+        truth.set_data(frames, intensity / max(intensity.max(), 1e-9))      # nothing where unknown
+        ax.set_xlim(1, max(2, len(frames)))
+        t = min(frame, len(frames))
+        mark.set_xdata([t, t])
+        answer = names[probabilities[t - 1].argmax()]
+        put(picture, pictures[groups[clip].index[t - 1]],
+            f"frame {t}, true label: {labels[clip]}\nthe head says: {answer}")
 
-    draw.shown = None
-    longest = max(map(len, places))
-    listed = [(f"{k + 1}: {table.label.loc[at[0]]}", k) for k, at in enumerate(places)]
-    start = next((k for k, at in enumerate(places) if table.label.loc[at[0]] != "neutral"), 0)
-    return Panel(draw, {"clip": Choice("clip", start, listed), "frame": Slider("frame", 1 + len(places[start]) // 2, 1, longest)})
+    start = next((k for k, label in enumerate(labels) if label != "neutral"), 0)
+    listed = [(f"{k + 1}: {label}", k) for k, label in enumerate(labels)]
+    middle = 1 + len(groups[start]) // 2
+    return Panel(fig, draw, {"clip": Control("clip", start, options=listed),
+                             "frame": Control("frame", middle, 1, max(map(len, groups)))})

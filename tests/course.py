@@ -31,6 +31,10 @@ def master(name: str) -> NotebookNode:
     return nbformat.read(COURSE / "source" / name / f"{name}.ipynb", as_version=4)
 
 
+def student(name: str) -> NotebookNode:
+    return nbformat.read(EXERCISES / f"{name}.ipynb", as_version=4)
+
+
 def mark(cell: NotebookNode) -> dict:
     """Return a cell's nbgrader metadata, empty for an ordinary cell."""
     return cell.metadata.get("nbgrader", {})
@@ -118,8 +122,8 @@ def test_the_solution_passes_every_test(name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stubs_pass_no_test(name):
-    space, student = {}, nbformat.read(EXERCISES / f"{name}.ipynb", as_version=4)
-    for ours, theirs in zip(master(name).cells, student.cells, strict=True):
+    space = {}
+    for ours, theirs in zip(master(name).cells, student(name).cells, strict=True):
         if kind(ours) == "test":
             with pytest.raises(NotImplementedError):
                 exec(ours.source, space)
@@ -163,21 +167,20 @@ def test_student_versions_are_up_to_date(nbgrader):
     made = nbgrader("generate_assignment", "*", "--no-db") / "release"
     for name in NAMES:
         release = nbformat.read(made / name / f"{name}.ipynb", as_version=4)
-        committed = nbformat.read(EXERCISES / f"{name}.ipynb", as_version=4)
-        assert release == committed, f"{name} differs from its master: run `make assignments`"
+        assert release == student(name), f"{name} differs from its master: run `make assignments`"
 
 
 def test_nbgrader_grades_with_our_tests_whatever_a_student_did_to_them(nbgrader):
     name, wrong = "03_attention", next(a for a in answers("03_attention") if a.says)
     folder = nbgrader("generate_assignment", name)
-    for student in ("right", "wrong"):
-        handed = nbformat.read(EXERCISES / f"{name}.ipynb", as_version=4)
+    for who in ("right", "wrong"):
+        handed = student(name)
         for cell, ours in zip(handed.cells, master(name).cells, strict=True):
             cell.source = "assert True" if kind(ours) == "test" else ours.source
-        if student == "wrong":
+        if who == "wrong":
             handed.cells[place(handed, wrong)].source = wrong.source
-        (folder / "submitted" / student / name).mkdir(parents=True)
-        nbformat.write(handed, folder / "submitted" / student / name / f"{name}.ipynb")
+        (folder / "submitted" / who / name).mkdir(parents=True)
+        nbformat.write(handed, folder / "submitted" / who / name / f"{name}.ipynb")
     nbgrader("autograde", name)
     nbgrader("export")
     rows = pd.read_csv(folder / "grades.csv").set_index("student_id")

@@ -16,8 +16,8 @@ from s4d.study import correlation as co
 from s4d.study import experts as ex
 from s4d.study import experts_said as said
 from s4d.study import gains as ga
-from s4d.study import people as pe
-from s4d.study import regions as re
+from s4d.study import intervals as pe
+from s4d.study import printed
 from s4d.study import routing as ro
 from s4d.study import splits as sp
 from s4d.study import stimuli as st
@@ -114,13 +114,13 @@ def test_the_cost_of_an_expert_falls_on_the_emotion_that_it_serves():
 def test_the_interval_of_a_few_people_is_students_and_knows_that_samples_of_a_person_are_alike():
     rng = np.random.default_rng(0)
     values, names = rng.normal(0.3, 1, 9), pd.Series([f"s{i}" for i in range(9)])
-    found, known = ro.over_people(values, names), ttest_1samp(values, 0)
+    found, known = pe.cluster_t(values, names), ttest_1samp(values, 0)
     assert found["p"] == pytest.approx(known.pvalue) and [found["low"], found["high"]] == pytest.approx(list(known.confidence_interval()))
-    again = ro.over_people(np.repeat(values, 3), names.repeat(3).reset_index(drop=True))
+    again = pe.cluster_t(np.repeat(values, 3), names.repeat(3).reset_index(drop=True))
     assert [again[k] for k in ("low", "high", "p")] == pytest.approx([found[k] for k in ("low", "high", "p")])      # copies tell nothing new
     assert (again["samples"], again["subjects"]) == (27, 9)
-    assert ro.over_people(np.zeros(6), names[:6])["p"] == 1 and np.isnan(ro.over_people(values[:4], names[:4])["p"])
-    inside = np.mean([(lambda f: f["low"] < 0 < f["high"])(ro.over_people(rng.normal(size=8), names[:8])) for _ in range(400)])
+    assert pe.cluster_t(np.zeros(6), names[:6])["p"] == 1 and np.isnan(pe.cluster_t(values[:4], names[:4])["p"])
+    inside = np.mean([(lambda f: f["low"] < 0 < f["high"])(pe.cluster_t(rng.normal(size=8), names[:8])) for _ in range(400)])
     assert 0.92 < inside < 0.98                                                          # a percentile bootstrap of eight covers 0.88
 
 
@@ -261,13 +261,13 @@ def test_places_of_a_router_that_reads_positions_and_of_one_that_does_not():
 
 
 def test_regions_lie_where_they_belong_on_the_face():
-    weights = re.region_weights((1, 4, 4))
+    weights = sp.region_weights((1, 4, 4))
     np.testing.assert_allclose(weights.sum(0), 1)
-    rows = dict(zip(re.REGIONS, (weights.reshape(5, 4, 4).sum(2) / weights.sum(1)[:, None])))
+    rows = dict(zip(sp.REGIONS, (weights.reshape(5, 4, 4).sum(2) / weights.sum(1)[:, None])))
     down = {name: share @ np.arange(4) for name, share in rows.items()}
     assert down["brows"] < down["eyes"] < down["nose"] < down["mouth"]
     assert min(weights[:4].sum(1)) > 0.2 and weights[-1].reshape(4, 4)[0].min() > 0.8    # forehead and background are no region
-    fine = re.region_weights((4, 10, 10))                                                # time is not read, any grid of places will do
+    fine = sp.region_weights((4, 10, 10))                                                # time is not read, any grid of places will do
     assert fine.shape == (5, 100) and fine[:4].max(1).min() > 0.5
 
 
@@ -309,10 +309,10 @@ def test_routing_by_phase_is_found_and_by_time_alone_not():
 
 def test_phases_are_those_of_the_frames_that_the_model_sees():
     phase = np.array(["neutral"] * 4 + ["onset"] * 3 + ["apex"] * 5 + ["offset"] * 4)
-    steps = re.steps_of(phase, 8, 2)                                                     # frames 0, 2, 4 .. 14, two a time step
+    steps = sp.steps_of(phase, 8, 2)                                                     # frames 0, 2, 4 .. 14, two a time step
     assert steps.T.tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
-    assert re.steps_of(np.array(["onset", "apex"] * 4), 4, 1).tolist() == [[0.5, 0.5], [0.5, 0.5], [0, 0]]
-    assert re.phase_weights(None, labelled(3), None) is None
+    assert sp.steps_of(np.array(["onset", "apex"] * 4), 4, 1).tolist() == [[0.5, 0.5], [0.5, 0.5], [0, 0]]
+    assert sp.phase_weights(None, labelled(3), None) is None
 
 
 def test_phases_come_from_the_truth_of_a_corpus(tmp_path):
@@ -320,7 +320,7 @@ def test_phases_come_from_the_truth_of_a_corpus(tmp_path):
     rows = [(f"dfew/{c}.mp4", "dfew", t, p) for c in "ab" for t, p in enumerate(["onset", "apex", "offset", "neutral"])]
     pd.DataFrame(rows, columns=["path", "corpus", "frame", "phase"]).to_csv(tmp_path / "truth.csv.gz", index=False)
     cfg = Finetune(Source("affectnet", ""), Source("dfew", ""), img_size=32, num_frames=4, sampling_rate=1)
-    found = re.phase_weights(tmp_path, pd.DataFrame(dict(path=["b.mp4", "a.mp4"])), cfg)
+    found = sp.phase_weights(tmp_path, pd.DataFrame(dict(path=["b.mp4", "a.mp4"])), cfg)
     assert found.shape == (2, 3, 2) and found[0].tolist() == [[0.5, 0], [0.5, 0], [0, 0.5]]
 
 
@@ -328,7 +328,7 @@ def test_specificity_table_names_every_question():
     model = tiny()
     rows = {"image": labelled(14), "video": labelled(6, 3)}
     photo, clip = (ro.routes_of(model, v)[1] for v in (pictures(14), clips()))
-    grids, weights = {"image": (1, 2, 2), "video": (2, 2, 2)}, re.region_weights((1, 2, 2))
+    grids, weights = {"image": (1, 2, 2), "video": (2, 2, 2)}, sp.region_weights((1, 2, 2))
     questions = {2: sp.splits_of(photo, clip, rows, grids, weights, phased(6, 2))}
     table, index = ex.specificity_table(questions, 20), ex.index_table(questions, 20)
     asked = {f"{what}, {task}" for what in ("emotion", "region", "place") for task in ("image", "video")}
@@ -390,16 +390,16 @@ def test_experts_of_two_seeds_are_matched_whatever_their_numbers():
     assert ex.seed_agreement({0: {2: gates}}).empty
     assert ex.stability(found.iloc[:1]) == "stable" and ex.stability(found.iloc[1:]) == "unstable"
     assert ex.stability(found.iloc[:0]) == "unknown" and ex.stability(found.iloc[[0, 0, 1]]) == "partly"
-    read = ex.stability_as_read(found.assign(task="image"), {"image": "photos"})
+    read = printed.agreement_as_read(found.assign(task="image"), {"image": "photos"})
     assert len(read) == 1 and read.matched[0].startswith(f"{100 * found.matched.mean():.0f} % (")
     assert read["p (Holm)"][0] == f"≤ {found.p.max():.3f}"
-    assert ex.stability_as_read(found.iloc[:0].assign(task="image"), {"image": "photos"}).empty
+    assert printed.agreement_as_read(found.iloc[:0].assign(task="image"), {"image": "photos"}).empty
     assert "is stable" in said.stability(found.iloc[:1]) and "is not stable" in said.stability(found.iloc[1:])
 
 
 def test_numbers_over_runs_are_read_as_mean_and_range():
     table = pd.DataFrame(dict(block=[2, 2, 3], img_size=[0.1, 0.3, 0.4]))
-    assert ex.spans(table, ["block"], {"size": ".0%"}).values.tolist() == [[2, "20 % (10 % to 30 %)"], [3, "40 %"]]
+    assert printed.spans(table, ["block"], {"size": ".0%"}).values.tolist() == [[2, "20 % (10 % to 30 %)"], [3, "40 %"]]
 
 
 def test_two_seeds_that_divide_by_place_are_not_alike_for_that_alone():
@@ -426,7 +426,7 @@ def test_released_routing_changes_between_passes_and_paper_routing_does_not():
     assert min(shift["noise only"], shift["released"], shift["capacity only"]) > 1e-4
     assert 0 < dropped["capacity only"] < 1
     modes = ro.modes_table(table, {"image": pd.Series([f"s{i % 8}" for i in range(40)])}, 20)
-    read = ro.modes_as_read(modes, {"image": "40 photos"})
+    read = printed.modes_as_read(modes, {"image": "40 photos"})
     assert read["change of WAR (points)"].tolist()[0] == "--" and all(c.count("[") == 1 for c in read["change of WAR (points)"][1:])
     assert read["WAR (%)"].str.fullmatch(r"\d+\.\d").all() and set(read.samples) == {"40 photos"}
     assert said.modes(modes).startswith("Evaluated as released, with noise and capacity limit, WAR changes by ")
@@ -982,12 +982,12 @@ def test_leaders_are_numbered_below_the_face_and_lines_run_where_they_change():
     places = [(0, "image", r, c, 1 + (c > 0)) for r in range(2) for c in range(2)]
     grid = pd.DataFrame(places, columns=["picture", "task", "row", "column", "expert"])
     face = np.zeros((3, 32, 32), np.uint8)
-    fig = study_experts.leaders(grid, {"image": [face]}, {"image": ["photos", "fear"]}, re.region_map(), re.REGIONS)
+    fig = study_experts.leaders(grid, {"image": [face]}, {"image": ["photos", "fear"]}, sp.region_map(), sp.REGIONS)
     regions, picture, _, tokens = fig.axes
     assert not picture.texts and picture.get_title() == "fear"                           # nothing covers the face
     assert [t.get_text() for t in tokens.texts] == ["1", "2"]                            # once in each connected area
     assert [list(line.get_xdata()) for line in tokens.lines] == [[0.5, 0.5]] * 2         # between the columns, nowhere else
-    assert [t.get_text() for t in regions.texts] == list(re.REGIONS)
+    assert [t.get_text() for t in regions.texts] == list(sp.REGIONS)
     clip = pd.DataFrame([(k, "video", 0, c, 1 + (k == c)) for k in range(2) for c in range(3)], columns=grid.columns)
     assert said.leaders(pd.concat([grid, clip])) == (
         "One expert leads 2 to 2 of the 4 tokens of a photo (mean of these examples 2.0); 1 of 3 places keep their leader over all steps of the clip.")

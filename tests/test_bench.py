@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import time
 from functools import partial
 
 import pytest
@@ -128,3 +129,13 @@ def test_the_bench_command_prints_the_models(capsys, monkeypatch):
     for words in ("matrix products: float32", "activations kept for the backward", "what experts add", "pre-training", "one MoAE layer"):
         assert words in said
     assert "frames/s" not in said
+
+
+def test_the_bench_of_faces_measures_photos_and_clips_at_both_sizes():
+    table = bench.faces(seconds=.01, batches=(4,))
+    keys = table[["task", "pixels", "batch"]].values.tolist()
+    assert keys == [[task, px, 4] for px in (64, 160) for task in ("photos", "clips")]
+    assert (table["frames_per_second"] > 0).all() and (table["ratio"] > 0).all()
+    assert table["frames_per_second"][0] > table["frames_per_second"][2]      # six times the pixels
+    slow = bench.interleaved({"a": lambda: None, "b": lambda: time.sleep(.01)}, .05, CPU)
+    assert slow["b"] > .009 > slow["a"]

@@ -1,5 +1,4 @@
-"""The notebooks as a reader has them: JupyterLab in a headless browser, every panel's controls moved, every notebook and every
-solution run from top to bottom, pictures kept to be looked at.
+"""The notebooks as a reader has them: JupyterLab in a headless browser, every control moved.
 
 Run by hand: `python -m pytest tests/test_browser.py -s`; the pictures go to build/browser.
 """
@@ -20,33 +19,47 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-import websocket
 from nbformat.v4 import new_code_cell, new_notebook
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from test_panels import prof  # noqa: F401  a fixture
 
+from course import NAMES, ROOT, master
 from s4d import config as configs
-from s4d.artifacts import ROOT
-from s4d.notebooks import NOTEBOOKS
 from s4d.panels import SLIDERS
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-PATIENCE = 240          # seconds for JupyterLab to start and the kernel to load torch, on a busy machine
+NAMES_OF_CHROME = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES_OF_CHROME)), None)
+PATIENCE = 240          # seconds for JupyterLab to start and the kernel to load torch
 PICTURES = ROOT / "build" / "browser"
-PANELS = {"actor": "panels.actor(people(1, seed=3))", "masking": "panels.masking(prof)", "heads": "panels.heads(prof)",
-          "experts": "panels.experts(prof)", "scrub": "panels.scrub(prof)"}
-# What a page can be asked: panels in order, each with its picture and its controls.
-BOXES = "[...document.querySelectorAll('.jp-OutputArea-output .widget-vbox')].filter(b => b.querySelector('img'))"
+PANELS = {"actor": "panels.actor(subjects(1, seed=3))", "masking": "panels.masking(prof)",
+          "heads": "panels.heads(prof)", "experts": "panels.experts(prof)",
+          "scrub": "panels.scrub(prof)"}
+CONTROLS = {"actor": len(SLIDERS) + 2, "masking": 4, "heads": len(SLIDERS) + 2, "experts": 5,
+            "scrub": 2}
+# Panels in order, each with its picture and its controls; the notebook that is shown.
+BOXES = ("[...document.querySelectorAll('.jp-OutputArea-output .widget-vbox')]"
+         ".filter(b => b.querySelector('img'))")
+SHOWN = "window.jupyterapp.shell.currentWidget"
+IDLE = f"{SHOWN}?.sessionContext?.session?.kernel?.status === 'idle'"
+RUN_ALL = "window.jupyterapp.commands.execute('notebook:run-all-cells')"
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium here: apt install chromium, or install Chrome")]
+
+
+def fetch(address: str):
+    return json.load(urllib.request.urlopen(address))
 
 
 class Page:
     """A tab of a browser, driven through its debugging port."""
 
     def __init__(self, port: int):
-        pages = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json"))
+        websocket = pytest.importorskip("websocket")
+        pages = fetch(f"http://127.0.0.1:{port}/json")
         address = next(p for p in pages if p["type"] == "page")["webSocketDebuggerUrl"]
-        self.socket, self.numbers = websocket.create_connection(address, timeout=60), itertools.count(1)
+        self.socket = websocket.create_connection(address, timeout=60)
+        self.numbers = itertools.count(1)
 
     def call(self, method: str, **params) -> dict:
         number = next(self.numbers)
@@ -59,30 +72,23 @@ class Page:
 
     def js(self, text: str):
         """The value of an expression; a promise is waited for."""
-        found = self.call("Runtime.evaluate", expression=text, returnByValue=True, awaitPromise=True)
+        found = self.call("Runtime.evaluate", expression=text, returnByValue=True,
+                          awaitPromise=True)
         assert "exceptionDetails" not in found, f"{text}: {found['exceptionDetails']}"
         return found["result"].get("value")
 
     def until(self, text: str, seconds: float = PATIENCE):
-        """Waits until an expression is true."""
         return wait(lambda: self.js(text), seconds, text)
 
-    def press(self, key: str, code: int) -> None:
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
-
-    def picture(self, name: str, k: int) -> None:
-        """Saves what the k-th panel looks like."""
-        self.js(f"{BOXES}[{k}].scrollIntoView()")
-        box = self.js(f"(b => [b.x, b.y, b.width, b.height])({BOXES}[{k}].getBoundingClientRect())")
-        clip = dict(zip(("x", "y", "width", "height"), box), scale=1)
-        shot = self.call("Page.captureScreenshot", format="png", clip=clip)
+    def picture(self, name: str, **clip) -> None:
+        """Save what the tab looks like."""
+        shot = self.call("Page.captureScreenshot", format="png", **clip)
         PICTURES.mkdir(parents=True, exist_ok=True)
         (PICTURES / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
 
 
 def wait(found, seconds: float, what: str):
-    """Polls until something is true; returns it."""
+    """Poll until something is true; return it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -102,13 +108,35 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def started():
-    """A function that starts a process; all are ended after the test."""
+def browse(tmp_path):
+    """A function that opens a page of JupyterLab on `tmp_path`; both are ended after the test."""
     running = []
 
     def start(*command: str, **options) -> None:
-        running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options))
-    yield start
+        quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        running.append(subprocess.Popen(command, **quiet, **options))
+
+    def open_page(path: str) -> Page:
+        settings = tmp_path / "settings" / "@jupyterlab" / "notebook-extension"
+        settings.mkdir(parents=True)          # all cells are rendered, seen or not
+        (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+        folders = {f"JUPYTER_{k}_DIR": str(tmp_path / "jupyter" / k)
+                   for k in ("CONFIG", "DATA", "RUNTIME")}
+        port, debug = free_port(), free_port()
+        start(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
+              "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True",
+              f"--LabApp.user_settings_dir={tmp_path / 'settings'}",
+              f"--ServerApp.root_dir={tmp_path}", cwd=tmp_path,
+              env={**os.environ, "PYTHONPATH": str(ROOT), **folders})
+        wait(lambda: fetch(f"http://127.0.0.1:{port}/api"), PATIENCE, "JupyterLab")
+        start(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
+              "--disable-dev-shm-usage", f"--user-data-dir={tmp_path / 'chromium'}",
+              f"--remote-debugging-port={debug}", "--remote-allow-origins=*",
+              "--window-size=1300,1100", f"http://127.0.0.1:{port}/{path}")
+        pages = f"http://127.0.0.1:{debug}/json"
+        wait(lambda: any(p["type"] == "page" for p in fetch(pages)), 60, "the browser")
+        return Page(debug)
+    yield open_page
     for process in reversed(running):
         process.terminate()
         try:
@@ -117,99 +145,86 @@ def started():
             process.kill()
 
 
-def lab(folder: Path, start) -> str:
-    """Starts JupyterLab on a folder; returns its address. All cells are rendered, seen or not, and the application can be scripted."""
-    settings = folder / "settings" / "@jupyterlab" / "notebook-extension"
-    settings.mkdir(parents=True)
-    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
-    port, env = free_port(), {**os.environ, "PYTHONPATH": str(ROOT), "JUPYTER_CONFIG_DIR": str(folder / "config"),
-                              "JUPYTER_DATA_DIR": str(folder / "share"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
-    start(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=",
-          "--LabApp.expose_app_in_browser=True", f"--LabApp.user_settings_dir={folder / 'settings'}", f"--ServerApp.root_dir={folder}",
-          cwd=folder, env=env)
-    address = f"http://127.0.0.1:{port}"
-    wait(lambda: urllib.request.urlopen(f"{address}/api").status == 200, PATIENCE, "JupyterLab")
-    return address
-
-
-def browser(address: str, folder: Path, start) -> Page:
-    port = free_port()
-    start(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", f"--user-data-dir={folder}",
-          f"--remote-debugging-port={port}", "--remote-allow-origins=*", "--window-size=1300,1100", address)
-    wait(lambda: any(p["type"] == "page" for p in json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json"))), 60, "the browser")
-    return Page(port)
-
-
 def move(page: Page, k: int, c: int) -> float:
-    """Moves control c of panel k and waits for another picture; returns the milliseconds between."""
-    control, picture = f"{BOXES}[{k}].querySelectorAll('.widget-slider, .widget-dropdown')[{c}]", f"{BOXES}[{k}].querySelector('img').src"
+    """Move control c of panel k and wait for another picture; the milliseconds between."""
+    control = f"{BOXES}[{k}].querySelectorAll('.widget-slider, .widget-dropdown')[{c}]"
+    picture = f"{BOXES}[{k}].querySelector('img').src"
     before = page.js(picture)
     page.js(f"{control}.scrollIntoView()")
     start = time.monotonic()
     if page.js(f"!!{control}.querySelector('select')"):
-        page.js(f"(s => {{s.selectedIndex = (s.selectedIndex + 1) % s.options.length; s.dispatchEvent(new Event('change', {{bubbles: true}}))}})"
+        page.js("(s => {s.selectedIndex = (s.selectedIndex + 1) % s.options.length; "
+                "s.dispatchEvent(new Event('change', {bubbles: true}))})"
                 f"({control}.querySelector('select'))")
     else:
-        end = page.js(f"(h => {{h.focus(); return h.ariaValueNow === h.ariaValueMax}})({control}.querySelector('.noUi-handle'))")
-        page.press(*(("ArrowLeft", 37) if end else ("ArrowRight", 39)))
+        end = page.js("(h => {h.focus(); return h.ariaValueNow === h.ariaValueMax})"
+                      f"({control}.querySelector('.noUi-handle'))")
+        key, code = ("ArrowLeft", 37) if end else ("ArrowRight", 39)
+        for kind in ("keyDown", "keyUp"):
+            page.call("Input.dispatchKeyEvent", type=kind, key=key, code=key,
+                      windowsVirtualKeyCode=code)
     page.until(f"{picture} !== {json.dumps(before)}", 20)
     return 1000 * (time.monotonic() - start)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt install chromium, or install Chrome")
-def test_every_control_of_every_panel_moves_in_a_browser(prof, tmp_path, started):  # noqa: F811
+def test_every_control_of_every_panel_moves(prof, tmp_path, browse):  # noqa: F811
     (tmp_path / "prof.json").write_text(json.dumps(configs.to_dict(prof)))
-    first = "import json\nfrom s4d import config, panels\nfrom s4d.faces import people\nprof = config.from_dict(json.load(open('prof.json')))"
-    notebook = new_notebook(cells=[new_code_cell(text) for text in (first, *PANELS.values())],
-                            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
-    nbformat.write(notebook, tmp_path / "play.ipynb")
-    page = browser(f"{lab(tmp_path, started)}/doc/tree/play.ipynb", tmp_path / "chromium", started)
+    first = ("import json\nfrom s4d import config, panels\nfrom s4d.faces import subjects\n"
+             "prof = config.from_dict(json.load(open('prof.json')))")
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    cells = [new_code_cell(text) for text in (first, *PANELS.values())]
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}),
+                   tmp_path / "play.ipynb")
+    page = browse("doc/tree/play.ipynb")
     page.until("!!window.jupyterapp && !!document.querySelector('.jp-Notebook .jp-Cell')")
-    page.until("window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
-    page.js("window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)")
-    page.until(f"{BOXES}.length === {len(PANELS)} && {BOXES}.every(b => b.querySelector('img').src.startsWith('blob:'))")
-    for k, name in enumerate(PANELS):
-        count = page.js(f"{BOXES}[{k}].querySelectorAll('.widget-slider, .widget-dropdown').length")
-        assert count == {"actor": len(SLIDERS) + 2, "masking": 4, "heads": len(SLIDERS) + 2, "experts": 5, "scrub": 2}[name]
-        page.picture(f"{name}_start", k)
+    page.until(IDLE)
+    page.js(f"{RUN_ALL}.then(() => true)")
+    page.until(f"{BOXES}.length === {len(PANELS)} && "
+               f"{BOXES}.every(b => b.querySelector('img').src.startsWith('blob:'))")
+    for k, (name, count) in enumerate(CONTROLS.items()):
+        box = f"{BOXES}[{k}]"
+        assert count == page.js(
+            f"{box}.querySelectorAll('.widget-slider, .widget-dropdown').length")
         spent = [move(page, k, c) for c in range(count)]
-        page.picture(f"{name}_moved", k)
-        print(f"{name}: {count} controls, from key to picture {np.median(spent):.0f} ms (median), {max(spent):.0f} ms (most)")
-    assert page.js("document.querySelectorAll('[data-mime-type=\"application/vnd.jupyter.stderr\"]').length") == 0
+        page.js(f"{box}.scrollIntoView()")
+        corner = page.js(f"(b => [b.x, b.y, b.width, b.height])({box}.getBoundingClientRect())")
+        sides = dict(zip(("x", "y", "width", "height"), corner, strict=True), scale=1)
+        page.picture(name, clip=sides)
+        print(f"{name}: {count} controls, from key to picture {np.median(spent):.0f} ms (median)")
+    errors = "document.querySelectorAll('[data-mime-type=\"application/vnd.jupyter.stderr\"]')"
+    assert page.js(f"{errors}.length") == 0
 
 
 def readable(folder: Path) -> list[str]:
-    """Puts every notebook, set to the smallest profile, and every assignment's solution into a folder; their paths in it."""
+    """Put every notebook, of the smallest profile, and every solution into a folder."""
     places = dict(profile="smoke", **{k: str(folder / k) for k in ("out", "data", "runs")})
-    for name in NOTEBOOKS:
-        notebook = load_notebook_node(str(ROOT / "notebooks" / f"{name}.ipynb"))
-        nbformat.write(parameterize_notebook(notebook, places), folder / f"{name}.ipynb")
-    shutil.copytree(ROOT / "course" / "source", folder / "course")
-    solved = sorted((folder / "course").rglob("*.ipynb"))
-    assert len(solved) == 9
-    return [*(f"{name}.ipynb" for name in NOTEBOOKS), *(str(p.relative_to(folder)) for p in solved)]
+    made = []
+    for path in sorted((ROOT / "notebooks").glob("0*.ipynb")):
+        notebook = load_notebook_node(str(path))
+        nbformat.write(parameterize_notebook(notebook, places), folder / path.name)
+        made.append(path.name)
+    for name in NAMES:
+        nbformat.write(master(name), folder / f"solution_{name}.ipynb")
+        made.append(f"solution_{name}.ipynb")
+    return made
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt install chromium, or install Chrome")
-def test_every_notebook_and_every_solution_runs_in_jupyterlab(tmp_path, started):
+def test_every_notebook_and_every_solution_runs(tmp_path, browse):
     """One after another, so that a notebook finds what those before it wrote."""
-    page = browser(f"{lab(tmp_path, started)}/lab", tmp_path / "chromium", started)
+    page = browse("lab")
     page.until("!!window.jupyterapp && !!document.querySelector('.jp-Launcher')")
-    shown = "window.jupyterapp.shell.currentWidget"
-    kernel = f"{shown}?.sessionContext?.session?.kernel?.status === 'idle'"
-    cells = f"{shown}.content.widgets.filter(c => c.model.type === 'code' && c.model.sharedModel.getSource().trim())"
+    cells = (f"{SHOWN}.content.widgets.filter(c => c.model.type === 'code' && "
+             "c.model.sharedModel.getSource().trim())")
     for path in readable(tmp_path):
-        page.js(f"window.jupyterapp.commands.execute('docmanager:open', {{path: {json.dumps(path)}}}).then(() => true)")
-        page.until(f"{shown}?.context?.path === {json.dumps(path)} && {kernel}")
-        start = time.monotonic()
-        page.js("window.jupyterapp.commands.execute('notebook:run-all-cells'); true")     # not waited for: it takes longer than a call may
-        page.until(f"{kernel} && {cells}.every(c => c.model.executionCount !== null)", 900)
-        failed = page.js(f"{cells}.flatMap(c => c.model.outputs.toJSON()).filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue)")
+        page.js("window.jupyterapp.commands.execute('docmanager:open', "
+                f"{{path: {json.dumps(path)}}}).then(() => true)")
+        page.until(f"{SHOWN}?.context?.path === {json.dumps(path)} && {IDLE}")
+        page.js(f"{RUN_ALL}; true")               # not waited for: it takes longer than a call may
+        page.until(f"{IDLE} && {cells}.every(c => c.model.executionCount !== null)", 900)
+        failed = page.js(f"{cells}.flatMap(c => c.model.outputs.toJSON())"
+                         ".filter(o => o.output_type === 'error')"
+                         ".map(o => o.ename + ': ' + o.evalue)")
         assert not failed, f"{path}: {failed}"
-        print(f"{path}: {time.monotonic() - start:.0f} s in JupyterLab")
-        shot = page.call("Page.captureScreenshot", format="png")
-        PICTURES.mkdir(parents=True, exist_ok=True)
-        (PICTURES / f"{Path(path).stem}.png").write_bytes(base64.b64decode(shot["data"]))
-        page.js(f"{shown}.context.save().then(() => {shown}.sessionContext.shutdown()).then(() => {shown}.close()).then(() => true)")
+        page.picture(Path(path).stem)
+        page.js(f"{SHOWN}.context.save().then(() => {SHOWN}.sessionContext.shutdown())"
+                f".then(() => {SHOWN}.close()).then(() => true)")

@@ -13,7 +13,9 @@ from s4d import config
 from s4d.config import Source
 from s4d.emotions import EMOTIONS
 from s4d.study import stats
-from s4d.study.protocol import matrix, protocol, wide
+from s4d.study.intervals import StatsError
+from s4d.study.printed import wide
+from s4d.study.protocol import matrix, protocol
 from s4d.training import Run, finetune
 
 
@@ -62,9 +64,9 @@ def test_folds_have_a_mean_and_a_pool():
     assert list(wide(table).columns) == ["metric", "fold 1", "fold 2", "mean of folds", "pooled"]
     same = protocol({"a": folds["fold 1"], "b": folds["fold 1"]}, resamples=20)
     assert "pooled" not in set(same.part) and "mean of folds" in set(same.part)      # one test part, trained twice
-    with pytest.raises(stats.StatsError, match="is tested twice"):
+    with pytest.raises(StatsError, match="is tested twice"):
         protocol({"a": pd.concat([folds["fold 1"]] * 2)})
-    with pytest.raises(stats.StatsError, match="a has no samples"):
+    with pytest.raises(StatsError, match="a has no samples"):
         protocol({"a": every[:0]})
 
 

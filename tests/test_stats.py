@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, recall_score
 
 from s4d.config import Finetune
 from s4d.emotions import EMOTIONS
-from s4d.study import stats
+from s4d.study import intervals, printed, protocol, stats
 
 
 def made_up(method: str = "s4d", accuracy: float = 0.6, seeds: int = 3, subjects: int = 30, each: int = 10, rng=None, **columns):
@@ -63,7 +63,7 @@ def test_unreadable_samples_count_as_errors(absent):
     rows = table(["neutral", "neutral", "fear", "fear"], ["neutral", absent, "fear", "fear"])
     found = stats.scores(rows, resamples=50)
     assert value(found, "WAR") == pytest.approx(0.75) and value(found, "UAR") == pytest.approx(0.75)
-    matrix = stats.confusion(rows).set_index(["label", "predicted"])["share"]
+    matrix = protocol.confusion(rows).set_index(["label", "predicted"])["share"]
     assert matrix["neutral", "unreadable"] == pytest.approx(0.5) and np.isnan(matrix["anger", "anger"])
 
 
@@ -100,7 +100,7 @@ def test_identical_methods_differ_by_exactly_zero():
     both = pd.concat([rows, rows.assign(method="multitask")])
     found = stats.paired(both, [(dict(task="video", method="s4d"), dict(task="video", method="multitask"))], resamples=500)
     assert (found[["difference", "low", "high"]] == 0).all(axis=None) and (found.p == 1).all() and (found.p_holm == 1).all()
-    assert stats.verdict(0.0, 0.0, 1.0).endswith("not told apart")
+    assert printed.verdict(0.0, 0.0, 1.0).endswith("not told apart")
 
 
 def test_a_planted_difference_is_found_with_its_sign():
@@ -112,7 +112,7 @@ def test_a_planted_difference_is_found_with_its_sign():
     assert (up.low > 0).all() and (up.p < 0.01).all() and list(up.method_reference) == ["dynamic"] * 2
     assert np.allclose(up.difference.to_numpy(), -down.difference.to_numpy()) and (down.high < 0).all()
     assert up.set_index("metric").loc["WAR", "difference"] == pytest.approx(0.15, abs=0.06)
-    assert "higher" in stats.verdict(0.01, 0.2, 0.01) and "does not outlast" in stats.verdict(-0.2, -0.01, 0.2)
+    assert "higher" in printed.verdict(0.01, 0.2, 0.01) and "does not outlast" in printed.verdict(-0.2, -0.01, 0.2)
 
 
 def test_pairing_removes_what_both_methods_share():
@@ -133,7 +133,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
         chance = np.clip(0.6 + person[None, :] + start[:, None], 0, 1)                            # [S, G]
         correct = rng.binomial(8, chance).astype(float)[..., None]                                # [S, G, 1]
         drawn = stats.resample(stats.Counts(np.full((40, 1), 8), correct, (0, 1, 2), ()), 400, seed=int(rng.integers(1 << 30)))
-        low, high = stats.interval(drawn["WAR"])
+        low, high = intervals.interval(drawn["WAR"])
         hits += low <= 0.6 <= high
     assert 0.88 <= hits / n <= 0.995
 
@@ -147,37 +147,37 @@ def test_p_values_under_no_difference_are_rarely_small():
 
 
 def test_holm_by_hand():
-    assert stats.holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert stats.holm(np.array([0.5, 0.9])) == pytest.approx([1.0, 1.0])
-    assert stats.holm(np.array([0.02])) == pytest.approx([0.02])
+    assert intervals.holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert intervals.holm(np.array([0.5, 0.9])) == pytest.approx([1.0, 1.0])
+    assert intervals.holm(np.array([0.02])) == pytest.approx([0.02])
 
 
 def test_confusion_counts_and_baselines():
     rows = table(["neutral", "neutral", "neutral", "fear"], ["neutral", "fear", "neutral", "fear"])
     two = pd.concat([rows, rows.assign(seed=1, predicted="neutral")])
-    matrix = stats.confusion(two).set_index(["label", "predicted"])
+    matrix = protocol.confusion(two).set_index(["label", "predicted"])
     assert matrix.loc[("neutral", "fear"), "count"] == 1 and matrix.loc[("neutral", "neutral"), "share"] == pytest.approx(5 / 6)
     assert matrix.loc[("fear", "neutral"), "share"] == pytest.approx(0.5) and len(matrix) == 49
-    found = stats.baselines(two, {"video": 4}).set_index("baseline")
+    found = protocol.baselines(two, {"video": 4}).set_index("baseline")
     assert found.loc["majority", ["label", "UAR", "WAR"]].tolist() == ["neutral", 0.5, 0.75]
-    assert found.loc["chance", ["UAR", "WAR"]].tolist() == [0.25, 0.25] and stats.baselines(two)["UAR"].iloc[0] == pytest.approx(1 / 7)
+    assert found.loc["chance", ["UAR", "WAR"]].tolist() == [0.25, 0.25] and protocol.baselines(two)["UAR"].iloc[0] == pytest.approx(1 / 7)
 
 
 def test_mean_interval_resamples_subjects():
     values, people = np.repeat([0.0, 1.0] * 10, 5), np.repeat(np.arange(20), 5)
-    mean, low, high = stats.mean_interval(values, people)
+    mean, low, high = intervals.mean_interval(values, people)
     assert mean == 0.5 and high - low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(19), rel=0.12)
-    _, low, high = stats.mean_interval(values, [None] * 100)
+    _, low, high = intervals.mean_interval(values, [None] * 100)
     assert high - low == pytest.approx(2 * 1.96 * 0.5 / 10, rel=0.12)
 
 
 def test_tables_read_as_a_paper_prints_them():
     rows = table(["neutral"] * 8 + ["fear"] * 2, ["neutral"] * 8 + ["fear"] * 2)
-    found = stats.readable(stats.scores(rows, resamples=50))
+    found = printed.readable(stats.scores(rows, resamples=50))
     assert found["WAR"].tolist() == ["100.0 [100.0, 100.0]"] and found["subjects"].tolist() == [10]
     pair = [(dict(task="video", method="s4d"), dict(task="video", method="static"))]
     differences = stats.paired(pd.concat([rows, rows.assign(method="static", predicted="none")]), pair, resamples=99)
-    shown = stats.readable(differences, "difference").iloc[0]
+    shown = printed.readable(differences, "difference").iloc[0]
     assert (shown["UAR"], shown["UAR p"], shown["method_reference"]) == ("+100.0 [+100.0, +100.0]", "0.020", "static")
 
 
@@ -197,22 +197,22 @@ def test_only_trained_tasks_are_collected():
 def test_what_cannot_be_compared_is_said():
     rows = made_up("s4d")
     pair = [(dict(method="s4d"), dict(method="multitask"))]
-    with pytest.raises(stats.StatsError, match="no predictions of method=multitask"):
+    with pytest.raises(intervals.StatsError, match="no predictions of method=multitask"):
         stats.paired(rows, pair)
-    with pytest.raises(stats.StatsError, match="different samples"):
+    with pytest.raises(intervals.StatsError, match="different samples"):
         stats.paired(pd.concat([rows, rows[rows.path != "0.jpg"].assign(method="multitask")]), pair)
-    with pytest.raises(stats.StatsError, match="different seeds"):
+    with pytest.raises(intervals.StatsError, match="different seeds"):
         stats.paired(pd.concat([rows, rows[rows.seed > 0].assign(method="multitask")]), pair)
-    with pytest.raises(stats.StatsError, match="cover different samples"):
+    with pytest.raises(intervals.StatsError, match="cover different samples"):
         stats.scores(rows[(rows.seed > 0) | (rows.path != "0.jpg")])
-    with pytest.raises(stats.StatsError, match="twice"):
+    with pytest.raises(intervals.StatsError, match="twice"):
         stats.count(pd.concat([rows, rows]))
-    with pytest.raises(stats.StatsError, match="has no label"):
+    with pytest.raises(intervals.StatsError, match="has no label"):
         stats.count(table(["fear", None], ["fear", "fear"]))
 
 
 def test_a_printed_p_is_never_zero():
-    assert [stats.p_text(p) for p in (0.25, 0.0011, 0.001, 0.0009, 1 / 5040, 0.0, float("nan"))] == [
+    assert [intervals.p_text(p) for p in (0.25, 0.0011, 0.001, 0.0009, 1 / 5040, 0.0, float("nan"))] == [
         "0.250", "0.001", "0.001", "< 0.001", "< 0.001", "< 0.001", "n/a"]
 
 

@@ -1,4 +1,7 @@
-"""Answers to 01_tubelets. `f__name` answers f; `Says:` is what the failing test must tell; names with `right` must pass."""
+"""Answers to 01_tubelets: `f__name` answers f.
+
+`Says:` is what the failing test must tell. Names with `right` must pass.
+"""
 import torch
 import torch.nn.functional as F
 

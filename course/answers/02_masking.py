@@ -1,4 +1,7 @@
-"""Answers to 02_masking. `f__name` answers f; `Says:` is what the failing test must tell; names with `right` must pass."""
+"""Answers to 02_masking: `f__name` answers f.
+
+`Says:` is what the failing test must tell. Names with `right` must pass.
+"""
 import torch
 import torch.nn.functional as F
 
@@ -27,7 +30,9 @@ def random_mask__one_for_all(batch, tokens, ratio, generator=None):
 
     Says: draw one for each sample
     """
-    return (torch.rand(1, tokens, generator=generator).argsort(1) < int(ratio * tokens)).expand(batch, -1)
+    return (torch.rand(1, tokens, generator=generator).argsort(1) < int(ratio * tokens)).expand(
+        batch, -1
+    )
 
 
 def random_mask__generator_ignored(batch, tokens, ratio, generator=None):
@@ -63,7 +68,9 @@ def target__channel_first(x, patch=16):
     """
     mean, std = (torch.tensor(v).view(1, 3, 1, 1, 1) for v in (MEAN, STD))
     pixels = cut(as_clip(x) * std + mean, patch).flatten(3)
-    return ((pixels - pixels.mean(-1, keepdim=True)) / (pixels.var(-1, keepdim=True) + 1e-6).sqrt()).flatten(2)
+    return (
+        (pixels - pixels.mean(-1, keepdim=True)) / (pixels.var(-1, keepdim=True) + 1e-6).sqrt()
+    ).flatten(2)
 
 
 def target__biased_variance(x, patch=16):
@@ -73,7 +80,10 @@ def target__biased_variance(x, patch=16):
     """
     mean, std = (torch.tensor(v).view(1, 3, 1, 1, 1) for v in (MEAN, STD))
     pixels = cut(as_clip(x) * std + mean, patch).permute(0, 1, 3, 4, 5, 2).flatten(2, 4)
-    return ((pixels - pixels.mean(2, keepdim=True)) / (pixels.var(2, keepdim=True, correction=0) + 1e-6).sqrt()).flatten(2)
+    return (
+        (pixels - pixels.mean(2, keepdim=True))
+        / (pixels.var(2, keepdim=True, correction=0) + 1e-6).sqrt()
+    ).flatten(2)
 
 
 def target__normalisation_left(x, patch=16):
@@ -82,7 +92,9 @@ def target__normalisation_left(x, patch=16):
     Says: undo ImageNet's normalisation BEFORE
     """
     pixels = cut(as_clip(x), patch).permute(0, 1, 3, 4, 5, 2).flatten(2, 4)
-    return ((pixels - pixels.mean(2, keepdim=True)) / (pixels.var(2, keepdim=True) + 1e-6).sqrt()).flatten(2)
+    return (
+        (pixels - pixels.mean(2, keepdim=True)) / (pixels.var(2, keepdim=True) + 1e-6).sqrt()
+    ).flatten(2)
 
 
 def target__right_by_layer_norm(x, patch=16):

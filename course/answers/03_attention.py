@@ -1,4 +1,7 @@
-"""Answers to 03_attention. `f__name` answers f; `Says:` is what the failing test must tell; names with `right` must pass."""
+"""Answers to 03_attention: `f__name` answers f.
+
+`Says:` is what the failing test must tell. Names with `right` must pass.
+"""
 import torch
 import torch.nn.functional as F
 
@@ -147,7 +150,7 @@ def effect__on_all_three(x, qkv_weight, heads, which, bias):
 
 def effect__right_after_splitting(x, qkv_weight, heads, which, bias):
     """Adds the bias after the heads are split."""
-    parts = dict(zip("qkv", split_heads(F.linear(x, qkv_weight), heads)))
+    parts = dict(zip("qkv", split_heads(F.linear(x, qkv_weight), heads), strict=True))
     before, _ = attend(*parts.values())
     parts[which] = parts[which] + bias.view(heads, 1, -1)
     after, _ = attend(*parts.values())

@@ -1,4 +1,7 @@
-"""Answers to 04_router. `f__name` answers f; `Says:` is what the failing test must tell; names with `right` must pass."""
+"""Answers to 04_router: `f__name` answers f.
+
+`Says:` is what the failing test must tell. Names with `right` must pass.
+"""
 import torch
 import torch.nn.functional as F
 
@@ -90,13 +93,19 @@ def noisy__uniform(scores, raw, training, generator=None):
 
     Says: a NORMAL number
     """
-    return scores + torch.rand(scores.shape, generator=generator) * F.softplus(raw) if training else scores
+    return (
+        scores + torch.rand(scores.shape, generator=generator) * F.softplus(raw)
+        if training
+        else scores
+    )
 
 
 def noisy__right_by_logaddexp(scores, raw, training, generator=None):
     """Softplus written out."""
     size = torch.logaddexp(raw, torch.zeros_like(raw))
-    return scores + training * size * torch.normal(torch.zeros(scores.shape), torch.ones(scores.shape), generator=generator)
+    return scores + training * size * torch.normal(
+        torch.zeros(scores.shape), torch.ones(scores.shape), generator=generator
+    )
 
 
 def mixture__mean_of_experts(x, gate, w1, b1, w2, b2):
@@ -117,7 +126,9 @@ def mixture__skip_in_the_expert(x, gate, w1, b1, w2, b2):
     """
     out = torch.zeros_like(x)
     for e in range(len(w1)):
-        out = out + gate[..., e, None] * (x + F.linear(F.gelu(F.linear(x, w1[e], b1[e])), w2[e], b2[e]))
+        out = out + gate[..., e, None] * (
+            x + F.linear(F.gelu(F.linear(x, w1[e], b1[e])), w2[e], b2[e])
+        )
     return out
 
 

@@ -1,4 +1,7 @@
-"""Answers to 05_balance. `f__name` answers f; `Says:` is what the failing test must tell; names with `right` must pass."""
+"""Answers to 05_balance: `f__name` answers f.
+
+`Says:` is what the failing test must tell. Names with `right` must pass.
+"""
 import torch
 
 
@@ -50,7 +53,9 @@ def balance_loss__right_by_loops(scores, chosen):
     """Expert by expert."""
     n, experts = scores.shape
     p = torch.exp(scores - torch.logsumexp(scores, 1, keepdim=True))
-    return experts * sum((chosen[:, e].sum() / chosen.sum()) * p[:, e].sum() / n for e in range(experts))
+    return experts * sum(
+        (chosen[:, e].sum() / chosen.sum()) * p[:, e].sum() / n for e in range(experts)
+    )
 
 
 def push__no_jacobian(scores, chosen):

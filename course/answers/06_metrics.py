@@ -1,4 +1,7 @@
-"""Answers to 06_metrics. `f__name` answers f; `Says:` is what the failing test must tell; names with `right` must pass."""
+"""Answers to 06_metrics: `f__name` answers f.
+
+`Says:` is what the failing test must tell. Names with `right` must pass.
+"""
 import numpy as np
 import pandas as pd
 
@@ -29,7 +32,7 @@ def scores__classes_of_both(labels, predicted):
 
     Says: has no recall and no part in the mean
     """
-    right = np.array([p == t for p, t in zip(predicted, labels)])
+    right = np.array([p == t for p, t in zip(predicted, labels, strict=True)])
     names = {*labels, *(p for p in predicted if p)}
     recalls = [right[np.array(labels) == n].mean() if n in labels else 0.0 for n in names]
     return float(right.mean()), float(np.mean(recalls))
@@ -40,14 +43,14 @@ def scores__accuracy_twice(labels, predicted):
 
     Says: every CLASS weighs the same
     """
-    war = float(np.mean([p == t for p, t in zip(predicted, labels)]))
+    war = float(np.mean([p == t for p, t in zip(predicted, labels, strict=True)]))
     return war, war
 
 
 def scores__right_from_counts(labels, predicted):
     """Plain Python."""
     right, total = {}, {}
-    for t, p in zip(labels, predicted):
+    for t, p in zip(labels, predicted, strict=True):
         total[t] = total.get(t, 0) + 1
         right[t] = right.get(t, 0) + (t == p)
     return sum(right.values()) / len(labels), sum(right[t] / total[t] for t in total) / len(total)
@@ -59,7 +62,7 @@ def useless__chance_by_shares(labels):
     Says: the classes' shares do not enter
     """
     share = pd.Series(labels).value_counts(normalize=True)
-    return {"majority": (share.max(), 1 / len(share)), "chance": ((share ** 2).sum(), 1 / len(share))}
+    return {"majority": (share.max(), 1 / len(share)), "chance": ((share**2).sum(), 1 / len(share))}
 
 
 def useless__majority_uar_is_its_share(labels):
@@ -105,7 +108,10 @@ def interval_over_people__without_replacement(correct, people, resamples=1000, s
     """
     rng = np.random.default_rng(seed)
     names, unit = np.unique(people, return_inverse=True)
-    drawn = [correct[np.isin(people, rng.permutation(names)[: len(names)])].mean() for _ in range(resamples)]
+    drawn = [
+        correct[np.isin(people, rng.permutation(names)[: len(names)])].mean()
+        for _ in range(resamples)
+    ]
     return tuple(np.percentile(drawn, [2.5, 97.5]))
 
 
@@ -136,7 +142,10 @@ def interval_over_people__right_with_lists(correct, people, resamples=1000, seed
     """Draw by draw, with the clips themselves."""
     rng = np.random.default_rng(seed)
     clips = [correct[people == p] for p in np.unique(people)]
-    drawn = [np.concatenate([clips[i] for i in rng.choice(len(clips), len(clips))]).mean() for _ in range(resamples)]
+    drawn = [
+        np.concatenate([clips[i] for i in rng.choice(len(clips), len(clips))]).mean()
+        for _ in range(resamples)
+    ]
     return np.quantile(drawn, 0.025), np.quantile(drawn, 0.975)
 
 

@@ -1,4 +1,7 @@
-"""Answers to 07_cka. `f__name` answers f; `Says:` is what the failing test must tell; names with `right` must pass."""
+"""Answers to 07_cka: `f__name` answers f.
+
+`Says:` is what the failing test must tell. Names with `right` must pass.
+"""
 import numpy as np
 
 from s4d import study
@@ -51,8 +54,8 @@ def cka__not_centred(x, y):
 
     Says: centre both Gram matrices
     """
-    k, l = x @ x.T, y @ y.T
-    return float((k * l).sum() / (np.linalg.norm(k) * np.linalg.norm(l)))
+    k, m = x @ x.T, y @ y.T
+    return float((k * m).sum() / (np.linalg.norm(k) * np.linalg.norm(m)))
 
 
 def cka__one_norm(x, y):
@@ -60,8 +63,8 @@ def cka__one_norm(x, y):
 
     Says: the norms take the scale out
     """
-    k, l = centre(x @ x.T), centre(y @ y.T)
-    return float((k * l).sum() / np.linalg.norm(k) ** 2)
+    k, m = centre(x @ x.T), centre(y @ y.T)
+    return float((k * m).sum() / np.linalg.norm(k) ** 2)
 
 
 def cka__features_by_number(x, y):
@@ -80,8 +83,8 @@ def cka__whitened(x, y):
     Says: whitening the features (as CCA does)
     """
     a, b = (np.linalg.svd(v - v.mean(0), full_matrices=False)[0] for v in (x, y))
-    k, l = a @ a.T, b @ b.T
-    return float((k * l).sum() / (np.linalg.norm(k) * np.linalg.norm(l)))
+    k, m = a @ a.T, b @ b.T
+    return float((k * m).sum() / (np.linalg.norm(k) * np.linalg.norm(m)))
 
 
 def cka__no_norms(x, y):
@@ -95,7 +98,11 @@ def cka__no_norms(x, y):
 def cka__right_by_features(x, y):
     """The form with D x E matrices, cheaper for many stimuli."""
     a, b = x - x.mean(0), y - y.mean(0)
-    return (np.linalg.norm(b.T @ a, "fro") ** 2 / np.linalg.norm(a.T @ a, "fro") / np.linalg.norm(b.T @ b, "fro")).item()
+    return (
+        np.linalg.norm(b.T @ a, "fro") ** 2
+        / np.linalg.norm(a.T @ a, "fro")
+        / np.linalg.norm(b.T @ b, "fro")
+    ).item()
 
 
 def permutation_p__without_the_one(x, y, permutations=200, seed=0, measure=study.cka):
@@ -104,7 +111,9 @@ def permutation_p__without_the_one(x, y, permutations=200, seed=0, measure=study
     Says: cannot prove p = 0
     """
     rng, value = np.random.default_rng(seed), measure(x, y)
-    return float(np.mean([measure(x, y[rng.permutation(len(y))]) >= value for _ in range(permutations)]))
+    return float(
+        np.mean([measure(x, y[rng.permutation(len(y))]) >= value for _ in range(permutations)])
+    )
 
 
 def permutation_p__both_sides_alike(x, y, permutations=200, seed=0, measure=study.cka):

@@ -1,9 +1,12 @@
-"""Answers to 08_correlation. `f__name` answers f; `Says:` is what the failing test must tell; names with `right` must pass."""
+"""Answers to 08_correlation: `f__name` answers f.
+
+`Says:` is what the failing test must tell. Names with `right` must pass.
+"""
 import numpy as np
 import pandas as pd
 
 from s4d import study
-from s4d.study.people import jackknife, units_of
+from s4d.study.intervals import jackknife, units_of
 
 
 def match__offset_kept(photos, photo_labels, clips, clip_labels):
@@ -12,8 +15,15 @@ def match__offset_kept(photos, photo_labels, clips, clip_labels):
     Says: the difference between the kinds covers all
     """
     names = sorted(set(photo_labels) & set(clip_labels))
-    a, b = (np.stack([f[np.asarray(k) == n].mean(0) for n in names]) for f, k in ((photos, photo_labels), (clips, clip_labels)))
-    cosine = a / np.linalg.norm(a, axis=1, keepdims=True) @ (b / np.linalg.norm(b, axis=1, keepdims=True)).T
+    a, b = (
+        np.stack([f[np.asarray(k) == n].mean(0) for n in names])
+        for f, k in ((photos, photo_labels), (clips, clip_labels))
+    )
+    cosine = (
+        a
+        / np.linalg.norm(a, axis=1, keepdims=True)
+        @ (b / np.linalg.norm(b, axis=1, keepdims=True)).T
+    )
     same = np.eye(len(names), dtype=bool)
     return cosine[same].mean(), cosine[~same].mean()
 
@@ -24,10 +34,17 @@ def match__one_mean_for_both(photos, photo_labels, clips, clip_labels):
     Says: inside EACH kind
     """
     names = sorted(set(photo_labels) & set(clip_labels))
-    a, b = (np.stack([f[np.asarray(k) == n].mean(0) for n in names]) for f, k in ((photos, photo_labels), (clips, clip_labels)))
+    a, b = (
+        np.stack([f[np.asarray(k) == n].mean(0) for n in names])
+        for f, k in ((photos, photo_labels), (clips, clip_labels))
+    )
     middle = np.concatenate([a, b]).mean(0)
     a, b = a - middle, b - middle
-    cosine = a / np.linalg.norm(a, axis=1, keepdims=True) @ (b / np.linalg.norm(b, axis=1, keepdims=True)).T
+    cosine = (
+        a
+        / np.linalg.norm(a, axis=1, keepdims=True)
+        @ (b / np.linalg.norm(b, axis=1, keepdims=True)).T
+    )
     same = np.eye(len(names), dtype=bool)
     return cosine[same].mean(), cosine[~same].mean()
 
@@ -40,7 +57,11 @@ def match__mean_over_samples(photos, photo_labels, clips, clip_labels):
     names = sorted(set(photo_labels) & set(clip_labels))
     a, b = (np.stack([(f - f.mean(0))[np.asarray(k) == n].mean(0) for n in names])
             for f, k in ((photos, photo_labels), (clips, clip_labels)))
-    cosine = a / np.linalg.norm(a, axis=1, keepdims=True) @ (b / np.linalg.norm(b, axis=1, keepdims=True)).T
+    cosine = (
+        a
+        / np.linalg.norm(a, axis=1, keepdims=True)
+        @ (b / np.linalg.norm(b, axis=1, keepdims=True)).T
+    )
     same = np.eye(len(names), dtype=bool)
     return cosine[same].mean(), cosine[~same].mean()
 
@@ -63,7 +84,10 @@ def match__classes_as_they_come(photos, photo_labels, clips, clip_labels):
 def match__right_with_the_project(photos, photo_labels, clips, clip_labels):
     """`study.prototypes` on the shared emotions."""
     names = [n for n in np.unique(photo_labels) if n in set(clip_labels)]
-    a, b = study.prototypes(photos, photo_labels, names), study.prototypes(clips, clip_labels, names)
+    a, b = (
+        study.prototypes(photos, photo_labels, names),
+        study.prototypes(clips, clip_labels, names),
+    )
     found = study.matched_classes(a @ b.T)
     return found["diagonal"], found["off_diagonal"]
 
@@ -89,7 +113,11 @@ def nulls__shuffles_emotions(x, y, labels, permutations=200, seed=0):
     free = [study.cka(x, y[rng.permutation(len(y))]) for _ in range(permutations)]
     blocks = []
     for _ in range(permutations):
-        blocks.append(study.cka(x, y[np.concatenate([np.flatnonzero(labels == n) for n in rng.permutation(names)])]))
+        blocks.append(
+            study.cka(
+                x, y[np.concatenate([np.flatnonzero(labels == n) for n in rng.permutation(names)])]
+            )
+        )
     for name, null in (("any", np.array(free)), ("within", np.array(blocks))):
         out |= {name: null.mean(), f"p_{name}": (1 + (null >= value).sum()) / (1 + permutations)}
     return out
@@ -104,21 +132,33 @@ def nulls__both_sides(x, y, labels, permutations=200, seed=0):
     for name in ("any", "within"):
         orders = [rng.permutation(len(y)) for _ in range(permutations)]
         null = np.array([study.cka(x[o], y[o]) for o in orders])
-        out |= {name: null.mean(), f"p_{name}": (1 + (null >= value - 1e-9).sum()) / (1 + permutations)}
+        out |= {
+            name: null.mean(),
+            f"p_{name}": (1 + (null >= value - 1e-9).sum()) / (1 + permutations),
+        }
     return out
 
 
 def nulls__right_by_sorting(x, y, labels, permutations=200, seed=0):
     """Random keys, sorted inside each emotion."""
-    rng, value, code = np.random.default_rng(seed), study.cka(x, y), np.unique(labels, return_inverse=True)[1]
+    rng, value, code = (
+        np.random.default_rng(seed),
+        study.cka(x, y),
+        np.unique(labels, return_inverse=True)[1],
+    )
     out = {"value": value}
     for name, groups in (("any", np.zeros(len(code))), ("within", code)):
         null = []
         for _ in range(permutations):
             order = np.empty(len(code), int)
-            order[np.lexsort((np.arange(len(code)), groups))] = np.lexsort((rng.random(len(code)), groups))
+            order[np.lexsort((np.arange(len(code)), groups))] = np.lexsort(
+                (rng.random(len(code)), groups)
+            )
             null.append(study.cka(x, y[order]))
-        out |= {name: float(np.mean(null)), f"p_{name}": (1 + sum(v >= value for v in null)) / (1 + permutations)}
+        out |= {
+            name: float(np.mean(null)),
+            f"p_{name}": (1 + sum(v >= value for v in null)) / (1 + permutations),
+        }
     return out
 
 
@@ -141,7 +181,11 @@ def match_interval__equal_alone(photos, photo_labels, clips, clip_labels, clip_p
     """
     def equal(keep):
         return np.array(match(photos, photo_labels, clips[keep], np.asarray(clip_labels)[keep])[0])
-    value, half = float(equal(np.arange(len(clips)))), float(jackknife(equal, units_of(clip_people)))
+
+    value, half = (
+        float(equal(np.arange(len(clips)))),
+        float(jackknife(equal, units_of(clip_people))),
+    )
     return value, value - half, value + half
 
 
@@ -161,7 +205,10 @@ def match_interval__right_by_people_numbers(photos, photo_labels, clips, clip_la
     """Units made with pandas."""
     labels = np.asarray(clip_labels)
     pair = match(photos, photo_labels, clips, labels)
-    half = jackknife(lambda k: np.array(match(photos, photo_labels, clips[k], labels[k])) @ [1, -1], np.unique(clip_people, return_inverse=True)[1])
+    half = jackknife(
+        lambda k: np.array(match(photos, photo_labels, clips[k], labels[k])) @ [1, -1],
+        np.unique(clip_people, return_inverse=True)[1],
+    )
     value = pair[0] - pair[1]
     return value, value - float(half), value + float(half)
 
@@ -171,8 +218,22 @@ def run_study__no_control(gaps):
 
     Says: without the untrained network
     """
-    return pd.DataFrame([dict(condition=f"gap {g}", network="trained", measure=m, value=0.5, low=0.4, high=0.6, stimuli=20, people=4)
-                         for g in gaps for m in ("match", "cka")])
+    return pd.DataFrame(
+        [
+            dict(
+                condition=f"gap {g}",
+                network="trained",
+                measure=m,
+                value=0.5,
+                low=0.4,
+                high=0.6,
+                stimuli=20,
+                people=4,
+            )
+            for g in gaps
+            for m in ("match", "cka")
+        ]
+    )
 
 
 def run_study__clips_counted_as_people(gaps):
@@ -180,8 +241,23 @@ def run_study__clips_counted_as_people(gaps):
 
     Says: whose clips are not independent
     """
-    return pd.DataFrame([dict(condition=f"gap {g}", network=n, measure=m, value=0.5, low=0.4, high=0.6, stimuli=20, people=20)
-                         for g in gaps for m in ("match", "cka") for n in ("trained", "untrained")])
+    return pd.DataFrame(
+        [
+            dict(
+                condition=f"gap {g}",
+                network=n,
+                measure=m,
+                value=0.5,
+                low=0.4,
+                high=0.6,
+                stimuli=20,
+                people=20,
+            )
+            for g in gaps
+            for m in ("match", "cka")
+            for n in ("trained", "untrained")
+        ]
+    )
 
 
 def run_study__one_condition(gaps):
@@ -189,8 +265,23 @@ def run_study__one_condition(gaps):
 
     Says: one condition alone
     """
-    return pd.DataFrame([dict(condition=f"gap {g}", network=n, measure=m, value=0.5, low=0.4, high=0.6, stimuli=20, people=4)
-                         for g in gaps[:1] for m in ("match", "cka") for n in ("trained", "untrained")])
+    return pd.DataFrame(
+        [
+            dict(
+                condition=f"gap {g}",
+                network=n,
+                measure=m,
+                value=0.5,
+                low=0.4,
+                high=0.6,
+                stimuli=20,
+                people=4,
+            )
+            for g in gaps[:1]
+            for m in ("match", "cka")
+            for n in ("trained", "untrained")
+        ]
+    )
 
 
 def run_study__no_intervals(gaps):
@@ -198,8 +289,14 @@ def run_study__no_intervals(gaps):
 
     Says: lacks the column 'low'
     """
-    return pd.DataFrame([dict(condition=f"gap {g}", network=n, measure=m, value=0.5, stimuli=20, people=4)
-                         for g in gaps for m in ("match", "cka") for n in ("trained", "untrained")])
+    return pd.DataFrame(
+        [
+            dict(condition=f"gap {g}", network=n, measure=m, value=0.5, stimuli=20, people=4)
+            for g in gaps
+            for m in ("match", "cka")
+            for n in ("trained", "untrained")
+        ]
+    )
 
 
 def run_study__one_model_twice(gaps):
@@ -207,5 +304,20 @@ def run_study__one_model_twice(gaps):
 
     Says: was the trained model loaded?
     """
-    return pd.DataFrame([dict(condition=f"gap {g}", network=n, measure=m, value=0.5, low=0.4, high=0.6, stimuli=20, people=4)
-                         for g in gaps for m in ("match", "cka") for n in ("trained", "untrained")])
+    return pd.DataFrame(
+        [
+            dict(
+                condition=f"gap {g}",
+                network=n,
+                measure=m,
+                value=0.5,
+                low=0.4,
+                high=0.6,
+                stimuli=20,
+                people=4,
+            )
+            for g in gaps
+            for m in ("match", "cka")
+            for n in ("trained", "untrained")
+        ]
+    )

@@ -1,4 +1,7 @@
-"""Answers to 09_transfer. `f__name` answers f; `Says:` is what the failing test must tell; names with `right` must pass."""
+"""Answers to 09_transfer: `f__name` answers f.
+
+`Says:` is what the failing test must tell. Names with `right` must pass.
+"""
 import numpy as np
 import pandas as pd
 
@@ -25,8 +28,15 @@ def paired__by_row_number(system, reference, resamples=1000, seed=0):
 
     Says: pair by path
     """
-    gain = pd.Series(system.correct.to_numpy() - reference.correct.to_numpy()).groupby(system.subject.to_numpy()).mean().to_numpy()
-    drawn = gain[np.random.default_rng(seed).integers(len(gain), size=(resamples, len(gain)))].mean(1)
+    gain = (
+        pd.Series(system.correct.to_numpy() - reference.correct.to_numpy())
+        .groupby(system.subject.to_numpy())
+        .mean()
+        .to_numpy()
+    )
+    drawn = gain[np.random.default_rng(seed).integers(len(gain), size=(resamples, len(gain)))].mean(
+        1
+    )
     return (float(gain.mean()), *np.percentile(drawn, [2.5, 97.5]))
 
 
@@ -36,7 +46,9 @@ def paired__clips_drawn(system, reference, resamples=1000, seed=0):
     Says: draw PEOPLE
     """
     gain = (system.set_index("path").correct - reference.set_index("path").correct).to_numpy()
-    drawn = gain[np.random.default_rng(seed).integers(len(gain), size=(resamples, len(gain)))].mean(1)
+    drawn = gain[np.random.default_rng(seed).integers(len(gain), size=(resamples, len(gain)))].mean(
+        1
+    )
     return (float(gain.mean()), *np.percentile(drawn, [2.5, 97.5]))
 
 
@@ -47,7 +59,9 @@ def paired__reference_minus_system(system, reference, resamples=1000, seed=0):
     """
     gain = reference.set_index("path").correct - system.set_index("path").correct
     each = gain.groupby(reference.set_index("path").subject).mean().to_numpy()
-    drawn = each[np.random.default_rng(seed).integers(len(each), size=(resamples, len(each)))].mean(1)
+    drawn = each[np.random.default_rng(seed).integers(len(each), size=(resamples, len(each)))].mean(
+        1
+    )
     return (float(gain.mean()), *np.percentile(drawn, [2.5, 97.5]))
 
 
@@ -58,7 +72,9 @@ def paired__other_clips_dropped(system, reference, resamples=1000, seed=0):
     """
     both = system.merge(reference, on="path", suffixes=("", "_r"))
     each = (both.correct - both.correct_r).groupby(both.subject).mean().to_numpy()
-    drawn = each[np.random.default_rng(seed).integers(len(each), size=(resamples, len(each)))].mean(1)
+    drawn = each[np.random.default_rng(seed).integers(len(each), size=(resamples, len(each)))].mean(
+        1
+    )
     return (float((both.correct - both.correct_r).mean()), *np.percentile(drawn, [2.5, 97.5]))
 
 
@@ -69,7 +85,9 @@ def paired__right_with_weights(system, reference, resamples=1000, seed=0):
         raise ValueError("different clips")
     names, unit = np.unique(a.subject, return_inverse=True)
     gain = (a.correct - b.correct).to_numpy()
-    times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
+    times = np.random.default_rng(seed).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), resamples
+    )
     drawn = times @ np.bincount(unit, gain) / (times @ np.bincount(unit))
     return gain.mean(), np.quantile(drawn, 0.025), np.quantile(drawn, 0.975)
 
@@ -96,7 +114,15 @@ def verdict__middle_decides(low, high, margin):
     Says: an interval that includes 0 AND a loss of 20 points
     """
     middle = (low + high) / 2
-    return "harm" if high < 0 else "help" if low > 0 else "no harm beyond the margin" if middle > -margin else "undecided"
+    return (
+        "harm"
+        if high < 0
+        else "help"
+        if low > 0
+        else "no harm beyond the margin"
+        if middle > -margin
+        else "undecided"
+    )
 
 
 def verdict__margin_first(low, high, margin):
@@ -104,7 +130,15 @@ def verdict__margin_first(low, high, margin):
 
     Says: a small harm is a harm
     """
-    return "help" if low > 0 else "no harm beyond the margin" if low > -margin else "harm" if high < 0 else "undecided"
+    return (
+        "help"
+        if low > 0
+        else "no harm beyond the margin"
+        if low > -margin
+        else "harm"
+        if high < 0
+        else "undecided"
+    )
 
 
 def verdict__right_by_table(low, high, margin):
@@ -120,8 +154,12 @@ def design__fewer_epochs_for_joint(cfg):
     Says: change ONE thing
     """
     joint = config.update(cfg, tasks=("image", "video"), epochs=cfg.epochs / 2)
-    return {"alone": (cfg, None), "joint": (joint, "alone"), "experts": (config.update(joint, num_experts=8), "joint"),
-            "half the photos": (config.update(joint, image_fraction=0.5), "joint")}
+    return {
+        "alone": (cfg, None),
+        "joint": (joint, "alone"),
+        "experts": (config.update(joint, num_experts=8), "joint"),
+        "half the photos": (config.update(joint, image_fraction=0.5), "joint"),
+    }
 
 
 def design__experts_against_alone(cfg):
@@ -130,8 +168,12 @@ def design__experts_against_alone(cfg):
     Says: change ONE thing
     """
     joint = config.update(cfg, tasks=("image", "video"))
-    return {"alone": (cfg, None), "joint": (joint, "alone"), "s4d": (config.update(joint, num_experts=8), "alone"),
-            "half the photos": (config.update(joint, image_fraction=0.5), "joint")}
+    return {
+        "alone": (cfg, None),
+        "joint": (joint, "alone"),
+        "s4d": (config.update(joint, num_experts=8), "alone"),
+        "half the photos": (config.update(joint, image_fraction=0.5), "joint"),
+    }
 
 
 def design__two_arms(cfg):
@@ -148,15 +190,24 @@ def design__another_seed_as_an_arm(cfg):
     Says: seeds belong to all arms alike
     """
     joint = config.update(cfg, tasks=("image", "video"))
-    return {"alone": (cfg, None), "joint": (joint, "alone"), "again": (config.update(joint, seed=joint.seed + 1), "joint"),
-            "experts": (config.update(joint, num_experts=8), "joint")}
+    return {
+        "alone": (cfg, None),
+        "joint": (joint, "alone"),
+        "again": (config.update(joint, seed=joint.seed + 1), "joint"),
+        "experts": (config.update(joint, num_experts=8), "joint"),
+    }
 
 
 def design__right_other_controls(cfg):
     """Longer training alone, fewer clips, adapters between dense and routed."""
     joint = config.update(cfg, tasks=("video", "image"))
-    return {"alone": (cfg, None), "joint": (joint, "alone"), "longer alone": (config.update(cfg, epochs=1.5 * cfg.epochs), "alone"),
-            "fewer clips": (config.update(joint, video_fraction=0.5), "joint"), "s4d": (config.update(joint, num_experts=4), "joint")}
+    return {
+        "alone": (cfg, None),
+        "joint": (joint, "alone"),
+        "longer alone": (config.update(cfg, epochs=1.5 * cfg.epochs), "alone"),
+        "fewer clips": (config.update(joint, video_fraction=0.5), "joint"),
+        "s4d": (config.update(joint, num_experts=4), "joint"),
+    }
 
 
 def run_design__only_the_good_ones(seeds):
@@ -164,8 +215,21 @@ def run_design__only_the_good_ones(seeds):
 
     Says: report every comparison that was planned
     """
-    return pd.DataFrame([dict(arm="experts", reference="joint", difference=0.05, low=0.01, high=0.09, verdict="help", seeds=len(seeds),
-                              samples=20, people=4)])
+    return pd.DataFrame(
+        [
+            dict(
+                arm="experts",
+                reference="joint",
+                difference=0.05,
+                low=0.01,
+                high=0.09,
+                verdict="help",
+                seeds=len(seeds),
+                samples=20,
+                people=4,
+            )
+        ]
+    )
 
 
 def run_design__verdict_by_hand(seeds):
@@ -174,8 +238,22 @@ def run_design__verdict_by_hand(seeds):
     Says: does not follow from its interval
     """
     arms = {"joint": "alone", "half the photos": "joint", "experts": "joint"}
-    return pd.DataFrame([dict(arm=a, reference=r, difference=0.02, low=-0.2, high=0.2, verdict="help", seeds=len(seeds), samples=20, people=4)
-                         for a, r in arms.items()])
+    return pd.DataFrame(
+        [
+            dict(
+                arm=a,
+                reference=r,
+                difference=0.02,
+                low=-0.2,
+                high=0.2,
+                verdict="help",
+                seeds=len(seeds),
+                samples=20,
+                people=4,
+            )
+            for a, r in arms.items()
+        ]
+    )
 
 
 def run_design__one_seed(seeds):
@@ -184,8 +262,22 @@ def run_design__one_seed(seeds):
     Says: one seed tells one run from another
     """
     arms = {"joint": "alone", "half the photos": "joint", "experts": "joint"}
-    return pd.DataFrame([dict(arm=a, reference=r, difference=0.0, low=-0.2, high=0.2, verdict="undecided", seeds=1, samples=20, people=4)
-                         for a, r in arms.items()])
+    return pd.DataFrame(
+        [
+            dict(
+                arm=a,
+                reference=r,
+                difference=0.0,
+                low=-0.2,
+                high=0.2,
+                verdict="undecided",
+                seeds=1,
+                samples=20,
+                people=4,
+            )
+            for a, r in arms.items()
+        ]
+    )
 
 
 def run_design__per_cent(seeds):
@@ -194,5 +286,19 @@ def run_design__per_cent(seeds):
     Says: are shares, not per cent
     """
     arms = {"joint": "alone", "half the photos": "joint", "experts": "joint"}
-    return pd.DataFrame([dict(arm=a, reference=r, difference=3.0, low=1.0, high=5.0, verdict="help", seeds=len(seeds), samples=20, people=4)
-                         for a, r in arms.items()])
+    return pd.DataFrame(
+        [
+            dict(
+                arm=a,
+                reference=r,
+                difference=3.0,
+                low=1.0,
+                high=5.0,
+                verdict="help",
+                seeds=len(seeds),
+                samples=20,
+                people=4,
+            )
+            for a, r in arms.items()
+        ]
+    )

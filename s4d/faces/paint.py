@@ -1,19 +1,20 @@
-"""Skin, brows, eyes, lips and beard, painted in frontal head coordinates. Each feature touches only the window it lies in."""
+"""Skin, brows, eyes, lips and beard, painted in head coordinates, each in its own window."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from types import SimpleNamespace
 
 import torch
 
-from .controls import brow_line, lip_curves, shared, sided
-from .shapes import at, bell, gauss, ramp, smooth, window
+from .controls import brow_line, lip_curves, sided
+from .shapes import at, bell, gauss, lay, over, ramp, rgb, smooth, tint, window
+
+RED, DARK = (1.0, .62, .55), (.62, .50, .46)
 
 
 @dataclass
 class Patch:
-    """Head coordinates of the pixels of a window, all `[n, H, W]`; px is the size of a pixel `[n, 1, 1]`."""
+    """Head coordinates of a window's pixels `[n, H, W]`; px is the size of a pixel `[n, 1, 1]`."""
 
     x: torch.Tensor
     y: torch.Tensor
@@ -26,206 +27,203 @@ class Patch:
     def ax(self) -> torch.Tensor:
         return self.x.abs()
 
-    def cut(self, box) -> "Patch":
+    def cut(self, box) -> Patch:
         """The part inside a window."""
         return Patch(*(at(v, box) for v in (self.x, self.y, self.z, self.n1, self.n2)), self.px)
 
 
-def over(col, layer, alpha):
-    """Lays a layer over colours `[n, 3, H, W]` with opacity `[n, H, W]`."""
-    return torch.lerp(col, layer, alpha[:, None])
+def strand(P, u, w, px):
+    """Texture of strands along w, in [-1, 1]; u runs across them."""
+    s = P.seed.float() % 97
+    u = u + (.10 * P.curl * torch.sin(w * 11 + s) + .05 * torch.sin(w * 5 + s * 2))
+    coarse, middle, fine = ((1 / (f * px * .55)).clamp(max=1) for f in (31, 57, 103))
+    return (.45 * torch.sin(u * 31 + s) * coarse
+            + .35 * torch.sin(u * 57 + s * 3 + 2 * w) * middle
+            + .35 * torch.sin(u * 103 + s * 5 + w * 4) * fine)
 
 
-def lay(col, layer, alpha):
-    """`over`, in place."""
-    col.lerp_(layer, alpha[:, None])
-
-
-def rgb(t):
-    """One colour a face, ready to broadcast."""
-    return t.view(-1, 3, 1, 1)
-
-
-@lru_cache
-def tint(device, *c):
-    """A fixed colour, ready to broadcast."""
-    return torch.tensor(c, device=device).view(1, 3, 1, 1)
-
-
-RED, DARK = (1.0, .62, .55), (.62, .50, .46)
-
-
-def strand(C, u, w, px):
-    """Hair strand texture along w, in [-1, 1]; u runs across the strands."""
-    s = C.I['seed'].float() % 97
-    fade = lambda f: (1 / (f * px * .55)).clamp(max=1)
-    u = u + (.10 * C.I['curl'] * torch.sin(w * 11 + s) + .05 * torch.sin(w * 5 + s * 2))
-    return (.45 * torch.sin(u * 31 + s) * fade(31) + .35 * torch.sin(u * 57 + s * 3 + 2 * w) * fade(57)
-            + .35 * torch.sin(u * 103 + s * 5 + w * 4) * fade(103))
-
-
-def paint(C, I, p, zone):
-    """Paints the face.
+def paint(C, p, zone):
+    """Paint the face.
 
     Args:
-        C: control points of `head.controls`.
-        I: identities, a dictionary of `[n]` and `[n, 3]` tensors.
+        C: control points.
         p: Patch of the window that holds the face.
         zone: where a beard grows 0..1 `[n, H, W]`, or None.
     Returns:
-        albedo `[n, 3, H, W]`; gloss and painted occlusion `[n, H, W]`; layers of the eyes and of the mouth, each with its window.
+        albedo `[n, 3, H, W]`; gloss and painted occlusion `[n, H, W]`; layers of eyes and mouth,
+        each with its window.
     """
-    alb, gloss = skin(C, I, p)
+    P = C.maps
+    alb, gloss = skin(C, p)
     occ = torch.zeros_like(p.x)
-    if zone is not None:
-        box = window(zone)
-        if box:
-            beard(C, I, p.cut(box), at(zone, box), at(alb, box), at(gloss, box))
-    if bool((C.I['bald'] < 1).any()):
-        scalp = smooth(p.y - C.I['hairline'] + C.I['fringe'], .06, .12) + smooth(p.z, .05, -.10) * smooth(p.y, .12, .28)
-        lay(alb, rgb(I['hair_rgb']) * .6, scalp.clamp_(0, 1) * (1 - C.I['bald']))
+    box = window(zone) if zone is not None else None
+    if box:
+        beard(C, p.cut(box), at(zone, box), at(alb, box), at(gloss, box))
+    if bool((P.bald < 1).any()):
+        scalp = smooth(p.y - P.hairline + P.fringe, .06, .12)
+        scalp = scalp + smooth(p.z, .05, -.10) * smooth(p.y, .12, .28)
+        lay(alb, rgb(C.hair_rgb) * .6, scalp.clamp_(0, 1) * (1 - P.bald))
     box = window(torch.minimum(.30 - (p.y - .25).abs(), .66 - p.ax))
     if box:
-        brows(C, I, p.cut(box), at(alb, box), at(gloss, box), at(occ, box))
+        brows(C, p.cut(box), at(alb, box), at(gloss, box), at(occ, box))
     eye = mouth = None
     box = window(torch.minimum(.22 - p.y.abs(), .56 - p.ax))
     if box:
-        eye = eyes(C, I, p.cut(box), at(alb, box))
+        eye = eyes(C, p.cut(box), at(alb, box))
         eye.box = box
-    reach = C.cx.amax(1).view(-1, 1, 1) * 1.08 + .04
-    lower = .55 * shared(C, 'jaw')
-    box = window(torch.minimum(.29 + lower - (p.y - shared(C, 'ym') - .01 + lower).abs(), reach - p.ax))
+    aside = C.cx.amax(1).view(-1, 1, 1) * 1.08 + .04 - p.ax
+    lower = .55 * P.jaw
+    box = window(torch.minimum(.29 + lower - (p.y - P.ym - .01 + lower).abs(), aside))
     if box:
-        mouth = lips(C, I, p.cut(box), at(alb, box), at(gloss, box))
+        mouth = lips(C, p.cut(box), at(alb, box), at(gloss, box))
         mouth.box = box
     return alb, gloss, occ, eye, mouth
 
 
-def skin(C, I, p):
+def skin(C, p):
     """Albedo and gloss of bare skin: blood in cheeks and nose, dark eye sockets, freckles."""
-    P, ax, x, y = C.I, p.ax, p.x, p.y
-    base, tone, nl = rgb(I['skin']), P['tone'] / 9, P['nose_length']
-    blood = torch.add(bell(ax - .40, .17, y + .25, .14).mul_(.42), bell(x, .10, y + (nl - .03), .08), alpha=.40).add_(p.n1, alpha=.10)
-    socket = gauss(y + .07, .055).mul_(.22 + .33 * P['age']).add_(gauss(y - .055, .06), alpha=.40)
-    socket *= gauss(ax - (P['eye_spacing'] - .02), .15)
+    P, ax, x, y = C.maps, p.ax, p.x, p.y
+    base, tone, device = rgb(C.skin), P.tone / 9, x.device
+    cheeks = bell(ax - .40, .17, y + .25, .14).mul_(.42)
+    nose = bell(x, .10, y + (P.nose_length - .03), .08)
+    blood = torch.add(cheeks, nose, alpha=.40).add_(p.n1, alpha=.10)
+    socket = gauss(y + .07, .055).mul_(.22 + .33 * P.age).add_(gauss(y - .055, .06), alpha=.40)
+    socket *= gauss(ax - (P.eye_spacing - .02), .15)
     alb = base * (1 + .06 * p.n2[:, None])
-    lay(alb, base * tint(x.device, *RED), blood.mul_(1 - .55 * tone).clamp_(-.3, .8))
-    lay(alb, base * tint(x.device, *DARK), socket.mul_(.75).clamp_(0, .8))
-    rows = (P['freckles'].flatten() > 0).nonzero()[:, 0]         # few people have any
+    lay(alb, base * tint(device, *RED), blood.mul_(1 - .55 * tone).clamp_(-.3, .8))
+    lay(alb, base * tint(device, *DARK), socket.mul_(.75).clamp_(0, .8))
+    rows = (C.freckles[:, 0] > 0).nonzero()[:, 0]                # few people have any
     if len(rows):
-        spread = P['freckles'][rows] * gauss(ax[rows] - .2, .3) * gauss(y[rows] + .18, .2)
-        alb[rows] = over(alb[rows], base[rows] * tint(x.device, *DARK) * .8,
-                         spots(x[rows], y[rows], P['seed'].flatten()[rows], p.px[rows]).mul_(spread).mul_(.75))
-    gloss = torch.add(bell(x, .12, y + .2, .3), gauss(y - .45, .2)).mul_(.2).add_(.35).mul_(1 - .65 * tone)
-    return alb, gloss
+        spread = P.freckles[rows] * gauss(ax[rows] - .2, .3) * gauss(y[rows] + .18, .2)
+        dots = freckles(x[rows], y[rows], P.seed[rows], p.px[rows]).mul_(spread).mul_(.75)
+        alb[rows] = over(alb[rows], base[rows] * tint(device, *DARK) * .8, dots)
+    shine = torch.add(bell(x, .12, y + .2, .3), gauss(y - .45, .2))
+    return alb, shine.mul_(.2).add_(.35).mul_(1 - .65 * tone)
 
 
-def spots(x, y, seed, px, cells=26):
-    """Freckles 0..1 `[n, H, W]`, of seeds `[n]`: in each cell of a grid over the face one small spot or none, its place and size hashed from the cell."""
+def freckles(x, y, seed, px, cells=26):
+    """Freckles 0..1 `[n, H, W]`: each cell of a grid has one or none; hashes place and size it."""
     u, v = x * cells, y * cells
     i, j = u.floor(), v.floor()
-    first = torch.frac(torch.sin(i * 12.99 + j * 78.23 + (seed % 97).float().view(-1, 1, 1)).abs() * 4375.85)
+    first = torch.frac(torch.sin(i * 12.99 + j * 78.23 + (seed % 97).float()).abs() * 4375.85)
     second, third = torch.frac(first * 57.3), torch.frac(first * 917.)
     off = (u - i - .3 - .4 * first).square_() + (v - j - .3 - .4 * second).square_()
     size = .06 + .14 * third + .3 * cells * px
     return gauss(off.sqrt_(), size) * (third > .45) * (.14 / size).clamp(max=1)
 
 
-def beard(C, I, p, zone, alb, gloss):
+def beard(C, p, zone, alb, gloss):
     """Stubble, beard and moustache inside the zone `[n, H, W]` where they grow."""
-    P, x, y = C.I, p.x, p.y
-    stub = strand(C, x * 1.3 + .4 * y * x.sign(), y, p.px)
-    lay(alb, rgb(I['skin']) * tint(x.device, .55, .58, .62), .55 * zone * P['stubble'])
-    thick = ((zone - .5 + .22 * stub + .14 * p.n2) * 2 + .25 + .4 * P['beard']).clamp_(0, 1)
-    thick = thick * zone.clamp(max=.5) * 2 * (P['beard'] * 1.6).clamp(0, .95)
-    lay(alb, rgb(I['hair_rgb']) * (1.15 + .35 * stub[:, None]), thick)
+    P, x, y = C.maps, p.x, p.y
+    strands = strand(P, x * 1.3 + .4 * y * x.sign(), y, p.px)
+    lay(alb, rgb(C.skin) * tint(x.device, .55, .58, .62), .55 * zone * P.stubble)
+    thick = (zone - .5 + .22 * strands + .14 * p.n2) * 2 + .25 + .4 * P.beard
+    thick = thick.clamp_(0, 1) * zone.clamp(max=.5) * 2 * (P.beard * 1.6).clamp(0, .95)
+    lay(alb, rgb(C.hair_rgb) * (1.15 + .35 * strands[:, None]), thick)
     gloss *= 1 - thick
 
 
-def brows(C, I, p, alb, gloss, occ):
+def brows(C, p, alb, gloss, occ):
     """Brow hairs, and the shade under a lowered brow."""
-    P, ax, x, y, px = C.I, p.ax, p.x, p.y, p.px
-    ex, ey, uh, b4 = sided(C, ('ex', 'ey', 'uh', 'b4'), x)
+    P, ax, x, y, px = C.maps, p.ax, p.x, p.y, p.px
+    ex, ey, uh, b4 = sided(C, ("ex", "ey", "uh", "b4"), x)
     t, line = brow_line(C, ax, x)
     tc = t.clamp(0, 1)
-    half = P['brow_thick'] * (1.08 - .75 * tc * tc) * (.75 + .25 * smooth(t, -.05, .2))
-    mask = ramp(half - (y - line).abs(), px * 1.15 + .018) * smooth(t, -.10, .10) * smooth(t, 1.10, .80)
-    hairs = torch.sin((ax + (y - line) * (.9 - 1.8 * t)) * 260 + P['seed'].float() % 7) * (1 / (260 * px * .6)).clamp(max=1)
-    mask = mask * (P['brow_density'] + .12 * hairs + .08 * p.n2).clamp_(.5, 1)
-    lay(alb, torch.minimum(rgb(I['hair_rgb']) * .85 + .004, rgb(I['skin']) * .45), mask)
+    half = P.brow_thick * (1.08 - .75 * tc * tc) * (.75 + .25 * smooth(t, -.05, .2))
+    mask = ramp(half - (y - line).abs(), px * 1.15 + .018)
+    mask = mask * smooth(t, -.10, .10) * smooth(t, 1.10, .80)
+    across = (ax + (y - line) * (.9 - 1.8 * t)) * 260
+    hairs = torch.sin(across + P.seed.float() % 7) * (1 / (260 * px * .6)).clamp(max=1)
+    mask = mask * (P.brow_density + .12 * hairs + .08 * p.n2).clamp_(.5, 1)
+    lay(alb, torch.minimum(rgb(C.hair_rgb) * .85 + .004, rgb(C.skin) * .45), mask)
     gloss *= 1 - mask
-    occ += 3.0 * b4 * smooth(line - y, half * .2, half + .02) * smooth(y, ey + uh * .8, line) * gauss(ax - ex + .03, .16)
+    shade = 3.0 * b4 * smooth(line - y, half * .2, half + .02) * smooth(y, ey + uh * .8, line)
+    occ += shade * gauss(ax - ex + .03, .16)
 
 
-def eyes(C, I, p, alb):
-    """Paints lids and lashes into the albedo; returns eyeball, opening, lashes and glint as layers."""
-    P, x, y, px = C.I, p.x, p.y, p.px
-    aa, base, sign = px * 1.15, rgb(I['skin']), x.sign()
-    ex, ey, uh, lh = sided(C, ('ex', 'ey', 'uh', 'lh'), x)
+def eyes(C, p, alb):
+    """Paint lids and lashes; return eyeball, opening, lashes and glint as layers."""
+    P, x, y, px = C.maps, p.x, p.y, p.px
+    aa, base, device = px * 1.15, rgb(C.skin), x.device
+    ex, ey, uh, lh = sided(C, ("ex", "ey", "uh", "lh"), x)
     lx = p.ax - ex
-    te = lx / shared(C, 'ew')
-    te2, tip = te * te, P['eye_tilt'] * te
-    arc = (1 - te2) * (1 - .22 * te + .10 * te2)                                # upper arc peaks medially
-    upper, lower = ey + tip + uh * arc, ey + tip - lh * (1 - te2) * (1 + .22 * te)
+    te = lx / P.ew
+    te2, tip = te * te, P.eye_tilt * te
+    arc = (1 - te2) * (1 - .22 * te + .10 * te2)                 # the upper arc peaks medially
+    upper = ey + tip + uh * arc
+    lower = ey + tip - lh * (1 - te2) * (1 + .22 * te)
     inside = ramp(upper - y, aa) * ramp(y - lower, aa) * (te2 < 1).float()
-    gx, gy = C.gaze[:, 0].view(-1, 1, 1), C.gaze[:, 1].view(-1, 1, 1)
-    ix, iy = lx - gx * .058 * sign, y - ey - .004 - gy * .036
-    r = (ix * ix + iy * iy).sqrt_()
-    shade = .55 + .45 * smooth(upper - y, .0, .035)
-    ball = tint(x.device, .62, .56, .52) * ((1 - .85 * te2 - 5. * (y - ey) ** 2).clamp_(.25, 1) * shade)[:, None]
-    spoke = 1 + .25 * torch.sin(torch.atan2(iy, ix) * 13) * gauss(r - .04, .02)
-    iris = rgb(I['iris_rgb']) * (spoke * shade * (.75 + 6 * (-iy).clamp_(0, .06)))[:, None]
-    eye = over(ball, iris, ramp(.064 - r, aa))
-    lay(eye, iris * .25, gauss(r - .064, .010) * .7)
-    lay(eye, tint(x.device, .004, .004, .004), ramp(.027 - r, aa))
-    lay(eye, base * tint(x.device, *RED) * .8, gauss(te + .93, .10) * .7)                  # caruncle
-    glint = gauss(lx - gx * .05 * sign - .020 * sign, .011 + .25 * px) * gauss(iy - .026, .011 + .25 * px)
     span = smooth(te2, 1.15, .75)
-    lash = gauss(y - upper - .004, .011 + .4 * px) * span * (.75 + .35 * P['makeup'] + .25 * smooth(te, -.2, .9)).clamp_(0, 1)
-    crease_y = torch.maximum(upper + .022, ey + tip + .058 * arc) + .008 + .016 * P['lid_crease']    # stays up when the lid closes
-    crease = gauss(y - crease_y, .011 + .3 * px) * span * P['lid_crease'].clamp(0, 1) * .55
-    lay(alb, base * tint(x.device, *DARK) * .55, crease.clamp_(0, .7))
-    if bool((P['makeup'] > 0).any()):
+    thick = .75 + .35 * P.makeup + .25 * smooth(te, -.2, .9)
+    lash = gauss(y - upper - .004, .011 + .4 * px) * span * thick.clamp_(0, 1)
+    crease_y = torch.maximum(upper + .022, ey + tip + .058 * arc)     # stays when the lid closes
+    crease_y = crease_y + .008 + .016 * P.lid_crease
+    crease = gauss(y - crease_y, .011 + .3 * px) * span * P.lid_crease.clamp(0, 1) * .55
+    lay(alb, base * tint(device, *DARK) * .55, crease.clamp_(0, .7))
+    if bool((P.makeup > 0).any()):
         lid = ramp(y - upper, aa) * ramp(crease_y - y, .02) * span
-        lay(alb, base * tint(x.device, .75, .35, .42), lid * .55 * P['makeup'])
-    lower_lash = gauss(y - lower + .004, .008 + .3 * px) * span * (.28 + .3 * P['makeup'])
-    lay(alb, base * tint(x.device, .80, .55, .50), lower_lash.clamp_(0, 1) * .8)
-    return SimpleNamespace(colour=eye, inside=inside, lash=lash.clamp_(0, 1), glint=inside * glint)
+        lay(alb, base * tint(device, .75, .35, .42), lid * .55 * P.makeup)
+    lower_lash = gauss(y - lower + .004, .008 + .3 * px) * span * (.28 + .3 * P.makeup)
+    lay(alb, base * tint(device, .80, .55, .50), lower_lash.clamp_(0, 1) * .8)
+    shade = .55 + .45 * smooth(upper - y, .0, .035)
+    colour, glint = eyeball(C, p, lx, y - ey, te, shade)
+    lash, glint = lash.clamp_(0, 1), inside * glint
+    return SimpleNamespace(colour=colour, inside=inside, lash=lash, glint=glint)
 
 
-def lips(C, I, p, alb, gloss):
-    """Paints the lips into the albedo; returns the opening, the line where closed lips meet, and the inner edges."""
-    P, x, y, px = C.I, p.x, p.y, p.px
-    aa = px * 1.15
+def eyeball(C, p, x, y, te, shade):
+    """Colours of white, iris, pupil, and the glint; x, y about the eye, te between its corners."""
+    px, sign, aa = p.px, p.x.sign(), p.px * 1.15
+    gx, gy = C.gaze[:, 0].view(-1, 1, 1), C.gaze[:, 1].view(-1, 1, 1)
+    ix, iy = x - gx * .058 * sign, y - .004 - gy * .036
+    r = (ix * ix + iy * iy).sqrt_()
+    white = (1 - .85 * (te * te) - 5. * y ** 2).clamp_(.25, 1) * shade
+    spoke = 1 + .25 * torch.sin(torch.atan2(iy, ix) * 13) * gauss(r - .04, .02)
+    iris = rgb(C.iris_rgb) * (spoke * shade * (.75 + 6 * (-iy).clamp_(0, .06)))[:, None]
+    colour = over(tint(x.device, .62, .56, .52) * white[:, None], iris, ramp(.064 - r, aa))
+    lay(colour, iris * .25, gauss(r - .064, .010) * .7)
+    lay(colour, tint(x.device, .004, .004, .004), ramp(.027 - r, aa))
+    lay(colour, rgb(C.skin) * tint(x.device, *RED) * .8, gauss(te + .93, .10) * .7)   # inner corner
+    size = .011 + .25 * px
+    return colour, gauss(x - gx * .05 * sign - .020 * sign, size) * gauss(iy - .026, size)
+
+
+def lips(C, p, alb, gloss):
+    """Paint the lips; return the opening, the seam where closed lips meet, and the inner edges."""
+    P, x, y, px = C.maps, p.x, p.y, p.px
+    aa, device = px * 1.15, x.device
     t, ui, li, uo, lo, line, _ = lip_curves(C, x)
-    cx, = sided(C, ('cx',), x)
+    cx, = sided(C, ("cx",), x)
     mask = ramp(uo - y, aa + .008) * ramp(y - lo, aa + .010) * ramp((1 - t) * cx, aa + .015)
-    colour = rgb(I['skin']) * torch.lerp(tint(x.device, .88, .52, .50), tint(x.device, .78, .32, .33), P['lip_red'][:, None])
-    colour = torch.lerp(colour, tint(x.device, .32, .03, .04), (.7 * P['makeup'])[:, None])
+    pale, red = tint(device, .88, .52, .50), tint(device, .78, .32, .33)
+    colour = rgb(C.skin) * torch.lerp(pale, red, P.lip_red[:, None])
+    colour = torch.lerp(colour, tint(device, .32, .03, .04), (.7 * P.makeup)[:, None])
     lines = 1 - .10 * torch.sin(x * 120 + 3 * p.n2) * (1 / (120 * px * .5)).clamp(max=1)
     upper = ramp(y - line, .02)
     lay(alb, colour * (lines * (1 - .22 * upper))[:, None], mask * .92)
-    gloss.copy_(torch.lerp(gloss, (.75 + .5 * P['makeup']).expand_as(gloss), mask * (1 - upper)))
+    gloss.copy_(torch.lerp(gloss, (.75 + .5 * P.makeup).expand_as(gloss), mask * (1 - upper)))
     opening = ramp(ui - y, aa) * ramp(y - li, aa) * (t < 1).float()
-    seam = gauss(y - line, .009 + .35 * px) * smooth(t, 1.06, .9) * (1 - shared(C, 'part')) * (.75 + .35 * shared(C, 'press'))
+    seam = gauss(y - line, .009 + .35 * px) * smooth(t, 1.06, .9)
+    seam = seam * (1 - P.part) * (.75 + .35 * P.press)
     return SimpleNamespace(opening=opening, seam=seam.clamp_(0, 1), ui=ui, li=li)
 
 
 def mouth_interior(C, x, y, m, px):
-    """Cavity, tongue and teeth: the upper ones fixed to the skull, the lower ones borne by the jaw."""
-    aa, ym = px * 1.15, shared(C, 'ym')
+    """Cavity, tongue and teeth: the upper ones fixed to the skull, the lower ones to the jaw."""
+    P, aa, device = C.maps, px * 1.15, x.device
     tt = x / (C.cx.mean(1).view(-1, 1, 1) * .92)
     t2 = tt * tt
     arch = (1 - t2).clamp(0, 1)
-    upper = ramp(y - (ym - .028 + .030 * t2), aa) * ramp(m.ui - y - .002, aa)
-    lower = ramp(ym - .038 - shared(C, 'jaw') + .028 * t2 - y, aa) * ramp(y - m.li - .004, aa)
-    gaps = 1 - .28 * gauss(torch.remainder(x + .0225, .045) - .0225, .004 + .3 * px) * (.012 / px).clamp(max=1)
+    upper = ramp(y - (P.ym - .028 + .030 * t2), aa) * ramp(m.ui - y - .002, aa)
+    lower = ramp(P.ym - .038 - P.jaw + .028 * t2 - y, aa) * ramp(y - m.li - .004, aa)
+    between = gauss(torch.remainder(x + .0225, .045) - .0225, .004 + .3 * px)
+    gaps = 1 - .28 * between * (.012 / px).clamp(max=1)
     shade = (.25 + .75 * arch) * (.55 + .45 * smooth(m.ui - y, .0, .03))
-    tongue, tooth = tint(x.device, .30, .085, .08), tint(x.device, .66, .60, .50)
-    depth = smooth(m.ui - m.li, .02, .12)
-    col = tint(x.device, .045, .010, .010).repeat(x.shape[0], 1, *x.shape[1:])
+    tongue, tooth = tint(device, .30, .085, .08), tint(device, .66, .60, .50)
+    colour = tint(device, .045, .010, .010).repeat(x.shape[0], 1, *x.shape[1:])
     tip = m.li + .30 * (m.ui - m.li)
-    lay(col, tongue * (.35 + .5 * arch)[:, None], .8 * depth * ramp(tip - y + .02 * arch, .04) * smooth(tt.abs(), .85, .5))
-    lay(col, tooth * (.6 * shade * gaps)[:, None], lower * smooth(tt.abs(), .80, .62) * .85)
-    lay(col, tooth * (shade * gaps)[:, None], upper * smooth(tt.abs(), .99, .84))
-    return col
+    seen = .8 * smooth(m.ui - m.li, .02, .12) * ramp(tip - y + .02 * arch, .04)
+    lay(colour, tongue * (.35 + .5 * arch)[:, None], seen * smooth(tt.abs(), .85, .5))
+    lay(colour, tooth * (.6 * shade * gaps)[:, None], lower * smooth(tt.abs(), .80, .62) * .85)
+    lay(colour, tooth * (shade * gaps)[:, None], upper * smooth(tt.abs(), .99, .84))
+    return colour

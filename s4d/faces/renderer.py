@@ -1,23 +1,32 @@
-"""Identity x actions x scene -> pixels."""
+"""Subject x actions x scene -> pixels: geometry first, then the picture from back to front."""
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from .controls import controls
-from .head import head_table, march_head
-from .identity import seeded_normal
-from .scene import camera_rays
-from .shading import develop, picture
+from .facs import ACTIONS
+from .hair import hair
+from .head import head_table
+from .plan import FacesError
+from .rays import camera_rays, march_head
+from .scene import views
+from .shading import face, lamp
+from .shapes import LOG2E, at, gauss, lay, power, smooth, window
+from .subject import seeded_normal
+from .surroundings import background, ears, glasses, neck, occluder, temples
+
+BATCH = {"cpu": 16, "cuda": 256}    # frames drawn at a time: on a CPU they just fit a core's cache
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for torch inside, as many as before after it: the maps of a batch are small, threads cost more than they give."""
+    """Give torch one thread inside: the maps are small, more threads would only wait."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -28,39 +37,125 @@ def one_thread() -> Iterator[None]:
 
 @one_thread()
 @torch.no_grad()
-def render(identity: dict, actions: torch.Tensor, scene: dict, size: int = 64, gen: torch.Generator | None = None) -> torch.Tensor:
-    """Draws faces.
+def render(subject: dict, actions: np.ndarray | torch.Tensor, scene: dict | None = None,
+           img_size: int = 64, seed: int | torch.Generator = 0) -> torch.Tensor:
+    """Draw faces.
 
     Args:
-        identity: of `sample_identity`, n rows; rows of one person repeated make a clip.
-        actions: `[n, 2, 23]` in 0..1, left and right, in the order of `facs.ACTIONS`.
-        scene: of `neutral_scene` or `sample_scene`, n rows; angles in radians.
-        size: pixels a side.
-        gen: source of the sensor's noise.
+        subject: of `subjects`; one row serves all frames, and all rows of one subject make a clip.
+        actions: `[n, 2, 23]` in 0..1: left and right, in the order of `facs.ACTIONS`; `facs.sheet`
+            writes one down by name.
+        scene: of `views`; one row serves all frames; None is a frontal view.
+        img_size: pixels a side, 32 to 224.
+        seed: of the sensor's noise, or the generator that draws it.
     Returns:
-        float32 `[n, 3, size, size]` in 0..1, sRGB.
+        uint8 `[n, 3, img_size, img_size]`.
+    Raises:
+        FacesError: for actions of another shape, a size out of range, or rows that do not match.
     """
-    C = controls(identity, actions, scene['gaze'])
-    rays, R = camera_rays(scene, size)
-    lh = torch.einsum('nij,ni->nj', R, scene['light'] / scene['light'].norm(dim=1, keepdim=True))      # light in the head frame
-    surface = head_table(C, lh, 96 if size <= 72 else 144 if size <= 128 else 176)
-    hit, cover = march_head(surface[:, :2], rays.head_origin, rays.head, C, rays.px, 6 if size <= 72 else 9)
-    tables = SimpleNamespace(surface=surface, **textures(identity['seed'], scene, size))
-    return develop(picture(C, identity, scene, rays, R, lh, hit, cover, tables), identity, scene, gen)
+    actions = torch.as_tensor(actions, dtype=torch.float32)
+    n = len(actions)
+    if actions.shape[1:] != (2, len(ACTIONS)):
+        raise FacesError(f"actions of shape {list(actions.shape)}: expected "
+                         f"[n, 2, {len(ACTIONS)}], left and right of each action")
+    if not 32 <= img_size <= 224:
+        raise FacesError(f"img_size {img_size} px: give 32 to 224")
+    subject, scene = _rows(subject, n, "subjects"), _rows(scene or views(1), n, "views")
+    gen = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+    out = []
+    for i in range(0, n, BATCH[actions.device.type]):
+        b = slice(i, i + BATCH[actions.device.type])
+        image = draw({k: v[b] for k, v in subject.items()}, actions[b].clamp(0, 1),
+                     {k: v[b] for k, v in scene.items()}, img_size, gen)
+        out.append((image * 255).round().to(torch.uint8))
+    return torch.cat(out)
 
 
-def textures(seed: torch.Tensor, scene: dict, size: int) -> dict:
-    """Skin noise `[n, 2, 64, 64]` and background blobs. They belong to the identity, so that frames of one person agree."""
+def _rows(table: dict, n: int, what: str) -> dict:
+    have = len(next(iter(table.values())))
+    if have not in (1, n):
+        raise FacesError(f"{have} {what} for {n} frames: give 1 or {n}")
+    return {k: v if have == n else v.expand(n, *v.shape[1:]) for k, v in table.items()}
+
+
+def draw(subject: dict, actions: torch.Tensor, scene: dict, img_size: int,
+         gen: torch.Generator) -> torch.Tensor:
+    """Draw one batch: float32 `[n, 3, img_size, img_size]` in 0..1, sRGB."""
+    C = controls(subject, actions, scene["gaze"])
+    rays = camera_rays(scene, img_size)
+    towards = scene["light"] / scene["light"].norm(dim=1, keepdim=True)
+    towards = torch.einsum("nij,ni->nj", rays.turn, towards)          # light in the head frame
+    rows = 96 if img_size <= 72 else 144 if img_size <= 128 else 176
+    surface = head_table(C, towards, rows)
+    hit, cover = march_head(surface[:, :2], rays, C, 6 if img_size <= 72 else 9)
+    tables = SimpleNamespace(surface=surface, **textures(subject["seed"], scene, img_size))
+    img = picture(C, scene, lamp(scene, rays.turn, towards), rays, hit, cover, tables)
+    return develop(img, C, scene, gen)
+
+
+def textures(seed: torch.Tensor, scene: dict, img_size: int) -> dict:
+    """Skin noise `[n, 2, 64, 64]` and background blobs of each subject: equal in all its frames."""
     own, row = torch.unique(seed, return_inverse=True)
     skin = torch.cat([stretched(seeded_normal(own, 1, 9), 64), seeded_normal(own + 1, 1, 64)], 1)
-    if not bool((scene['bg_tex'] > 0).any()):
-        return {'skin': skin[row], 'blobs': None}
+    if not bool((scene["bg_tex"] > 0).any()):
+        return {"skin": skin[row], "blobs": None}
     blobs = seeded_normal(own + 2, 1, 6) + .3 * seeded_normal(own + 3, 3, 6)
-    return {'skin': skin[row], 'blobs': stretched(blobs, size)[row]}
+    return {"skin": skin[row], "blobs": stretched(blobs, img_size)[row]}
 
 
-def stretched(maps, size):
-    """Bicubic interpolation of `[n, c, k, k]` to `[n, c, size, size]` as two matrix products."""
+def stretched(maps: torch.Tensor, size: int) -> torch.Tensor:
+    """Interpolate `[n, c, k, k]` to `[n, c, size, size]`, bicubic, as two matrix products."""
     k = maps.shape[-1]
-    weights = F.interpolate(torch.eye(k, device=maps.device)[None, None], size=(size, k), mode='bicubic', align_corners=True)[0, 0]
+    eye = torch.eye(k, device=maps.device)[None, None]
+    weights = F.interpolate(eye, size=(size, k), mode="bicubic", align_corners=True)[0, 0]
     return weights @ maps @ weights.T
+
+
+def picture(C, scene, lamp, rays, hit, cover, tables):
+    """Compose the picture from back to front: linear light `[n, 3, S, S]`."""
+    P = C.maps
+    img = background(scene, tables.blobs, hit.shape[-1])
+    wig = hair(C, lamp, rays, tables)
+    if wig is not None:
+        lay(at(img, wig.box), wig.colour * .38, wig.behind)
+    neck(img, C, scene, lamp, rays)
+    box = window(cover)
+    worn = bool((P.glasses > 0).any())
+    if box:
+        colour, lit, p = face(C, lamp, rays, hit, tables, box)
+        if worn:
+            temples(colour, C, p, lit)
+        lay(at(img, box), colour, at(cover, box))
+    if wig is not None:
+        part = at(img, wig.box)
+        y = rays.head_origin[1] + at(hit, wig.box) * at(rays.head[1], wig.box)
+        contact = at(cover, wig.box) * (1 - P.bald) * (1 - wig.front)
+        contact = contact * gauss(wig.edge.clamp(max=0), .10) * smooth(y, -.1, .3)
+        part *= 1 - .35 * contact[:, None]
+        lay(part, wig.colour * (.75 + .25 * wig.crown)[:, None], wig.front)
+        wig.front_all, wig.near_all = torch.zeros_like(hit), torch.zeros_like(hit)
+        at(wig.front_all, wig.box).copy_(wig.front)
+        at(wig.near_all, wig.box).copy_(wig.near)
+    ears(img, C, lamp, rays, hit, cover, wig)
+    if worn and box:
+        glasses(img, C, lamp, rays, lit, cover, box)
+    if bool((scene["occluder"][:, 4] > 0).any()):
+        img = occluder(img, C, scene, lamp)
+    return img
+
+
+def develop(img, C, scene, gen):
+    """Expose by the face, then tone curve, gamma, blur, noise: linear light -> sRGB 0..1."""
+    meter = .86 + .75 * (C.tone[:, 0] / 9) ** 2
+    exposure = (scene["exposure"] * meter * -1.25 * LOG2E).view(-1, 1, 1, 1)
+    img = power((1 - (img * exposure).clamp_(max=0).exp2_()).clamp_(1e-5, 1), 1 / 2.2)
+    if bool((scene["blur"] > 0).any()):
+        p = F.pad(img, (2, 2, 2, 2), mode="replicate")
+        for k in (3, 2):
+            a, b, c, d, e = (p.narrow(k, i, p.shape[k] - 4) for i in range(5))
+            p = .0625 * (a + e) + .25 * (b + d) + .375 * c
+        img = torch.lerp(img, p, scene["blur"].view(-1, 1, 1, 1))
+    if bool((scene["noise"] > 0).any()):
+        noise = torch.randn(img.shape, generator=gen)
+        img = img + scene["noise"].view(-1, 1, 1, 1) * noise.to(img.device)
+    return img.clamp(0, 1)

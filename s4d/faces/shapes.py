@@ -1,5 +1,7 @@
-"""Small tensor functions that everything is drawn with: ramps, bells, windows, table look-up, rays against ellipsoids."""
+"""Small tensor functions that everything is drawn with: ramps, bells, windows, layers, look-up."""
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -9,19 +11,22 @@ X0, X1, Y0, Y1 = -.92, .92, -1.5, 1.15          # extent of the tables in head c
 
 
 def window(value):
-    """The smallest window (row slice, column slice) that holds every positive pixel of a batch `[n, H, W]`; None where there is none."""
+    """Find the smallest (row slice, column slice) that holds every positive pixel of `[n, H, W]`.
+
+    Returns None where no pixel is positive.
+    """
     mask = value.amax(0) > 0
     rows, columns = (mask.any(d).nonzero()[:, 0].tolist() for d in (1, 0))
     return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if rows else None
 
 
 def at(v, box):
-    """A view of a window of the last two axes."""
+    """View a window of the last two axes."""
     return v[..., box[0], box[1]]
 
 
 def part(x, y, x_range, y_range):
-    """The window of a table that covers a range of coordinates: its slices, its columns, its rows."""
+    """Find the window of a table that covers a range of coordinates: its slices, columns, rows."""
     width, height = x.shape[-1], y.shape[-2]
     rows = slice(*(int((v - Y0) / (Y1 - Y0) * height) for v in y_range))
     columns = slice(*(int((v - X0) / (X1 - X0) * width) for v in x_range))
@@ -29,13 +34,13 @@ def part(x, y, x_range, y_range):
 
 
 def unit(v):
-    """Vectors along axis 1, scaled to length 1."""
+    """Scale vectors along axis 1 to length 1."""
     x, y, z = v[:, :1], v[:, 1:2], v[:, 2:]
     return v * (x * x).addcmul_(y, y).addcmul_(z, z).clamp_(min=1e-8).rsqrt_()
 
 
 def step(x):
-    """1 where x > 0, else 0, in place. As a weight of `lerp` it is several times faster than `where` on the CPU."""
+    """1 where x > 0, else 0, in place. A `lerp` by it is faster than `where` on the CPU."""
     return x.mul_(1e30).clamp_(0, 1)
 
 
@@ -59,7 +64,7 @@ def gauss(x, s):
 
 
 def bell(x, sx, y, sy):
-    """exp(-(x / sx)^2 - (y / sy)^2) for numbers sx and sy; overwrites y where x and y have one shape."""
+    """exp(-(x / sx)^2 - (y / sy)^2) for numbers sx, sy; overwrites y if x and y have one shape."""
     return y.mul_(1 / sy).square_().addcmul_(x, x, value=1 / (sx * sx)).mul_(-LOG2E).exp2_()
 
 
@@ -68,33 +73,36 @@ def power(x, p):
     return x.log2().mul_(p).exp2_()
 
 
-def quadric(o, d, centre, axes):
-    """Ray against an axis-aligned ellipsoid: entry t, exit t, least normalised distance."""
-    o_, d_ = [(a - c) / e for a, c, e in zip(o, centre, axes)], [a / e for a, e in zip(d, axes)]
-    A = sum(a * a for a in d_)
-    B = sum(a * b for a, b in zip(o_, d_))
-    tc = -B / A
-    m2 = (sum(a * a for a in o_) - B * B / A).clamp(min=0)
-    half = ((1 - m2).clamp(min=0) / A).sqrt()
-    return tc - half, tc + half, m2.sqrt()
+def over(colours, layer, alpha):
+    """Lay a layer over colours `[n, 3, H, W]` with opacity `[n, H, W]`."""
+    return torch.lerp(colours, layer, alpha[:, None])
 
 
-def reach(o, d, centre, axes, limit, stride=4):
-    """The window of the rays that pass an ellipsoid at a normalised distance below the limit, or a little more; None without any."""
-    _, _, m = quadric(o, [v[..., ::stride, ::stride] for v in d], centre, axes)
-    return wider(window(limit - m), stride, d[0].shape[1:])
+def lay(colours, layer, alpha):
+    """`over`, in place."""
+    colours.lerp_(layer, alpha[:, None])
 
 
-def wider(box, stride, shape):
-    """The window of a map of a shape `(H, W)` that reaches all around what a window shows of every stride-th value."""
-    return box and tuple(slice(max(0, stride * (v.start - 1) + 1), min(stride * v.stop, size)) for v, size in zip(box, shape))
+def rgb(t):
+    """One colour a face, ready to broadcast."""
+    return t.view(-1, 3, 1, 1)
+
+
+@lru_cache
+def tint(device, *c):
+    """A fixed colour, ready to broadcast."""
+    return torch.tensor(c, device=device).view(1, 3, 1, 1)
 
 
 def frontal(x, y, x0=X0 + X1, y0=Y0 + Y1):
-    """Head coordinates `[n, H, W]` in the units of `grid_sample` `[n, H, W, 2]`; with x0 = y0 = 0 a direction instead of a place."""
-    return torch.stack([(x - .5 * x0) * (2 / (X1 - X0)), (y - .5 * y0) * (2 / (Y1 - Y0))], 1).permute(0, 2, 3, 1)
+    """Head coordinates `[n, H, W]` as places of `grid_sample` `[n, H, W, 2]`.
+
+    With x0 = y0 = 0: a direction instead of a place.
+    """
+    places = [(x - .5 * x0) * (2 / (X1 - X0)), (y - .5 * y0) * (2 / (Y1 - Y0))]
+    return torch.stack(places, 1).permute(0, 2, 3, 1)
 
 
 def lookup(table, x, y):
-    """Tables `[n, c, rows, columns]` at head coordinates: `[n, c, H, W]`."""
-    return F.grid_sample(table, frontal(x, y), align_corners=True, padding_mode='border')
+    """Read tables `[n, c, rows, columns]` at head coordinates: `[n, c, H, W]`."""
+    return F.grid_sample(table, frontal(x, y), align_corners=True, padding_mode="border")

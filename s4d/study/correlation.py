@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from .confusions import class_orders, tidy
-from .people import deal_people, jackknife, left_out_half, units_of
+from .intervals import deal_subjects, jackknife, left_out_half, units_of
 from .stats import scores
 from .stimuli import choose
 
@@ -134,7 +134,7 @@ def match_without(photos: list[np.ndarray], clips: list[np.ndarray], photo_rows:
     Returns:
         missing, `[1]`, where one of the tests shows fewer than two people or both fewer than two classes.
     """
-    dealt = deal_people((photo_rows, clip_rows), groups, seed)
+    dealt = deal_subjects((photo_rows, clip_rows), groups, seed)
     if dealt is None or len(set(photo_rows.label) & set(clip_rows.label) & set(names)) < 2:
         return np.full(1, np.nan)
     count = max(d.max() for d in dealt) + 1

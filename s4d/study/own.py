@@ -16,11 +16,10 @@ from ..emotions import EMOTIONS, EMOTIONS_8, EMOTIONS_11
 from ..files import write_all
 from ..training import Run, train
 from ..training.finetune import part, plan, sources, tables
-from . import stats
 from .figures import faces as face_figures
 from .figures import finetuning as figures
 from .figures.style import PAGE, TASK_COLOURS, TASK_LABELS, figure
-from .protocol import protocol
+from .protocol import confusion, protocol
 
 DATASETS = {"image": "photos", "video": "clips"}      # names in the registry, by task
 UNUSABLE = ("unreadable", "empty", "sizes", "gap")    # kinds of problems that stop a training
@@ -122,7 +121,7 @@ def study(photos: str | Path | None = None, clips: str | Path | None = None,
 def draw(run: Run, tested: pd.DataFrame, scores: pd.DataFrame, out: Path) -> list[Path]:
     """Write samples, confusion matrix and learning curves as PNG and PDF, and both tables."""
     cfg, note = run.config, f"own data, {run.dir.name}"
-    counts = [stats.confusion(rows, sources(cfg)[task].num_classes).assign(task=task)
+    counts = [confusion(rows, sources(cfg)[task].num_classes).assign(task=task)
               for task, rows in tested.groupby("task")]
     shares = pd.concat(counts)
     total = shares.groupby(["task", "label"])["count"].transform("sum")

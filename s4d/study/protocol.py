@@ -1,51 +1,51 @@
-"""The benchmarks' protocol: all scores of one test part, of folds, their mean and their pool, with bootstrap intervals over people."""
+"""The benchmarks' protocol: scores of a test split, of folds, their mean and pool; matrices."""
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from .stats import MISSING, StatsError, draws, interval
+from ..emotions import vocabulary
+from .intervals import StatsError, draws, interval, sums_of, units_of
+from .stats import rates
 
 POOLED, MEAN = "pooled", "mean of folds"
+MISSING = "unreadable"                         # what a matrix calls a sample without a prediction
 
 
-def metrics(confusion: np.ndarray, absent: np.ndarray | None = None) -> np.ndarray:
+def metrics(confusion: np.ndarray, absent: np.ndarray | float = np.nan) -> np.ndarray:
     """WAR, UAR, macro and weighted F1, then the recall of each class, shares in 0..1.
 
     Args:
-        confusion: `[..., K, K + 1]` samples by label and answer; the last answer is none of the K classes that occur as labels.
-        absent: `[K]` recall (and F1) of a class without samples, NaN when left out.
+        confusion: `[..., K, K + 1]` samples by label and answer; the last answer is no class.
+        absent: `[K]` recall (and F1) of a class without samples.
     Returns:
         `[..., 4 + K]`.
     """
     right, total = np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-1)
-    answered = confusion[..., :-1].sum(-2)
-    recall = np.broadcast_to(np.nan if absent is None else absent, total.shape).copy()
-    np.divide(right, total, out=recall, where=total > 0)
-    f1 = recall.copy()
-    np.divide(2 * right, total + answered, out=f1, where=total > 0)
+    found = rates(total, right, absent)
+    f1 = found["recall"].copy()
+    np.divide(2 * right, total + confusion[..., :-1].sum(-2), out=f1, where=total > 0)
     share = total / total.sum(-1, keepdims=True)
-    means = (right.sum(-1) / total.sum(-1), recall.mean(-1), f1.mean(-1), np.nansum(share * f1, -1))
-    return np.concatenate([np.stack(means, -1), recall], -1)
+    means = (found["WAR"], found["UAR"], f1.mean(-1), np.nansum(share * f1, -1))
+    return np.concatenate([np.stack(means, -1), found["recall"]], -1)
 
 
 def _counts(predictions: pd.DataFrame, classes: list[str]) -> np.ndarray:
-    """`[G, K, K + 1]` samples by subject, label and answer; a sample without a known subject is a subject of its own."""
+    """`[G, K, K + 1]` samples by subject, label and answer (last: unreadable, or no label)."""
     if predictions["path"].duplicated().any():
         twice = predictions.loc[predictions["path"].duplicated(), "path"].iloc[0]
-        raise StatsError(f"{twice} is tested twice: pool folds whose test parts share no sample, of one task and split")
-    predictions = predictions.sort_values("path")         # the draws must not depend on the order of rows
-    people = predictions["subject"].astype(object)
-    subject = pd.factorize(people.where(people.notna(), "\0" + predictions["path"].astype(str)))[0]
-    label = pd.Categorical(predictions["label"], classes).codes
-    answer = pd.Categorical(predictions["predicted"], classes).codes      # -1, the last column: unreadable, or a class that no label names
-    out = np.zeros((subject.max() + 1, len(classes), len(classes) + 1))
-    np.add.at(out, (subject, label, answer), 1)
-    return out
+        raise StatsError(f"{twice} is tested twice: pool folds whose test splits share no sample, "
+                         "of one task and split")
+    rows = predictions.sort_values("path")         # the draws must not depend on the order of rows
+    label = pd.Categorical(rows["label"], classes).codes
+    answer = pd.Categorical(rows["predicted"], classes).codes                    # -1: the last
+    cells = np.eye(len(classes))[label][:, :, None] * np.eye(len(classes) + 1)[answer][:, None]
+    return sums_of(cells, units_of(rows["subject"], sort=False))
 
 
-def _resampled(predictions: pd.DataFrame, classes: list[str], resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores `[4 + K]`, and those of every resample of the people `[R, 4 + K]`."""
+def _resampled(predictions: pd.DataFrame, classes: list[str], resamples: int,
+               seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores `[4 + K]`, and those of every resample of the subjects `[R, 4 + K]`."""
     counts = _counts(predictions, classes)
     value = metrics(counts.sum(0))
     weight = draws(len(counts), resamples, np.random.default_rng(seed)).astype(float)
@@ -53,50 +53,78 @@ def _resampled(predictions: pd.DataFrame, classes: list[str], resamples: int, se
     return value, metrics(drawn, absent=value[4:])
 
 
-def protocol(parts: dict[str, pd.DataFrame], resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Scores of each part, and of several parts (folds) their mean and their pool.
+def protocol(splits: dict[str, pd.DataFrame], resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Scores of each test split, and of several (folds) their mean and their pool.
 
     Args:
-        parts: name -> predictions (path, subject, label, predicted) of one task and split; a sample without a prediction is an error.
-        resamples: of the bootstrap over people; those of different folds are drawn independently.
+        splits: name -> predictions (path, subject, label, predicted) of one task; a sample
+            without a prediction is an error.
+        resamples: of the bootstrap over subjects; those of different folds are independent.
     Returns:
-        table: part, metric (WAR, UAR, macro F1, weighted F1, recall <emotion>), value, low, high (95 %), samples, unreadable.
+        part, metric (WAR, UAR, macro F1, weighted F1, recall <emotion>), value, low, high (95 %),
+        samples, unreadable.
     Raises:
-        StatsError: for parts without samples or labels, or with a sample twice.
+        StatsError: for splits without samples or labels, or with a sample twice.
     """
-    for name, rows in parts.items():
+    for name, rows in splits.items():
         if rows.empty or rows["label"].isna().any():
-            raise StatsError(f"{name} has {'no samples' if rows.empty else 'samples without a label'}: nothing can be scored")
-    every = pd.concat(parts.values(), ignore_index=True)
+            lack = "no samples" if rows.empty else "samples without a label"
+            raise StatsError(f"{name} has {lack}: nothing can be scored")
+    every = pd.concat(splits.values(), ignore_index=True)
     classes = sorted(every["label"].unique())
     names = ["WAR", "UAR", "macro F1", "weighted F1", *(f"recall {c}" for c in classes)]
-    results = {name: _resampled(rows, classes, resamples, seed + i) for i, (name, rows) in enumerate(parts.items())}
-    sizes = {name: rows for name, rows in parts.items()}
-    if len(parts) > 1:
+    results = {name: _resampled(rows, classes, resamples, seed + i)
+               for i, (name, rows) in enumerate(splits.items())}
+    tables = dict(splits)
+    if len(splits) > 1:
         value, drawn = (np.nanmean(np.stack(v), 0) for v in zip(*results.values()))
-        results[MEAN], sizes[MEAN] = (value, drawn), every
-        if not every["path"].duplicated().any():        # photos are the same in every fold: there is nothing to pool
-            results[POOLED], sizes[POOLED] = _resampled(every, classes, resamples, seed), every
+        results[MEAN], tables[MEAN] = (value, drawn), every
+        if not every["path"].duplicated().any():   # photos are the same in every fold
+            results[POOLED], tables[POOLED] = _resampled(every, classes, resamples, seed), every
     out = []
     for name, (value, drawn) in results.items():
-        rows = sizes[name]
+        sizes = len(tables[name]), int(tables[name]["predicted"].isna().sum())
         for k, metric in enumerate(names):
-            low, high = interval(drawn[:, k]) if not np.isnan(value[k]) else (np.nan, np.nan)
-            out.append((name, metric, value[k], low, high, len(rows), int(rows["predicted"].isna().sum())))
-    return pd.DataFrame(out, columns=["part", "metric", "value", "low", "high", "samples", "unreadable"])
-
-
-def wide(table: pd.DataFrame) -> pd.DataFrame:
-    """Scores as they are printed: a row per metric, a column per part, `41.5 [37.0, 46.1]` in per cent."""
-    text = [f"{100 * v:.2f} [{100 * low:.1f}, {100 * high:.1f}]" if v == v else "-"
-            for v, low, high in zip(table["value"], table["low"], table["high"])]
-    out = table.assign(text=text).pivot(index="metric", columns="part", values="text")
-    out = out.reindex(index=table["metric"].drop_duplicates(), columns=table["part"].drop_duplicates())
-    return out.rename_axis(columns=None).reset_index()
+            low, high = (np.nan, np.nan) if np.isnan(value[k]) else interval(drawn[:, k])
+            out.append((name, metric, value[k], low, high, *sizes))
+    columns = ["part", "metric", "value", "low", "high", "samples", "unreadable"]
+    return pd.DataFrame(out, columns=columns)
 
 
 def matrix(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Confusion matrix in counts: labels down, answers across, `unreadable` last where there is one."""
+    """Confusion matrix in counts: labels down, answers across, `unreadable` last."""
     given = predictions["predicted"].fillna(MISSING)
-    names = sorted({*predictions["label"], *given} - {MISSING}) + [MISSING] * bool((given == MISSING).any())
+    names = sorted({*predictions["label"], *given}, key=lambda name: (name == MISSING, name))
     return pd.crosstab(predictions["label"], given).reindex(columns=names, fill_value=0)
+
+
+def confusion(predictions: pd.DataFrame, classes: int = 7) -> pd.DataFrame:
+    """`matrix` of one system on one task as a table, counts summed over seeds.
+
+    Returns:
+        label, predicted, count, share (of the label's predictions), every pair of classes in
+        canonical order; the answer "unreadable" exists when a sample has no prediction.
+    """
+    names, counts = [*vocabulary(classes)], matrix(predictions)
+    answers = names + [c for c in counts.columns if c == MISSING]
+    counts = counts.reindex(index=names, columns=answers, fill_value=0)
+    table = counts.rename_axis(columns="predicted").stack().rename("count").reset_index()
+    total = table.groupby("label")["count"].transform("sum")
+    return table.assign(share=(table["count"] / total).where(total > 0))
+
+
+def baselines(predictions: pd.DataFrame, classes: int | dict[str, int] = 7) -> pd.DataFrame:
+    """Expected scores without a model, by task: guessing, and always the most frequent class.
+
+    Args:
+        classes: how many a system chooses from, for all tasks or by task.
+    Returns:
+        task, baseline (chance, majority), label (the frequent class), UAR, WAR, shares.
+    """
+    out = []
+    for task, rows in predictions.drop_duplicates(["task", "path"]).groupby("task", sort=False):
+        share = rows["label"].value_counts(normalize=True)
+        guess = 1 / (classes[task] if isinstance(classes, dict) else classes)
+        out += [(task, "chance", None, guess, guess),
+                (task, "majority", share.index[0], 1 / len(share), share.iloc[0])]
+    return pd.DataFrame(out, columns=["task", "baseline", "label", "UAR", "WAR"])

@@ -1,151 +1,236 @@
-"""Usage of the experts counted by group: task, emotion, region of the face, place, phase; each with its null model and its people."""
+"""Usage of the experts counted by group: task, emotion, region of the face, place, phase."""
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from .people import sums_of, units_of
-from .regions import PHASES, REGIONS
+from ..config import Faces, Finetune
+from ..data.transforms import test_indices
+from ..faces import facs, render, subjects, views
+from ..models.tokens import TUBELET_SIZE
+from .intervals import sums_of, units_of
 
+REGIONS = ("brows", "eyes", "nose", "mouth", "other")
+MOVERS = {"brows": (1, 2, 4), "eyes": (5, 6, 7, 43), "mouth": facs.MOUTH, "nose": (9,)}  # actions
+SEEN = 0.2              # share of a region's largest change from which a pixel belongs to it
+BLUR = 1.5              # pixels (standard deviation): regions without specks
+SIDE, WHO = 64, 2       # pixels a side and subjects on whom the actions are tried
+PHASES = ("onset", "apex", "offset")
+
+
+# What a token shows -----------------------------------------------------------------------------
+
+@lru_cache
+def region_map(zoom: float = Faces.zoom) -> np.ndarray:
+    """Region of each pixel of an aligned frontal face, int `[SIDE, SIDE]`, an index into REGIONS.
+
+    Every action is performed alone. A region is where its actions change the picture, relative
+    to where they change it most. The nose wrinkler also pulls the brows and the lip, so the nose
+    gets what the other regions leave.
+
+    Args:
+        zoom: framing of the faces; licensed faces are taken to be aligned like the drawn ones.
+    """
+    who, scene = subjects(WHO, seed=0, glasses=0, beard=0), views(WHO, zoom=zoom)
+
+    def draw(actions: dict) -> Tensor:
+        return render(who, np.repeat(facs.sheet(actions)[None], WHO, 0), scene, SIDE).float()
+    still, shares = draw({}), {}
+    for name, actions in MOVERS.items():
+        changes = [(draw({a: 1.0}) - still).abs().mean((0, 1)).numpy() for a in actions]
+        change = gaussian_filter(np.mean(changes, 0), BLUR)
+        shares[name] = change / np.percentile(change, 99)
+    nose = shares.pop("nose")
+    most = np.stack(list(shares.values()))
+    free = most.max(0) < SEEN
+    out = np.full((SIDE, SIDE), REGIONS.index("other"))
+    out[~free] = np.array([REGIONS.index(n) for n in shares])[most.argmax(0)][~free]
+    out[free & (nose >= SEEN)] = REGIONS.index("nose")
+    return out
+
+
+def region_weights(grid: tuple[int, int, int], zoom: float = Faces.zoom) -> np.ndarray:
+    """Share of each token's pixels in each region, `[5, rows * columns]`, columns sum to 1."""
+    inside = torch.from_numpy(region_map(zoom)[None] == np.arange(len(REGIONS))[:, None, None])
+    return F.adaptive_avg_pool2d(inside.double(), grid[1:]).flatten(1).numpy()
+
+
+def phase_weights(folder, rows: pd.DataFrame, cfg: Finetune) -> np.ndarray | None:
+    """Share of each time step's frames in each phase, `[N, 3, T / 2]`, from a corpus' truth.
+
+    Frames at rest, before and after an expression and in neutral clips, belong to no phase.
+
+    Args:
+        folder: of the procedural corpus; None for licensed data, which gives None.
+        rows: table of clips, as `stimuli.subset` gives it with the same configuration.
+    """
+    if folder is None:
+        return None
+    from ..faces.corpus import truth
+    known = truth(folder)
+    known = known[known["corpus"] == "dfew"].sort_values("frame")
+    phases = dict(tuple(known.groupby(known["path"].str.removeprefix("dfew/"))["phase"]))
+    return np.stack([steps_of(phases[path].to_numpy(), cfg.num_frames, cfg.sampling_rate)
+                     for path in rows.path])
+
+
+def steps_of(phase: np.ndarray, frames: int, stride: int) -> np.ndarray:
+    """One clip's phases by time step of its central view: all frames -> `[3, frames / 2]`."""
+    seen = phase[test_indices(len(phase), frames, stride, 1)[0]]
+    member = (seen[None] == np.array(PHASES)[:, None]).astype(float)
+    return member.reshape(len(PHASES), -1, TUBELET_SIZE).mean(-1)
+
+
+# Counts by group --------------------------------------------------------------------------------
 
 def token_usage(gates: Tensor) -> np.ndarray:
-    """Share of each token's assignments that each expert takes: gates `[N, L, E]` -> `[N, L, E]`, last axis sums to 1."""
+    """Share of each token's assignments by expert: gates `[N, L, E]` -> `[N, L, E]`."""
     chosen = (gates > 0).double()
     return (chosen / chosen.sum(-1, keepdim=True).clamp(min=1)).numpy()
 
 
 def sample_usage(gates: Tensor) -> np.ndarray:
-    """Share of a sample's assignments that each expert takes: gates `[N, L, E]` -> `[N, E]`, rows sum to 1."""
+    """Share of a sample's assignments by expert: gates `[N, L, E]` -> `[N, E]`."""
     chosen = (gates > 0).double().sum(1)
     return (chosen / chosen.sum(1, keepdim=True).clamp(min=1)).numpy()
 
 
 @dataclass(frozen=True)
 class Split:
-    """Usage of the experts, summed by person and group. U people, V groups, E experts.
+    """Usage of the experts, summed by subject and group. U subjects, V groups, E experts.
 
-    A group is a task, an emotion, a region of the face or a phase; weights may be parts, as for a token between two regions.
+    A group is a task, an emotion, a region or a phase; a token between two regions has weight in
+    both.
     """
 
     about: str
     names: tuple[str, ...]           # of the groups
     sums: np.ndarray                 # [U, V, E] usage times weight
     counts: np.ndarray               # [U, V] weight
-    null: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]   # sums [V, E] and counts [V] with the groups dealt anew
+    null: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]     # sums, counts permuted
     samples: np.ndarray              # [V] photos or clips that a group was seen in
 
 
-def group_split(about: str, usage: np.ndarray, groups: np.ndarray, units: np.ndarray, whole: bool) -> Split:
-    """Samples that belong to one group each.
+def group_split(about: str, usage: np.ndarray, groups: np.ndarray, units: np.ndarray,
+                whole: bool) -> Split:
+    """Split samples that belong to one group each.
 
     Args:
         usage: `[N, E]` of `sample_usage`.
         groups: `[N]`, task or emotion.
-        units: `[N]`, people.
-        whole: the null deals groups to whole people (a person has one group, as with tasks). Else it deals them among the samples of each
-            person (as with emotions), and among all people of whom there is one sample.
+        units: `[N]`, subjects.
+        whole: the null permutes the groups of whole subjects, who have one group each (tasks);
+            else those of each subject's samples (emotions), with all single samples in one pool.
     """
     names, group = np.unique(groups, return_inverse=True)
-    unit = np.unique(units, return_inverse=True)[1]
-    first, size = np.unique(unit, return_index=True)[1], np.bincount(unit)
-    onehot = np.eye(len(names))
+    _, first, unit, size = np.unique(units, return_index=True, return_inverse=True,
+                                     return_counts=True)
+    member = np.eye(len(names))[group]
     pool = np.where(size[unit] > 1, unit, -1)
     home = np.argsort(pool, kind="stable")
 
-    def null(rng: np.random.Generator):
+    def null(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         if whole:
             dealt = rng.permutation(group[first])[unit]
         else:
             dealt = np.empty_like(group)
             dealt[home] = group[np.lexsort((rng.random(len(pool)), pool))]
-        return onehot[dealt].T @ usage, np.bincount(dealt, minlength=len(names))
-    member = onehot[group]
-    return Split(about, tuple(map(str, names)), sums_of(member[:, :, None] * usage[:, None], unit), sums_of(member, unit), null,
-                 np.bincount(group))
+        counts = np.bincount(dealt, minlength=len(names))
+        return np.eye(len(names))[dealt].T @ usage, counts
+    sums = sums_of(member[:, :, None] * usage[:, None], unit)
+    names = tuple(map(str, names))
+    return Split(about, names, sums, sums_of(member, unit), null, np.bincount(group))
 
 
-def place_split(about: str, gates: Tensor, grid: tuple[int, int, int], units: np.ndarray, weights: np.ndarray | None = None) -> Split:
-    """Places on the face, averaged over the time steps.
+def place_split(about: str, gates: Tensor, grid: tuple[int, int, int], units: np.ndarray,
+                weights: np.ndarray | None = None) -> Split:
+    """Split places on the face, averaged over the time steps.
 
-    The null of places moves the tokens of every sample at random. That of regions moves the regions: they must tell more than an
-    equally large random grouping of places would.
+    The null of places permutes the tokens of every sample. That of regions moves the regions:
+    they must tell more than an equally large random grouping of places.
 
     Args:
         gates: `[N, L, E]`.
-        grid: tokens along time, rows, columns.
-        units: `[N]`, people.
-        weights: `[V, places]` of `regions.region_weights`; None: each place is a group.
+        weights: `[V, places]` of `region_weights`; None: each place is a group.
     """
     n, _, e = gates.shape
-    usage = token_usage(gates).reshape(n, grid[0], -1, e).mean(1)                            # [N, places, E]
-    places = usage.shape[1]
+    usage = token_usage(gates).reshape(n, grid[0], -1, e).mean(1)                    # [N, P, E]
+    places, mean = usage.shape[1], usage.sum(0)
     member = np.eye(places) if weights is None else weights
     names = tuple(map(str, range(1, places + 1))) if weights is None else REGIONS
-    mean = usage.sum(0)
 
-    def null(rng: np.random.Generator):
+    def null(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         if weights is None:
             order = rng.random((n, places)).argsort(1)
-            return np.take_along_axis(usage, order[..., None], 1).sum(0), np.full(places, float(n))
+            moved = np.take_along_axis(usage, order[..., None], 1)
+            return moved.sum(0), np.full(places, float(n))
         moved = member[:, rng.permutation(places)]
         return moved @ mean, n * moved.sum(1)
     unit = np.unique(units, return_inverse=True)[1]
     counts = np.bincount(unit)[:, None] * member.sum(1)
-    return Split(about, names, np.einsum("vp,upe->uve", member, sums_of(usage, unit)), counts, null, np.full(len(names), n))
+    sums = np.einsum("vp,upe->uve", member, sums_of(usage, unit))
+    return Split(about, names, sums, counts, null, np.full(len(names), n))
 
 
-def phase_split(about: str, gates: Tensor, grid: tuple[int, int, int], units: np.ndarray, weights: np.ndarray) -> Split:
-    """Phases of the expression, by time step of clips, averaged over the face.
+def phase_split(about: str, gates: Tensor, grid: tuple[int, int, int], units: np.ndarray,
+                weights: np.ndarray) -> Split:
+    """Split phases of the expression, by time step of clips, averaged over the face.
 
-    Onset comes early and offset late, and a router may read the time. The null therefore deals whole courses of phases to other
-    clips: what the time step alone explains stays in it.
+    Onset comes early and offset late, and a router may read the time. The null therefore gives
+    whole courses of phases to other clips: what the time step alone explains stays in it.
 
     Args:
         gates: `[N, L, E]`.
-        grid: tokens along time, rows, columns.
-        units: `[N]`, people.
-        weights: `[N, 3, time steps]` of `regions.phase_weights`.
+        weights: `[N, 3, time steps]` of `phase_weights`.
     """
-    shown = weights.sum((1, 2)) > 0                                                          # a neutral clip has no phases
-    gates, units, weights = gates[shown], np.asarray(units)[shown], weights[shown]
-    usage = token_usage(gates).reshape(len(gates), grid[0], -1, gates.shape[-1]).mean(2)     # [N, steps, E]
+    shown = weights.sum((1, 2)) > 0                                  # a neutral clip has no phases
+    gates, weights = gates[shown], weights[shown]
+    unit = np.unique(np.asarray(units)[shown], return_inverse=True)[1]
+    steps = gates.shape[0], grid[0], -1, gates.shape[-1]
+    usage = token_usage(gates).reshape(steps).mean(2)                                # [N, T, E]
 
-    def null(rng: np.random.Generator):
+    def null(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         dealt = weights[rng.permutation(len(weights))]
         return np.einsum("nvt,nte->ve", dealt, usage), dealt.sum((0, 2))
-    unit = np.unique(units, return_inverse=True)[1]
-    return Split(about, PHASES, sums_of(np.einsum("nvt,nte->nve", weights, usage), unit), sums_of(weights.sum(2), unit), null,
-                 (weights.sum(2) > 0).sum(0))
+    counts = weights.sum(2)
+    sums = sums_of(np.einsum("nvt,nte->nve", weights, usage), unit)
+    return Split(about, PHASES, sums, sums_of(counts, unit), null, (counts > 0).sum(0))
 
 
-def splits_of(photo: Tensor, clip: Tensor, rows: dict[str, pd.DataFrame], grids: dict[str, tuple], regions: np.ndarray,
-              phases: np.ndarray | None = None) -> list[Split]:
-    """Every question about one block.
+def splits_of(photo: Tensor, clip: Tensor, rows: dict[str, pd.DataFrame], grids: dict[str, tuple],
+              regions: np.ndarray, phases: np.ndarray | None = None) -> list[Split]:
+    """Ask every question about one block.
 
-    The task is also read on the clips' first time step alone: a photo has the positions of time step 0, so a router that
-    merely reads positions would look task-specific when all time steps of a clip are counted.
+    The task is also read on the clips' first time step alone: a photo has the positions of time
+    step 0, so a router that merely reads positions would look task-specific on whole clips.
 
     Args:
         photo, clip: gates of photos and clips.
-        rows: {"image": table, "video": table} with label and subject.
-        grids: {"image": grid, "video": grid}, tokens along time, rows, columns.
-        regions: `regions.region_weights`.
-        phases: `regions.phase_weights`; None where the phases are unknown.
+        rows: task -> table with label and subject.
+        grids: task -> tokens along time, rows, columns.
+        regions: of `region_weights`.
+        phases: of `phase_weights`; None where the phases are unknown.
     """
     units = {t: units_of(r.subject) for t, r in rows.items()}
     task = np.repeat(["image", "video"], [len(rows["image"]), len(rows["video"])])
-    both = np.concatenate([units["image"], units["video"] + len(rows["image"])])             # nobody is in both corpora
-    usage = {about: np.concatenate([sample_usage(photo), sample_usage(seen)])
-             for about, seen in (("task", clip), ("task, first time step", clip[:, :photo.shape[1]]))}
-    out = [group_split(about, u, task, both, True) for about, u in usage.items()]
+    both = np.concatenate([units["image"], units["video"] + len(rows["image"])])
+    out = []
+    for about, seen in (("task", clip), ("task, first time step", clip[:, :photo.shape[1]])):
+        usage = np.concatenate([sample_usage(photo), sample_usage(seen)])
+        out.append(group_split(about, usage, task, both, whole=True))
     for name, gates in (("image", photo), ("video", clip)):
-        out += [group_split(f"emotion, {name}", sample_usage(gates), rows[name].label.to_numpy(), units[name], False),
-                place_split(f"region, {name}", gates, grids[name], units[name], regions),
-                place_split(f"place, {name}", gates, grids[name], units[name])]
+        labels, unit = rows[name].label.to_numpy(), units[name]
+        out += [group_split(f"emotion, {name}", sample_usage(gates), labels, unit, whole=False),
+                place_split(f"region, {name}", gates, grids[name], unit, regions),
+                place_split(f"place, {name}", gates, grids[name], unit)]
     if phases is not None and phases.any():
         out.append(phase_split("phase, video", clip, grids["video"], units["video"], phases))
     return out

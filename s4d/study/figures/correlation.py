@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..stats import p_text
+from ..intervals import p_text
 from .style import (EMOTION_COLOURS, EMOTION_MARKERS, KINDS, METHOD_LABELS, METHOD_NAMES, NULL_COLOUR, PAGE, SMALL, TASK_LABELS, figure,
                     label_points, look, spread, stamp)
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter
 from scipy.ndimage import label as connected
 
 from ..experts_said import marked, number
-from ..people import FEWEST
+from ..intervals import FEWEST
 from ...captions import LEVEL
 from .style import EMOTION_COLOURS, KINDS, NULL_COLOUR, PAGE, SMALL, TASK_COLOURS, TASK_MARKERS, figure, show, stamp
 

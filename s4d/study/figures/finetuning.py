@@ -108,7 +108,7 @@ def comparison(scores: pd.DataFrame, single: pd.DataFrame, baselines: pd.DataFra
     Args:
         scores: task, method, pretrained, metric, value, low, high (`stats.scores`; shares), samples, subjects.
         single: task, method, pretrained, metric, seed, value (`stats.per_seed`).
-        baselines: task, baseline, UAR, WAR (`stats.baselines`).
+        baselines: task, baseline, UAR, WAR (`protocol.baselines`).
         differences: task, method, method_reference, pretrained, metric, difference, low, high, p_holm (`stats.paired`).
     """
     fig, axes = figure(PAGE, 4.6, 2, 2)
@@ -136,7 +136,7 @@ def confusion(table: pd.DataFrame, note: str = "") -> Figure:
     """Confusion matrices beside each other, in per cent of each true class; shares under half a per cent are left blank.
 
     Args:
-        table: method (may be missing for one system), task, label, predicted, share (`stats.confusion`), samples of the label.
+        table: method (may be missing for one system), task, label, predicted, share (`protocol.confusion`), samples of the label.
     """
     table = table if "method" in table else table.assign(method="")
     panels = list(dict.fromkeys(table[["method", "task"]].itertuples(index=False, name=None)))

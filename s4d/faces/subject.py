@@ -1,0 +1,123 @@
+"""Who a face belongs to: forty continuous parameters, colours, hair, glasses."""
+from __future__ import annotations
+
+import torch
+
+# Monk Skin Tone scale, sRGB
+MONK = torch.tensor([[246, 237, 228], [243, 231, 219], [247, 234, 208], [234, 218, 186],
+                     [215, 189, 150], [160, 126, 86], [130, 92, 67], [96, 65, 52], [58, 49, 42],
+                     [41, 36, 32]]) / 255.
+HAIR = torch.tensor([[.010, .008, .007], [.030, .018, .011], [.075, .042, .022], [.16, .095, .05],
+                     [.40, .27, .13], [.20, .055, .018], [.33, .32, .31]])
+IRIS = torch.tensor([[.05, .022, .01], [.11, .05, .02], [.17, .12, .05], [.10, .15, .08],
+                     [.10, .18, .28], [.2, .24, .26]])
+
+# Continuous parameters: (mean, standard deviation), truncated at two standard deviations.
+SHAPE = dict(
+    face_width=(.66, .035), face_length=(1.01, .045), jaw_taper=(.27, .06), jaw_angle=(.025, .025),
+    cheekbone=(.025, .015), cheek_full=(.045, .03), chin_width=(.17, .03), chin_proj=(.150, .035),
+    chin_cleft=(.004, .008), brow_ridge=(.035, .02), forehead_round=(.02, .015), temple=(.02, .015),
+    nose_width=(.105, .02), nose_length=(.345, .025), nose_proj=(.25, .04), nose_bridge=(.08, .03),
+    nose_bridge_width=(.070, .012), nose_tip=(.02, .012), nose_bump=(.0, .014),
+    lip_width=(.245, .02), upper_lip=(.058, .014), lower_lip=(.080, .017), cupid_bow=(.30, .12),
+    philtrum=(.195, .018), lip_red=(.5, .2), eye_size=(1., .09), eye_open=(1., .12),
+    eye_spacing=(.305, .014), eye_tilt=(.012, .012), lid_crease=(.5, .22), eye_depth=(.09, .02),
+    brow_height=(.195, .017), brow_thick=(.030, .007), brow_arch=(.030, .015),
+    brow_tilt=(.0, .016), brow_density=(.8, .14), brow_length=(.375, .022), asymmetry=(.0, .010),
+    ear_size=(1., .12), neck_width=(.41, .035))
+
+
+class Draws:
+    """n numbers or rows at a time from one generator."""
+
+    def __init__(self, n: int, gen: torch.Generator):
+        self.n, self.gen = n, gen
+
+    def uniform(self, *shape: int) -> torch.Tensor:
+        return torch.rand(self.n, *shape, generator=self.gen)
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        return torch.randn(self.n, *shape, generator=self.gen)
+
+    def below(self, p: float) -> torch.Tensor:
+        """True with probability p."""
+        return self.uniform() < p
+
+    def choice(self, weights: list[float]) -> torch.Tensor:
+        """Numbers 0, 1, .. in proportion to weights."""
+        return torch.multinomial(torch.tensor(weights), self.n, replacement=True,
+                                 generator=self.gen)
+
+
+def sample_subjects(n: int, gen: torch.Generator,
+                    tone: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+    """Draw n subjects.
+
+    Args:
+        gen: source of the draw.
+        tone: skin on the Monk scale, 0 light to 9 dark `[n]`; drawn evenly where None.
+    Returns:
+        name -> tensor `[n]`, colours `[n, 3]` in linear light.
+    """
+    d = Draws(n, gen)
+    s = {name: mean + sd * d.normal().clamp(-2, 2) for name, (mean, sd) in SHAPE.items()}
+    s["tone"] = (d.uniform() * 9.98 - .49).clamp(0, 9) if tone is None else tone
+    add_colours(s, d)
+    male = d.below(.5)                      # goes with beard, hair and brows, nothing else
+    s["beard"] = ((d.uniform() - .45) * 1.9).clamp(0, 1) * male
+    s["stubble"] = d.uniform() * .5 * male
+    add_hair(s, d, male)
+    s["glasses"] = d.below(.18).float() * (.5 + .5 * d.uniform())
+    s["glasses_size"] = .16 + .05 * d.uniform()
+    s["glasses_rgb"] = d.uniform(3) ** 3 * .25
+    s["makeup"] = d.below(.35).float() * ~male * d.uniform()
+    s["freckles"] = d.below(.15).float() * (s["tone"] < 4) * d.uniform()
+    s["cloth"] = d.uniform(3) ** 1.6 * .6 + .01
+    s["brow_thick"] = s["brow_thick"] * torch.where(male, torch.tensor(1.15), torch.tensor(.85))
+    s["face_width"] = s["face_width"] + .01 * male
+    s["jaw_angle"] = s["jaw_angle"] + .012 * male
+    s["seed"] = torch.randint(0, 2 ** 30, (n,), generator=gen)
+    return s
+
+
+def add_colours(s: dict, d: Draws) -> None:
+    """Add age and the colours of skin, hair and eyes; dark skin goes with dark hair and eyes."""
+    tone, dark = s["tone"], s["tone"] > 4.5
+    lower = tone.floor().long().clamp(max=8)
+    linear = torch.lerp(MONK[lower], MONK[lower + 1], (tone - lower)[:, None]) ** 2.2
+    warm = torch.tensor([1.0, .80, .66]) * (1 + .05 * d.normal(3))      # the printed scale is paler
+    deep = torch.tensor([1.25, 1.02, .88]).expand(d.n, 3)
+    s["skin"] = linear * torch.lerp(warm, deep, (tone / 9)[:, None]) * .78 + .004
+    s["age"] = d.uniform() ** 1.3
+    kind = d.choice([.22, .28, .22, .13, .10, .05, 1e-6])
+    kind = torch.where(dark, (d.uniform() * 1.5).long(), kind)
+    grey = ((s["age"] - .6) * 2.4).clamp(0, 1) * d.uniform()
+    hair = HAIR[kind] * (1 + .18 * d.normal(1) + .03 * d.normal(3))
+    s["hair_rgb"] = torch.lerp(hair, HAIR[6].expand(d.n, 3), grey[:, None]).clamp(.004, .8)
+    eye = torch.where(dark, 0, d.choice([.3, .25, .15, .1, .13, .07]))
+    s["iris_rgb"] = (IRIS[eye] * (1 + .25 * d.normal(1) + .04 * d.normal(3))).clamp(.01, .5)
+
+
+def add_hair(s: dict, d: Draws, male: torch.Tensor) -> None:
+    """Add length, volume, hairline, baldness, fringe, parting, curl and temples."""
+    long = torch.where(male, d.below(.08).float(), d.below(.75).float())
+    s["hair_long"] = long * (.6 + .4 * d.uniform())
+    s["hair_vol"] = .05 + .10 * d.uniform() + .12 * d.below(.15)
+    recedes = .10 * (s["age"] - .4).clamp(min=0) * male
+    s["hairline"] = .60 + .07 * d.normal().clamp(-1.5, 1.2) + recedes
+    s["bald"] = (d.below(.10) & male).float()
+    s["fringe"] = d.below(.25).float() * d.uniform() * .22 * (1 - s["bald"])
+    s["parting"] = (d.uniform() - .5) * .9
+    s["curl"] = torch.where(s["tone"] > 4.5, .5 + .5 * d.uniform(), d.uniform() ** 2)
+    s["temples"] = .25 + .75 * d.uniform()
+
+
+def seeded_normal(seed: torch.Tensor, c: int, k: int) -> torch.Tensor:
+    """Noise of each seed `[n, c, k, k]`, about standard normal: the four bytes of a hash summed."""
+    x = seed.view(-1, 1) * 7919 + torch.arange(c * k * k, device=seed.device) * 104729
+    for m in (0x45d9f3b, 0x119de1f3):
+        x = ((x ^ (x >> 16)) * m) & 0xffffffff
+    x = x ^ (x >> 16)
+    pairs = (x & 0xff00ff) + ((x >> 8) & 0xff00ff)                    # two sums of two bytes
+    total = ((pairs & 0xffff) + (pairs >> 16)).float()
+    return (total.view(-1, c, k, k) - 510) * (1.732 / 256)

@@ -1,0 +1,192 @@
+"""Intervals over subjects (bootstrap, Student's t, jackknife) and p values.
+
+The samples of a subject are not independent, so whole subjects are drawn again, or left out.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+FEWEST = 5                     # subjects of whom an interval is given
+LIMITS = [0.025, 0.975]        # of a 95 % interval
+
+
+class StatsError(ValueError):
+    """Predictions that cannot be scored or compared; the message says which and why."""
+
+
+def units_of(subjects: Iterable, sort: bool = True) -> np.ndarray:
+    """Number the subjects `[N]`; a sample without a subject is a unit of its own.
+
+    Args:
+        sort: number by name; else as they appear. The draws of a resample follow the numbers.
+    """
+    names = [f"row {i}" if pd.isna(s) else str(s) for i, s in enumerate(subjects)]
+    return pd.factorize(np.array(names, dtype=object), sort=sort)[0]
+
+
+def sums_of(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """Sum the samples of each unit: `[N, ...]` -> `[U, ...]`, units numbered from 0."""
+    out = np.zeros((unit.max() + 1, *values.shape[1:]))
+    np.add.at(out, unit, values)
+    return out
+
+
+def draws(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Count how often each of n units enters each resample, int64 `[R, n]`.
+
+    From n units n - 1 are drawn, which makes the variance of a mean unbiased (the one, if n is 1).
+    Source: Rao and Wu 1988, the rescaled bootstrap.
+    """
+    if resamples < 1:
+        raise StatsError(f"resamples is {resamples}: expected a number of resamples from 1")
+    return rng.multinomial(max(1, n - 1), np.full(n, 1 / n), size=resamples)
+
+
+def weights_of(units: int, resamples: int, seed: int = 0) -> np.ndarray:
+    """`draws` as floats `[R, U]`; all resamples are missing with fewer than two units."""
+    if units < 2:
+        return np.full((resamples, units), np.nan)
+    return draws(units, resamples, np.random.default_rng(seed)).astype(float)
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Percentile 95 % interval of resampled values."""
+    low, high = np.quantile(values, LIMITS)
+    return float(low), float(high)
+
+
+def bootstrap_means(values: np.ndarray, unit: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Means over the samples `[N, T]` in each resample of the units, `[R, T]`."""
+    weight = weights_of(unit.max() + 1, resamples, seed)
+    return (weight @ sums_of(values, unit)) / (weight @ np.bincount(unit))[:, None]
+
+
+def mean_interval(values: np.ndarray, subjects: Iterable, resamples: int = 2000,
+                  seed: int = 0) -> tuple[float, float, float]:
+    """Mean of `[N]` numbers, missing ones left out, and its 95 % interval over subjects.
+
+    The limits are missing with fewer than two subjects.
+    """
+    values, unit = np.asarray(values, dtype=float), units_of(subjects, sort=False)
+    known = ~np.isnan(values)
+    if not known.any():
+        return np.nan, np.nan, np.nan
+    values, unit = values[known], pd.factorize(unit[known])[0]
+    drawn = bootstrap_means(values[:, None], unit, resamples, seed)
+    return float(values.mean()), *interval(drawn)
+
+
+def mean_table(values: np.ndarray, subjects: Iterable, resamples: int = 1000,
+               seed: int = 0) -> pd.DataFrame:
+    """Means of the columns of `[N, T]`, one row a column: mean, low, high, samples, subjects.
+
+    The limits (95 % over subjects) are missing with fewer than FEWEST subjects.
+    """
+    unit = units_of(subjects)
+    count = unit.max() + 1
+    low = high = np.full(values.shape[1], np.nan)
+    if count >= FEWEST:
+        low, high = np.quantile(bootstrap_means(values, unit, resamples, seed), LIMITS, axis=0)
+    return pd.DataFrame(dict(mean=values.mean(0), low=low, high=high, samples=len(values),
+                             subjects=count))
+
+
+def cluster_t(values: np.ndarray, subjects: Iterable) -> dict:
+    """Mean of paired differences `[N]` with interval and p, where subjects may be few.
+
+    A percentile bootstrap of eight subjects is too narrow, and its smallest p is too large for
+    Holm's correction over hundreds of cells.
+
+    Returns:
+        mean, low, high (95 %), p (two-sided), samples, subjects; low, high and p are missing with
+        fewer than FEWEST subjects.
+    Source: linearised ratio estimate over clusters, Student's t (Cochran 1977, section 6).
+    """
+    unit, mean = units_of(subjects), float(values.mean())
+    count = unit.max() + 1
+    low = high = p = np.nan
+    if count >= FEWEST:
+        squares = np.square(np.bincount(unit, weights=values - mean)).sum()
+        error = np.sqrt(count / (count - 1) * squares) / len(values)
+        half = student.ppf(0.975, count - 1) * error
+        low, high = mean - half, mean + half
+        p = 2 * student.sf(abs(mean) / max(error, 1e-300), count - 1)
+    return dict(mean=mean, low=low, high=high, p=p, samples=len(values), subjects=int(count))
+
+
+def jackknife(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray, groups: int = 10,
+              seed: int = 0) -> np.ndarray:
+    """Half the width of a 95 % interval, from leaving out groups of whole subjects in turn.
+
+    A bootstrap would show some stimuli twice, and a stimulus resembles its copy perfectly.
+
+    Args:
+        statistic: indices of the kept samples -> an array of statistics.
+        units: `[N]`, subject of each sample.
+        groups: subjects are dealt to so many at random (at most one a subject).
+    Returns:
+        array like the statistic; missing with fewer than two subjects.
+    """
+    unit = np.unique(units, return_inverse=True)[1]
+    count = unit.max() + 1
+    groups = min(groups, count)
+    if groups < 2:
+        return np.full_like(np.asarray(statistic(np.arange(len(units))), float), np.nan)
+    dealt = (np.random.default_rng(seed).permutation(count) % groups)[unit]
+    return left_out_half(np.array([statistic(np.flatnonzero(dealt != g)) for g in range(groups)]))
+
+
+def left_out_half(left: np.ndarray) -> np.ndarray:
+    """Half the width of a 95 % interval of a statistic without each of G groups, `[G, ...]`.
+
+    Source: delete-a-group jackknife, Kott 2001; Student's t, groups - 1 degrees of freedom.
+    """
+    groups = len(left)
+    squares = ((left - left.mean(0)) ** 2).sum(0)
+    return student.ppf(0.975, groups - 1) * np.sqrt((groups - 1) / groups * squares)
+
+
+def deal_subjects(tables: tuple[pd.DataFrame, pd.DataFrame], groups: int,
+                  seed: int) -> list[np.ndarray] | None:
+    """Deal the subjects of two tests to groups at random: the group of each sample, by test.
+
+    Groups are at most as many as subjects. None when a test shows fewer than two.
+    """
+    units = [units_of(t.subject) for t in tables]
+    counts = [u.max() + 1 if len(u) else 0 for u in units]
+    if min(counts) < 2:
+        return None
+    dealt = np.random.default_rng(seed).permutation(sum(counts)) % min(groups, sum(counts))
+    return [deal[unit] for deal, unit in zip(np.split(dealt, [counts[0]]), units)]
+
+
+def p_value(differences: np.ndarray) -> float:
+    """Two-sided bootstrap p: twice the smaller share on one side of 0, at least 2 / (R + 1)."""
+    tail = min((differences <= 0).sum(), (differences >= 0).sum())
+    return float(min(1.0, 2 * (1 + tail) / (1 + len(differences))))
+
+
+def permutation_p(null: np.ndarray, value: float, slack: float = 1e-12) -> float:
+    """One-sided p of a value against its permutations: (1 + as large ones) / (1 + all)."""
+    return (1 + (null >= value - slack).sum()) / (1 + len(null))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's step-down correction of m p values: the i-th smallest, from 0, times m - i."""
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p, kind="stable")
+    out = np.empty_like(p)
+    steps = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    out[order] = np.minimum(1.0, steps)
+    return out
+
+
+def p_text(p: float) -> str:
+    """A p value as it is printed: three decimals, `< 0.001`, or `n/a` where there is none."""
+    if np.isnan(p):
+        return "n/a"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

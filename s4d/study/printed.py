@@ -1,0 +1,98 @@
+"""Tables as they are printed: a row a system, numbers with their intervals as text."""
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from .intervals import StatsError, holm, p_text
+from .stats import METRICS
+
+
+def wide(table: pd.DataFrame) -> pd.DataFrame:
+    """`protocol` as it is printed: a row a metric, a column a split, `41.5 [37.0, 46.1]`, %."""
+    text = [f"{100 * v:.2f} [{100 * low:.1f}, {100 * high:.1f}]" if v == v else "-"
+            for v, low, high in zip(table["value"], table["low"], table["high"])]
+    out = table.assign(text=text).pivot(index="metric", columns="part", values="text")
+    out = out.reindex(index=table["metric"].unique(), columns=table["part"].unique())
+    return out.rename_axis(columns=None).rename_axis("metric").reset_index()
+
+
+def readable(table: pd.DataFrame, value: str = "value") -> pd.DataFrame:
+    """`scores` as a paper prints them: a row a system, a column a metric, `41.5 [37.0, 46.1]`, %.
+
+    Args:
+        value: "difference" for a table of `paired`: with signs, and Holm's p in columns of its own.
+    """
+    sign = "+" if value == "difference" else ""
+    names = list(table.columns[: table.columns.get_loc("metric")])
+    out = table[names].drop_duplicates().reset_index(drop=True)
+    for metric, rows in table.groupby("metric", sort=False):
+        if len(rows) != len(out):
+            raise StatsError(f"{metric} has {len(rows)} rows for {len(out)} systems: give all "
+                             f"of {', '.join(METRICS)}")
+        numbers = zip(*(100 * rows[c] for c in (value, "low", "high")))
+        out[metric] = [f"{v:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+                       for v, low, high in numbers]
+        if "p_holm" in rows:
+            out[f"{metric} p"] = [p_text(p) for p in rows["p_holm"]]
+    last = table.drop_duplicates(names).reset_index(drop=True)
+    return out.assign(**{c: last[c] for c in ("seeds", "subjects", "samples") if c in last})
+
+
+def verdict(low: float, high: float, p_holm: float, level: float = 0.05) -> str:
+    """What an interval of a difference allows to say, in one clause."""
+    if low <= 0 <= high:
+        return "the interval includes 0, so the two are not told apart"
+    side = "higher" if low > 0 else "lower"
+    if p_holm > level:
+        return (f"the interval lies on the {side} side, but the difference does not outlast the "
+                "correction for all comparisons")
+    return f"the first is {side}, also after the correction for all comparisons"
+
+
+def spans(table: pd.DataFrame, by: list[str], formats: dict[str, str]) -> pd.DataFrame:
+    """Mean over runs with the smallest and largest in brackets, one row a group of `by`.
+
+    Args:
+        formats: column -> format of its numbers, as in {"share": ".1%"}.
+    """
+    def text(values: pd.Series, form: str) -> str:
+        numbers = (values.mean(), values.min(), values.max())
+        mean, low, high = (format(v, form).replace("%", " %") for v in numbers)
+        return mean if low == high else f"{mean} ({low} to {high})"
+    rows = [[*name, *(text(part[c], form) for c, form in formats.items())]
+            for name, part in table.groupby(by, sort=False)]
+    return pd.DataFrame(rows, columns=[*by, *formats])
+
+
+def agreement_as_read(pairs: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
+    """`seed_agreement`, tasks stacked: a row a block and task, with the largest p of its pairs.
+
+    A permutation p is never below 1 / (1 + permutations), so it is printed as a limit.
+
+    Args:
+        kinds: task -> its name.
+    """
+    rows = spans(pairs, ["block", "task"], {"matched": ".0%", "agreement": ".2f"})
+    worst = pairs.groupby(["block", "task"], sort=False)[["null_95", "p"]].max()
+    return pd.DataFrame({
+        "block": rows.block, "task": rows.task.map(kinds), "matched": rows.matched,
+        "null, 95 %": [f"{100 * v:.0f} %" for v in worst.null_95],
+        "adjusted mutual information": rows.agreement,
+        "p (Holm)": [f"\N{LESS-THAN OR EQUAL TO} {p:.3f}" for p in holm(worst.p.to_numpy())]})
+
+
+def modes_as_read(table: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
+    """`modes_table` with one decimal; changes are counted from the mode "paper".
+
+    Args:
+        kinds: task -> its name, with the number of samples.
+    """
+    change = [f"{r.change:+z.1f} [{r.low:+z.1f}, {r.high:+z.1f}]".replace("-", "\N{MINUS SIGN}")
+              for r in table.itertuples()]
+    shown = table[["war", "changed", "shift", "dropped"]].map("{:.1f}".format)
+    return pd.DataFrame({
+        "samples": table.task.map(kinds), "evaluation": table["mode"], "WAR (%)": shown.war,
+        "change of WAR (points)": np.where(table["mode"] == "paper", "--", change),
+        "answers that differ (%)": shown.changed, "shift of probability (%)": shown["shift"],
+        "dropped (%)": shown.dropped})
