@@ -321,7 +321,7 @@ def test_a_clip_of_which_one_view_is_broken_has_no_prediction(mini):
                 raise MediaError(self.table["path"][1], "damaged")
             return super().load(key, generator)
     table = stage_finetune.tables(tiny_finetune(mini))["video"].query("split == 'test'")
-    data = HalfBroken(table, mini / "dfew", "video", 32, 4, 1, segments=2)
+    data = HalfBroken(table, mini / "dfew", "video", 32, 4, 1, test_segments=2)
     rows, bad = predict(create("s4d_nano_patch16_64", img_size=32, num_frames=4), data, 7)
     assert bad == {rows.path[1]: "damaged"} and rows.predicted.isna().tolist() == [i == 1 for i in range(7)]
 
