@@ -214,7 +214,7 @@ def _predictions(run: Run, split, views, data, features: bool) -> tuple[pd.DataF
             got = {} if features else None
             rows, _ = predict_samples(model, part(cfg, task, table, split),
                                       sources(cfg)[task].num_classes, cfg.test_crops,
-                                      num_workers=cfg.num_workers, features=got)
+                                      64, cfg.num_workers, features=got)
             out.append(rows)
             if got:
                 arrays |= {f"{task}/path": rows["path"].to_numpy(str),

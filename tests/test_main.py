@@ -43,7 +43,6 @@ def fails(capsys, *arguments, status: int = 2) -> str:
 def test_wrong_command_lines_are_one_sentence(capsys):
     assert "unknown profile 'tiny': choose one of smoke, sandbox" in fails(capsys, "pretrain", "--profile", "tiny")
     assert "unknown profile 'tiny'" in fails(capsys, "faces", "--profile", "tiny")
-    assert "Pretrain.epochs is -1.0: expected a number above 0" in fails(capsys, "pretrain", "--profile", "smoke", "--epochs", "-1")
     assert "no checkpoint 'none.pth'" in fails(capsys, "finetune", "--profile", "smoke", "--init", "none.pth")
     assert "profile paper reads licensed data" in fails(capsys, "faces", "--profile", "paper")
     assert "parameter 'x' is not of the form name=value" in fails(capsys, "reproduce", "-p", "x")
@@ -55,10 +54,12 @@ def test_wrong_command_lines_are_one_sentence(capsys):
 @pytest.mark.parametrize("arguments, named", [
     (("train",), "train"), ((), "faces"), (("audit", "dfew", "x", "--fold-no", "1"), "--fold-no"),
     (("predict", "a.jpg"), "--run"), (("pretrain", "--epochz", "3"), "--epochz"),
-    (("pretrain", "--epochs", "ten"), "ten"), (("finetune", "--method", "both"), "both")])
+    (("pretrain", "--epochs", "ten"), "ten"), (("finetune", "--method", "both"), "both"),
+    (("pretrain", "--epochs", "-1"), "Pretrain.epochs is -1.0: expected a number above 0")])
 def test_what_tyro_cannot_read_is_named(capsys, arguments, named):
     status, _, err = run(capsys, *arguments)
-    assert status == 2 and named in err and "Traceback" not in err
+    said = " ".join(err.replace("│", " ").replace("|", " ").split())
+    assert status == 2 and named in said and "Traceback" not in err
 
 
 @pytest.mark.parametrize("stage, flags, said", [
@@ -204,7 +205,7 @@ def test_pack_decodes_once_and_again_what_changed(capsys, mini, tmp_path):
     root = Path(shutil.copytree(mini / "dfew", tmp_path / "dfew"))
     for _ in range(2):
         status, out, _ = run(capsys, "pack", "dfew", root, "--fold", "1", "--img-size", "32")
-        assert status == 0 and "21 samples of 32 px" in out
+        assert status == 0 and "21 samples at 32 px" in out
     (root / "Clip/original/00003.mp4").write_bytes(b"no clip")
     status, out, err = run(capsys, "pack", "dfew", root, "--fold", "1", "--img-size", "32")
     assert status == 1 and "20 samples" in out and "00003.mp4 cannot be read" in err
@@ -239,11 +240,11 @@ def test_predict_with_damaged_weights_is_a_sentence(capsys, finished, tmp_path):
 def test_audit_prints_problems_and_says_so_by_its_status(capsys, tmp_path):
     write_affectnet(tmp_path / "photos", 1, 1)
     status, out, err = run(capsys, "audit", "affectnet", tmp_path / "photos")
-    assert status == 0 and "no problems" in err and "anger" in out
+    assert status == 0 and "no problems" in out and "anger" in out
     (tmp_path / "photos/val/fear/000.jpg").write_bytes(b"")
     table = tmp_path / "problems.csv"
     status, out, err = run(capsys, "audit", "affectnet", tmp_path / "photos", "--csv", table)
-    assert status == 1 and "val/fear/000.jpg: it is empty" in out and err == "1 problems\n"
+    assert status == 1 and "val/fear/000.jpg: it is empty" in out and "1 problems" in out
     assert pd.read_csv(table)[["kind", "path"]].values.tolist() == [["empty", "val/fear/000.jpg"]]
 
 
