@@ -32,46 +32,34 @@ def data_folder(args) -> str:
 
 def audit(args) -> int:
     """Checks a dataset's files against its lists; exit status 1 when there are problems."""
-    from .data.audit import KINDS, examine
+    from .data.audit import examine, report
     root = data_folder(args)
-    problems, counts = examine(args.dataset, root, fold=args.fold, workers=args.workers, order=args.order, published=not args.subset)
-    counts = counts.assign(label=counts["label"].fillna("all"), split=counts["split"].fillna("all"))
-    shown = counts.drop(columns=[c for c in ("fold", "published") if counts[c].isna().all()])
-    print(shown.to_string(index=False, na_rep="-"))
-    for row in problems.itertuples(index=False):
-        print(f"{row.path}: {row.problem}")
-    for kind, count in problems["kind"].value_counts().items():
-        print(f"{count:>8}  {kind:<11} {KINDS[kind]}")
+    problems, counts = examine(args.dataset, root, args.fold, args.workers, args.order, published=not args.subset)
+    print(report(problems, counts))
     if args.csv:
         write_table(problems, args.csv)
-    print(f"{len(problems)} problems" if len(problems) else f"{args.dataset} in {root}: no problems", file=sys.stderr)
-    return 1 if len(problems) else 0
+    return 1 if (problems["kind"] != "note").any() else 0
 
 
 def pack(args) -> int:
-    """Decodes a dataset once into memory-mapped shards beside it; exit status 1 when samples cannot be decoded."""
+    """Decodes a dataset once into a memory-mapped file beside it; exit status 1 when samples cannot be decoded."""
     import pandas as pd
 
     from .data import index
-    from .data.cache import estimate, packed, repair, verify
-    from .data.datasets import find
-    root, module = data_folder(args), find(args.dataset, data_folder(args))
-    folds = [args.fold] if args.fold is not None else module.FOLDS or [None]
-    table = pd.concat([index(args.dataset, root, fold=k, order=args.order) for k in folds]).drop_duplicates("path").sort_values("path")
+    from .data.cache import estimate, packed
+    from .data.corpora import find
+    root = data_folder(args)
+    folds = [args.fold] if args.fold is not None else find(args.dataset, root).folds or [None]
+    table = pd.concat([index(args.dataset, root, k, label_order=args.order) for k in folds]).drop_duplicates("path").sort_values("path")
     size, probed = estimate(table, root, args.size)
     print(f"{len(table)} samples at {args.size} px take about {size / 1e9:.2f} GB (told by the headers of {probed})")
     if args.dry_run:
         return 0
-    cache = packed(table, root, args.size, workers=args.workers)
-    wrong = verify(cache.folder)
-    if wrong:
-        print(f"{len(wrong)} shards are damaged: written again", file=sys.stderr)
-        repair(cache.folder, wrong)
-        cache = packed(table, root, args.size, workers=args.workers)
-    for path, cause in cache.bad.items():
+    cache = packed(table, root, args.size, num_workers=args.workers)
+    for path, cause in cache.unreadable.items():
         print(f"s4d: {path} cannot be read: {cause}", file=sys.stderr)
-    print(f"{cache.folder}: {len(cache) - len(cache.bad)} samples, verified")
-    return 1 if cache.bad else 0
+    print(f"{cache.file}: {len(cache) - len(cache.unreadable)} samples")
+    return 1 if cache.unreadable else 0
 
 
 def book(args) -> int:
@@ -253,7 +241,7 @@ def _answers(run, tasks: dict[str, list[str]], args, broken: dict) -> tuple[list
     """One table a task that has files, and {path: table along time} of the clips where that is asked for."""
     import pandas as pd
 
-    from .data.batches import Clips
+    from .data.dataset import Samples
     from .training import along_time
     from .training import predict as run_model
     cfg, tables, courses = run.config, [], {}
@@ -266,7 +254,7 @@ def _answers(run, tasks: dict[str, list[str]], args, broken: dict) -> tuple[list
             continue
         classes = getattr(cfg, task).num_classes
         table = pd.DataFrame({"path": files, "split": "test", "subject": None, "label": None})
-        data = Clips(table, "", task, cfg.img_size, cfg.num_frames, cfg.sampling_rate, classes=classes, segments=cfg.test_segments)
+        data = Samples(table, "", task, cfg.img_size, cfg.num_frames, cfg.sampling_rate, num_classes=classes, test_segments=cfg.test_segments)
         rows, bad = run_model(model, data, classes, crops=cfg.test_crops)
         broken.update({path: f"{path} cannot be read: {cause}" for path, cause in bad.items()})
         rows = rows[rows["predicted"].notna()].drop(columns=["split", "subject", "label"])

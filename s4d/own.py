@@ -44,9 +44,9 @@ def source_of(task: str, folder: str | Path, people: str | None = None) -> Sourc
     """A folder as a dataset, its vocabulary the smallest that has all of its classes (7, 8 or 11 emotions).
 
     Raises:
-        DatasetError, LabelError: for a folder that is no dataset, see `s4d.data.datasets.own`.
+        DatasetError, LabelError: for a folder that is no dataset, see `s4d.data.corpora.own`.
     """
-    labels = set(index(DATASETS[task], folder, people=people)["label"])
+    labels = set(index(DATASETS[task], folder, subject_separator=people)["label"])
     classes = next(len(names) for names in (EMOTIONS, EMOTIONS_8, EMOTIONS_11) if labels <= set(names))
     return Source(DATASETS[task], str(folder), num_classes=classes, subject_separator=people)
 

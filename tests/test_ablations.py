@@ -10,7 +10,7 @@ import torch
 
 from s4d import config as configs
 from s4d import pipeline
-from s4d.data.batches import draw_order
+from s4d.data.dataset import draw_order
 from s4d.models import create
 from s4d.models.moae import MoAE
 from s4d.study import ablations

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 from conftest import cut_off, damage, write_affectnet, write_dfew, write_image, write_video
 
-from s4d.data import audit
+from s4d.data import REGISTRY, audit
 
 auditing = sys.modules[audit.__module__]      # the function hides its module's name
 
@@ -57,24 +58,6 @@ def test_equal_bytes_are_a_fault_across_the_splits_of_one_fold():
     assert [path for _, path, _ in of(("a", "train", 1), ("b", "test", 1))] == ["a"]
 
 
-def test_an_audit_goes_on_where_it_was_stopped_and_sees_what_changed(tmp_path, monkeypatch):
-    write_dfew(tmp_path, 7, 7, frames=5)
-    cut_off(tmp_path / "Clip/original/00002.mp4", 0.5)
-    looked = []
-    check = auditing.check
-    monkeypatch.setattr(auditing, "check", lambda path, *a: looked.append(path.name) or check(path, *a))
-    first = audit("dfew", tmp_path, fold=1, published=False)
-    assert len(looked) == 14 and first.kind.tolist() == ["unreadable"]
-    assert audit("dfew", tmp_path, fold=1, workers=3, published=False).equals(first)
-    assert looked[14:] == ["00002.mp4"]                   # what is wrong is looked at again: its cause may lie outside the file
-    store = next((tmp_path / ".cache").glob("audit-*.jsonl"))
-    store.write_text(store.read_text()[:-30])             # stopped while it wrote
-    write_video(tmp_path / "Clip/original/00003.mp4", 1, frames=2)
-    del looked[:]
-    assert audit("dfew", tmp_path, fold=1, published=False).kind.tolist() == ["unreadable", "short"]
-    assert sorted(looked) == ["00002.mp4", "00003.mp4", "00014.mp4"]
-
-
 def test_counts_stand_beside_the_published_ones(tmp_path, monkeypatch):
     write_dfew(tmp_path / "dfew", 7, 7, frames=5)
     problems, counts = auditing.examine("dfew", tmp_path / "dfew", fold=1)
@@ -82,7 +65,7 @@ def test_counts_stand_beside_the_published_ones(tmp_path, monkeypatch):
     assert set(problems.kind) == {"counts"} and len(problems) == 14
     assert "1 samples of fear, where 181 are published" in set(problems.problem)
     published = {(1, "test"): 7, (1, "train"): dict.fromkeys(counts.label.dropna(), 1)}
-    monkeypatch.setattr(auditing.find_dataset("dfew", tmp_path), "PUBLISHED", published)
+    monkeypatch.setitem(REGISTRY, "dfew", replace(REGISTRY["dfew"], published=published))
     problems, counts = auditing.examine("dfew", tmp_path / "dfew", fold=1)
     assert problems.empty and counts[counts.label.isna() & (counts.split == "test")].published.tolist() == [7]
     (tmp_path / "corpus.json").write_text("{}")           # procedural faces borrow the layout, not the counts
@@ -112,7 +95,7 @@ def test_affectnet_is_counted_against_the_part_that_it_is(tmp_path):
 def test_every_fold_has_published_counts_of_both_parts():
     """What is not in a fold's test part is in its training part."""
     for name, folds, clips in (("dfew", 5, 11697), ("mafw", 5, 9172)):
-        module = auditing.find_dataset(name, ".")
+        module = REGISTRY[name]
         size = lambda known: sum(known.values()) if isinstance(known, dict) else known
-        assert sum(size(module.PUBLISHED[k, "test"]) for k in range(1, folds + 1)) == module.LISTED == clips
-        assert all(size(module.PUBLISHED[k, "train"]) + size(module.PUBLISHED[k, "test"]) == clips for k in range(1, folds + 1))
+        assert sum(size(module.published[k, "test"]) for k in range(1, folds + 1)) == module.listed == clips
+        assert all(size(module.published[k, "train"]) + size(module.published[k, "test"]) == clips for k in range(1, folds + 1))

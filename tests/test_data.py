@@ -3,7 +3,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +17,8 @@ from conftest import cut_off, damage, smooth, write_image, write_video
 from PIL import Image
 
 from s4d.data import DatasetError, MediaError, packed, read_clip
-from s4d.data import augment, cache
-from s4d.data import datasets as registry
-from s4d.data.batches import Clips, Joint, Key, collate, draw_order, epoch_plan, loader, to_model
+from s4d.data import augment, cache, tables
+from s4d.data.dataset import Samples, Joint, Key, collate, draw_order, epoch_plan, loader, to_model
 from s4d.data.media import read_frames
 from s4d.data.throughput import throughput
 from s4d.data.transforms import denormalise, eval_views, normalise, pretrain_transform, test_indices, train_indices, train_transform
@@ -33,95 +35,109 @@ def clips_root(tmp_path_factory):
 
 
 def table_of(root: Path, pattern: str = "*.mp4", label: str | None = "fear") -> pd.DataFrame:
-    return registry.table([(p.name, label, None, "train") for p in sorted(root.glob(pattern))], None, None)
+    return tables.table([(p.name, label, None, "train") for p in sorted(root.glob(pattern))], None, None)
 
 
 def test_the_cache_holds_the_files_pixels_and_names_broken_ones(clips_root, tmp_path):
     table = table_of(clips_root)
     whole = packed(table, clips_root, 32, tmp_path)
-    assert list(whole.bad) == ["1.mp4"] and "damaged" in whole.bad["1.mp4"] and [whole.length(i) for i in range(3)] == [12, 0, 12]
-    assert torch.equal(whole.clip(2, [3, 0, 3]), read_clip(clips_root / "2.mp4", [3, 0, 3], size=32))
+    assert list(whole.unreadable) == ["1.mp4"] and "damaged" in whole.unreadable["1.mp4"]
+    assert [whole.length(i) for i in range(3)] == [12, 0, 12]
+    wanted = read_clip(clips_root / "2.mp4", [3, 0, 3], size=32)
+    assert torch.equal(whole.clip(2, [3, 0, 3]), wanted)
     with pytest.raises(MediaError, match="1.mp4 cannot be read: .*damaged"):
         whole.clip(1)
     with pytest.raises(MediaError, match="frames 12 to 12 were asked for, but it has 12"):
         whole.clip(0, [12])
     assert len(pickle.dumps(whole)) < 10_000
-    folder = whole.folder
-    stamp = (folder / "shard-00000.bin").stat().st_mtime_ns
+    stamp = whole.file.stat().st_mtime_ns
     again = packed(table.assign(label="anger"), clips_root, 32, tmp_path)
-    assert again.folder == folder and (folder / "shard-00000.bin").stat().st_mtime_ns == stamp
-    assert packed(table, clips_root, 16, tmp_path).folder != folder
+    assert again.file == whole.file and whole.file.stat().st_mtime_ns == stamp
+    assert packed(table, clips_root, 16, tmp_path).file != whole.file
     part = packed(table[2:], clips_root, 32, tmp_path)    # a fold or split is found inside the whole
-    assert part.folder == folder and torch.equal(part.clip(0), whole.clip(2)) and not part.bad
-    assert folder.stat().st_mode & 0o055 == 0o055         # a shared dataset's cache serves its other users too
+    assert part.file == whole.file and torch.equal(part.clip(0), whole.clip(2))
+    assert not part.unreadable
+    assert whole.file.stat().st_mode & 0o044 == 0o044     # a shared cache serves other users too
 
 
-def test_a_shard_that_is_gone_or_cut_short_is_named(clips_root, tmp_path):
-    root = Path(shutil.copytree(clips_root, tmp_path / "data", ignore=shutil.ignore_patterns(".cache")))
-    folder = packed(table_of(root), root, 32).folder
-    shard = next(folder.glob("shard-*.bin"))
-    for harm in (lambda: cut_off(shard, 0.01), shard.unlink):
-        harm()
-        data = Clips(table_of(root), root, "video", 32, 4, 1, transform=pretrain_transform(32), cache=True)
-        path, cause = data[Key("video", 0, 1)]["bad"]
-        assert "shard-00000.bin of the packed cache is missing or cut short: restore it" in cause and path == data.table["path"][0]
+def test_a_cache_that_is_gone_or_cut_short_is_named_then_made_again(clips_root, tmp_path):
+    ignored = shutil.ignore_patterns(".cache")
+    root = Path(shutil.copytree(clips_root, tmp_path / "data", ignore=ignored))
+    key = Key("video", 0, 1)
+    for harm in (lambda file: cut_off(file, 0.9), Path.unlink):
+        data = Samples(table_of(root), root, "video", 32, 4, 1, cache=True)
+        harm(data.packed.file)
+        path, cause = data[key]["unreadable"]
+        assert re.search("the packed cache .* is missing or cut short", cause)
+        assert path == data.table["path"][0]
+        data = Samples(table_of(root), root, "video", 32, 4, 1, cache=True)
+        plain = Samples(table_of(root), root, "video", 32, 4, 1)
+        assert torch.equal(data[key]["clip"], plain[key]["clip"])
+    index = data.packed.file.with_suffix(".json")
+    cut_off(index, 0.5)
+    assert packed(table_of(root), root, 32).length(0) == 12
 
 
 def test_a_cache_of_files_that_have_changed_is_not_read(tmp_path, monkeypatch):
     path = write_video(tmp_path / "0.mp4", 0, 6)
-    made = lambda: packed(table_of(tmp_path), tmp_path, 32, tmp_path / "cache")
+
+    def made(**options):
+        return packed(table_of(tmp_path), tmp_path, 32, tmp_path / "cache", **options)
     first = made()
     write_video(path, 1, 6)
     second = made()
-    assert second.folder != first.folder and torch.equal(second.clip(0), read_clip(path, size=32))
+    assert second.file != first.file and torch.equal(second.clip(0), read_clip(path, size=32))
     os.utime(path, ns=(0, 0))                             # changed without a change of its size
     third = made()
-    assert third.folder not in (first.folder, second.folder) and made().folder == third.folder
-    assert packed(table_of(tmp_path), tmp_path, 32, tmp_path / "cache", box=(0, 0, 48, 48)).folder != third.folder
+    assert third.file not in (first.file, second.file) and made().file == third.file
+    assert made(crop_box=(0, 0, 48, 48)).file != third.file
     monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
-    assert made().folder != third.folder
+    assert made().file != third.file
 
 
-def test_a_cache_that_was_stopped_goes_on(tmp_path, monkeypatch):
+def test_a_cache_that_was_stopped_leaves_nothing_and_is_made_whole_later(tmp_path, monkeypatch):
     for i in range(4):
         write_video(tmp_path / f"{i}.mp4", i, 6)
-    table, home = table_of(tmp_path), tmp_path / "cache"
-    monkeypatch.setattr(cache, "SHARD", 2 * 6 * 3 * 32 * 32)      # two clips a shard
-    decoded, read, replace = [], cache.read_frames, cache.os.replace
+    table, home, replace = table_of(tmp_path), tmp_path / "cache", cache.os.replace
 
     def full(source, target):
-        if "shard-00001" in str(target):
-            raise OSError(28, "No space left on device")
-        replace(source, target)
-    monkeypatch.setattr(cache, "read_frames", lambda path, **k: decoded.append(path.name) or read(path, **k))
+        raise OSError(28, "No space left on device")
     monkeypatch.setattr(cache.os, "replace", full)
-    with pytest.raises(DatasetError, match="cannot be written .*No space left.*: free disk space, or train with cache=False"):
+    with pytest.raises(DatasetError, match="cannot be written .*No space left.*: free disk space"):
         packed(table, tmp_path, 32, home)
-    assert sorted(p.name for p in next(home.iterdir()).iterdir()) == ["shard-00000.bin", "shard-00000.json"]
+    assert not list(home.glob("*.bin")) + list(home.glob("*.json")) + list(home.glob(".part*"))
     monkeypatch.setattr(cache.os, "replace", replace)
-    del decoded[:]
     done = packed(table, tmp_path, 32, home)
-    assert sorted(decoded) == ["2.mp4", "3.mp4"] and [done.length(i) for i in range(4)] == [6] * 4
-    assert all(torch.equal(done.clip(i), read_clip(tmp_path / f"{i}.mp4", size=32)) for i in range(4))
-    assert cache.verify(done.folder) == [] and len(list(home.iterdir())) == 1
-    with open(done.folder / "shard-00001.bin", "r+b") as f:
-        f.write(b"\xff\xff")
-    assert cache.verify(done.folder) == [1]
-    del decoded[:]
-    cache.repair(done.folder, [1])
-    again = packed(table, tmp_path, 32, home)
-    assert sorted(decoded) == ["2.mp4", "3.mp4"] and cache.verify(again.folder) == []
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: cache.shutil._ntuple_diskusage(10, 10, 0))
+    for i in range(4):
+        assert torch.equal(done.clip(i), read_clip(tmp_path / f"{i}.mp4", size=32))
+    monkeypatch.setattr(cache.shutil, "disk_usage",
+                        lambda _: cache.shutil._ntuple_diskusage(10, 10, 0))
     with pytest.raises(DatasetError, match=r"it needs about 0.0 GB, and 0.0 GB are free"):
         packed(table, tmp_path, 16, home)
+
+
+def test_of_callers_at_once_one_makes_the_cache_and_none_sees_half_of_it(tmp_path, monkeypatch):
+    for i in range(3):
+        write_video(tmp_path / f"{i}.mp4", i, 6)
+    table, decoded, read = table_of(tmp_path), [], cache.read_frames
+
+    def slow(path, **options):
+        decoded.append(path.name)
+        time.sleep(0.05)
+        return read(path, **options)
+    monkeypatch.setattr(cache, "read_frames", slow)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: packed(table, tmp_path, 32, tmp_path / "cache"), range(3)))
+    assert sorted(decoded) == ["0.mp4", "1.mp4", "2.mp4"] and len({p.file for p in found}) == 1
+    assert all(torch.equal(p.clip(2), read_clip(tmp_path / "2.mp4", size=32)) for p in found)
 
 
 def test_the_size_of_a_cache_is_told_before(tmp_path):
     write_video(tmp_path / "0.mp4", 0, 6, 96, 64)
     write_video(tmp_path / "1.mp4", 0, 4, 64, 64)
-    table = table_of(tmp_path)
-    assert cache.estimate(table, tmp_path, 32) == (3 * (6 * 32 * 48 + 4 * 32 * 32), 2)
-    assert (packed(table, tmp_path, 32, tmp_path).folder / "shard-00000.bin").stat().st_size == cache.estimate(table, tmp_path, 32)[0]
+    table, size = table_of(tmp_path), 3 * (6 * 32 * 48 + 4 * 32 * 32)
+    assert cache.estimate(table, tmp_path, 32) == (size, 2)
+    assert packed(table, tmp_path, 32, tmp_path).file.stat().st_size == size
 
 
 def test_media_keep_their_ratio_and_test_crops_differ(tmp_path, monkeypatch):
@@ -131,10 +147,10 @@ def test_media_keep_their_ratio_and_test_crops_differ(tmp_path, monkeypatch):
     assert read_clip(tmp_path / "0.mp4", size=32, aspect=True).shape == (6, 3, 32, 48)
     assert torch.equal(*(read_clip(tmp_path / "1.mp4", size=32, aspect=a) for a in (True, False)))
     for cached in (False, True):
-        data = Clips(table_of(tmp_path), tmp_path, "video", 32, 4, 1, segments=1, cache=cached)
+        data = Samples(table_of(tmp_path), tmp_path, "video", 32, 4, 1, test_segments=1, cache=cached)
         wide = read_clip(tmp_path / "0.mp4", [1, 2, 3, 4], size=32, aspect=True)
         assert torch.equal(data[Key("video", 0, 0)]["clip"][0], wide[..., 8:40])
-        data.crops = 2
+        data.test_crops = 2
         batch = collate([data[Key("video", row, 0)] for row in (0, 1)])
         assert batch["row"].tolist() == [0, 0, 1] and batch["label"].tolist() == [4] * 3
         assert torch.equal(batch["clip"][:2], torch.stack([wide[..., :32], wide[..., 16:]]))
@@ -144,29 +160,29 @@ def test_media_keep_their_ratio_and_test_crops_differ(tmp_path, monkeypatch):
 def test_clips_are_the_same_with_and_without_a_cache(clips_root, segments, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     table = table_of(clips_root)
-    options = dict(size=32, frames=4, stride=2, segments=segments, transform=pretrain_transform(32), repeats=2)
-    plain, cached = (Clips(table, clips_root, "video", cache=c, **options) for c in (False, True))
+    options = dict(img_size=32, num_frames=4, sampling_rate=2, test_segments=segments, transform=pretrain_transform(32), repeat_aug=2)
+    plain, cached = (Samples(table, clips_root, "video", cache=c, **options) for c in (False, True))
     for key in (Key("video", 0, 5), Key("video", 2, 6, view=1 if segments else 0)):
         assert torch.equal(plain[key]["clip"], cached[key]["clip"]) and plain[key]["clip"].shape == (2, 4, 3, 32, 32)
     assert not torch.equal(plain[Key("video", 0, 5)]["clip"][0], plain[Key("video", 0, 5)]["clip"][1])
     bad = plain[Key("video", 1, 0)], cached[Key("video", 1, 0)]
-    assert bad[0] == bad[1] and bad[0]["bad"][0] == "1.mp4" and "damaged" in bad[0]["bad"][1]
+    assert bad[0] == bad[1] and bad[0]["unreadable"][0] == "1.mp4" and "damaged" in bad[0]["unreadable"][1]
 
 
 def test_the_frames_of_a_sample_are_a_stride_apart(tmp_path):
     write_video(tmp_path / "0.mp4", 0, 12, 32, 32)
-    whole, options = read_clip(tmp_path / "0.mp4"), dict(size=32, frames=3, stride=2)
-    tested = Clips(table_of(tmp_path), tmp_path, "video", segments=2, **options)
+    whole, options = read_clip(tmp_path / "0.mp4"), dict(img_size=32, num_frames=3, sampling_rate=2)
+    tested = Samples(table_of(tmp_path), tmp_path, "video", test_segments=2, **options)
     for view, indices in enumerate(([0, 2, 4], [7, 9, 11])):
         assert torch.equal(tested[Key("video", 0, 0, view)]["clip"][0], whole[indices])
-    trained = Clips(table_of(tmp_path), tmp_path, "video", transform=lambda clip: clip, **options)
+    trained = Samples(table_of(tmp_path), tmp_path, "video", transform=lambda clip: clip, **options)
     for seed in range(6):
         clip = trained[Key("video", 0, seed)]["clip"][0]
         assert any(torch.equal(clip, whole[[s, s + 2, s + 4]]) for s in range(8))
 
 
 def test_a_samples_augmentation_depends_on_its_key_alone(clips_root):
-    data = Clips(table_of(clips_root), clips_root, "video", 32, 4, 2, transform=train_transform(32))
+    data = Samples(table_of(clips_root), clips_root, "video", 32, 4, 2, transform=train_transform(32))
     torch.manual_seed(1)
     first = data[Key("video", 0, 9)]["clip"]
     torch.manual_seed(2)
@@ -176,10 +192,10 @@ def test_a_samples_augmentation_depends_on_its_key_alone(clips_root):
 
 
 def test_collate_leaves_bad_samples_out_and_names_them(clips_root):
-    data = Clips(table_of(clips_root), clips_root, "video", 32, 4, 2)
+    data = Samples(table_of(clips_root), clips_root, "video", 32, 4, 2)
     batch = collate([Joint({"video": data})[Key("video", row, 0)] for row in range(3)])
     assert batch["clip"].shape == (2, 4, 3, 32, 32) and batch["row"].tolist() == [0, 2] and batch["label"].tolist() == [4, 4]
-    assert [path for path, _ in batch["bad"]] == ["1.mp4"] and batch["bad_rows"] == [1] and batch["task"] == "video"
+    assert [path for path, _ in batch["unreadable"]] == ["1.mp4"] and batch["unreadable_rows"] == [1] and batch["task"] == "video"
     assert to_model(batch["clip"], "video").shape == (2, 3, 4, 32, 32) and to_model(batch["clip"][:, :1], "image").shape == (2, 3, 32, 32)
     assert "clip" not in collate([Joint({"video": data})[Key("video", 1, 0)]])
 
@@ -188,10 +204,10 @@ def test_labels_outside_the_vocabulary_and_unlabelled_samples(tmp_path):
     write_image(tmp_path / "a.jpg")
     contempt = table_of(tmp_path, "*.jpg", "contempt")
     with pytest.raises(ValueError):
-        Clips(contempt, tmp_path, "image", 32, 1, 1, classes=7)
-    assert Clips(contempt, tmp_path, "image", 32, 1, 1, classes=8).labels == [7]
-    assert Clips(contempt, tmp_path, "image", 32, 1, 1, classes=None).labels == [-1]
-    assert Clips(table_of(tmp_path, "*.jpg", None), tmp_path, "image", 32, 1, 1).labels == [-1]
+        Samples(contempt, tmp_path, "image", 32, 1, 1, num_classes=7)
+    assert Samples(contempt, tmp_path, "image", 32, 1, 1, num_classes=8).labels == [7]
+    assert Samples(contempt, tmp_path, "image", 32, 1, 1, num_classes=None).labels == [-1]
+    assert Samples(table_of(tmp_path, "*.jpg", None), tmp_path, "image", 32, 1, 1).labels == [-1]
 
 
 class Labels:
@@ -200,8 +216,8 @@ class Labels:
 
 
 def plan(**changes):
-    given = dict(parts={"image": Labels([0] * 18 + [1] * 2), "video": Labels([0] * 11)}, batch={"image": 4, "video": 3},
-                 share={"image": 1.0, "video": 1.0}, balanced={"image": False, "video": False}, seed=0, epoch=0)
+    given = dict(parts={"image": Labels([0] * 18 + [1] * 2), "video": Labels([0] * 11)}, batch_size={"image": 4, "video": 3},
+                 epoch_fraction={"image": 1.0, "video": 1.0}, balanced_sampling={"image": False, "video": False}, seed=0, epoch=0)
     return epoch_plan(**{**given, **changes})
 
 
@@ -214,7 +230,7 @@ def test_the_plan_depends_on_seed_and_epoch_alone():
     assert sorted(rows) == list(range(20)) and len({k.seed for b in first for k in b}) == sum(map(len, first))
     seeds = lambda epoch: {k.seed for b in plan(epoch=epoch) for k in b}
     assert not seeds(0) & seeds(1)                        # a sample is augmented anew in each epoch
-    assert sum(b[0].task == "image" for b in plan(share={"image": 0.4, "video": 1.0})) == 2
+    assert sum(b[0].task == "image" for b in plan(epoch_fraction={"image": 0.4, "video": 1.0})) == 2
     alone = plan(parts={"video": Labels([0] * 11)})       # a method with one task draws what the joint one draws
     assert sorted(map(str, alone)) == sorted(str(b) for b in first if b[0].task == "video")
     assert len(plan(parts={"video": Labels([0] * 2)})) == 1
@@ -232,18 +248,18 @@ def test_balanced_order_shows_classes_equally_often():
 
 @pytest.mark.slow
 def test_loading_processes_change_nothing(clips_root):
-    data = Joint({"video": Clips(table_of(clips_root), clips_root, "video", 32, 4, 1, transform=pretrain_transform(32))})
+    data = Joint({"video": Samples(table_of(clips_root), clips_root, "video", 32, 4, 1, transform=pretrain_transform(32))})
     batches = [[Key("video", 0, 1), Key("video", 1, 2)], [Key("video", 2, 3)]]
     state = torch.get_rng_state()
     alone, helped = (list(loader(data, batches, workers)) for workers in (0, 1))
     assert torch.equal(torch.get_rng_state(), state)      # a resumed run's draws are not moved by its loader
     for a, b in zip(alone, helped, strict=True):
-        assert torch.equal(a["clip"], b["clip"]) and a["bad"] == b["bad"]
+        assert torch.equal(a["clip"], b["clip"]) and a["unreadable"] == b["unreadable"]
 
 
 # --- transforms
 
-@pytest.mark.parametrize("transform", [pretrain_transform(24), train_transform(24), train_transform(24, randaugment="m10-n6", erasing=1.0)])
+@pytest.mark.parametrize("transform", [pretrain_transform(24), train_transform(24), train_transform(24, randaugment="m10-n6", random_erasing=1.0)])
 def test_one_draw_serves_all_frames(transform):
     frame = torch.from_numpy(smooth(2, 32, 32)).permute(2, 0, 1)
     for seed in range(12):
@@ -288,7 +304,7 @@ def test_randaugment_and_flips_are_what_their_texts_say():
     with pytest.raises(ValueError, match="unknown RandAugment 'm11-n2'"):
         train_transform(24, randaugment="m11-n2")
     x = torch.from_numpy(smooth(2, 24, 24)).permute(2, 0, 1)[None]
-    plain, changed = train_transform(24, crop=(1.0, 1.0)), train_transform(24, crop=(1.0, 1.0), randaugment="m10-n6")
+    plain, changed = train_transform(24, (1.0, 1.0)), train_transform(24, (1.0, 1.0), randaugment="m10-n6")
     moved = 0
     for seed in range(10):
         outs = [(torch.manual_seed(seed), transform(x))[1] for transform in (plain, changed)]
@@ -342,17 +358,17 @@ def test_a_box_is_cut_out_before_resizing(tmp_path, monkeypatch):
     path = write_video(tmp_path / "0.mp4", 0, 6, 112, 112)
     whole = read_clip(path)
     box = (0, 16, 80, 80)
-    assert torch.equal(read_frames(path, [1], box=box).permute(0, 3, 1, 2), whole[1:2, :, :80, 16:96])
+    assert torch.equal(read_frames(path, [1], crop_box=box).permute(0, 3, 1, 2), whole[1:2, :, :80, 16:96])
     for cached in (False, True):
-        data = Clips(table_of(tmp_path), tmp_path, "video", 32, 4, 1, transform=pretrain_transform(32, flip=False), box=box, short=48, cache=cached)
+        data = Samples(table_of(tmp_path), tmp_path, "video", 32, 4, 1, transform=pretrain_transform(32, flip=False), crop_box=box, short_side=48, cache=cached)
         clip = data.load(Key("video", 0, 3), torch.Generator().manual_seed(3))
         assert clip.shape == (4, 3, 48, 48) and data[Key("video", 0, 3)]["clip"].shape == (1, 4, 3, 32, 32)
         first = clip if not cached else first
         assert torch.equal(clip, first)
-    assert Clips(table_of(tmp_path), tmp_path, "video", 32, 4, 1, segments=1, box=box, short=48)[Key("video", 0, 3)]["clip"].shape[-1] == 32
+    assert Samples(table_of(tmp_path), tmp_path, "video", 32, 4, 1, test_segments=1, crop_box=box, short_side=48)[Key("video", 0, 3)]["clip"].shape[-1] == 32
     write_video(tmp_path / "0.mp4", 0, 6, 64, 64)
     with pytest.raises(MediaError, match="it is 64 x 64 px, too small for the box of 80 x 80 px at row 0, column 16"):
-        read_frames(path, [1], box=box)
+        read_frames(path, [1], crop_box=box)
 
 
 def test_throughput_compares_three_pipelines():

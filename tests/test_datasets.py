@@ -10,7 +10,8 @@ import pytest
 from conftest import NAMES, write_affectnet, write_dfew, write_image, write_voxceleb2
 
 from s4d.data import DatasetError, LabelError, fingerprint, index, split_validation
-from s4d.data import datasets as registry
+from s4d.data import corpora as registry
+from s4d.data import tables
 from s4d.emotions import ORDERS
 
 
@@ -27,7 +28,7 @@ def test_affectnet_in_class_folders(tmp_path):
     shutil.copytree(tmp_path / "val", tmp_path / "test")
     table = index("affectnet", tmp_path)
     assert table.split.value_counts().to_dict() == {"train": 14, "test": 8, "val": 8}
-    assert set(index("affectnet", tmp_path, classes=7).label) == set(NAMES) and "contempt" in set(table.label)
+    assert set(index("affectnet", tmp_path, num_classes=7).label) == set(NAMES) and "contempt" in set(table.label)
 
 
 def test_affectnet_of_2021_with_annotations(tmp_path):
@@ -145,7 +146,7 @@ def test_unknown_datasets_folds_and_labels(tmp_path):
 
 def people(n: int, each: int, label: str = "fear") -> pd.DataFrame:
     rows = [(f"{s}/{i}.jpg", label, f"p{s}", "train") for s in range(n) for i in range(each)] + [("t.jpg", label, "q", "test")]
-    return registry.table(rows, None, 1)
+    return tables.table(rows, None, 1)
 
 
 def test_validation_takes_whole_subjects():
@@ -158,9 +159,9 @@ def test_validation_takes_whole_subjects():
     unknown = table.assign(subject=None, label=["fear", "anger"] * 50 + ["fear"])
     counts = split_validation(unknown, 0.1)[lambda t: t.split == "val"].label.value_counts().to_dict()
     assert counts == {"fear": 5, "anger": 5}
-    with pytest.raises(DatasetError, match="validation share 1.5 is outside"):
+    with pytest.raises(DatasetError, match="validation fraction 1.5 is outside"):
         split_validation(table, 1.5)
-    with pytest.raises(DatasetError, match="no validation part can be taken from 3 training samples of 1 subject"):
+    with pytest.raises(DatasetError, match="no validation split can be taken from 3 training samples of 1 subject"):
         split_validation(people(1, 3))
 
 
@@ -257,11 +258,11 @@ def csv_writer(root: Path, pattern: str, header: str, separator: str = ","):
 def test_lists_of_the_real_size_have_the_published_counts_in_every_order(tmp_path, name, order, pattern, header, base, folders, frames):
     wanted = real_lists(tmp_path, name, order, csv_writer(tmp_path, pattern, header, "," if header else " "), base, folders)
     (tmp_path / frames).mkdir(parents=True)
-    table = index(name, tmp_path, fold=1 if registry.REGISTRY[name].FOLDS else None)
+    table = index(name, tmp_path, fold=1 if registry.REGISTRY[name].folds else None)
     assert {s: table[table.split == s].label.value_counts().to_dict() for s in ("train", "test")} == wanted
     assert (table.split == "train").sum() == {"dfew": 9356, "ferv39k": 31088, "mafw": 7333}[name]
     if base == 0 and header:                    # the same when the order is given by name; another order gives other names
-        again = index(name, tmp_path, fold=1 if registry.REGISTRY[name].FOLDS else None, order=order)
+        again = index(name, tmp_path, fold=1 if registry.REGISTRY[name].folds else None, label_order=order)
         assert again.equals(table)
 
 
@@ -279,16 +280,16 @@ def test_an_order_that_nothing_tells_is_asked_for(tmp_path):
         path = tmp_path / f"set_1/{split}.csv"
         path.parent.mkdir(exist_ok=True)
         path.write_text("video_name,labels\n" + "".join(f"{start + k},{k}\n" for k in range(11)))
-    with pytest.raises(DatasetError, match=r"train.csv labels by integers whose order its class counts do not tell \(1 of 0, .*give order, one of "
+    with pytest.raises(DatasetError, match=r"train.csv labels by integers whose order its class counts do not tell \(1 of 0, .*give label_order, one of "
                                            "mafw, mafw-mae-dfer, mafw-dfer-clip"):
         index("mafw", tmp_path, fold=1)
     for order in ("mafw", "mafw-mae-dfer", "mafw-dfer-clip"):
-        assert index("mafw", tmp_path, fold=1, order=order).query("split == 'train'").label.tolist() == list(ORDERS[order])
+        assert index("mafw", tmp_path, fold=1, label_order=order).query("split == 'train'").label.tolist() == list(ORDERS[order])
     with pytest.raises(DatasetError, match="unknown label order 'dfew': choose mafw, mafw-mae-dfer, mafw-dfer-clip"):
-        index("mafw", tmp_path, fold=1, order="dfew")
+        index("mafw", tmp_path, fold=1, label_order="dfew")
     with pytest.raises(DatasetError, match="unknown label order 'dfew': choose none, this dataset names its emotions"):
         write_image(tmp_path / "train/Happy/1.jpg")
-        index("caer", tmp_path, order="dfew")
+        index("caer", tmp_path, label_order="dfew")
 
 
 def test_integers_that_contradict_the_folders_are_refused(tmp_path):
@@ -401,23 +402,3 @@ def test_a_list_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "train.csv").write_bytes(bytes(range(256)) * 4)
     with pytest.raises(DatasetError, match="train.csv cannot be read: it is no text"):
         index("affectnet", tmp_path)
-
-
-def test_a_tree_of_clips_is_listed_once_until_it_changes(tmp_path, monkeypatch):
-    monkeypatch.setattr(registry.tables, "REMEMBERED", 1)
-    def clip(path):
-        (tmp_path / "dev/mp4" / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "dev/mp4" / path).write_bytes(b"x")
-    for path in ("id1/a/1.mp4", "id1/b/1.mp4", "id2/a/1.mp4"):
-        clip(path)
-    first = index("voxceleb2", tmp_path)
-    store = next((tmp_path / ".cache").glob("paths-*.npz"))
-    listed = []
-    files = registry.tables.files
-    monkeypatch.setattr(registry.tables, "files", lambda *a: listed.append(a) or files(*a))
-    assert index("voxceleb2", tmp_path).equals(first) and not listed
-    for path in ("id1/a/2.mp4", "id1/c/1.mp4", "id3/a/1.mp4"):      # in a known folder, in a new one, of a new person
-        clip(path)
-        assert f"dev/mp4/{path}" in set(index("voxceleb2", tmp_path).path)
-    store.write_bytes(store.read_bytes()[:200])
-    assert len(index("voxceleb2", tmp_path)) == 6

@@ -172,9 +172,9 @@ def test_a_layout_is_indexed_audited_trained_on_and_evaluated(layout, tmp_path):
     name, fold, classes, order, train, tested, write = LAYOUTS[layout]
     root = tmp_path / name
     write(root)
-    table = index(name, root, fold=fold, order=order)
+    table = index(name, root, fold=fold, label_order=order)
     assert table.split.value_counts().to_dict() == {"train": train, "test": tested}
-    found = audit(name, root, fold=fold, order=order, published=False)
+    found = audit(name, root, fold=fold, label_order=order, published=False)
     assert found.empty, found.values.tolist()
     source = Source(name, str(root), fold, classes, order)
     photos = table.frames.notna().all()
@@ -190,5 +190,5 @@ def test_a_layout_is_indexed_audited_trained_on_and_evaluated(layout, tmp_path):
 def test_voxceleb2_is_indexed_audited_and_pretrained_on(tmp_path):
     write_voxceleb2(tmp_path / "voxceleb2", frames=4)
     assert audit("voxceleb2", tmp_path / "voxceleb2", published=False).empty
-    run = pretrain(type(cfg := tiny_pretrain(tmp_path, epochs=0.01))(**{**cfg.__dict__, "images": None}), tmp_path / "runs")
+    run = pretrain(type(cfg := tiny_pretrain(tmp_path, epochs=0.01))(**{**cfg.__dict__, "image": None}), tmp_path / "runs")
     assert run.provenance["steps"] == 1

@@ -129,7 +129,7 @@ def test_what_is_missing_empty_or_no_picture_is_refused(tmp_path):
 @pytest.mark.parametrize("extension", ["jpg", "png", "webp"])
 def test_truncated_and_damaged_images_are_refused(tmp_path, extension, size):
     for harm in (lambda p: cut_off(p, 0.6), lambda p: damage(p, 0.5, 0.6), lambda p: damage(p, 0.0, 0.1)):
-        refused(harm(write_image(tmp_path / f"p.{extension}", 1, 160, 160)), "damaged", img_size=size)
+        refused(harm(write_image(tmp_path / f"p.{extension}", 1, 160, 160)), "damaged", size=size)
 
 
 @pytest.mark.parametrize("gop", [1, 4, 12])
@@ -137,7 +137,7 @@ def test_truncated_and_damaged_videos_are_refused(tmp_path, gop):
     for harm in (lambda p: cut_off(p, 0.6), lambda p: damage(p, 0.5, 0.52), lambda p: damage(p, 0.8, 0.85), lambda p: damage(p, 0.0, 0.1)):
         path = harm(write_video(tmp_path / "v.mp4", 1, 16, 96, 96, gop=gop))
         refused(path, "damaged")
-        refused(path, "damaged", indices=[0], img_size=32)
+        refused(path, "damaged", indices=[0], size=32)
     path = write_video(tmp_path / "v.mp4", 1, 16, 96, 96, gop=gop)
     assert len(read_clip(path)) == 16                     # the good file in the damaged one's place is read
 

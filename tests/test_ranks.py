@@ -20,7 +20,7 @@ from faults import same
 from safetensors.torch import load_file
 
 from s4d.config import ConfigError, to_dict, update
-from s4d.data.batches import cut, part_of
+from s4d.data.dataset import cut, part_of
 from s4d.models import create
 from s4d.training import Run, finetune, locate, pretrain, train
 from s4d.training import loop as loops

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from s4d import config as configs
 from s4d.config import ConfigError, Source, update
 from s4d.data import DatasetError, MediaError, index
-from s4d.data.batches import Clips, Key
+from s4d.data.dataset import Samples, Key
 from s4d.data.transforms import train_transform
 from s4d.models import CheckpointError, create
 from s4d.training import RunError, finetune, locate, predict, pretrain, run_all, train, war_uar
@@ -303,7 +303,7 @@ def test_predictions_are_the_mean_over_views(mini):
     torch.nn.init.normal_(model.head["video"].weight)
     views = []
     for segments in (1, 2):
-        data = Clips(table, mini / "dfew", "video", 32, 4, 1, segments=segments)
+        data = Samples(table, mini / "dfew", "video", 32, 4, 1, test_segments=segments)
         views.append(predict(model, data, 7, batch=3)[0].filter(like="prob_").to_numpy())
     from s4d.data import read_clip
     from s4d.data.transforms import normalise
@@ -315,13 +315,13 @@ def test_predictions_are_the_mean_over_views(mini):
 
 
 def test_a_clip_of_which_one_view_is_broken_has_no_prediction(mini):
-    class HalfBroken(Clips):
+    class HalfBroken(Samples):
         def load(self, key, generator):
             if key.row == 1 and key.view == 1:
                 raise MediaError(self.table["path"][1], "damaged")
             return super().load(key, generator)
     table = stage_finetune.tables(tiny_finetune(mini))["video"].query("split == 'test'")
-    data = HalfBroken(table, mini / "dfew", "video", 32, 4, 1, segments=2)
+    data = HalfBroken(table, mini / "dfew", "video", 32, 4, 1, test_segments=2)
     rows, bad = predict(create("s4d_nano_patch16_64", img_size=32, num_frames=4), data, 7)
     assert bad == {rows.path[1]: "damaged"} and rows.predicted.isna().tolist() == [i == 1 for i in range(7)]
 
@@ -436,7 +436,7 @@ def test_bf16_where_the_processor_has_units_and_never_in_the_nano_profiles(monke
 
 def test_an_augmented_draw_leaves_the_global_generator_alone(mini):
     table = index("affectnet", mini / "affectnet")
-    clips = Clips(table, mini / "affectnet", "image", 64, 1, 1, transform=train_transform(64, (1.0, 1.0), "", 0.0))
+    clips = Samples(table, mini / "affectnet", "image", 64, 1, 1, transform=train_transform(64, (1.0, 1.0), "", 0.0))
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)

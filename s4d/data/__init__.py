@@ -1,8 +1,11 @@
 """Files -> batches: reading media, indexing datasets, auditing, augmenting, packing."""
+from ..emotions import LabelError
 from .audit import audit
 from .cache import Packed, packed
-from .datasets import REGISTRY, DatasetError, LabelError, fingerprint, index, index_of, split_validation
+from .corpora import REGISTRY, index, index_of
 from .media import MediaError, count_frames, frame_size, read_clip
+from .tables import DatasetError, fingerprint, split_validation
 
-__all__ = ["REGISTRY", "DatasetError", "LabelError", "MediaError", "Packed", "audit", "count_frames", "fingerprint", "frame_size",
-           "index", "packed", "read_clip", "split_validation"]
+__all__ = ["REGISTRY", "DatasetError", "LabelError", "MediaError", "Packed", "audit",
+           "count_frames", "fingerprint", "frame_size", "index", "index_of", "packed", "read_clip",
+           "split_validation"]

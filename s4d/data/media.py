@@ -1,9 +1,10 @@
-"""Files -> pixels: a video, a folder of frames or an image becomes a uint8 clip `[T, 3, H, W]`; an image has T = 1."""
+"""Files -> pixels: a video, a folder of frames or an image becomes a uint8 clip `[T, 3, H, W]`."""
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 
 import av
@@ -14,23 +15,20 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-decord.logging.set_level(decord.logging.QUIET)      # errors arrive as exceptions; the decoder's own chatter helps nobody
+decord.logging.set_level(decord.logging.QUIET)      # errors arrive as exceptions
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".flv", ".m4v", ".mpg", ".mpeg", ".wmv"}
-MIN_SIDE, MAX_RATIO = 16, 3      # px, long side / short side: beyond these a picture is no face crop
+MIN_SIDE, MAX_RATIO = 16, 3      # px, long side / short side: beyond these nothing is a face crop
+CHUNK = 16                       # pictures held at their full size at once
+Box = tuple[int, int, int, int]  # top, left, height, width in px
 
 
 class MediaError(ValueError):
-    """A file, frame folder or frame that cannot be read.
-
-    Args:
-        path: the file or folder.
-        cause: why, and what to do where that is known.
-    """
+    """A file, frame folder or frame cannot be read; `path` names it, `cause` says why."""
 
     def __init__(self, path: str | Path, cause: str):
-        super().__init__(str(path), cause)      # both arguments: the error must survive pickling between processes
+        super().__init__(str(path), cause)      # both: the error is pickled between processes
         self.path, self.cause = Path(path), cause
 
     def __str__(self) -> str:
@@ -38,11 +36,7 @@ class MediaError(ValueError):
 
 
 def kind(path: str | Path) -> str:
-    """What a path holds: "frames" (a folder), "image" or "video", by its extension.
-
-    Raises:
-        MediaError: for a missing or empty file and for an unknown extension.
-    """
+    """What a path holds: "frames" (a folder), "image" or "video", by its extension."""
     path = Path(path)
     try:
         if path.is_dir():
@@ -55,25 +49,24 @@ def kind(path: str | Path) -> str:
         raise MediaError(path, _unreachable(error)) from error
     suffix = path.suffix.lower()
     if suffix not in IMAGES | VIDEOS:
-        raise MediaError(path, f"unknown extension {suffix!r}: expected an image ({', '.join(sorted(IMAGES))}), a video "
+        raise MediaError(path, f"unknown extension {suffix!r}: expected an image "
+                               f"({', '.join(sorted(IMAGES))}), a video "
                                f"({', '.join(sorted(VIDEOS))}) or a folder of frames")
     return "image" if suffix in IMAGES else "video"
 
 
 def natural(name: str) -> tuple:
     """Sort key under which frame10 follows frame9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)], name
+    parts = re.split(r"([0-9]+)", name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts], name
 
 
 def frame_files(folder: str | Path) -> list[Path]:
-    """Image files of a frame folder in natural order; hidden files and other extensions are left out.
-
-    Raises:
-        MediaError: when there is none.
-    """
+    """Visible image files of a frame folder in natural order; at least one."""
     folder = Path(folder)
     try:
-        files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGES and not f.name.startswith(".")]
+        files = [f for f in folder.iterdir()
+                 if f.suffix.lower() in IMAGES and not f.name.startswith(".")]
     except OSError as error:
         raise MediaError(folder, _unreachable(error)) from error
     if not files:
@@ -82,48 +75,23 @@ def frame_files(folder: str | Path) -> list[Path]:
 
 
 def count_frames(path: str | Path) -> int:
-    """Number of frames: 1 for an image, the number of files for a frame folder, the decoder's count for a video.
-
-    Raises:
-        MediaError: naming the file and the cause.
-    """
+    """Number of frames; 1 for an image."""
     what = kind(path)
     if what == "frames":
         return len(frame_files(path))
     if what == "video":
-        stamp = Path(path).stat()
-        return _length(str(path), stamp.st_size, stamp.st_mtime_ns)
+        return _video(*_stamp(path))[0]
     frame_size(path)
     return 1
 
 
-@lru_cache(maxsize=1 << 16)
-def _length(path: str, size: int, modified: int) -> int:
-    """Frames of a video, counted once per file and process."""
-    return len(_reader(path, None))
-
-
-@lru_cache(maxsize=1 << 16)
-def _shape(path: str, size: int, modified: int) -> tuple[int, int]:
-    """Width and height of a video, read once per file and process."""
-    return frame_size(path)
-
-
 def frame_size(path: str | Path) -> tuple[int, int]:
-    """Width and height in px, from the file's header (of the first frame, for a folder).
-
-    Raises:
-        MediaError: naming the file and the cause.
-    """
+    """Width and height in px, from the file's header (of the first frame, for a folder)."""
     return header(path)[:2]
 
 
 def header(path: str | Path) -> tuple[int, int, float | None]:
-    """Width and height in px, and frames per second where the file tells them, without decoding (of the first frame, for a folder).
-
-    Raises:
-        MediaError: naming the file and the cause.
-    """
+    """Width and height in px and frames per second, where the file tells them; not decoded."""
     what = kind(path)
     if what == "frames":
         return header(frame_files(path)[0])
@@ -135,92 +103,141 @@ def header(path: str | Path) -> tuple[int, int, float | None]:
             if not container.streams.video:
                 raise MediaError(path, "it holds sound but no video")
             stream = container.streams.video[0]
-            return stream.width, stream.height, float(stream.average_rate) if stream.average_rate else None
+            rate = float(stream.average_rate) if stream.average_rate else None
+            return stream.width, stream.height, rate
     except MediaError:
         raise
     except Exception as error:      # decoders raise many types, from SyntaxError to their own
         raise MediaError(path, _cause(error, what)) from error
 
 
-def read_clip(path: str | Path, indices: Sequence[int] | None = None, size: int | None = None, aspect: bool = False) -> torch.Tensor:
-    """Decodes frames.
+def read_clip(path: str | Path, indices: Sequence[int] | None = None, size: int | None = None,
+              aspect: bool = False) -> torch.Tensor:
+    """Decode frames.
 
     Args:
         path: a video file, a folder of frames, or an image.
         indices: frame numbers from 0, in any order, repeats allowed; None reads all.
-        size: side in px of the square that every frame is resized to; None keeps the file's size.
-        aspect: resize the short side to `size` and keep the ratio of the sides (of the first frame read, in a frame folder).
+        size: side in px of the square that frames are resized to; None keeps the file's size.
+        aspect: resize the short side to `size` and keep the ratio of the (first frame's) sides.
     Returns:
         uint8 RGB `[T, 3, H, W]`, T = len(indices).
     Raises:
-        MediaError: for a missing, damaged or truncated file, an empty folder, an index outside the clip, frames of
-            different sizes (with size=None), or a picture too small or too elongated to be a face crop.
+        MediaError: for a missing, damaged or truncated file, an empty folder, an index outside the
+            clip, frames of different sizes (with size=None), or a picture that is no face crop.
     """
     return read_frames(path, indices, size, aspect).permute(0, 3, 1, 2).contiguous()
 
 
-def read_frames(path: str | Path, indices: Sequence[int] | None = None, size: int | None = None, aspect: bool = False,
-                box: tuple[int, int, int, int] | None = None) -> torch.Tensor:
-    """As `read_clip`, with the channels last: uint8 `[T, H, W, 3]`, the order in which pictures are stored and resized fastest.
+def read_frames(path: str | Path, indices: Sequence[int] | None = None, size: int | None = None,
+                aspect: bool = False, crop_box: Box | None = None) -> torch.Tensor:
+    """As `read_clip`, with the channels last: uint8 `[T, H, W, 3]`, the fastest order to resize.
 
     Args:
-        box: top, left, height and width in px of the part of each stored picture that is kept, cut out before resizing.
+        crop_box: the part of each stored picture that is kept, cut out before resizing.
     """
-    if box is not None:
-        whole, (top, left, height, width) = read_frames(path, indices), box
-        if top + height > whole.shape[1] or left + width > whole.shape[2]:
-            raise MediaError(path, f"it is {whole.shape[2]} x {whole.shape[1]} px, too small for the box of {width} x {height} px at row "
-                                   f"{top}, column {left}: change the source's box")
-        cut = list(whole[:, top:top + height, left:left + width].numpy())
-        return torch.stack([p for i in range(0, len(cut), 16) for p in _resized(cut[i:i + 16], fitted((width, height), size, aspect))])
-    path, what = Path(path), kind(path)
+    path = Path(path)
+    if crop_box is not None:
+        return _cropped(path, indices, size, aspect, crop_box)
+    what = kind(path)
     if what == "video":
         return torch.from_numpy(np.stack(_read_video(path, indices, size, aspect)))
     files = [path] if what == "image" else frame_files(path)
     wanted = _checked(path, indices, len(files))
-    box, unique = None, sorted(set(wanted), key=wanted.index)
-    done: dict[int, torch.Tensor] = {}
-    for start in range(0, len(unique), 16):               # so many at their full size in memory
-        part = {i: _read_image(files[i], size) for i in unique[start:start + 16]}
-        first = next(iter(part.values()))
-        box = box or fitted(first.shape[1::-1], size, aspect)
-        if box is None:
-            _same_size(path, files, {unique[0]: done.get(unique[0], first), **part})
-        done.update(zip(part, _resized(list(part.values()), box)))
+    unique = list(dict.fromkeys(wanted))
+    shape, first, done = None, None, {}
+    for start in range(0, len(unique), CHUNK):
+        chunk = {i: _read_image(files[i], size) for i in unique[start:start + CHUNK]}
+        if first is None:
+            first = chunk[unique[0]].shape
+            shape = fitted(first[1::-1], size, aspect)
+        if shape is None:
+            _same_size(path, files, first, files[unique[0]].name, chunk)
+        done |= zip(chunk, _resized(list(chunk.values()), shape), strict=True)
     return torch.stack([done[i] for i in wanted])
 
 
-def _resized(pictures: list[np.ndarray], box: tuple[int, int] | None) -> list[torch.Tensor]:
-    """Pictures `[H, W, 3]` at one width and height; those of equal size in one call."""
-    out, start = [], 0
-    while start < len(pictures):
-        stop = next((i for i in range(start, len(pictures)) if pictures[i].shape != pictures[start].shape), len(pictures))
-        stack = torch.from_numpy(np.stack(pictures[start:stop]))
-        if box is not None and stack.shape[1:3] != box[::-1]:
-            stack = F.resize(stack.permute(0, 3, 1, 2), list(box[::-1]), interpolation=InterpolationMode.BICUBIC, antialias=True)
+def fitted(shape: tuple[int, int], size: int | None, aspect: bool) -> tuple[int, int] | None:
+    """Width and height in px after resizing: a square, or the short side at `size`."""
+    if size is None:
+        return None
+    if not aspect:
+        return size, size
+    width, height = (max(size, round(side * size / min(shape))) for side in shape)
+    return width, height
+
+
+def _cropped(path: Path, indices: Sequence[int] | None, size: int | None, aspect: bool,
+             crop_box: Box) -> torch.Tensor:
+    whole, (top, left, height, width) = read_frames(path, indices), crop_box
+    if top + height > whole.shape[1] or left + width > whole.shape[2]:
+        raise MediaError(path, f"it is {whole.shape[2]} x {whole.shape[1]} px, too small for the "
+                               f"box of {width} x {height} px at row {top}, column {left}: change "
+                               "the source's crop_box")
+    kept = list(whole[:, top:top + height, left:left + width].numpy())
+    shape, out = fitted((width, height), size, aspect), []
+    for start in range(0, len(kept), CHUNK):
+        out += _resized(kept[start:start + CHUNK], shape)
+    return torch.stack(out)
+
+
+def _resized(pictures: list[np.ndarray], shape: tuple[int, int] | None) -> list[torch.Tensor]:
+    """Pictures `[H, W, 3]` at one width and height; neighbours of equal size in one call."""
+    out = []
+    for _, equal in groupby(pictures, key=lambda picture: picture.shape):
+        stack = torch.from_numpy(np.stack(list(equal)))
+        if shape is not None and stack.shape[1:3] != shape[::-1]:
+            stack = F.resize(stack.permute(0, 3, 1, 2), list(shape[::-1]),
+                             interpolation=InterpolationMode.BICUBIC, antialias=True)
             stack = stack.permute(0, 2, 3, 1)
-        out, start = out + list(stack), stop
+        out += list(stack)
     return out
 
 
-def fitted(shape: tuple[int, int], size: int | None, aspect: bool) -> tuple[int, int] | None:
-    """Width and height in px after resizing: a square, or the short side at `size`; None where nothing is resized."""
-    if size is None or not aspect:
-        return size and (size, size)
-    short = min(shape)
-    return tuple(max(size, round(side * size / short)) for side in shape)
+def _stamp(path: str | Path) -> tuple[str, int, int]:
+    """Path, size and time of modification: what tells a changed file."""
+    found = Path(path).stat()
+    return str(path), found.st_size, found.st_mtime_ns
 
 
-def _read_video(path: Path, indices: Sequence[int] | None, size: int | None, aspect: bool) -> list[np.ndarray]:
-    """Frames `[H, W, 3]` of a video.
+@lru_cache(maxsize=1 << 16)
+def _video(path: str, size: int, modified: int) -> tuple[int, int, int]:
+    """Number of frames, width and height of a video, read once per file and process."""
+    return len(_reader(path, None)), *frame_size(path)
 
-    Frames are taken one after another from the start. Seeking (decord's get_batch) can spin forever, uninterruptibly, on
-    files whose header counts more frames than decode, and face clips are short with few key frames, so it saves little.
+
+@lru_cache(maxsize=1 << 16)
+def _damage(path: str, size: int, modified: int) -> str | None:
+    """What is wrong inside a video, or None; looked for once per file and process.
+
+    decord paints over damaged parts from their neighbours and says nothing; FFmpeg can be told to
+    refuse them. `explode` alone lets an eighth of overwritten stretches of H.264 pass as noise;
+    `aggressive` also refuses a slice whose bits go on after its last macroblock.
     """
-    stamp = path.stat()
-    shape = _shape(str(path), stamp.st_size, stamp.st_mtime_ns)
+    good = 0
+    try:
+        with av.open(path) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
+            stream.codec_context.options = {"err_detect": "explode+aggressive"}
+            for _ in container.decode(stream):      # no frame is converted to RGB
+                good += 1
+    except av.FFmpegError:
+        return f"it is damaged or truncated after frame {good}: copy or extract it again"
+    return None
+
+
+def _read_video(path: Path, indices: Sequence[int] | None, size: int | None,
+                aspect: bool) -> list[np.ndarray]:
+    """Frames `[H, W, 3]` of a video, taken one after another from the start.
+
+    Seeking (decord's get_batch) can spin forever on files whose header counts more frames than
+    decode, and face clips are short with few key frames, so it would save little.
+    """
+    stamp = _stamp(path)
+    shape = frame_size(path) if indices is None else _video(*stamp)[1:]
     _check_shape(path, shape)
-    damage = _damage(str(path), stamp.st_size, stamp.st_mtime_ns)
+    damage = _damage(*stamp)
     if damage:
         raise MediaError(path, damage)
     reader = _reader(path, fitted(shape, size, aspect))
@@ -229,74 +246,56 @@ def _read_video(path: Path, indices: Sequence[int] | None, size: int | None, asp
     for t in sorted(set(wanted)):
         try:
             if t > at:
-                reader.skip_frames(t - at)      # decodes them, but does not turn them into RGB
+                reader.skip_frames(t - at)      # decoded, but not turned into RGB
             frames[t] = _unpadded(reader.next().asnumpy())
         except Exception as error:      # DECORDError, DECORDLimitReachedError, StopIteration
-            raise MediaError(path, f"decoding fails at frame {t} of {len(reader)}: the video is damaged or truncated") from error
+            raise MediaError(path, f"decoding fails at frame {t} of {len(reader)}: the video is "
+                                   "damaged or truncated") from error
         at = t + 1
     return [frames[t] for t in wanted]
 
 
 def _unpadded(frame: np.ndarray) -> np.ndarray:
-    """A decoded frame `[H, W, 3]`. decord pads rows; at widths such as 24, 48 and 72 it then counts the padding as channels."""
+    """A frame `[H, W, 3]`: at widths such as 24 and 72 decord counts row padding as channels."""
     h, w, c = frame.shape
     return frame if c == 3 else frame.reshape(h, w * c)[:, :3 * w].reshape(h, w, 3)
 
 
-@lru_cache(maxsize=1 << 16)
-def _damage(path: str, size: int, modified: int) -> str | None:
-    """What is wrong inside a video, or None. Once per file and process: size and time of modification tell a changed file.
-
-    `explode` alone lets about an eighth of overwritten stretches of H.264 pass as pictures of noise; `aggressive` also refuses a slice
-    whose bits go on after its last macroblock, which no sound encoder writes.
-
-    decord paints over damaged parts from their neighbours and says nothing. FFmpeg can be told to refuse them; the pass costs
-    little, since no frame is converted to RGB.
-    """
-    good = 0
+def _reader(path: str | Path, shape: tuple[int, int] | None) -> decord.VideoReader:
+    """An open video that resizes while it decodes and repeats no good frame for a damaged one."""
     try:
-        with av.open(path) as container:
-            stream = container.streams.video[0]
-            stream.thread_type, stream.codec_context.options = "NONE", {"err_detect": "explode+aggressive"}
-            for _ in container.decode(stream):
-                good += 1
-    except av.FFmpegError:
-        return f"it is damaged or truncated after frame {good}: copy or extract it again"
-    return None
-
-
-def _reader(path: str | Path, box: tuple[int, int] | None) -> decord.VideoReader:
-    """An open video that resizes while it decodes and refuses to repeat a good frame in place of a damaged one."""
-    try:
-        width, height = box or (-1, -1)
-        # decord counts the frames it replaced by their neighbours; any positive share below one frame means none at all.
-        return decord.VideoReader(str(path), ctx=decord.cpu(0), width=width, height=height, num_threads=1, fault_tol=1e-6)
+        width, height = shape or (-1, -1)
+        # fault_tol: the share of frames replaced by neighbours; below one frame means none at all
+        return decord.VideoReader(str(path), ctx=decord.cpu(0), width=width, height=height,
+                                  num_threads=1, fault_tol=1e-6)
     except Exception as error:          # RuntimeError, DECORDError, AssertionError (no frames)
         raise MediaError(path, _cause(error, "video")) from error
 
 
 def _read_image(path: Path, size: int | None) -> np.ndarray:
-    """An image as RGB `[H, W, 3]`: upright by its EXIF tag, transparent parts black, both sides at least `size` where the file's are."""
+    """An image as RGB `[H, W, 3]`, upright; both sides at least `size` where the file's are."""
     try:
         with Image.open(path) as image:
             _check_shape(path, image.size)
             if size:
-                image.draft("RGB", (size, size))      # JPEG decodes at a fraction of its size, never below the one asked for
+                image.draft("RGB", (size, size))      # JPEG decodes at a fraction of its size
             return np.array(_rgb(ImageOps.exif_transpose(image)))
     except MediaError:
         raise
-    except Exception as error:          # PIL raises OSError, SyntaxError, ValueError, DecompressionBombError ...
+    except Exception as error:      # OSError, SyntaxError, ValueError, DecompressionBombError ...
         raise MediaError(path, _cause(error, "image")) from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):             # 16 and 32 bit grey: convert() would clip instead of scale
+    """RGB; transparent parts black."""
+    if image.mode.startswith(("I", "F")):      # 16 and 32 bit grey: convert() would clip
         grey = np.asarray(image, dtype=np.float64)
         grey = grey / 257 if grey.max() > 255 else grey
         image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, image).convert("RGB")
     return image.convert("RGB")
 
 
@@ -306,28 +305,30 @@ def _checked(path: Path, indices: Sequence[int] | None, count: int) -> list[int]
         raise MediaError(path, f"no frame was asked for: give indices from 0 to {count - 1}")
     outside = [i for i in wanted if not 0 <= i < count]
     if outside:
-        raise MediaError(path, f"frame {outside[0]} was asked for, but it has {count} (0 to {count - 1})")
+        raise MediaError(path, f"frame {outside[0]} was asked for, but it has {count} "
+                               f"(0 to {count - 1})")
     return wanted
 
 
 def _check_shape(path: Path, shape: tuple[int, int]) -> None:
     width, height = shape
     if min(shape) < MIN_SIDE or max(shape) > MAX_RATIO * min(shape):
-        raise MediaError(path, f"it is {width} x {height} px, but a face crop has at least {MIN_SIDE} px a side and is at most "
-                               f"{MAX_RATIO} times as long as wide: crop the face first")
+        raise MediaError(path, f"it is {width} x {height} px, but a face crop has at least "
+                               f"{MIN_SIDE} px a side and is at most {MAX_RATIO} times as long as "
+                               "wide: crop the face first")
 
 
-def _same_size(folder: Path, files: list[Path], frames: dict[int, np.ndarray]) -> None:
-    first = next(iter(frames))
+def _same_size(folder: Path, files: list[Path], first: tuple, name: str, frames: dict) -> None:
     for i, frame in frames.items():
-        if frame.shape != frames[first].shape:
-            (h, w), (H, W) = frame.shape[:2], frames[first].shape[:2]
-            raise MediaError(folder, f"frame {files[i].name} is {w} x {h} px, {files[first].name} is {W} x {H} px: give a size to "
-                                     "resize to, or extract the clip again")
+        if frame.shape != first:
+            raise MediaError(folder, f"frame {files[i].name} is {frame.shape[1]} x "
+                                     f"{frame.shape[0]} px, {name} is {first[1]} x {first[0]} px: "
+                                     "give a size to resize to, or extract the clip again")
 
 
 def _unreachable(error: OSError) -> str:
-    return f"{(error.strerror or str(error)).lower()}: make it readable, or restore its disk or mount"
+    return (f"{(error.strerror or str(error)).lower()}: make it readable, or restore its disk or "
+            "mount")
 
 
 def _cause(error: Exception, what: str) -> str:
@@ -337,4 +338,4 @@ def _cause(error: Exception, what: str) -> str:
         return "its content is not an image, or its header is damaged"
     if what == "video":
         return "it is no video, has no frames, or is damaged or truncated: copy or extract it again"
-    return f"the image is damaged or truncated ({' '.join(str(error).split()) or type(error).__name__})"
+    return (f"the image is damaged or truncated ({' '.join(str(error).split()) or type(error).__name__})")

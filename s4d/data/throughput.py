@@ -19,9 +19,9 @@ from timm.data.auto_augment import rand_augment_transform
 from torchvision.transforms import RandomErasing, RandomResizedCrop
 from torchvision.transforms import functional as F
 
-from .batches import Clips, Key
-from .datasets.tables import table
+from .dataset import Key, Samples
 from .media import frame_files
+from .tables import table
 from .transforms import MEAN, STD, train_indices, train_transform
 
 
@@ -96,7 +96,7 @@ def throughput(seconds: float = 5.0, size: int = 160, frames: int = 16, stride: 
                 transform = train_transform(size)
                 work[media, "one by one"] = lambda i, rows=rows: one_by_one(root / rows["path"][i % clips], frames, stride, size, i)
                 for name in ("files", "packed"):
-                    data = Clips(rows, root, "video", size, frames, stride, transform=transform, cache=name == "packed")
+                    data = Samples(rows, root, "video", size, frames, stride, transform=transform, cache=name == "packed")
                     work[media, name] = lambda i, data=data: data[Key("video", i % clips, i)]["clip"]
             taken = _turns(work, seconds)
     finally:

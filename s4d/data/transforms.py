@@ -1,4 +1,4 @@
-"""Augmentation on uint8 clips `[T, 3, H, W]` (one draw for all frames), test views, normalisation, sampling along time."""
+"""Augmentation on uint8 clips `[T, 3, H, W]` (one draw for all frames), views, normalisation, time."""
 from __future__ import annotations
 
 import torch
@@ -11,113 +11,112 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)      # ImageNet, for RG
 GREY = tuple(round(255 * m) for m in MEAN)                     # 0 after normalisation
 
 
-def _crop(size: int, scale: tuple[float, float]) -> v2.Transform:
-    if tuple(scale) == (1, 1):        # the whole picture: aligned faces stay aligned, and nothing is resampled
-        return v2.Resize((size, size), interpolation=InterpolationMode.BICUBIC, antialias=True)
-    return v2.RandomResizedCrop(size, scale=tuple(scale), interpolation=InterpolationMode.BICUBIC, antialias=True)
+def _crop(img_size: int, crop_scale: tuple[float, float]) -> v2.Transform:
+    if tuple(crop_scale) == (1, 1):      # aligned faces stay aligned, and nothing is resampled
+        return v2.Resize((img_size, img_size), InterpolationMode.BICUBIC, antialias=True)
+    return v2.RandomResizedCrop(img_size, tuple(crop_scale),
+                                interpolation=InterpolationMode.BICUBIC, antialias=True)
 
 
-def pretrain_transform(size: int, crop: tuple[float, float] = (0.2, 1.0), flip: bool = True) -> v2.Transform:
-    """Random resized crop and, for photos, horizontal flip.
+def pretrain_transform(img_size: int, crop_scale: tuple[float, float] = (0.2, 1.0),
+                       flip: bool = True) -> v2.Transform:
+    """Random resized crop and, for photos, horizontal flip (docs/method.md, section 4).
 
     Args:
-        size: side in px of the result.
-        crop: range of the cropped area as a share of the picture; (1, 1) keeps it whole.
+        img_size: side in px of the result.
+        crop_scale: range of the cropped area as a share of the picture; (1, 1) keeps it whole.
         flip: mirror half of the draws; the released recipe does so for photos and not for clips.
     Returns:
-        uint8 `[T, 3, H, W]` -> uint8 `[T, 3, size, size]`, drawing from torch's global generator.
-    Source: METHOD section 4.
+        uint8 `[T, 3, H, W]` -> uint8 `[T, 3, img_size, img_size]`, drawing from torch's global
+        generator.
     """
-    return v2.Compose([_crop(size, crop)] + ([v2.RandomHorizontalFlip()] if flip else []))
+    steps = [_crop(img_size, crop_scale)]
+    return v2.Compose(steps + ([v2.RandomHorizontalFlip()] if flip else []))
 
 
-def train_transform(size: int, crop: tuple[float, float] = (0.5, 1.0), randaugment: str = "m7-n4", erasing: float = 0.25) -> v2.Transform:
-    """Augmentation of fine-tuning: random resized crop, flip, RandAugment, random erasing.
+def train_transform(img_size: int, crop_scale: tuple[float, float] = (0.5, 1.0),
+                    randaugment: str = "m7-n4", random_erasing: float = 0.25) -> v2.Transform:
+    """Random resized crop, flip, RandAugment, random erasing (docs/method.md, section 5).
+
+    Differs: erased parts take the mean colour (0 after normalisation) instead of noise.
 
     Args:
-        size: side in px of the result.
-        crop: range of the cropped area as a share of the picture; (1, 1) keeps it whole.
+        img_size, crop_scale: as for `pretrain_transform`.
         randaugment: timm's notation "m<magnitude 0..10>-n<operations>"; empty for none.
-        erasing: probability that a rectangle is painted over, the same in all frames.
+        random_erasing: probability that a rectangle is painted over, the same in all frames.
     Returns:
-        uint8 `[T, 3, H, W]` -> uint8 `[T, 3, size, size]`, drawing from torch's global generator.
+        a function as of `pretrain_transform`.
     Raises:
         ValueError: for a RandAugment text of another form.
-    Source: METHOD section 6. Differs: RandAugment's statistics are those of the clip, not of a frame; erased parts take the mean
-        colour (0 after normalisation) instead of noise.
     """
-    steps = [_crop(size, crop), v2.RandomHorizontalFlip()]
+    steps = [_crop(img_size, crop_scale), v2.RandomHorizontalFlip()]
     if randaugment:
         steps.append(ClipRandAugment(randaugment, GREY))
-    if erasing:
-        steps.append(v2.RandomErasing(p=erasing, scale=(0.02, 1 / 3), value=GREY))
+    if random_erasing:
+        steps.append(v2.RandomErasing(p=random_erasing, scale=(0.02, 1 / 3), value=GREY))
     return v2.Compose(steps)
 
 
-def eval_views(x: torch.Tensor, size: int, crops: int = 1) -> list[torch.Tensor]:
-    """Square test views: the short side resized to `size`, windows at even steps along the long side.
+def eval_views(x: torch.Tensor, img_size: int, test_crops: int = 1) -> list[torch.Tensor]:
+    """Square test views: the short side resized, windows at even steps along the long side.
 
     Args:
-        x: uint8 with height and width last: `[B, 3, H, W]`, `[B, 3, T, H, W]` or a clip `[T, 3, H, W]`.
-        size: side in px.
-        crops: number of windows; 1 is the central one.
-    Returns:
-        views, `x` with sides of `size`. A square picture has one window, so it gives one view: equal views would only
-        cost time (the released code averages two equal ones).
+        x: uint8 with height and width last: `[B, 3, H, W]`, `[B, 3, T, H, W]` or `[T, 3, H, W]`.
+        test_crops: number of windows; 1 is the central one. A square picture has one window (the
+            released code averages two equal ones).
     """
     h, w = x.shape[-2:]
-    if min(h, w) != size:
-        h, w = (size, round(w * size / h)) if h <= w else (round(h * size / w), size)
+    if min(h, w) != img_size:
+        short = min(h, w)
+        h, w = (img_size if side == short else round(side * img_size / short) for side in (h, w))
         x = F.resize(x, [h, w], interpolation=InterpolationMode.BICUBIC, antialias=True)
-    free = max(h, w) - size
-    starts = [round(free / 2)] if crops == 1 or free == 0 else [round(free * i / (crops - 1)) for i in range(crops)]
-    return [F.crop(x, s if h > w else 0, s if w >= h else 0, size, size) for s in starts]
+    free = max(h, w) - img_size
+    if test_crops == 1 or free == 0:
+        starts = [round(free / 2)]
+    else:
+        starts = [round(free * i / (test_crops - 1)) for i in range(test_crops)]
+    return [F.crop(x, s if h > w else 0, s if w >= h else 0, img_size, img_size) for s in starts]
 
 
-def _per_channel(values: tuple, x: torch.Tensor) -> torch.Tensor:
+def _per_channel(values: list[float], x: torch.Tensor) -> torch.Tensor:
     return torch.tensor(values, device=x.device).view(1, 3, *[1] * (x.ndim - 2))
 
 
 def normalise(x: torch.Tensor) -> torch.Tensor:
-    """uint8 pixels with channels on axis 1 (`[B, 3, H, W]`, `[B, 3, T, H, W]` or `[T, 3, H, W]`) -> float32, ImageNet mean 0, SD 1."""
-    scale, shift = (_per_channel(v, x) for v in (tuple(1 / (255 * s) for s in STD), tuple(-m / s for m, s in zip(MEAN, STD))))
-    return x.to(torch.float32, memory_format=torch.contiguous_format).mul_(scale).add_(shift)      # one pass less than the formula
+    """uint8 pixels with channels on axis 1 -> float32, ImageNet mean 0, standard deviation 1."""
+    scale = _per_channel([1 / (255 * s) for s in STD], x)
+    shift = _per_channel([-m / s for m, s in zip(MEAN, STD, strict=True)], x)
+    x = x.to(torch.float32, memory_format=torch.contiguous_format)
+    return x.mul_(scale).add_(shift)      # one pass less than the formula
 
 
 def denormalise(x: torch.Tensor) -> torch.Tensor:
     """The inverse of `normalise`: rounded and clamped to uint8."""
-    return ((x.float() * _per_channel(STD, x) + _per_channel(MEAN, x)) * 255).round().clamp(0, 255).to(torch.uint8)
+    x = (x.float() * _per_channel(list(STD), x) + _per_channel(list(MEAN), x)) * 255
+    return x.round().clamp(0, 255).to(torch.uint8)
 
 
-def _window(start: int, n: int, frames: int, stride: int) -> list[int]:
-    return [min(start + i * stride, n - 1) for i in range(frames)]
+def _window(start: int, n: int, num_frames: int, sampling_rate: int) -> list[int]:
+    return [min(start + i * sampling_rate, n - 1) for i in range(num_frames)]
 
 
-def train_indices(n: int, frames: int, stride: int, generator: torch.Generator | None = None) -> list[int]:
-    """A random window of a clip.
-
-    Args:
-        n: frames that the clip has.
-        frames: frames to sample.
-        stride: distance between two sampled frames.
-        generator: source of the draw.
-    Returns:
-        `frames` ascending indices; a clip shorter than the window is padded by its last frame.
-    """
-    free = max(0, n - (frames - 1) * stride - 1)
-    return _window(int(torch.randint(free + 1, (), generator=generator)), n, frames, stride)
+def train_indices(n: int, num_frames: int, sampling_rate: int,
+                  generator: torch.Generator | None = None) -> list[int]:
+    """A random window of a clip of n frames; a shorter clip is padded by its last frame."""
+    free = max(0, n - (num_frames - 1) * sampling_rate - 1)
+    start = int(torch.randint(free + 1, (), generator=generator))
+    return _window(start, n, num_frames, sampling_rate)
 
 
-def test_indices(n: int, frames: int, stride: int, segments: int) -> list[list[int]]:
-    """Test views along time: `segments` windows whose starts are evenly spaced from the first to the last possible one.
-
-    Args:
-        n, frames, stride: as in `train_indices`.
-        segments: number of windows; 1 is the central one.
-    """
-    free = max(0, n - (frames - 1) * stride - 1)
-    starts = [free // 2] if segments == 1 else [round(free * i / (segments - 1)) for i in range(segments)]
-    return [_window(s, n, frames, stride) for s in starts]
+def test_indices(n: int, num_frames: int, sampling_rate: int,
+                 test_segments: int) -> list[list[int]]:
+    """`test_segments` windows at even steps along a clip of n frames; one is the central one."""
+    free = max(0, n - (num_frames - 1) * sampling_rate - 1)
+    if test_segments == 1:
+        starts = [free // 2]
+    else:
+        starts = [round(free * i / (test_segments - 1)) for i in range(test_segments)]
+    return [_window(s, n, num_frames, sampling_rate) for s in starts]
 
 
 test_indices.__test__ = False      # a name that pytest would collect

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..config import Finetune, update
 from ..data import MediaError, read_clip
-from ..data.batches import Clips, Key, to_model
+from ..data.dataset import Key, Samples, to_model
 from ..data.transforms import normalise
 from ..training.finetune import part, tables
 
@@ -45,9 +45,9 @@ def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed
     kept, clips = [], []
     for row in choose(len(data), limit, seed):
         sample = data[Key(task, int(row), seed)]
-        if "bad" in sample:
+        if "unreadable" in sample:
             if unreadable is not None:
-                unreadable.update([sample["bad"]])
+                unreadable.update([sample["unreadable"]])
             continue
         kept.append(row)
         clips.append(sample["clip"])
@@ -70,7 +70,7 @@ def frames_of(cfg: Finetune, rows: pd.DataFrame, every: int = 1, unreadable: dic
     Raises:
         StimuliError: when no clip can be read.
     """
-    data = Clips(rows, cfg.video.root, "video", cfg.img_size, cfg.num_frames, cfg.sampling_rate, classes=cfg.video.num_classes)
+    data = Samples(rows, cfg.video.root, "video", cfg.img_size, cfg.num_frames, cfg.sampling_rate, num_classes=cfg.video.num_classes)
     pictures, table = [], []
     for row in rows.itertuples():
         try:

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from sklearn.metrics import accuracy_score, recall_score
 
-from ..data.batches import Clips, Joint, Key, loader, to_model
+from ..data.dataset import Joint, Key, Samples, loader, to_model
 from ..data.media import header, read_clip
 from ..data.transforms import eval_views, normalise, test_indices
 from ..emotions import vocabulary
@@ -23,7 +23,7 @@ def war_uar(labels, predicted) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def predict(model: torch.nn.Module, data: Clips, classes: int, crops: int = 1, batch: int = 64, workers: int = 0,
+def predict(model: torch.nn.Module, data: Samples, classes: int, crops: int = 1, batch: int = 64, workers: int = 0,
             device: torch.device | None = None, features: dict | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
     """Mean softmax over the test views of every sample.
 
@@ -39,16 +39,16 @@ def predict(model: torch.nn.Module, data: Clips, classes: int, crops: int = 1, b
     """
     device = device or next(model.parameters()).device
     names = vocabulary(classes)
-    views = range(max(1, data.segments)) if data.task == "video" else range(1)
+    views = range(max(1, data.test_segments)) if data.task == "video" else range(1)
     keys = [Key(data.task, row, 0, view) for row in range(len(data)) for view in views]
     pooled = None
     total, count, bad, broken = np.zeros((len(data), classes)), np.zeros(len(data)), {}, []
     model.eval()
     data = copy(data)
-    data.crops = crops
+    data.test_crops = crops
     for b in loader(Joint({data.task: data}), mine([keys[i:i + batch] for i in range(0, len(keys), batch)]), workers):
-        bad.update(dict(b["bad"]))
-        broken += b["bad_rows"]
+        bad.update(dict(b["unreadable"]))
+        broken += b["unreadable_rows"]
         if "clip" not in b:
             continue
         x = normalise(to_model(b["clip"].to(device), data.task))

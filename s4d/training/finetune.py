@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from .. import config as configs
 from ..config import ConfigError, Finetune, Pretrain
 from ..data import DatasetError, fingerprint, index_of, split_validation
-from ..data.batches import Clips, Joint, epoch_plan, to_model
+from ..data.dataset import Joint, Samples, epoch_plan, to_model
 from ..data.transforms import normalise, train_transform
 from ..models import CheckpointError, encoder_from
 from .evaluate import predict, war_uar
@@ -75,21 +75,21 @@ def augmentation(cfg: Finetune, task: str):
     """The transform of training samples of a task."""
     field = "image_randaugment" if task == "image" and cfg.image_randaugment is not None else "randaugment"
     try:
-        return train_transform(cfg.img_size, crop=cfg.crop_scale, randaugment=getattr(cfg, field), erasing=cfg.random_erasing)
+        return train_transform(cfg.img_size, cfg.crop_scale, getattr(cfg, field), cfg.random_erasing)
     except ValueError as error:
         raise ConfigError(f"Finetune.{field} cannot be used: {error}") from error
 
 
-def part(cfg: Finetune, task: str, table: pd.DataFrame, split: str) -> Clips:
+def part(cfg: Finetune, task: str, table: pd.DataFrame, split: str) -> Samples:
     """Samples of one task and split."""
     source = sources(cfg)[task]
     training = split == "train"
-    return Clips(table[table.split == split], source.root, task, cfg.img_size, cfg.num_frames, cfg.sampling_rate, classes=source.num_classes,
-                 transform=augmentation(cfg, task) if training else None, segments=0 if training else cfg.test_segments, cache=cfg.cache,
-                 box=source.crop_box, short=source.short_side)
+    return Samples(table[table.split == split], source.root, task, cfg.img_size, cfg.num_frames, cfg.sampling_rate, num_classes=source.num_classes,
+                 transform=augmentation(cfg, task) if training else None, test_segments=0 if training else cfg.test_segments, cache=cfg.cache,
+                 crop_box=source.crop_box, short_side=source.short_side)
 
 
-def plan(cfg: Finetune, data: dict[str, Clips], epoch: int):
+def plan(cfg: Finetune, data: dict[str, Samples], epoch: int):
     return epoch_plan(data, {"image": cfg.image_batch_size, "video": cfg.video_batch_size}, {"image": cfg.image_epoch_fraction, "video": 1.0},
                       {"image": cfg.balanced_sampling, "video": False}, cfg.seed, epoch, {"image": cfg.image_fraction, "video": cfg.video_fraction})
 
@@ -122,7 +122,7 @@ def mixer(cfg: Finetune, classes: int):
     return mix
 
 
-def validate(cfg: Finetune, model: torch.nn.Module, held: dict[str, Clips], device) -> dict[str, float]:
+def validate(cfg: Finetune, model: torch.nn.Module, held: dict[str, Samples], device) -> dict[str, float]:
     """WAR and UAR on the validation part of every trained task."""
     out = {}
     for task, data in held.items():

@@ -16,7 +16,7 @@ from timm.utils import ModelEmaV3
 from tqdm.auto import tqdm
 
 from ..config import ConfigError
-from ..data.batches import Joint, Key, loader, part_of
+from ..data.dataset import Joint, Key, loader, part_of
 from .memory import recompute
 from .ranks import Split, idle, join, of_first, rank, world
 from .runs import Log, Run, RunError, cause_of, device_name, versions, write_text
@@ -181,7 +181,7 @@ class Loop:
         for batch in loader(joint, part_of(batches, rank(), world()), self.cfg.num_workers):
             self.keys, self.joint = next(wanted), joint
             rows = len(batch["clip"]) if "clip" in batch else 0
-            stop, bad = self.split.exchange(rows, self.signals.number is not None, batch["bad"])
+            stop, bad = self.split.exchange(rows, self.signals.number is not None, batch["unreadable"])
             if stop:
                 raise Interrupted
             self.guard.see(bad)

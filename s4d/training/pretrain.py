@@ -9,7 +9,7 @@ import torch
 from .. import config as configs
 from ..config import ConfigError, Pretrain
 from ..data import DatasetError, fingerprint, index_of
-from ..data.batches import Clips, Joint, epoch_plan, sample_seed, to_model
+from ..data.dataset import Joint, Samples, epoch_plan, sample_seed, to_model
 from ..data.transforms import normalise, pretrain_transform
 from ..models import random_mask, removed_tokens
 from .loop import Loop, blank, cosine, optimizer_for, pick_device, seed_all, set_lr
@@ -32,12 +32,12 @@ def tables(cfg: Pretrain) -> dict:
     return out
 
 
-def parts(cfg: Pretrain, rows: dict) -> dict[str, Clips]:
+def parts(cfg: Pretrain, rows: dict) -> dict[str, Samples]:
     """Datasets of both modalities. Clips are decoded once and cropped and masked `repeats` times."""
     sources = {"image": cfg.image, "video": cfg.video}
-    return {task: Clips(table, sources[task].root, task, cfg.img_size, cfg.num_frames, cfg.sampling_rate, classes=None, cache=cfg.cache,
+    return {task: Samples(table, sources[task].root, task, cfg.img_size, cfg.num_frames, cfg.sampling_rate, num_classes=None, cache=cfg.cache,
                         transform=pretrain_transform(cfg.img_size, cfg.crop_scale, flip=task == "image"),
-                        repeats=cfg.repeat_aug if task == "video" else 1, box=sources[task].crop_box, short=sources[task].short_side)
+                        repeat_aug=cfg.repeat_aug if task == "video" else 1, crop_box=sources[task].crop_box, short_side=sources[task].short_side)
             for task, table in rows.items()}
 
 
@@ -51,7 +51,7 @@ def locate(cfg: Pretrain, runs: str | Path = "runs", rows: dict | None = None) -
     return Run(run_dir(cfg, runs, [fingerprint(t, roots[task]) for task, t in (rows or tables(cfg)).items()]))
 
 
-def plan(cfg: Pretrain, data: dict[str, Clips], epoch: int):
+def plan(cfg: Pretrain, data: dict[str, Samples], epoch: int):
     return epoch_plan(data, {"image": cfg.image_batch_size, "video": cfg.video_batch_size}, {"image": 1.0, "video": cfg.video_epoch_fraction},
                       {"image": False, "video": False}, cfg.seed, epoch)
 

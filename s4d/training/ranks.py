@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..config import ConfigError
-from ..data.batches import cut
+from ..data.dataset import cut
 from ..models import MoAE
 from .runs import RunError
 

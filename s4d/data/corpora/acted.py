@@ -1,0 +1,76 @@
+"""CREMA-D and RAVDESS: actors perform emotions, labels are in the files' names, no published split.
+
+Five folds over actors are this project's convention: the actors, sorted, are dealt out in turn, so
+that nobody is tested who was trained on.
+"""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ...emotions import LabelError
+from ..media import VIDEOS
+from ..tables import Dataset, DatasetError, files, folders
+
+FOLDS = (1, 2, 3, 4, 5)
+CREMAD_CODES = {"ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happiness",
+                "NEU": "neutral", "SAD": "sadness"}
+RAVDESS_CODES = {"01": "neutral", "02": "neutral", "03": "happiness", "04": "sadness",
+                 "05": "anger", "06": "fear", "07": "disgust", "08": "surprise"}
+
+
+def acted(names: list[str], pattern: str, codes: dict[str, str], fold: int, root: Path,
+          example: str) -> list[tuple]:
+    """(path, label, actor, split) of files named by actor and emotion.
+
+    Args:
+        pattern: of a file's stem, with the groups actor and emotion.
+        codes: code -> emotion.
+    """
+    parsed = []
+    for name in names:
+        match = re.fullmatch(pattern, Path(name).stem)
+        if not match:
+            raise DatasetError(f"{name} in {root} is not named as its dataset's files are: "
+                               f"expected a name such as {example}")
+        code = match["emotion"]
+        if code not in codes:
+            raise LabelError(f"unknown label {code!r} in {root}/{name}: expected one of "
+                             f"{', '.join(codes)}")
+        parsed.append((name, codes[code], match["actor"]))
+    actors = sorted({actor for *_, actor in parsed})
+    turn = {actor: i % len(FOLDS) + 1 for i, actor in enumerate(actors)}
+    return [(name, label, actor, "test" if turn[actor] == fold else "train")
+            for name, label, actor in parsed]
+
+
+def cremad_rows(root: Path, fold: int, label_order: str | None = None) -> list[tuple]:
+    """Names are actor, sentence, emotion, level."""
+    names = [f"VideoFlash/{n}" for n in files(root / "VideoFlash", VIDEOS)]
+    pattern = r"(?P<actor>\d{4})_[A-Z]{3}_(?P<emotion>[A-Z]{3})_[A-Z]{1,2}"
+    return acted(names, pattern, CREMAD_CODES, fold, root, "1001_DFA_ANG_XX.flv")
+
+
+def ravdess_rows(root: Path, fold: int, label_order: str | None = None) -> list[tuple]:
+    """Names are modality, channel, emotion, intensity, statement, repetition, actor.
+
+    Calm counts as neutral. Song is left out. Of a performance stored with and without sound, one
+    file is kept.
+    """
+    kept = {}
+    for actor in folders(root):
+        for name in files(actor, VIDEOS) if actor.name.startswith("Actor_") else []:
+            fields = Path(name).stem.split("-")
+            if fields[1:2] != ["02"]:      # sorted: 01, with sound, comes before 02, without
+                kept.setdefault(tuple(fields[1:]), f"{actor.name}/{name}")
+    pattern = r"\d\d-01-(?P<emotion>\d\d)(-\d\d){3}-(?P<actor>\d\d)"
+    return acted(list(kept.values()), pattern, RAVDESS_CODES, fold, root,
+                 "01-01-03-01-01-01-01.mp4")
+
+
+CREMAD = Dataset(      # 91 actors, twelve sentences; open: ODbL
+    "cremad", "video", "VideoFlash/1001_DFA_ANG_XX.flv", cremad_rows, folds=FOLDS,
+    published={(None, None): 7442})
+RAVDESS = Dataset(     # 24 actors, 60 spoken performances each; open: CC BY-NC-SA 4.0
+    "ravdess", "video", "Actor_01/01-01-03-01-01-01-01.mp4", ravdess_rows, folds=FOLDS,
+    published={(None, None): 1440})

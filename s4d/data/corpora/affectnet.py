@@ -1,0 +1,124 @@
+"""AffectNet: photos labelled with eight expressions, in the four layouts in which it is met.
+
+AffectNet publishes no test split; results are reported on its validation split. So `val` is the
+test split, unless a folder or list named test exists too.
+"""
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ...emotions import EMOTIONS, EMOTIONS_8
+from ..labels import Entry, labels_of
+from ..lists import SPLITS, Files, class_folders, read_list
+from ..media import IMAGES
+from ..tables import Dataset, DatasetError, files, folders
+
+NOT_EXPRESSIONS = {"8": "None", "9": "Uncertain", "10": "No-Face"}      # dropped, as in the field
+TRAIN = dict(zip(EMOTIONS, (74874, 134415, 25459, 14090, 6378, 3803, 24882), strict=True))
+# S4D's list; the first release with seven and with eight classes; the release of 2021
+TESTS = (dict(zip(EMOTIONS, (471, 457, 473, 458, 469, 469, 470), strict=True)),
+         dict.fromkeys(EMOTIONS, 500), dict.fromkeys(EMOTIONS_8, 500), 3999)
+
+
+def read(entries: list[Entry], label_order: str | None = None) -> list[str]:
+    return labels_of(entries, ("affectnet",), 8, label_order=label_order) if entries else []
+
+
+def rows(root: Path, fold: None = None, label_order: str | None = None) -> list[tuple]:
+    """(path, label, None, split) of the first layout that the folder has."""
+    found = next(filter(None, (layout(root, label_order) for layout in LAYOUTS)), [])
+    if not any(split == "test" for *_, split in found):
+        found = [(*row, "test" if split == "val" else split) for *row, split in found]
+    return found
+
+
+def in_folders(root: Path, label_order: str | None) -> list[tuple]:
+    """train/happiness/0001.jpg or train/1/0001.jpg."""
+    return class_folders(root, IMAGES, partial(read, label_order=label_order))
+
+
+def release_2021(root: Path, label_order: str | None) -> list[tuple]:
+    """train_set/images/N.jpg with train_set/annotations/N_exp.npy."""
+    out = []
+    for split in ("train", "val"):
+        folder, entries = root / f"{split}_set", []
+        for file in files(folder / "images", IMAGES):
+            name = f"{folder.name}/images/{file}"
+            note = folder / "annotations" / f"{Path(file).stem}_exp.npy"
+            try:
+                label = str(np.load(note, allow_pickle=False)).strip()
+            except (OSError, ValueError, EOFError) as error:
+                raise DatasetError(f"{name} has no readable annotation {note} ({error}): copy the "
+                                   "annotations again") from error
+            entries.append(Entry(name, label, str(note)))
+        labels = read(entries, label_order)
+        out += [(e.name, label, None, split) for e, label in zip(entries, labels, strict=True)]
+    return out
+
+
+def original(root: Path, label_order: str | None) -> list[tuple]:
+    """training.csv and validation.csv with images in Manually_Annotated_Images/."""
+    out, base = [], "Manually_Annotated_Images"
+    images = Files(root, (base, f"Manually_Annotated/{base}"), IMAGES)
+    images.bases = images.bases or [f"{base}/"]
+    for path in (root / "training.csv", root / "validation.csv"):
+        if is_original(path):
+            entries = [e for e in read_list(path) if e.label not in NOT_EXPRESSIONS]
+            out += _found(images, entries, SPLITS[path.stem], label_order)
+    return out
+
+
+def lists(root: Path, label_order: str | None) -> list[tuple]:
+    """train.csv, affectnet_val.txt ...: lines `680/<hash>_aligned/face_det_000000.bmp 0`."""
+    out, usual = [], ("image", "images", "manually_annotated_images")
+    inside = [f.name for f in folders(root) if f.name.lower() in usual]
+    images = Files(root, ["", *inside], IMAGES)
+    for name in files(root, {".csv", ".txt"}):
+        split = SPLITS.get(re.split(r"[_\-]", Path(name).stem.lower())[-1])
+        if split is not None:
+            out += _found(images, read_list(root / name), split, label_order)
+    return out
+
+
+def _found(images: Files, entries: list[Entry], split: str, label_order: str | None) -> list[tuple]:
+    labels = read(entries, label_order)
+    return [(images.find(e.name), label, None, split)
+            for e, label in zip(entries, labels, strict=True)]
+
+
+def is_original(path: Path) -> bool:
+    """Whether a file is a list of the first release, told by its header."""
+    if not path.is_file():
+        return False
+    with open(path, encoding="utf-8-sig", errors="replace") as f:
+        return "subDirectory_filePath" in f.readline()
+
+
+def published(root: Path, table: pd.DataFrame) -> dict:
+    """Counts of the release whose layout it is, or of the known test split nearest in size.
+
+    None for class folders, which may hold any selection.
+    """
+    if any(f.name.lower() in SPLITS and folders(f) for f in folders(root)):
+        return {}
+    if (root / "val_set").is_dir():
+        return {(None, "test"): TESTS[3]}
+    if is_original(root / "validation.csv"):
+        return {(None, "test"): TESTS[2], (None, "train"): TRAIN}
+    size = (table["split"] == "test").sum()
+    sizes = [sum(t.values()) if isinstance(t, dict) else t for t in TESTS]
+    return {(None, "test"): TESTS[int(np.argmin(np.abs(np.array(sizes) - size)))]}
+
+
+LAYOUTS = (in_folders, release_2021, original, lists)
+DATASET = Dataset(
+    "affectnet", "image",
+    "train/ and val/ or test/ with a folder per class (name or 0..7), lists train.csv and test.csv "
+    "of lines `image label`, training.csv and validation.csv with Manually_Annotated_Images/, or "
+    "train_set/ and val_set/ with annotations/",
+    rows, orders=("affectnet",), published=published)

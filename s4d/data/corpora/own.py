@@ -1,0 +1,174 @@
+"""Folders of your own: a folder a class, with split folders or without, subjects known or not.
+
+The first folder of a path that is no split (`train`, `val`, `test`) is the class and names an
+emotion, `1_happy` or `Joy` too; a folder below it names the subject. Split folders lie above or
+below the class folders, in all classes or in none. With `train` and `val` alone, `val` is the test
+split. Without split folders a fifth is the test split, told by a hash: of whole subjects where they
+are known (by folders, by the beginning of file names, or by subjects.csv), else of each class's
+files. Files of one unknown person may then lie on both sides, and the score is too good for
+strangers.
+"""
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from ...emotions import LabelError, canonical
+from ..lists import SPLITS
+from ..media import IMAGES, VIDEOS
+from ..tables import Dataset, DatasetError, listed_subjects
+
+TEST = 0.2          # of the samples in the test split, where no folder tells
+
+
+class Found(NamedTuple):
+    """One sample."""
+
+    path: str                  # relative to the root
+    label: str                 # first the folder's name, then the emotion
+    subject: str | None
+    split: str | None
+
+
+def rows(root: Path, fold: None = None, label_order: None = None,
+         subject_separator: str | None = None, clips: bool = False) -> list[tuple]:
+    """(path, label, subject, split) of every photo, or clip: a video file or a folder of frames.
+
+    Raises:
+        DatasetError: for photos beside clips, a sample in no class folder, an empty class folder, a
+            single class, or splits that are incomplete.
+        LabelError: for a class folder that names no emotion.
+    """
+    folders = _walk(root)
+    found = [_sample(p, root, subject_separator) for p in _paths(root, folders, clips)]
+    full = {p.rsplit("/", k)[0] for p, *_ in found for k in range(p.count("/") + 1)}
+    for path, _ in folders:
+        if len(_classes(path)) == 1 and not _is_split(path) and path not in full:
+            raise DatasetError(f"class folder {path} in {root} holds no "
+                               f"{'clips' if clips else 'photos'}: fill it or remove it")
+    return _split(root, _named(root, found)) if found else []
+
+
+def _walk(root: Path) -> list[tuple[str, list[str]]]:
+    """(relative path, names of files) of every visible folder, in order."""
+    out = []
+    for folder, below, names in os.walk(root):
+        below[:] = sorted(d for d in below if not d.startswith("."))
+        path = Path(folder).relative_to(root).as_posix()
+        out.append(("" if path == "." else path, sorted(n for n in names if n[0] != ".")))
+    return out
+
+
+def _paths(root: Path, folders: list[tuple[str, list[str]]], clips: bool) -> list[str]:
+    """Samples of the wanted kind; both kinds in one folder are refused."""
+    photos, videos = [], []
+    for path, names in folders:
+        by_suffix = [(f"{path}/{n}" if path else n, os.path.splitext(n)[1].lower()) for n in names]
+        pictures = [p for p, suffix in by_suffix if suffix in IMAGES]
+        videos += [p for p, suffix in by_suffix if suffix in VIDEOS]
+        if clips and pictures and len(_classes(path)) > 1:      # the frames of one clip
+            videos.append(path)
+        else:
+            photos += pictures
+    samples, others = (videos, photos) if clips else (photos, videos)
+    if others:
+        kind, other = ("clips", "photos") if clips else ("photos", "clips")
+        hint = "; a clip's frames lie in a folder below the class folder" if clips else ""
+        raise DatasetError(f"{root} holds {len(others)} {other} beside {len(samples)} {kind}, the "
+                           f"first is {others[0]}: give each kind a folder of its own{hint}")
+    return samples
+
+
+def _is_split(path: str) -> bool:
+    return path.rpartition("/")[2].lower() in SPLITS
+
+
+def _classes(path: str) -> list[str]:
+    """Folders of a path that are no split."""
+    return [part for part in path.split("/") if part and part.lower() not in SPLITS]
+
+
+def _sample(path: str, root: Path, subject_separator: str | None) -> Found:
+    """What a path tells."""
+    folder, _, name = path.rpartition("/")
+    classes = _classes(folder)
+    splits = sorted({SPLITS[p.lower()] for p in folder.split("/") if p.lower() in SPLITS})
+    if not classes:
+        raise DatasetError(f"{path} in {root} lies in no class folder: move it into a folder that "
+                           f"is named after its emotion, as in happy/{name}")
+    if len(splits) > 1:
+        raise DatasetError(f"{path} in {root} lies in the split folders {' and '.join(splits)}: "
+                           "leave one of them")
+    subject = classes[1] if len(classes) > 1 else None
+    stem = os.path.splitext(name)[0]
+    if subject_separator and subject_separator in stem:
+        subject = stem.split(subject_separator)[0]
+    return Found(path, classes[0], subject, splits[0] if splits else None)
+
+
+def _named(root: Path, found: list[Found]) -> list[Found]:
+    """The samples with emotions for labels, and the subjects of subjects.csv."""
+    emotions = {}
+    for folder in sorted({f.label for f in found}):
+        try:
+            emotions[folder] = canonical(re.sub(r"^\d+[\s._-]+|[\s._-]+\d+$", "", folder))
+        except LabelError as error:
+            known = str(error).partition(": expected one of ")[2]
+            raise LabelError(f"class folder {folder!r} in {root} names no emotion: the heads answer "
+                             f"in emotions alone, so rename it to one of {known}, or leave it "
+                             "out") from error
+    if len(set(emotions.values())) == 1:
+        raise DatasetError(f"{root} holds one class, {next(iter(emotions.values()))}: there is "
+                           "nothing to tell apart; add a second class folder")
+    subjects = listed_subjects(root)
+    return [f._replace(label=emotions[f.label], subject=subjects.get(f.path) or f.subject)
+            for f in found]
+
+
+def _split(root: Path, found: list[Found]) -> list[tuple]:
+    given = {f.split for f in found}
+    if given == {None}:
+        tests = _test_paths(found)
+        return [f._replace(split="test" if f.path in tests else "train") for f in found]
+    if None in given:
+        lone = next(f.path for f in found if f.split is None)
+        raise DatasetError(f"{lone} in {root} lies in no split folder and others do: put all "
+                           "samples into train, val and test, or none")
+    if "train" not in given or len(given) == 1:
+        missing = "test" if "train" in given else "train"
+        raise DatasetError(f"{root} has split folders for {' and '.join(sorted(given))} alone: add "
+                           f"{missing}, or remove the split folders and let a hash of the names "
+                           "decide")
+    if "test" in given:
+        return found
+    return [f._replace(split="test") if f.split == "val" else f for f in found]
+
+
+def _test_paths(found: list[Found]) -> set[str]:
+    """The test split: the first by hash of the subjects, and of each class's other files."""
+    known, rest = [f for f in found if f.subject], [f for f in found if not f.subject]
+    tests = set()
+    for subject in _by_hash(f.subject for f in known)[:-1]:      # somebody is left to train on
+        if len(tests) >= TEST * len(known):
+            break
+        tests |= {f.path for f in known if f.subject == subject}
+    for label in {f.label for f in rest}:
+        paths = _by_hash(f.path for f in rest if f.label == label)
+        tests |= set(paths[:max(1, round(TEST * len(paths))) if len(paths) > 1 else 0])
+    return tests
+
+
+def _by_hash(names: Iterable[str]) -> list[str]:
+    """Names in the order of their hash: as good as drawn, and the same everywhere."""
+    return sorted(set(names), key=lambda n: (hashlib.sha256(n.encode()).hexdigest(), n))
+
+
+LAYOUT = "a folder for each emotion, as in {}, with or without train/, val/ and test/ above or below"
+PHOTOS = Dataset("photos", "image", LAYOUT.format("happy/001.jpg"), rows, own=True)
+CLIPS = Dataset("clips", "video", LAYOUT.format("happy/001.mp4 or happy/001/0001.jpg"),
+                partial(rows, clips=True), own=True)

@@ -1,0 +1,220 @@
+"""Indexed tables -> batches: one dataset for photos and clips, one schedule of single-task steps."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..emotions import vocabulary
+from .cache import packed
+from .media import Box, MediaError, count_frames, read_frames
+from .transforms import eval_views, test_indices, train_indices
+
+TASKS = ("image", "video")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One draw of one sample; `seed` fixes its augmentation, whichever process or order loads it."""
+
+    task: str        # "image" or "video"
+    row: int         # of the task's table
+    seed: int
+    view: int = 0    # test view along time
+
+
+class Samples(Dataset):
+    """Samples of one task as uint8 clips `[T, 3, H, W]`; a photo has T = 1.
+
+    Args:
+        table: rows of `s4d.data.index`, in the order that keys refer to.
+        root: folder the paths are relative to.
+        task: "image" or "video".
+        img_size: side in px of the pictures given out.
+        num_frames, sampling_rate: sampling along time.
+        transform: uint8 clip -> square uint8 clip, drawing from torch's global generator; None gives
+            test views.
+        repeat_aug: draws of one decoded clip, stacked.
+        num_classes: vocabulary of the labels; None for unlabelled data.
+        test_segments: test views along time; 0 draws a random window, as training does.
+        cache: keep decoded samples in a packed file beside the data.
+        crop_box: top, left, height, width in px of the part of each picture that is used.
+        short_side: of decoded training samples, in px; `img_size` when left out.
+
+    `test_crops` is the number of test views across the picture; a square picture has one.
+    """
+
+    test_crops = 1
+
+    def __init__(self, table: pd.DataFrame, root: str | Path, task: str, img_size: int,
+                 num_frames: int, sampling_rate: int, transform=None, repeat_aug: int = 1,
+                 num_classes: int | None = 7, test_segments: int = 0, cache: bool = False,
+                 crop_box: Box | None = None, short_side: int | None = None):
+        self.table, self.root = table.reset_index(drop=True), Path(root)
+        self.task, self.img_size, self.transform = task, img_size, transform
+        self.num_frames, self.sampling_rate = num_frames, sampling_rate
+        self.repeat_aug, self.test_segments = repeat_aug, test_segments
+        names = vocabulary(num_classes) if num_classes else ()
+        self.paths = self.table["path"].tolist()      # finding one entry takes pandas long
+        self.labels = [names.index(v) if names and isinstance(v, str) else -1
+                       for v in self.table["label"]]
+        size = short_side if short_side and transform is not None else img_size
+        self.reading = dict(size=size, aspect=True, crop_box=crop_box)
+        self.packed = packed(self.table, self.root, size, crop_box=crop_box) if cache else None
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def load(self, key: Key, generator: torch.Generator) -> torch.Tensor:
+        """Return the sampled frames of one sample, `[T, 3, H, W]`, channels last in memory.
+
+        Raises:
+            MediaError: naming the file and the cause.
+        """
+        path = self.root / self.paths[key.row]
+        indices = None
+        if self.task == "video":
+            count = count_frames(path) if self.packed is None else self.packed.length(key.row)
+            if self.test_segments:
+                views = test_indices(count, self.num_frames, self.sampling_rate, self.test_segments)
+                indices = views[key.view]
+            else:
+                indices = train_indices(count, self.num_frames, self.sampling_rate, generator)
+        if self.packed is not None:
+            return self.packed.clip(key.row, indices)
+        return read_frames(path, indices, **self.reading).permute(0, 3, 1, 2)
+
+    def __getitem__(self, key: Key) -> dict:
+        generator = torch.Generator().manual_seed(key.seed)
+        try:
+            clip = self.load(key, generator)
+        except MediaError as error:
+            return {"row": key.row, "unreadable": (self.paths[key.row], error.cause)}
+        if self.transform is None:
+            draws = eval_views(clip, self.img_size, self.test_crops) * self.repeat_aug
+        else:
+            # fork_rng and manual_seed also look after every device: several times a flip's time
+            state = torch.get_rng_state()
+            torch.default_generator.manual_seed(key.seed)
+            try:
+                draws = [self.transform(clip) for _ in range(self.repeat_aug)]
+            finally:
+                torch.set_rng_state(state)
+        return {"row": key.row, "clip": torch.stack(draws).contiguous(),
+                "label": self.labels[key.row]}
+
+
+class Joint(Dataset):
+    """The `Samples` of several tasks behind one loader; keys name the task."""
+
+    def __init__(self, parts: dict[str, Samples]):
+        self.parts = parts
+
+    def __getitem__(self, key: Key) -> dict:
+        return {**self.parts[key.task][key], "task": key.task}
+
+
+def collate(samples: list[dict]) -> dict:
+    """Stack a single-task batch, N draws or views, without its unreadable samples.
+
+    Returns:
+        task; clip uint8 `[N, T, 3, H, W]`, label `[N]` and row `[N]` unless all are unreadable;
+        unreadable [(path, cause)] and unreadable_rows.
+    """
+    good = [s for s in samples if "clip" in s]
+    missing = [s for s in samples if "clip" not in s]
+    batch = {"task": samples[0].get("task"), "unreadable": [s["unreadable"] for s in missing],
+             "unreadable_rows": [s["row"] for s in missing]}
+    if good:
+        draws = torch.tensor([len(s["clip"]) for s in good])
+        batch["clip"] = torch.cat([s["clip"] for s in good])
+        for name in ("label", "row"):
+            batch[name] = torch.tensor([s[name] for s in good]).repeat_interleave(draws)
+    return batch
+
+
+def to_model(clip: torch.Tensor, task: str) -> torch.Tensor:
+    """`[B, T, 3, H, W]` -> the model's layout: photos `[B, 3, H, W]`, clips `[B, 3, T, H, W]`."""
+    return clip[:, 0] if task == "image" else clip.transpose(1, 2)
+
+
+def sample_seed(*parts: int) -> int:
+    """One 63-bit seed from several integers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+def draw_order(labels: list[int], seed: int, epoch: int, epoch_fraction: float,
+               balanced_sampling: bool, fraction: float = 1.0) -> np.ndarray:
+    """Rows of one task for one epoch: shuffled, or with classes oversampled to equal counts.
+
+    Args:
+        epoch_fraction: of an epoch's rows that are given out.
+        fraction: of the rows that are used at all, the same ones for every seed and method, a
+            smaller part inside a larger one; they repeat, so that an epoch keeps its length.
+    """
+    rng = np.random.default_rng([seed, epoch, 17])
+    labels = np.asarray(labels)
+    count = max(1, round(fraction * len(labels)))
+    used = np.sort(np.random.default_rng(29).permutation(len(labels))[:count])
+    if balanced_sampling:
+        groups = [used[labels[used] == k] for k in np.unique(labels[used])]
+        most = max(len(g) for g in groups)
+        drawn = []
+        for group in groups:
+            repeats = -(-most // len(group))
+            drawn.append(np.concatenate([rng.permutation(group) for _ in range(repeats)])[:most])
+        rows = rng.permutation(np.concatenate(drawn))
+    else:
+        rows = rng.permutation(used)
+    if len(rows) < len(labels):
+        more = [rng.permutation(rows) for _ in range(len(labels) // len(rows))]
+        rows = np.concatenate([rows, *more])
+    rows = rows[: len(labels)]
+    return rows[: max(1, round(epoch_fraction * len(rows)))]
+
+
+def epoch_plan(parts: dict[str, Samples], batch_size: dict[str, int],
+               epoch_fraction: dict[str, float], balanced_sampling: dict[str, bool], seed: int,
+               epoch: int, fraction: dict[str, float] | None = None) -> list[list[Key]]:
+    """Plan an epoch's batches: each of one task, all shuffled together.
+
+    The plan depends on seed and epoch alone, so a resumed run continues in the middle of it. A
+    last batch smaller than the others is dropped, unless it is the only one.
+    """
+    batches = []
+    for task, samples in sorted(parts.items()):
+        number = TASKS.index(task)      # a method with one task draws what one with both draws
+        rows = draw_order(samples.labels, sample_seed(seed, number), epoch, epoch_fraction[task],
+                          balanced_sampling[task], (fraction or {}).get(task, 1.0))
+        size = min(batch_size[task], len(rows))
+        keys = [Key(task, int(row), sample_seed(seed, epoch, number, i))
+                for i, row in enumerate(rows)]
+        batches += [keys[i:i + size] for i in range(0, len(rows) - size + 1, size)]
+    order = np.random.default_rng([seed, epoch, 23]).permutation(len(batches))
+    return [batches[i] for i in order]
+
+
+def cut(n: int, parts: int) -> list[int]:
+    """The ends of `parts` contiguous parts of n rows, sizes differing by one at most: 0 ... n."""
+    return [n * i // parts for i in range(parts + 1)]
+
+
+def part_of(batches: list[list[Key]], rank: int, world: int) -> list[list[Key]]:
+    """What process `rank` of `world` reads of planned batches: a contiguous part of each."""
+    return [keys[cut(len(keys), world)[rank]: cut(len(keys), world)[rank + 1]] for keys in batches]
+
+
+def loader(dataset: Dataset, batches: list[list[Key]], num_workers: int = 0) -> DataLoader:
+    """Load planned batches; video readers open inside the workers, never before a fork.
+
+    It has a generator of its own: a loader draws a number when it starts, which would move the
+    draws of a run that is resumed in the middle of an epoch.
+    """
+    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers,
+                      pin_memory=torch.cuda.is_available(),
+                      generator=torch.Generator().manual_seed(0),
+                      multiprocessing_context="spawn" if num_workers else None)

@@ -1,0 +1,166 @@
+"""Index tables of datasets: what a dataset is, its columns, the validation split, the fingerprint."""
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = ["path", "label", "subject", "split", "fold", "frames"]
+
+
+class DatasetError(ValueError):
+    """A dataset's folder or lists are missing, empty or contradictory; says what is expected."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset on disk.
+
+    `rows(root, fold, label_order)` gives (path below root, emotion name or None, subject or None,
+    split) of each sample; of an own folder it also takes `subject_separator`.
+    """
+
+    name: str
+    task: str                           # "image" or "video"
+    layout: str                         # what the folder must hold, in one line
+    rows: Callable[..., Iterable[tuple]]
+    folds: tuple[int, ...] = ()
+    orders: tuple[str, ...] = ()        # keys of emotions.ORDERS that a list's integers may be in
+    # {(fold, split): samples, or {emotion: samples}}, a split None is the whole; or a function of
+    # (root, index table) that gives it
+    published: dict | Callable = field(default_factory=dict)
+    listed: int | None = None           # samples of complete lists that leave out files on disk
+    own: bool = False                   # a folder of one's own, which tells subjects by a separator
+
+
+def table(rows: Iterable[tuple], fold: int | None, frames: int | None) -> pd.DataFrame:
+    """Rows (path, label, subject, split) as an index table, in one order on every machine."""
+    rows = sorted(rows, key=lambda row: (row[3], row[0]))
+    out = pd.DataFrame(rows, columns=COLUMNS[:4], dtype=object)      # an unknown label stays None
+    out["fold"] = pd.array([fold] * len(out), dtype="Int64")
+    out["frames"] = pd.array([frames] * len(out), dtype="Int64")
+    return out
+
+
+def folders(path: Path) -> list[Path]:
+    """Visible folders inside a folder, sorted by name; none when it does not exist."""
+    if not path.is_dir():
+        return []
+    entries = [e for e in os.scandir(path) if not e.name.startswith(".") and e.is_dir()]
+    return [path / e.name for e in sorted(entries, key=lambda e: e.name)]
+
+
+def files(path: Path, suffixes: set[str]) -> list[str]:
+    """Names of the visible files with one of the extensions, sorted; none without the folder."""
+    if not path.is_dir():
+        return []
+    return sorted(e.name for e in os.scandir(path)
+                  if not e.name.startswith(".")
+                  and os.path.splitext(e.name)[1].lower() in suffixes and e.is_file())
+
+
+def read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """A list with a header; all values as stripped text."""
+    wanted = f"expected a table with the columns {','.join(columns)}"
+    try:
+        found = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        cause = " ".join(str(error).split())
+        raise DatasetError(f"list {path} cannot be read ({cause}): {wanted}") from error
+    found.columns = [c.strip() for c in found.columns]
+    missing = [c for c in columns if c not in found]
+    if missing:
+        raise DatasetError(f"list {path} has no column {missing[0]!r}: {wanted}")
+    return found[list(columns)].apply(lambda c: c.str.strip())
+
+
+def listed_subjects(root: Path) -> dict[str, str]:
+    """{path: subject} of the optional `<root>/subjects.csv`."""
+    path = root / "subjects.csv"
+    if not path.is_file():
+        return {}
+    listed = read_csv(path, ("path", "subject"))
+    return {p: s for p, s in zip(listed["path"], listed["subject"], strict=True) if s}
+
+
+def split_validation(index: pd.DataFrame, val_fraction: float = 0.15,
+                     seed: int = 0) -> pd.DataFrame:
+    """A copy of an index table with split "val" for about `val_fraction` of its train rows.
+
+    Whole subjects where they are known, so that nobody is on both sides; rows without a subject
+    class by class. The result depends on the table and the seed alone.
+
+    Raises:
+        DatasetError: for a fraction outside 0..1, or when nothing can be taken.
+    """
+    if not 0 < val_fraction < 1:
+        raise DatasetError(f"validation fraction {val_fraction} is outside 0..1: choose for "
+                           "example 0.15")
+    out, rng = index.copy(), np.random.default_rng(seed)
+    train = out.index[out["split"] == "train"]
+    known = out.loc[train, "subject"].notna()
+    chosen = _whole_subjects(out.loc[train[known], "subject"], val_fraction, rng)
+    rest = out.loc[train[~known], "label"].fillna("")
+    for name in sorted(rest.unique()):
+        rows = rest.index[rest == name]
+        count = max(1, round(val_fraction * len(rows))) if len(rows) > 1 else 0
+        chosen += list(rng.permutation(rows.to_numpy())[:count])
+    if not chosen:
+        raise DatasetError(f"no validation split can be taken from {len(train)} training samples "
+                           f"of {out.loc[train, 'subject'].nunique()} subject(s): two subjects, or "
+                           "two samples of a class, are the least")
+    out.loc[chosen, "split"] = "val"
+    return out
+
+
+def _whole_subjects(subjects: pd.Series, fraction: float, rng: np.random.Generator) -> list:
+    """Rows of random subjects, as near to the fraction as whole subjects come; one subject stays."""
+    counts = subjects.value_counts().sort_index()
+    order = counts.index.to_numpy()[rng.permutation(len(counts))]
+    target, total, chosen = fraction * len(subjects), 0, set()
+    for name in order[:-1]:
+        more = total + int(counts[name])
+        if not chosen or abs(more - target) < abs(total - target):
+            chosen.add(name)
+            total = more
+    return list(subjects.index[subjects.isin(chosen)])
+
+
+def fingerprint(index: pd.DataFrame, root: str | Path) -> str:
+    """Sixteen hex digits that name the data: rows (path, label, split) and their files' sizes.
+
+    Equal on every machine that holds the same files. A change that keeps a file's size is not seen.
+    """
+    digest = hashlib.sha256()
+    columns = [index[c].where(index[c].notna(), "") for c in ("path", "label", "split")]
+    sizes = [size for size, _ in stamps(index["path"], root)]
+    for row in zip(*columns, sizes, strict=True):
+        digest.update("\t".join(map(str, row)).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def stamps(paths: Iterable[str], root: str | Path) -> list[tuple[int, int]]:
+    """(bytes, modification time in ns) of each file, -1 where missing; over all of a folder."""
+    full = [os.path.join(root, p) for p in paths]
+    if len(full) < 2000:
+        return [_stamp(p) for p in full]
+    groups = [full[i:i + 500] for i in range(0, len(full), 500)]      # a task a file costs more
+    with ThreadPoolExecutor(8) as pool:                               # hides a network's latency
+        return [s for group in pool.map(lambda g: [_stamp(p) for p in g], groups) for s in group]
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    try:
+        if os.path.isdir(path):
+            inside = [e.stat() for e in os.scandir(path) if not e.name.startswith(".")]
+            return sum(s.st_size for s in inside), max((s.st_mtime_ns for s in inside), default=-1)
+        found = os.stat(path)
+        return found.st_size, found.st_mtime_ns
+    except OSError:
+        return -1, -1
