@@ -5,8 +5,8 @@ EMOTIONS = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "a
 EMOTIONS_8 = EMOTIONS + ("contempt",)
 EMOTIONS_11 = EMOTIONS_8 + ("anxiety", "helplessness", "disappointment")
 
-# Index 0 first. Sources: the datasets' documentation, and the label lists that releases use. FERV39K's
-# lists come in its own order (S4D) or in DFEW's (MAE-DFER, DFER-CLIP), MAFW's in one of three.
+# Index 0 first. Sources: the datasets' documentation, and the label lists that releases use.
+# FERV39K's lists come in its own order (S4D) or in DFEW's (MAE-DFER, DFER-CLIP), MAFW's in three.
 ORDERS = {
     "affectnet": EMOTIONS_8,
     "dfew": ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear"),
@@ -37,7 +37,7 @@ def vocabulary(classes: int) -> tuple[str, ...]:
     """The canonical vocabulary of 7, 8 or 11 classes."""
     by_size = {7: EMOTIONS, 8: EMOTIONS_8, 11: EMOTIONS_11}
     if classes not in by_size:
-        raise LabelError(f"no vocabulary of {classes} classes: choose 7, 8 (with contempt) or 11 (MAFW)")
+        raise LabelError(f"no vocabulary of {classes} classes: choose 7, 8 (with contempt) or 11")
     return by_size[classes]
 
 
@@ -54,7 +54,8 @@ def canonical(label: str, classes: int = 11, where: str = "") -> str:
     name = label.strip().lower()
     name, allowed = SPELLINGS.get(name, name), vocabulary(classes)
     if name not in allowed:
-        raise LabelError(f"unknown label {label!r}{_place(where)}: expected one of {', '.join(allowed)}")
+        raise LabelError(f"unknown label {label!r}{_place(where)}: expected one of "
+                         f"{', '.join(allowed)}")
     return name
 
 

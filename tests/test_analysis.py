@@ -12,7 +12,7 @@ from scipy.stats import ttest_1samp
 
 from s4d.models import create
 from s4d.study import confusions as cf
-from s4d.study import correlation as co
+from s4d.study import similarity as co
 from s4d.study import experts as ex
 from s4d.study import experts_said as said
 from s4d.study import gains as ga
@@ -21,6 +21,7 @@ from s4d.study import printed
 from s4d.study import routing as ro
 from s4d.study import splits as sp
 from s4d.study import stimuli as st
+from s4d.study import transfer as tr
 from s4d.study.figures import clips as study_clips
 from s4d.study.figures import correlation as study_correlation
 from s4d.study.figures import experts as study_experts
@@ -587,15 +588,15 @@ def test_a_class_without_samples_is_left_out_of_the_match():
 def test_transfer_reads_the_trained_head_on_the_other_modality():
     model, x, rows = tiny(), clips(), labelled(6)
     pooled = st.features(model, x)
-    read = pd.concat([co.read_by_head(model, pooled, rows, head, NAMES, list(NAMES)).assign(method="m", seed=0, head=head, stimuli="video")
+    read = pd.concat([tr.read_by_head(model, pooled, rows, head, NAMES, list(NAMES)).assign(method="m", seed=0, head=head, stimuli="video")
                       for head in ("image", "video")])
     direct = model.head["image"](torch.from_numpy(pooled).float()).argmax(1)
     assert read[read["head"] == "image"].predicted.tolist() == [NAMES[i] for i in direct]
-    table = co.transfer_matrix(read, {"m": ("video",)}, resamples=50)
+    table = tr.transfer_matrix(read, {"m": ("video",)}, resamples=50)
     assert table.zero_shot.tolist() == [True, False] and table.war.between(0, 100).all()
-    assert not table.unseen.any() and co.transfer_matrix(read, {"m": ("image",)}, resamples=50).unseen.tolist() == [True, False]
+    assert not table.unseen.any() and tr.transfer_matrix(read, {"m": ("image",)}, resamples=50).unseen.tolist() == [True, False]
     assert table.majority.tolist() == pytest.approx([100 * rows.label.value_counts().max() / 6] * 2)
-    part = co.read_by_head(model, pooled, rows, "image", NAMES, ["neutral", "fear"])
+    part = tr.read_by_head(model, pooled, rows, "image", NAMES, ["neutral", "fear"])
     assert set(part.predicted) <= {"neutral", "fear"} and set(part.label) == {"neutral", "fear"}
 
 
@@ -604,13 +605,13 @@ def test_a_probe_finds_emotions_that_a_line_separates_and_none_in_permuted_label
     centres = rng.normal(size=(7, 10))
     make = lambda: centres[np.arange(140) % 7] + 0.3 * rng.normal(size=(140, 10))
     rows = labelled(140, 20)
-    read = lambda labels: pd.concat([co.read_by_probe(make(), pd.Series(labels), make(), rows, list(NAMES)).assign(
+    read = lambda labels: pd.concat([tr.read_by_probe(make(), pd.Series(labels), make(), rows, list(NAMES)).assign(
         method="m", seed=0, head="image", stimuli=kind) for kind in ("image", "video")])
     saw = {"m": ("image", "video")}
-    table = co.transfer_matrix(read(labels), saw, 50)
+    table = tr.transfer_matrix(read(labels), saw, 50)
     assert table.war.min() > 95 and table.zero_shot.tolist() == [False, True] and (table.samples == 140).all()
-    assert co.transfer_matrix(read(rng.permutation(labels)), saw, 50).war.max() < 35
-    part = co.read_by_probe(make(), pd.Series(labels), make(), rows, ["neutral", "fear"])
+    assert tr.transfer_matrix(read(rng.permutation(labels)), saw, 50).war.max() < 35
+    part = tr.read_by_probe(make(), pd.Series(labels), make(), rows, ["neutral", "fear"])
     assert set(part.predicted) == {"neutral", "fear"} == set(part.label)
 
 
@@ -618,7 +619,7 @@ def test_a_reading_by_its_own_head_has_the_numbers_of_the_comparison():
     from s4d.study import stats
     read = pd.concat([answers(dict.fromkeys(NAMES, r), seed=i).assign(method=m, head="video", stimuli="video")
                       for i, (m, r) in enumerate((("a", 0.4), ("b", 0.6)))])
-    table = co.transfer_matrix(read, {"a": ("video",), "b": ("video",)}, 100)
+    table = tr.transfer_matrix(read, {"a": ("video",), "b": ("video",)}, 100)
     known = stats.scores(read.assign(task="video", pretrained=True), resamples=100)
     for metric, columns in (("WAR", ["war", "low", "high"]), ("UAR", ["uar"])):
         np.testing.assert_allclose(table[columns], 100 * known[known.metric == metric][["value", "low", "high"]].to_numpy()[:, :len(columns)])
@@ -629,8 +630,8 @@ def test_the_shared_map_keeps_neighbours_and_repeats_itself():
     rng, labels = np.random.default_rng(0), np.array(["fear", "anger"])[np.arange(40) % 2]
     photos, moving = (8.0 * (labels == "fear")[:, None] + rng.normal(size=(40, 5)) for _ in range(2))
     rows = pd.DataFrame(dict(label=labels))
-    table = co.shared_space(photos, moving, rows, rows, most=30)
-    pd.testing.assert_frame_equal(table, co.shared_space(photos, moving, rows, rows, most=30))
+    table = tr.shared_space(photos, moving, rows, rows, most=30)
+    pd.testing.assert_frame_equal(table, tr.shared_space(photos, moving, rows, rows, most=30))
     assert table.task.value_counts().tolist() == [30, 30]
     at, label = table[["x", "y"]].to_numpy(), table.label.to_numpy()
     apart = np.linalg.norm(at[:, None] - at[None], axis=2) + 1e9 * np.eye(60)

@@ -4,7 +4,7 @@
 """
 import numpy as np
 
-from s4d import study
+from s4d.study import similarity
 
 
 def centre__columns_alone(gram):
@@ -105,7 +105,7 @@ def cka__right_by_features(x, y):
     ).item()
 
 
-def permutation_p__without_the_one(x, y, permutations=200, seed=0, measure=study.cka):
+def permutation_p__without_the_one(x, y, permutations=200, seed=0, measure=similarity.cka):
     """Returns count / P.
 
     Says: cannot prove p = 0
@@ -116,7 +116,7 @@ def permutation_p__without_the_one(x, y, permutations=200, seed=0, measure=study
     )
 
 
-def permutation_p__both_sides_alike(x, y, permutations=200, seed=0, measure=study.cka):
+def permutation_p__both_sides_alike(x, y, permutations=200, seed=0, measure=similarity.cka):
     """Shuffles both with one order.
 
     Says: the same order on both changes nothing
@@ -128,7 +128,7 @@ def permutation_p__both_sides_alike(x, y, permutations=200, seed=0, measure=stud
     return (1 + count) / (1 + permutations)
 
 
-def permutation_p__columns(x, y, permutations=200, seed=0, measure=study.cka):
+def permutation_p__columns(x, y, permutations=200, seed=0, measure=similarity.cka):
     """Shuffles features.
 
     Says: columns (features) do not either
@@ -138,7 +138,7 @@ def permutation_p__columns(x, y, permutations=200, seed=0, measure=study.cka):
     return (1 + sum(v >= value - 1e-12 for v in null)) / (1 + permutations)
 
 
-def permutation_p__less_similar(x, y, permutations=200, seed=0, measure=study.cka):
+def permutation_p__less_similar(x, y, permutations=200, seed=0, measure=similarity.cka):
     """Counts the wrong side.
 
     Says: features made from one another give p
@@ -148,7 +148,7 @@ def permutation_p__less_similar(x, y, permutations=200, seed=0, measure=study.ck
     return (1 + sum(v <= value for v in null)) / (1 + permutations)
 
 
-def permutation_p__own_measure(x, y, permutations=200, seed=0, measure=study.cka):
+def permutation_p__own_measure(x, y, permutations=200, seed=0, measure=similarity.cka):
     """Ignores the measure that is given.
 
     Says: use the measure that is given
@@ -158,7 +158,7 @@ def permutation_p__own_measure(x, y, permutations=200, seed=0, measure=study.cka
     return (1 + sum(v >= value for v in null)) / (1 + permutations)
 
 
-def permutation_p__right_shuffling_the_other(x, y, permutations=200, seed=0, measure=study.cka):
+def permutation_p__right_shuffling_the_other(x, y, permutations=200, seed=0, measure=similarity.cka):
     """Shuffles x, with another kind of generator."""
     import random
     order, chance, value, count = list(range(len(x))), random.Random(seed), measure(x, y), 1

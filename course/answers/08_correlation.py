@@ -5,7 +5,7 @@
 import numpy as np
 import pandas as pd
 
-from s4d import study
+from s4d.study import similarity
 from s4d.study.intervals import jackknife, units_of
 
 
@@ -82,13 +82,13 @@ def match__classes_as_they_come(photos, photo_labels, clips, clip_labels):
 
 
 def match__right_with_the_project(photos, photo_labels, clips, clip_labels):
-    """`study.prototypes` on the shared emotions."""
+    """`similarity.prototypes` on the shared emotions."""
     names = [n for n in np.unique(photo_labels) if n in set(clip_labels)]
     a, b = (
-        study.prototypes(photos, photo_labels, names),
-        study.prototypes(clips, clip_labels, names),
+        similarity.prototypes(photos, photo_labels, names),
+        similarity.prototypes(clips, clip_labels, names),
     )
-    found = study.matched_classes(a @ b.T)
+    found = similarity.matched_classes(a @ b.T)
     return found["diagonal"], found["off_diagonal"]
 
 
@@ -97,8 +97,8 @@ def nulls__within_is_any(x, y, labels, permutations=200, seed=0):
 
     Says: only to a place of the SAME emotion
     """
-    rng, value = np.random.default_rng(seed), study.cka(x, y)
-    null = np.array([study.cka(x, y[rng.permutation(len(y))]) for _ in range(permutations)])
+    rng, value = np.random.default_rng(seed), similarity.cka(x, y)
+    null = np.array([similarity.cka(x, y[rng.permutation(len(y))]) for _ in range(permutations)])
     p = (1 + (null >= value).sum()) / (1 + permutations)
     return {"value": value, "any": null.mean(), "within": null.mean(), "p_any": p, "p_within": p}
 
@@ -108,13 +108,13 @@ def nulls__shuffles_emotions(x, y, labels, permutations=200, seed=0):
 
     Says: only to a place of the SAME emotion
     """
-    rng, value, labels = np.random.default_rng(seed), study.cka(x, y), np.asarray(labels)
+    rng, value, labels = np.random.default_rng(seed), similarity.cka(x, y), np.asarray(labels)
     names, out = np.unique(labels), {"value": value}
-    free = [study.cka(x, y[rng.permutation(len(y))]) for _ in range(permutations)]
+    free = [similarity.cka(x, y[rng.permutation(len(y))]) for _ in range(permutations)]
     blocks = []
     for _ in range(permutations):
         blocks.append(
-            study.cka(
+            similarity.cka(
                 x, y[np.concatenate([np.flatnonzero(labels == n) for n in rng.permutation(names)])]
             )
         )
@@ -128,10 +128,10 @@ def nulls__both_sides(x, y, labels, permutations=200, seed=0):
 
     Says: shuffle ONE side
     """
-    rng, value, out = np.random.default_rng(seed), study.cka(x, y), {"value": study.cka(x, y)}
+    rng, value, out = np.random.default_rng(seed), similarity.cka(x, y), {"value": similarity.cka(x, y)}
     for name in ("any", "within"):
         orders = [rng.permutation(len(y)) for _ in range(permutations)]
-        null = np.array([study.cka(x[o], y[o]) for o in orders])
+        null = np.array([similarity.cka(x[o], y[o]) for o in orders])
         out |= {
             name: null.mean(),
             f"p_{name}": (1 + (null >= value - 1e-9).sum()) / (1 + permutations),
@@ -143,7 +143,7 @@ def nulls__right_by_sorting(x, y, labels, permutations=200, seed=0):
     """Random keys, sorted inside each emotion."""
     rng, value, code = (
         np.random.default_rng(seed),
-        study.cka(x, y),
+        similarity.cka(x, y),
         np.unique(labels, return_inverse=True)[1],
     )
     out = {"value": value}
@@ -154,7 +154,7 @@ def nulls__right_by_sorting(x, y, labels, permutations=200, seed=0):
             order[np.lexsort((np.arange(len(code)), groups))] = np.lexsort(
                 (rng.random(len(code)), groups)
             )
-            null.append(study.cka(x, y[order]))
+            null.append(similarity.cka(x, y[order]))
         out |= {
             name: float(np.mean(null)),
             f"p_{name}": (1 + sum(v >= value for v in null)) / (1 + permutations),

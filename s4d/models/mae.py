@@ -5,16 +5,15 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from .vit import EPS, Block, Encoder, init_weights
 from .tokens import TUBELET_SIZE, as_clip, cut, gather, sincos
+from .vit import EPS, Block, Encoder, init_weights, run_blocks
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)   # ImageNet's, RGB
 
 
 class Decoder(nn.Module):
-    """Light transformer over all tokens in place; its head predicts a tubelet's normalised pixels."""
+    """Light transformer over all tokens in place; its head predicts normalised pixels."""
 
     def __init__(self, length: int, embed_dim: int, depth: int, num_heads: int, out: int):
         super().__init__()
@@ -27,88 +26,29 @@ class Decoder(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Tokens `[B, L, Dd]` -> predictions `[B, L, p]`, or only of those at `keep` `[B, N]`."""
         x = x + self.positions[:x.shape[1]]
-        for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing and self.training else block(x)
+        x = run_blocks(self.blocks, x, self.grad_checkpointing and self.training)
         return self.head(self.norm(x if keep is None else gather(x, keep)))
 
 
 class DualMAE(nn.Module):
-    """Masked autoencoder for images and clips.
+    """Masked autoencoder for images and clips; `kwargs` are those of `Encoder`.
 
-    Args:
-        decoder_width, decoder_depth, decoder_heads: of the decoder.
-        kwargs: of `Encoder`.
-    Source: METHOD section 4; He et al. 2022 (MAE), Tong et al. 2022 (VideoMAE).
+    Source: docs/method.md section 4; He et al. 2022 (MAE), Tong et al. 2022 (VideoMAE).
     """
 
-    def __init__(self, decoder_embed_dim: int = 384, decoder_depth: int = 4, decoder_num_heads: int = 6, **kwargs):
+    def __init__(self, decoder_embed_dim: int = 384, decoder_depth: int = 4,
+                 decoder_num_heads: int = 6, **kwargs):
         super().__init__()
         self.encoder = Encoder(final_norm=True, **kwargs)
-        e = self.encoder
-        self.encoder_to_decoder = nn.Linear(e.embed_dim, decoder_embed_dim, bias=False)
+        embed_dim, patch_size = self.encoder.embed_dim, self.encoder.patch_size
+        self.encoder_to_decoder = nn.Linear(embed_dim, decoder_embed_dim, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
-        self.decoder = Decoder(e.num_tokens["video"], decoder_embed_dim, decoder_depth, decoder_num_heads, TUBELET_SIZE * e.patch_size ** 2 * 3)
+        self.decoder = Decoder(self.encoder.num_tokens["video"], decoder_embed_dim, decoder_depth,
+                               decoder_num_heads, TUBELET_SIZE * patch_size ** 2 * 3)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1, 1), persistent=False)
         self.apply(init_weights)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
-
-    def patchify(self, x: Tensor) -> Tensor:
-        """Normalised inputs -> targets in 0..1 `[B, L, 2 P P 3]`; inside a token (t, row, column, channel)."""
-        x = as_clip(x) * self.std + self.mean
-        return cut(x, self.encoder.patch_size).permute(0, 1, 3, 4, 5, 2).flatten(2)
-
-    def unpatchify(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """The inverse of `patchify`, up to the normalisation: `[B, L, 2 P P 3]` -> `[B, 3, 2 t, H, W]` in 0..1."""
-        (t, h, w), p = grid, self.encoder.patch_size
-        x = tokens.view(-1, t, h, w, TUBELET_SIZE, p, p, 3).permute(0, 7, 1, 4, 2, 5, 3, 6)
-        return x.reshape(-1, 3, t * TUBELET_SIZE, h * p, w * p)
-
-    @staticmethod
-    def standardise(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Per token and channel: zero mean, unit (unbiased) variance over its pixels. -> targets, mean, scale."""
-        pixels = tokens.unflatten(-1, (-1, 3))
-        mean = pixels.mean(-2, keepdim=True)
-        centred = pixels - mean
-        variance = centred.square().sum(-2, keepdim=True) / (pixels.shape[-2] - 1)      # `var` takes several times as long on the CPU
-        scale = (variance + 1e-6).sqrt()
-        return (centred / scale).flatten(-2), mean, scale
-
-    def restore(self, predictions: Tensor, x: Tensor) -> Tensor:
-        """Normalised predictions -> pixels in 0..1, with each token's own mean and scale from `x` (for pictures only)."""
-        _, mean, scale = self.standardise(self.patchify(x))
-        return (predictions.unflatten(-1, (-1, 3)) * scale + mean).flatten(-2)
-
-    def split(self, mask: Tensor, x: Tensor, removed: int | None = None) -> tuple[Tensor, Tensor]:
-        """Mask `[B, L]` (True = removed, the same count in each row) -> indices of visible and of removed tokens of `x`.
-
-        Args:
-            removed: that count, as `removed_tokens` gives it. Shapes depend on it, so reading it off a mask that lies on a GPU waits
-                for the device, and a compiled graph cannot read it at all: pass it there. Without it, it is counted and checked.
-        Raises:
-            ValueError: for a mask of another shape or type, of unequal rows (where it is counted), or a count outside 1..L - 1.
-        """
-        tokens = math.prod(self.encoder.grid(x))
-        if mask.shape != (len(x), tokens):
-            raise ValueError(f"mask of shape {tuple(mask.shape)}: expected [{len(x)}, {tokens}], a row a sample, a column a token")
-        if mask.dtype != torch.bool:
-            raise ValueError(f"mask of {mask.dtype}: expected booleans, True where a token is removed")
-        if removed is None or not (torch.compiler.is_compiling() or mask.is_cuda):
-            counts = mask.sum(1).tolist()
-            if len(set(counts)) != 1 or removed not in (None, counts[0]):
-                said = "the same count in each row" if removed is None else f"{removed} in each row"
-                raise ValueError(f"mask with {min(counts)} to {max(counts)} tokens removed a row: expected {said}")
-            removed = counts[0]
-        if not 0 < removed < tokens:
-            raise ValueError(f"{removed} of {tokens} tokens removed: expected at least one removed and one visible")
-        order = mask.to(torch.uint8).argsort(dim=1, stable=True)
-        return order[:, : tokens - removed], order[:, tokens - removed:]
-
-    def decode(self, x: Tensor, visible: Tensor, length: int, keep: Tensor | None) -> Tensor:
-        latent = self.encoder_to_decoder(self.encoder.encode(x, visible))
-        full = self.mask_token.to(latent.dtype).expand(latent.shape[0], length, -1)
-        full = full.scatter(1, visible.unsqueeze(-1).expand_as(latent), latent)
-        return self.decoder(full, keep)
 
     def forward(self, x: Tensor, mask: Tensor, removed: int | None = None) -> Tensor:
         """Loss of one batch of one modality.
@@ -118,7 +58,7 @@ class DualMAE(nn.Module):
             mask: bool `[B, L]`, True = removed, the same count in each row.
             removed: that count, see `split`.
         Returns:
-            scalar: squared error, mean over a token's values, then over the batch's removed tokens.
+            scalar: squared error, mean over a token's values, then over the removed tokens.
         """
         visible, hidden = self.split(mask, x, removed)
         predicted = self.decode(x, visible, mask.shape[1], hidden)
@@ -130,14 +70,74 @@ class DualMAE(nn.Module):
         visible, _ = self.split(mask, x, removed)
         return self.decode(x, visible, mask.shape[1], None)
 
+    def decode(self, x: Tensor, visible: Tensor, length: int, keep: Tensor | None) -> Tensor:
+        """Encodes the visible of `length` tokens and predicts all, or those at `keep` `[B, N]`."""
+        latent = self.encoder_to_decoder(self.encoder.encode(x, visible))
+        full = self.mask_token.to(latent.dtype).expand(latent.shape[0], length, -1)
+        full = full.scatter(1, visible.unsqueeze(-1).expand_as(latent), latent)
+        return self.decoder(full, keep)
+
+    def split(self, mask: Tensor, x: Tensor, removed: int | None = None) -> tuple[Tensor, Tensor]:
+        """Mask `[B, L]` (True = removed) -> indices of visible and of removed tokens of `x`.
+
+        Args:
+            removed: count of True in each row, from `removed_tokens`. Shapes depend on it: reading
+                it off a mask on a GPU waits for the device, and a compiled graph cannot read it at
+                all. Without it, it is counted and checked.
+        """
+        tokens = math.prod(self.encoder.grid(x))
+        if mask.shape != (len(x), tokens):
+            raise ValueError(f"mask of shape {tuple(mask.shape)}: expected [{len(x)}, {tokens}], "
+                             "a row a sample, a column a token")
+        if mask.dtype != torch.bool:
+            raise ValueError(f"mask of {mask.dtype}: expected booleans, True = token removed")
+        if removed is None or not (torch.compiler.is_compiling() or mask.is_cuda):
+            counts = mask.sum(1).tolist()
+            wanted = counts[0] if removed is None else removed
+            if set(counts) != {wanted}:
+                raise ValueError(f"mask with {min(counts)} to {max(counts)} tokens removed a row: "
+                                 f"expected {wanted} in each row")
+            removed = wanted
+        if not 0 < removed < tokens:
+            raise ValueError(f"{removed} of {tokens} tokens removed: expected at least one removed "
+                             "and one visible")
+        order = mask.to(torch.uint8).argsort(dim=1, stable=True)
+        return order[:, : tokens - removed], order[:, tokens - removed:]
+
+    def patchify(self, x: Tensor) -> Tensor:
+        """Normalised inputs -> pixels in 0..1 `[B, L, 2 P P 3]`: time, row, column, channel."""
+        x = as_clip(x) * self.std + self.mean
+        return cut(x, self.encoder.patch_size).permute(0, 1, 3, 4, 5, 2).flatten(2)
+
+    def unpatchify(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """Pixels of tokens `[B, L, 2 P P 3]` -> clips `[B, 3, 2 t, H, W]` in 0..1."""
+        (t, h, w), p = grid, self.encoder.patch_size
+        x = tokens.view(-1, t, h, w, TUBELET_SIZE, p, p, 3).permute(0, 7, 1, 4, 2, 5, 3, 6)
+        return x.reshape(-1, 3, t * TUBELET_SIZE, h * p, w * p)
+
+    @staticmethod
+    def standardise(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Zero mean, unit (unbiased) variance per token and channel -> targets, mean, scale."""
+        pixels = tokens.unflatten(-1, (-1, 3))
+        mean = pixels.mean(-2, keepdim=True)
+        centred = pixels - mean
+        # `var` takes several times as long on a CPU
+        variance = centred.square().sum(-2, keepdim=True) / (pixels.shape[-2] - 1)
+        scale = (variance + 1e-6).sqrt()
+        return (centred / scale).flatten(-2), mean, scale
+
+    def restore(self, predictions: Tensor, x: Tensor) -> Tensor:
+        """Predictions -> pixels in 0..1, with each token's own mean and scale from `x`."""
+        _, mean, scale = self.standardise(self.patchify(x))
+        return (predictions.unflatten(-1, (-1, 3)) * scale + mean).flatten(-2)
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recomputes the activations of encoder and decoder blocks in the backward pass."""
+        """Recomputes activations of encoder and decoder blocks in the backward pass."""
         self.encoder.grad_checkpointing = self.decoder.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
-        """The encoder's, under the names they have here."""
         return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
 
     def group_matcher(self, coarse: bool = False) -> dict:
-        """timm's description of depth: the encoder's stem, each of its blocks, then the rest (decoder)."""
+        """timm's order of depth: the encoder's stem, its blocks, the rest (decoder)."""
         return dict(stem=r"^encoder\.patch_embed", blocks=r"^encoder\.blocks\.(\d+)")

@@ -1,22 +1,18 @@
-"""Clips to tokens: tubelets, fixed positions, random masks. An image is a clip whose single frame fills one tubelet."""
+"""Clips to tokens: tubelets, positions, random masks. An image is a clip with one time step."""
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-TUBELET_SIZE = 2   # frames a token spans
+TUBELET_SIZE = 2   # frames that a token spans
 
 
 def sincos(length: int, embed_dim: int) -> Tensor:
-    """Fixed sine-cosine positions over the flattened token index.
+    """Fixed sine-cosine positions over the flattened token index (docs/method.md section 2).
 
-    Args:
-        length: number of tokens L (time, row, column order).
-        width: D, even.
     Returns:
         float32 `[L, D]`: angle p / 10000^(2 floor(j / 2) / D), even j sine, odd j cosine.
-    Source: METHOD section 2 (the same table as VideoMAE's).
     """
     p = torch.arange(length, dtype=torch.float64)[:, None]
     j = torch.arange(embed_dim, dtype=torch.float64)[None]
@@ -25,50 +21,55 @@ def sincos(length: int, embed_dim: int) -> Tensor:
 
 
 def as_clip(x: Tensor) -> Tensor:
-    """`[B, 3, H, W]` or `[B, 3, T, H, W]` -> `[B, 3, T, H, W]`; an image's frame is repeated to fill one tubelet."""
-    if x.ndim in (4, 5) and x.shape[1] != 3:
-        raise ValueError(f"input of shape {tuple(x.shape)}: expected 3 channels (RGB) on axis 1, as in [B, 3, H, W] or [B, 3, T, H, W]")
+    """`[B, 3, H, W]` or `[B, 3, T, H, W]` -> `[B, 3, T, H, W]`; an image fills one tubelet."""
+    shape = tuple(x.shape)
+    if x.ndim not in (4, 5):
+        raise ValueError(f"input of shape {shape}: expected images [B, 3, H, W] or clips "
+                         "[B, 3, T, H, W]")
+    if x.shape[1] != 3:
+        raise ValueError(f"input of shape {shape}: expected 3 channels (RGB) on axis 1, as in "
+                         "[B, 3, H, W] or [B, 3, T, H, W]")
     if not x.is_floating_point():
-        raise ValueError(f"input of {x.dtype}: expected ImageNet-normalised floats, as s4d.data.transforms.normalise makes them of pixels")
-    if x.ndim == 4:
-        return x.unsqueeze(2).expand(-1, -1, TUBELET_SIZE, -1, -1)
-    if x.ndim == 5:
-        return x
-    raise ValueError(f"input of shape {tuple(x.shape)}: expected images [B, 3, H, W] or clips [B, 3, T, H, W]")
+        raise ValueError(f"input of {x.dtype}: expected ImageNet-normalised floats, as "
+                         "s4d.data.transforms.normalise makes them of pixels")
+    return x.unsqueeze(2).expand(-1, -1, TUBELET_SIZE, -1, -1) if x.ndim == 4 else x
 
 
 def cut(x: Tensor, patch_size: int, parts: int = 1) -> Tensor:
     """Cuts clips into tubelets, and these into parts, in one copy.
 
     Args:
-        x: float `[B, 3, T, H, W]`, T a multiple of 2, H and W of `patch`.
-        parts: rows and columns of parts in a tubelet; divides `patch`.
+        x: float `[B, 3, T, H, W]`, T a multiple of 2, H and W of `patch_size`.
+        parts: rows and columns of parts in a tubelet; divides `patch_size`.
     Returns:
-        `[B, L, 3, 2, patch, patch]`, L in time, row, column order; with parts `[B, L, parts, parts, 3, 2, patch / parts, patch / parts]`.
+        `[B, L, 3, 2, P, P]`, L in time, row, column order; with parts of side p
+        `[B, L, parts, parts, 3, 2, p, p]`.
     """
     b, c, t, h, w = x.shape
     if t % TUBELET_SIZE or h % patch_size or w % patch_size:
-        raise ValueError(f"clip of {t} frames of {h} x {w} px: frames must be a multiple of {TUBELET_SIZE}, sides of {patch_size}")
+        raise ValueError(f"clip of {t} frames of {h} x {w} px: frames must be a multiple of "
+                         f"{TUBELET_SIZE}, sides of {patch_size}")
     side = patch_size // parts
-    x = x.reshape(b, c, t // TUBELET_SIZE, TUBELET_SIZE, h // patch_size, parts, side, w // patch_size, parts, side).permute(0, 2, 4, 7, 5, 8, 1, 3, 6, 9)
-    return x.reshape(b, -1, *[parts, parts] * (parts > 1), c, TUBELET_SIZE, side, side)
+    x = x.reshape(b, c, t // TUBELET_SIZE, TUBELET_SIZE, h // patch_size, parts, side,
+                  w // patch_size, parts, side)
+    x = x.permute(0, 2, 4, 7, 5, 8, 1, 3, 6, 9)
+    inner = (parts, parts) if parts > 1 else ()
+    return x.reshape(b, -1, *inner, c, TUBELET_SIZE, side, side)
 
 
 def gather(tokens: Tensor, index: Tensor) -> Tensor:
-    """Picks tokens: `[B, L, ...]` at `[B, N]` -> `[B, N, ...]`, static shapes, no boolean indexing."""
+    """Picks tokens: `[B, L, ...]` at `[B, N]` -> `[B, N, ...]`, with static shapes."""
     index = index.view(*index.shape, *[1] * (tokens.ndim - 2)).expand(-1, -1, *tokens.shape[2:])
     return tokens.gather(1, index)
 
 
 class TubeletEmbed(nn.Module):
-    """Tubelets -> tokens by one linear map, or by a stack of non-overlapping convolutions that never look past their tubelet.
+    """Tubelets -> tokens by one linear map, or by a stem that never looks past its tubelet.
 
     Args:
-        width: D.
-        patch: side of a tubelet in px.
-        stem: 0 for the paper's single Conv3d; otherwise the channels of the first of two inner stages. The non-linear stem
-            serves the nano variants: a small transformer on few data stays at chance without it, and since a token sees only
-            its own pixels, masked content cannot leak.
+        stem_dim: 0 for the paper's single Conv3d; otherwise the channels of the first of two inner
+            stages. This stem serves the nano variants: a small transformer on few data stays at
+            chance without it, and since a token sees its own pixels alone, nothing masked leaks.
     """
 
     def __init__(self, embed_dim: int, patch_size: int, stem_dim: int = 0):
@@ -77,11 +78,11 @@ class TubeletEmbed(nn.Module):
         if stem_dim:
             inner = patch_size // 8
             self.proj = nn.Sequential(
-                nn.Conv3d(3, stem_dim, (TUBELET_SIZE, 4, 4), (TUBELET_SIZE, 4, 4)), nn.GELU(),
-                nn.Conv3d(stem_dim, 2 * stem_dim, (1, 2, 2), (1, 2, 2)), nn.GELU(),
-                nn.Conv3d(2 * stem_dim, embed_dim, (1, inner, inner), (1, inner, inner)))
+                _merge(3, stem_dim, (TUBELET_SIZE, 4, 4)), nn.GELU(),
+                _merge(stem_dim, 2 * stem_dim, (1, 2, 2)), nn.GELU(),
+                _merge(2 * stem_dim, embed_dim, (1, inner, inner)))
         else:
-            self.proj = nn.Conv3d(3, embed_dim, (TUBELET_SIZE, patch_size, patch_size), (TUBELET_SIZE, patch_size, patch_size))
+            self.proj = _merge(3, embed_dim, (TUBELET_SIZE, patch_size, patch_size))
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Clips `[B, 3, T, H, W]` -> tokens `[B, L, D]`, or only those at `keep` `[B, N]`."""
@@ -90,33 +91,33 @@ class TubeletEmbed(nn.Module):
             tubes = gather(tubes, keep)
         if not self.stem_dim:   # a convolution whose kernel is its stride is a matrix product
             return F.linear(tubes.flatten(2), self.proj.weight.flatten(1), self.proj.bias)
-        return self.local(tubes.flatten(0, 1)).view(*tubes.shape[:2], self.embed_dim)
+        return self.stem(tubes.flatten(0, 1)).view(*tubes.shape[:2], self.embed_dim)
 
-    def local(self, parts: Tensor) -> Tensor:
-        """The stem on `[N, s, s, 3, 2, 4, 4]` as three matrix products -> `[N, D]`.
+    def stem(self, parts: Tensor) -> Tensor:
+        """Parts `[N, s, s, 3, 2, 4, 4]` -> `[N, D]` by three matrix products.
 
-        Channels come last between them: what is regrouped for the next product are then whole rows of channels, which the CPU
-        copies several times faster than single values.
+        Channels come last between them: the CPU copies whole rows several times faster.
         """
-        first, second, third = (m for m in self.proj if isinstance(m, nn.Conv3d))
-        x = F.gelu(F.linear(parts.flatten(3), first.weight.flatten(1), first.bias))                   # [N, s, s, C]
-        x = self.merged(second, x)
+        first, second, third = self.proj[0], self.proj[2], self.proj[4]
+        x = F.linear(parts.flatten(3), first.weight.flatten(1), first.bias)     # [N, s, s, C]
+        x = self.merged(second, F.gelu(x))
         return self.merged(third, F.gelu(x)).flatten(1)
 
     @staticmethod
     def merged(conv: nn.Conv3d, x: Tensor) -> Tensor:
-        """A convolution of k x k whose kernel is its stride, on channels-last maps `[N, s, s, C]` -> `[N, s / k, s / k, C']`."""
+        """A convolution with stride k = kernel: `[N, s, s, C]` -> `[N, s / k, s / k, C']`."""
         k, (n, rows, columns, c) = conv.kernel_size[1], x.shape
         x = x.reshape(n, rows // k, k, columns // k, k, c).transpose(2, 3).flatten(3)
         return F.linear(x, conv.weight.permute(0, 2, 3, 4, 1).flatten(1), conv.bias)
 
 
-def removed_tokens(tokens: int, ratio: float) -> int:
-    """How many of L tokens a mask of this ratio removes: at least one, and at least one stays.
+def _merge(channels: int, out: int, kernel: tuple[int, int, int]) -> nn.Conv3d:
+    """A convolution that steps by its kernel."""
+    return nn.Conv3d(channels, out, kernel, stride=kernel)
 
-    Args:
-        ratio: share of tokens removed, 0 < ratio < 1.
-    """
+
+def removed_tokens(tokens: int, ratio: float) -> int:
+    """How many of L tokens a mask of this ratio removes: at least one, and at least one stays."""
     if not 0 < ratio < 1:
         raise ValueError(f"mask ratio {ratio}: expected a share between 0 and 1")
     return min(max(int(ratio * tokens), 1), tokens - 1)
@@ -124,11 +125,7 @@ def removed_tokens(tokens: int, ratio: float) -> int:
 
 def random_mask(batch: int, tokens: int, ratio: float, generator: torch.Generator | None = None,
                 device: torch.device | str = "cpu") -> Tensor:
-    """Draws a mask per sample, `removed_tokens(tokens, ratio)` of them in each.
-
-    Returns:
-        bool `[B, L]`, True = removed.
-    """
+    """Draws a mask per sample: bool `[B, L]`, True = removed, the same count in each row."""
     removed = removed_tokens(tokens, ratio)
     rank = torch.rand(batch, tokens, generator=generator).argsort(1)
     return (rank < removed).to(device)

@@ -1,4 +1,4 @@
-"""The shared encoder, and the classifier with one head per task and adapter experts in its upper blocks."""
+"""The shared encoder, and the classifier: a head per task, adapter experts in the upper blocks."""
 from __future__ import annotations
 
 import re
@@ -14,11 +14,12 @@ from .moae import MoAE
 from .tokens import TUBELET_SIZE, TubeletEmbed, as_clip, sincos
 
 EPS = 1e-6             # of every LayerNorm
-FLOAT_BELOW = 512      # tokens; below, torch's bf16 attention on a CPU takes two to six times as long as float32; above, as long (docs/log.md)
+# Tokens; below, torch's bf16 attention on a CPU takes two to six times as long as float32's.
+FLOAT_BELOW = 512
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with a query and a value bias; a key bias would cancel in the softmax."""
+    """Multi-head self-attention; a key bias would cancel in the softmax."""
 
     def __init__(self, embed_dim: int, num_heads: int):
         super().__init__()
@@ -32,11 +33,12 @@ class Attention(nn.Module):
         b, n, d = x.shape
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(x, self.qkv.weight, bias).view(b, n, 3, self.num_heads, d // self.num_heads)
-        return self.proj(attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0)).transpose(1, 2).reshape(b, n, d))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)                   # [B, heads, L, D / heads]
+        return self.proj(attend(q, k, v).transpose(1, 2).reshape(b, n, d))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention of `[B, heads, L, D / heads]`; short sequences in half precision on a CPU are attended in float32."""
+    """Softmax attention of `[B, heads, L, D / heads]`, see `FLOAT_BELOW`."""
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or q.shape[2] >= FLOAT_BELOW:
         return F.scaled_dot_product_attention(q, k, v)
     with torch.autocast("cpu", enabled=False):
@@ -46,13 +48,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class Block(nn.Module):
     """Pre-norm transformer block; with experts, `x + MLP(n) + MoAE(n)`, n = LN2(x)."""
 
-    def __init__(self, embed_dim: int, num_heads: int, drop_path_rate: float = 0.0, num_experts: int = 0, top_k: int = 2, adapter_reduction: int = 4):
+    def __init__(self, embed_dim: int, num_heads: int, drop_path_rate: float = 0.0,
+                 num_experts: int = 0, top_k: int = 2, adapter_reduction: int = 4):
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dim, eps=EPS)
         self.attn = Attention(embed_dim, num_heads)
         self.norm2 = nn.LayerNorm(embed_dim, eps=EPS)
         self.mlp = Mlp(embed_dim, 4 * embed_dim)
-        self.moae = MoAE(embed_dim, num_experts, top_k, adapter_reduction) if num_experts else None
+        self.moae = None
+        if num_experts:
+            self.moae = MoAE(embed_dim, num_experts, top_k, adapter_reduction)
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,17 +69,24 @@ class Block(nn.Module):
         return x + self.drop_path(out)
 
 
-def init_weights(module: nn.Module) -> None:
-    """Xavier-uniform for linear maps and the tubelet embedding, as masked autoencoders are started; zero biases.
+def run_blocks(blocks: nn.ModuleList, x: Tensor, recompute: bool) -> Tensor:
+    """Tokens through all blocks; `recompute` drops activations and makes them again backward."""
+    for block in blocks:
+        x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+    return x
 
-    The stem's convolutions get He's variance: torch's default shrinks the content to a twentieth of the positions, and a nano
-    model then spends two of its few epochs at chance (measured, docs/log.md).
+
+def init_weights(module: nn.Module) -> None:
+    """Xavier-uniform for linear maps and the tubelet embedding, zero biases, as in MAE.
+
+    The stem's convolutions get He's variance: torch's default shrinks content to a twentieth of the
+    positions, and a nano model stays at chance for two of its few epochs (docs/log.md).
     """
     if isinstance(module, TubeletEmbed):
+        start = nn.init.kaiming_normal_ if module.stem_dim else nn.init.xavier_uniform_
         for conv in module.modules():
             if isinstance(conv, nn.Conv3d):
-                flat = conv.weight.data.view(conv.weight.shape[0], -1)
-                (nn.init.kaiming_normal_(flat) if module.stem_dim else nn.init.xavier_uniform_(flat))
+                start(conv.weight.data.flatten(1))
                 nn.init.zeros_(conv.bias)
     elif isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
@@ -83,82 +95,92 @@ def init_weights(module: nn.Module) -> None:
 
 
 class Encoder(nn.Module):
-    """Tubelet embedding, fixed positions, transformer blocks; shared by pre-training and fine-tuning.
+    """Tubelet embedding, fixed positions, transformer blocks; shared by both stages.
 
     Args:
-        size: side of the picture, px.
-        frames: T of a clip.
-        patch: side of a tubelet, px.
-        width, depth, heads: of the transformer.
-        experts: experts per MoAE layer; 0 for dense blocks.
-        top_k: experts per token; 0 for adapters without routing.
+        num_frames: T of a clip.
+        patch_size: side of a tubelet, px.
+        num_experts: experts per MoAE layer; 0 for dense blocks.
         moae_start: first block with experts; None for the upper half.
-        reduction: width over that of an expert's bottleneck.
-        drop_path: largest rate of stochastic depth, rising linearly over the blocks.
-        stem: see `TubeletEmbed`.
+        drop_path_rate: of stochastic depth in the last block, rising linearly from 0.
         final_norm: LayerNorm on the tokens after the blocks (pre-training only).
+    The others are those of `MoAE` and `TubeletEmbed`.
     """
 
-    def __init__(self, img_size: int = 160, num_frames: int = 16, patch_size: int = 16, embed_dim: int = 768, depth: int = 12, num_heads: int = 12,
-                 num_experts: int = 0, top_k: int = 2, moae_start: int | None = None, adapter_reduction: int = 4, drop_path_rate: float = 0.0, stem_dim: int = 0,
-                 final_norm: bool = False):
+    def __init__(self, img_size: int = 160, num_frames: int = 16, patch_size: int = 16,
+                 embed_dim: int = 768, depth: int = 12, num_heads: int = 12, num_experts: int = 0,
+                 top_k: int = 2, moae_start: int | None = None, adapter_reduction: int = 4,
+                 drop_path_rate: float = 0.0, stem_dim: int = 0, final_norm: bool = False):
         super().__init__()
-        counts = dict(img_size=img_size, num_frames=num_frames, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads, adapter_reduction=adapter_reduction)
-        if min(counts.values()) < 1:
-            raise ConfigError(f"{', '.join(f'{k} {v}' for k, v in counts.items() if v < 1)}: expected whole numbers from 1")
+        check_sizes(img_size=img_size, num_frames=num_frames, patch_size=patch_size,
+                    embed_dim=embed_dim, depth=depth, num_heads=num_heads,
+                    adapter_reduction=adapter_reduction)
         if stem_dim and patch_size % 8:
-            raise ConfigError(f"patch_size {patch_size}: the stem of the nano variants takes multiples of 8")
+            raise ConfigError(f"patch_size {patch_size}: the nano variants need multiples of 8")
         if num_experts and moae_start is not None and not 0 <= moae_start < depth:
-            raise ConfigError(f"moae_start {moae_start}: expected a block from 0 to {depth - 1}, or no experts")
-        if img_size % patch_size or num_frames % TUBELET_SIZE or embed_dim % num_heads:
-            raise ConfigError(f"img_size {img_size}, patch_size {patch_size}, num_frames {num_frames}, embed_dim {embed_dim}, num_heads {num_heads}: img_size must be a "
-                             f"multiple of patch_size, num_frames of {TUBELET_SIZE}, embed_dim of num_heads")
-        self.img_size, self.num_frames, self.patch_size, self.embed_dim = img_size, num_frames, patch_size, embed_dim
+            raise ConfigError(f"moae_start {moae_start}: expected a block from 0 to {depth - 1}")
+        self.img_size, self.num_frames = img_size, num_frames
+        self.patch_size, self.embed_dim = patch_size, embed_dim
         self.side = img_size // patch_size
-        self.num_tokens = {"image": self.side ** 2, "video": num_frames // TUBELET_SIZE * self.side ** 2}
-        first = depth // 2 if moae_start is None else moae_start
+        steps = num_frames // TUBELET_SIZE
+        self.num_tokens = {"image": self.side ** 2, "video": steps * self.side ** 2}
         self.patch_embed = TubeletEmbed(embed_dim, patch_size, stem_dim)
-        self.register_buffer("positions", sincos(self.num_tokens["video"], embed_dim), persistent=False)
-        rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
-        self.blocks = nn.ModuleList(Block(embed_dim, num_heads, rates[i], num_experts if i >= first else 0, top_k, adapter_reduction) for i in range(depth))
+        positions = sincos(self.num_tokens["video"], embed_dim)
+        self.register_buffer("positions", positions, persistent=False)
+        first = depth // 2 if moae_start is None else moae_start
+        self.blocks = nn.ModuleList(
+            Block(embed_dim, num_heads, drop_path_rate * i / max(depth - 1, 1),
+                  num_experts if i >= first else 0, top_k, adapter_reduction) for i in range(depth))
         self.norm = nn.LayerNorm(embed_dim, eps=EPS) if final_norm else nn.Identity()
         self.grad_checkpointing = False
 
     def grid(self, x: Tensor) -> tuple[int, int, int]:
         """Tokens along time, rows and columns of an input."""
-        return (1 if x.ndim == 4 else x.shape[2] // TUBELET_SIZE), x.shape[-2] // self.patch_size, x.shape[-1] // self.patch_size
+        steps = 1 if x.ndim == 4 else x.shape[2] // TUBELET_SIZE
+        return steps, x.shape[-2] // self.patch_size, x.shape[-1] // self.patch_size
 
     def check(self, x: Tensor) -> Tensor:
         """The input as a clip, or a ValueError that says which size the model takes."""
         x = as_clip(x)
         t, h, w = x.shape[2:]
-        if (h, w) != (self.img_size, self.img_size) or t > self.num_frames or t % TUBELET_SIZE:
-            raise ValueError(f"input of {t} frames of {h} x {w} px: this model takes an image or up to {self.num_frames} frames (an "
-                             f"even number) of {self.img_size} x {self.img_size} px; resize the input or create the model with img_size={h}")
+        side = self.img_size
+        if (h, w) != (side, side) or t > self.num_frames or t % TUBELET_SIZE:
+            raise ValueError(
+                f"input of {t} frames of {h} x {w} px: this model takes an image or up to "
+                f"{self.num_frames} frames (an even number) of {side} x {side} px; resize the "
+                f"input or create the model with img_size={h}")
         return x
 
     def embed(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Inputs -> tokens with positions `[B, L, D]`, or only those at `keep` `[B, N]`."""
-        x = self.check(x)
-        tokens = self.patch_embed(x, keep)
-        if keep is None:
-            return tokens + self.positions[:tokens.shape[1]]
-        return tokens + self.positions[keep]
+        tokens = self.patch_embed(self.check(x), keep)
+        return tokens + self.positions[slice(tokens.shape[1]) if keep is None else keep]
 
     def encode(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Inputs -> tokens after all blocks `[B, L, D]` (only visible ones where `keep` names them)."""
+        """Inputs -> tokens after all blocks `[B, L, D]`, or only those at `keep` `[B, N]`."""
         x = self.embed(x, keep)
-        for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing and self.training else block(x)
-        return self.norm(x)
+        return self.norm(run_blocks(self.blocks, x, self.grad_checkpointing and self.training))
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recomputes the blocks' activations in the backward pass: less memory, about a third more time."""
+        """Recomputes activations in the backward pass: less memory, about a third more time."""
         self.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
-        """The experts' stacked biases: timm's grouping leaves out one-dimensional parameters only."""
+        """The experts' stacked biases: timm spares one-dimensional parameters only."""
         return {name for name, _ in self.named_parameters() if re.search(r"\.moae\.b[12]$", name)}
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raises ConfigError for sizes of an encoder that do not fit together."""
+    small = [f"{name} {size}" for name, size in sizes.items() if size < 1]
+    if small:
+        raise ConfigError(f"{', '.join(small)}: expected whole numbers from 1")
+    divisors = {"img_size": sizes["patch_size"], "num_frames": TUBELET_SIZE,
+                "embed_dim": sizes["num_heads"]}
+    if any(sizes[name] % divisor for name, divisor in divisors.items()):
+        raise ConfigError(
+            f"{', '.join(f'{k} {v}' for k, v in sizes.items())}: img_size must be a multiple of "
+            f"patch_size, num_frames of {TUBELET_SIZE}, embed_dim of num_heads")
 
 
 class S4D(Encoder):
@@ -166,16 +188,19 @@ class S4D(Encoder):
 
     Args:
         image_classes, video_classes: outputs of the two heads.
-        experts: 0 is the dense multi-task model.
+        num_experts: 0 is the dense multi-task model.
         kwargs: of `Encoder`.
     """
 
-    def __init__(self, image_classes: int = 7, video_classes: int = 7, num_experts: int = 8, **kwargs):
+    def __init__(self, image_classes: int = 7, video_classes: int = 7, num_experts: int = 8,
+                 **kwargs):
         if image_classes < 1 or video_classes < 1:
-            raise ConfigError(f"{image_classes} image classes and {video_classes} video classes: expected numbers from 1")
+            raise ConfigError(f"{image_classes} image classes and {video_classes} video classes: "
+                              "expected numbers from 1")
         super().__init__(num_experts=num_experts, **kwargs)
         self.fc_norm = nn.LayerNorm(self.embed_dim, eps=EPS)
-        self.head = nn.ModuleDict({"image": nn.Linear(self.embed_dim, image_classes), "video": nn.Linear(self.embed_dim, video_classes)})
+        self.head = nn.ModuleDict({"image": nn.Linear(self.embed_dim, image_classes),
+                                   "video": nn.Linear(self.embed_dim, video_classes)})
         self.apply(init_weights)
         for head in self.head.values():
             nn.init.trunc_normal_(head.weight, std=0.02)
@@ -189,11 +214,11 @@ class S4D(Encoder):
         return self.head[task](features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, 3, H, W]` -> image logits; `[B, 3, T, H, W]` -> video logits. Inputs are ImageNet-normalised floats."""
+        """Images `[B, 3, H, W]` -> image logits; clips `[B, 3, T, H, W]` -> video logits."""
         return self.forward_head(self.forward_features(x), "image" if x.ndim == 4 else "video")
 
     def forward_intermediates(self, x: Tensor) -> dict[str, Tensor | list[Tensor]]:
-        """All named intermediates: embed `[B, L, D]`, blocks (a list of `[B, L, D]`), pooled `[B, D]`, logits."""
+        """embed `[B, L, D]`, blocks (a list of `[B, L, D]`), pooled `[B, D]`, logits."""
         out = {"embed": self.embed(x), "blocks": []}
         tokens = out["embed"]
         for block in self.blocks:
@@ -208,35 +233,37 @@ class S4D(Encoder):
         return {i: b.moae for i, b in enumerate(self.blocks) if b.moae is not None}
 
     def set_routing(self, capacity_factor: float | None = None, noise: bool = False) -> S4D:
-        """Selects the routing mode: the default is the paper's; `capacity_factor=1.0, noise=True` is the released code's
-        (noise in evaluation too, tokens over an expert's capacity dropped in batch order)."""
+        """Selects the routing mode: the paper's by default, `(1.0, True)` for the released code's.
+
+        Args:
+            capacity_factor: see `MoAE`; the released code drops tokens over it, in batch order.
+            noise: on the router's scores in evaluation too.
+        """
         for layer in self.moae_layers().values():
             layer.capacity_factor = capacity_factor
             layer.noise_mode = "always" if noise else "train"
         return self
 
     def balance_loss(self) -> Tensor:
-        """Sum over MoAE layers of the balance loss of the last training forward; 0 for a dense model."""
+        """Sum over MoAE layers, of the last training forward pass; 0 for a dense model."""
         losses = [layer.balance_loss() for layer in self.moae_layers().values()]
         return torch.stack(losses).sum() if losses else self.fc_norm.weight.new_zeros(())
 
     def reset_classifier(self, classes: int, task: str) -> None:
-        """Replaces one task's head by a fresh one, and leaves the other.
-
-        Raises:
-            ConfigError: for a task that is not "image" or "video", or fewer than one class.
-        """
+        """Replaces the head of `task`, "image" or "video", by a fresh one, and leaves the other."""
         if task not in self.head or classes < 1:
-            raise ConfigError(f"reset_classifier({classes!r}, {task!r}): expected a number of classes from 1, and image or video")
-        self.head[task] = nn.Linear(self.embed_dim, classes).to(self.fc_norm.weight)
-        nn.init.trunc_normal_(self.head[task].weight, std=0.02)
-        nn.init.zeros_(self.head[task].bias)
+            raise ConfigError(f"reset_classifier({classes!r}, {task!r}): expected a number of "
+                              "classes from 1, and image or video")
+        head = nn.Linear(self.embed_dim, classes).to(self.fc_norm.weight)
+        nn.init.trunc_normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
+        self.head[task] = head
 
     def get_classifier(self, task: str = "video") -> nn.Module:
         return self.head[task]
 
     def group_matcher(self, coarse: bool = False) -> dict:
-        """timm's description of depth, which layer-wise learning-rate decay reads: stem, each block, then the rest (heads)."""
+        """timm's order of depth for layer-wise learning rates: stem, blocks, the rest (heads)."""
         return dict(stem=r"^patch_embed", blocks=r"^blocks\.(\d+)")
 
 

@@ -40,7 +40,7 @@ def transfer(table: pd.DataFrame, note: str = "") -> Figure:
     """WAR of every trained head, and of every linear probe (rows), on photos and clips (columns); cells across tasks are framed.
 
     Args:
-        table: of `study.correlation.transfer_matrix` with a column reading ("head", "probe").
+        table: of `study.transfer.transfer_matrix` with a column reading ("head", "probe").
     """
     titles = {"head": ("Trained heads", HEADS), "probe": ("Linear probes", PROBES)}
     readings = [r for r in titles if r in set(table.reading)]
@@ -87,7 +87,7 @@ def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, counts: dict[
 
     Args:
         cells: method, image_class, video_class, cosine (mean over seeds).
-        stats: of `study.correlation.prototype_study`.
+        stats: of `study.similarity.prototype_study`.
         counts: "image" and "video" -> number of samples by class.
     """
     methods = [m for m in METHOD_NAMES if m in set(cells.method)]
@@ -118,7 +118,7 @@ def layer_similarity(table: pd.DataFrame, titles: dict[str, str], layer: str = "
     """Left: CKA by layer, one line a comparison. Right: CKA of one layer beside its null models.
 
     Args:
-        table: of `study.correlation.similarity_by_layer`.
+        table: of `study.similarity.similarity_by_layer`.
         titles: comparison -> title, in order.
         layer: of the right panel.
     """
@@ -219,7 +219,7 @@ def shared_space(table: pd.DataFrame, note: str = "") -> Figure:
     """t-SNE of photos and clips in one space: left the photos in colour, right the clips, the others in grey.
 
     Args:
-        table: of `study.correlation.shared_space`.
+        table: of `study.transfer.shared_space`.
     """
     fig, axes = figure(PAGE, 3.4, 1, 2, sharex=True, sharey=True)
     names = [n for n in EMOTION_COLOURS if n in set(table.label)]

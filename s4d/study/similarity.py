@@ -1,0 +1,299 @@
+"""How alike photos and clips are inside the networks: class prototypes, CKA and RSA by layer."""
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from .confusions import class_orders, tidy
+from .intervals import deal_subjects, jackknife, left_out_half, permutation_p, units_of
+
+
+# Prototypes -------------------------------------------------------------------------------------
+
+def prototypes(features: np.ndarray, labels: np.ndarray, names: list[str]) -> np.ndarray:
+    """Class means less the mean of the class means, unit length: `[N, D]` -> `[K, D]`.
+
+    That removes the offset of photos from clips; a class without samples is missing.
+    """
+    whole = np.full(len(features), -1)
+    return _relative(_means_without(features, pd.Series(labels), names, whole, 0)[0])
+
+
+def _relative(means: np.ndarray) -> np.ndarray:
+    """Class means `[..., K, D]` less their mean over the classes, unit length."""
+    means = means - np.nanmean(means, -2, keepdims=True)
+    return means / np.maximum(np.linalg.norm(means, axis=-1, keepdims=True), 1e-12)
+
+
+def matched_classes(similarity: np.ndarray, seed: int = 0) -> dict:
+    """Test whether equal classes are more alike across modalities than unequal ones.
+
+    Args:
+        similarity: `[K, K]`, row class in one modality, column class in the other.
+    Returns:
+        diagonal, off_diagonal, difference (their means), null_95 and p against renaming the
+        classes of one side in every order; p_least, the smallest p that so many orders can give.
+    """
+    known = ~np.isnan(similarity).all(1) & ~np.isnan(similarity).all(0)
+    s = similarity[np.ix_(known, known)]
+    k = len(s)
+    if k < 2:
+        return dict.fromkeys(("diagonal", "off_diagonal", "difference", "null_95", "p",
+                              "p_least"), np.nan)
+    on = s[np.arange(k), class_orders(k, seed=seed)].mean(1)
+    off = (s.sum() - on * k) / (k * (k - 1))
+    null = on - off
+    return dict(diagonal=on[0], off_diagonal=off[0], difference=null[0],
+                null_95=np.percentile(null, 95), p=(null >= null[0] - 1e-12).mean(),
+                p_least=1 / len(null))
+
+
+def match_without(photos: list[np.ndarray], clips: list[np.ndarray], photo_rows: pd.DataFrame,
+                  clip_rows: pd.DataFrame, names: list[str], groups: int = 20,
+                  seed: int = 0) -> np.ndarray:
+    """The difference of `matched_classes` on all subjects, then without each group: `[1 + G]`.
+
+    Args:
+        photos, clips: features `[N, D]`, `[M, D]` of each network, over which the mean is taken.
+        groups: of the subjects of both tests; equal tests and seeds are dealt equally.
+    Returns:
+        missing, `[1]`, where a test shows fewer than two subjects or both fewer than two classes.
+    """
+    dealt = deal_subjects((photo_rows, clip_rows), groups, seed)
+    shared = set(photo_rows.label) & set(clip_rows.label) & set(names)
+    if dealt is None or len(shared) < 2:
+        return np.full(1, np.nan)
+    count = max(d.max() for d in dealt) + 1
+    photo_means = [_means_without(f, photo_rows.label, names, dealt[0], count) for f in photos]
+    clip_means = [_means_without(f, clip_rows.label, names, dealt[1], count) for f in clips]
+    return np.mean([_difference(p, c) for p, c in zip(photo_means, clip_means)], axis=0)
+
+
+def freed_of_noise(without: np.ndarray) -> tuple[float, float, float]:
+    """Correct a statistic `[1 + G]`, of all subjects and without each group, for its bias.
+
+    Class means of few subjects are noisy, so prototypes look less alike than they are, and a
+    bootstrap adds as much noise once more. Leaving out subjects tells how far noise moves the
+    difference and how much it varies.
+
+    Returns:
+        corrected statistic, low, high (95 %); missing without groups.
+    Source: Quenouille's correction of the bias.
+    """
+    groups = len(without) - 1
+    if groups < 2:
+        return np.nan, np.nan, np.nan
+    value = groups * without[0] - (groups - 1) * without[1:].mean()
+    half = left_out_half(without[1:])
+    return float(value), float(value - half), float(value + half)
+
+
+def _means_without(features: np.ndarray, labels: pd.Series, names: list[str], group: np.ndarray,
+                   groups: int) -> np.ndarray:
+    """Class means `[1 + G, K, D]` of all samples, then without each group in turn."""
+    member = labels.to_numpy()[:, None] == np.array(names)
+    kept = np.vstack([np.ones(len(group), bool), group != np.arange(groups)[:, None]])
+    kept = kept[..., None] & member                                                  # [1 + G, N, K]
+    total = kept.sum(1)[..., None]
+    sums = np.einsum("gnk,nd->gkd", kept, features, optimize=True)
+    return np.where(total > 0, sums / np.maximum(total, 1), np.nan)
+
+
+def _difference(photos: np.ndarray, clips: np.ndarray) -> np.ndarray:
+    """Mean cosine of equal classes less that of unequal ones: `[R, K, D]` twice -> `[R]`."""
+    cosine = np.einsum("rkd,rjd->rkj", _relative(photos), _relative(clips))
+    equal = np.eye(cosine.shape[1], dtype=bool)
+    on, off = np.where(equal, cosine, np.nan), np.where(equal, np.nan, cosine)
+    return np.nanmean(on, (1, 2)) - np.nanmean(off, (1, 2))
+
+
+def prototype_study(photos: dict[tuple[str, int], np.ndarray],
+                    clips: dict[tuple[str, int], np.ndarray], photo_rows: pd.DataFrame,
+                    clip_rows: pd.DataFrame, names: list[str],
+                    reference: str = "static") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Compare the prototypes of photos with those of clips in every network.
+
+    Args:
+        photos, clips: (method, seed) -> pooled features.
+        names: classes to compare.
+        reference: method to which the others' differences are given.
+    Returns:
+        cells: image_class, video_class, cosine (mean over seeds), method; and one row a method:
+        `matched_classes` of the mean matrix, seed_low and seed_high (range of the difference over
+        seeds), ceiling (K / (K - 1), of equal prototypes), corrected, low and high (of
+        `freed_of_noise`, up to the ceiling), change, change_low, change_high (less the reference,
+        paired over subjects, not cut).
+    """
+    cells, stats, without = [], [], {}
+    for method in dict.fromkeys(m for m, _ in photos):
+        keys = [k for k in photos if k[0] == method]
+        each = [prototypes(photos[k], photo_rows.label, names)
+                @ prototypes(clips[k], clip_rows.label, names).T for k in keys]
+        mean, differences = np.mean(each, 0), [matched_classes(s)["difference"] for s in each]
+        table = tidy(mean, names, "image_class", "video_class", "cosine")
+        cells.append(table.assign(method=method))
+        without[method] = match_without([photos[k] for k in keys], [clips[k] for k in keys],
+                                        photo_rows, clip_rows, names)
+        stats.append(dict(method=method, **matched_classes(mean), seed_low=min(differences),
+                          seed_high=max(differences)))
+    table = pd.DataFrame(stats)
+    known = len(set(photo_rows.label) & set(clip_rows.label) & set(names))
+    table["ceiling"] = ceiling = known / (known - 1) if known > 1 else np.nan
+    base = without.get(reference, np.nan)
+    table[["corrected", "low", "high"]] = [
+        np.minimum(freed_of_noise(without[m]), ceiling) for m in table.method]
+    table[["change", "change_low", "change_high"]] = [
+        freed_of_noise(without[m] - base) for m in table.method]
+    return pd.concat(cells, ignore_index=True), table
+
+
+# Representations --------------------------------------------------------------------------------
+
+def unbiased_centre(x: np.ndarray) -> np.ndarray:
+    """U-centred Gram matrix of `[N, D]`: zero diagonal; products estimate HSIC without bias.
+
+    Source: Szekely and Rizzo 2014; Song et al. 2012.
+    """
+    n = len(x)
+    if n < 4:
+        raise ValueError(f"{n} stimuli: the unbiased similarity needs at least 4")
+    gram = x @ x.T
+    np.fill_diagonal(gram, 0)
+    rows = gram.sum(1) / (n - 2)
+    gram = gram - rows[:, None] - rows[None] + gram.sum() / ((n - 1) * (n - 2))
+    np.fill_diagonal(gram, 0)
+    return gram
+
+
+def rank_rdm(x: np.ndarray) -> np.ndarray:
+    """Standardised ranks of the pairwise cosine distances of `[N, D]`, zero diagonal.
+
+    The mean stimulus is subtracted first. Unlike the usual correlation distance, this does not
+    change when the features are rotated.
+    """
+    n = len(x)
+    upper = np.triu_indices(n, 1)
+    centred = x - x.mean(0)
+    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    rank = rankdata((1 - centred @ centred.T)[upper].round(12))
+    rank -= rank.mean()
+    out = np.zeros((n, n))
+    out[upper] = rank / max(np.linalg.norm(rank), 1e-12)
+    return out + out.T
+
+
+def cka(x: np.ndarray, y: np.ndarray) -> float:
+    """Unbiased linear CKA of `[N, D]` and `[N, E]`, rows are the same stimuli.
+
+    1 for equal representations up to rotation and scale; 0 is expected of independent ones.
+    Source: Kornblith et al. 2019, with the unbiased estimator of HSIC.
+    """
+    a, b = unbiased_centre(x), unbiased_centre(y)
+    return float((a * b).sum() / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))
+
+
+def rsa(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman correlation of two representations' pairwise cosine distances."""
+    return float((rank_rdm(x) * rank_rdm(y)).sum() / 2)
+
+
+MEASURES = {"cka": unbiased_centre, "rsa": rank_rdm}
+NULLS = ("any", "within", "person")
+Layers = dict[str, np.ndarray]           # of `stimuli.layer_features`: layer -> [N, D]
+
+
+def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: pd.DataFrame,
+                        permutations: int = 1000, tested: tuple[str, ...] | None = None,
+                        seed: int = 0) -> pd.DataFrame:
+    """CKA and RSA of every layer between two representations of the same stimuli, mean over seeds.
+
+    Three nulls shuffle the stimuli of one side: `any` all of them (what remains is chance),
+    `within` inside each emotion (what remains is the emotion), `person` inside each subject (what
+    remains is the subject).
+
+    Args:
+        couples: comparison -> two representations for each seed; equal layers are compared.
+        rows: table of the N stimuli (label, subject).
+        permutations: of each null, the same ones in all comparisons.
+        tested: layers whose CKA is compared with the nulls; None: all.
+    Returns:
+        comparison, layer, measure ("cka", "rsa"), value, low, high (95 % over subjects,
+        jackknife), seed_low, seed_high (range), <null>_mean, <null>_95 (95th percentile) and
+        p_<null> (missing where not tested, and for `person` where nobody shows two stimuli),
+        stimuli, people.
+    """
+    units = units_of(rows.subject)
+    orders = _orders(rows.label.to_numpy(), units, permutations, np.random.default_rng(seed))
+    first = next(iter(couples.values()))[0]
+    out = []
+    for layer in [name for name in first[0] if name in first[1]]:
+        given = {name: [(a[layer], b[layer]) for a, b in pairs] for name, pairs in couples.items()}
+        for measure, form in MEASURES.items():
+            forms = {name: [(_unit(form(a)), _unit(form(b))) for a, b in pairs]
+                     for name, pairs in given.items()}
+            nulls = {}
+            if measure == "cka" and (tested is None or layer in tested):
+                nulls = {null: _shuffled(forms, of) for null, of in orders.items()}
+            for name, pairs in given.items():
+                each = [float((a * b).sum()) for a, b in forms[name]]
+                value, half = np.mean(each), _half_width(pairs, form, units)
+                against = _against(value, {null: v[name] for null, v in nulls.items()})
+                out.append(dict(comparison=name, layer=layer, measure=measure, value=value,
+                                low=value - half, high=min(1.0, value + half),
+                                seed_low=min(each), seed_high=max(each), **against,
+                                stimuli=len(rows), people=len(np.unique(units))))
+    return pd.DataFrame(out)
+
+
+def _unit(matrix: np.ndarray) -> np.ndarray:
+    return matrix / max(np.linalg.norm(matrix), 1e-12)
+
+
+def _half_width(pairs: list[tuple[np.ndarray, np.ndarray]], form, units: np.ndarray) -> np.ndarray:
+    def similarity(keep: np.ndarray) -> float:
+        return np.mean([(_unit(form(a[keep])) * _unit(form(b[keep]))).sum() for a, b in pairs])
+    return jackknife(similarity, units)
+
+
+def _orders(labels: np.ndarray, units: np.ndarray, permutations: int,
+            rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Orders of the stimuli for each null, `[R, N]`; none for `person` if nobody shows two."""
+    groups = {"any": np.zeros(len(labels)), "within": labels, "person": units}
+    if len(np.unique(units)) == len(units):
+        del groups["person"]
+
+    def order(group: np.ndarray) -> np.ndarray:
+        out = np.arange(len(group))
+        for name in np.unique(group):
+            rows = np.flatnonzero(group == name)
+            out[rows] = rng.permutation(rows)
+        return out
+    return {null: np.array([order(group) for _ in range(permutations)])
+            for null, group in groups.items()}
+
+
+def _shuffled(forms: dict[str, list[tuple[np.ndarray, np.ndarray]]],
+              orders: np.ndarray) -> dict[str, np.ndarray]:
+    """Similarities with one side's stimuli shuffled, comparison -> `[R]`, mean over seeds.
+
+    All comparisons stand side by side in memory, so that one pass through the pairs serves all.
+    """
+    sides = [np.stack([pair[side] for pairs in forms.values() for pair in pairs], axis=-1)
+             for side in (0, 1)]                                                     # [N, N, C]
+    i, j = np.triu_indices(orders.shape[1], 1)
+    given, moved = sides[0][i, j], sides[1].reshape(-1, sides[1].shape[-1])
+    found = np.array([2 * np.einsum("mc,mc->c", given, moved[o[i] * len(o) + o[j]])
+                      for o in orders])                                              # [R, C]
+    ends = np.cumsum([len(pairs) for pairs in forms.values()])[:-1]
+    return {name: part.mean(1) for name, part in zip(forms, np.split(found, ends, axis=1))}
+
+
+def _against(value: float, nulls: dict[str, np.ndarray]) -> dict[str, float]:
+    """Mean, 95th percentile and p of each null; missing for those that are not given."""
+    out = {}
+    for name in NULLS:
+        null = nulls.get(name, np.full(1, np.nan))
+        p = permutation_p(null, value) if name in nulls else np.nan
+        out |= {f"{name}_mean": null.mean(), f"{name}_95": np.percentile(null, 95), f"p_{name}": p}
+    return out
