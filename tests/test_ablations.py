@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from s4d import config as configs
-from s4d import pipeline
+from s4d import reproduce as pipeline
 from s4d.data.dataset import draw_order
 from s4d.models import create
 from s4d.models.moae import MoAE

@@ -139,7 +139,7 @@ def test_evaluate_predicts_anew_with_other_views_and_keeps_features(capsys, fini
     assert np.abs(of(again, "image") - of(stored, "image")).max() < 1e-5 < np.abs(of(again, "video") - of(stored, "video")).max()
     assert "expected segments x crops, as in 2x2" in fails(capsys, "evaluate", finished.dir, "--views", "two")
     assert "there is no folder" in fails(capsys, "evaluate", finished.dir, "--data", tmp_path / "moved")
-    assert "resamples is 0: expected a number of bootstrap resamples from 1" in fails(capsys, "evaluate", finished.dir, "--resamples", "0")
+    assert "resamples is 0: expected a number of resamples from 1" in fails(capsys, "evaluate", finished.dir, "--resamples", "0")
 
 
 def test_evaluate_writes_parquet_where_pyarrow_is_installed(capsys, finished, tmp_path, monkeypatch):
