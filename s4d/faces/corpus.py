@@ -28,7 +28,7 @@ from ..config import Faces, to_dict
 from ..emotions import ORDERS
 from ..files import OutputError, write_text
 from . import facs
-from .plan import CORPORA, FOLDS, SHARD, FacesError, Sample, check, distance, num_subjects, samples
+from .plan import CORPORA, FOLDS, SHARD, FacesError, Sample, distance, num_subjects, samples
 from .renderer import render
 from .scene import sample_scene
 from .subject import sample_subjects
@@ -52,10 +52,9 @@ def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bo
         `<data>/<cfg.folder>` with affectnet/, dfew/, mafw/, voxceleb2/, truth.csv.gz and, written
         last, corpus.json.
     Raises:
-        FacesError: for settings that cannot be drawn.
+        FacesError: when a drawing process was killed.
         OutputError: for a folder that cannot be written.
     """
-    check(cfg)
     folder = Path(data) / cfg.folder
     if (folder / "corpus.json").is_file():
         return folder
@@ -145,7 +144,6 @@ def preview(cfg: Faces, emotion: str, seed: int = 0) -> np.ndarray:
     Returns:
         uint8 `[T, 3, H, W]`.
     """
-    check(cfg)
     sample = Sample("dfew", "", seed % num_subjects(cfg), "", emotion, "", emotion)
     act = _clip(cfg, sample, np.random.default_rng(seed))
     return _pixels(cfg, [sample], [act], seed)[0].transpose(0, 3, 1, 2)
