@@ -15,7 +15,7 @@ COURSE := $(VENV)/.course
 S4D := $(BIN)/python -m s4d
 
 .DEFAULT_GOAL := help
-.PHONY: help venv reproduce smoke verify test test-all soak bench lab book assignments course-test paper strip pins clean
+.PHONY: help venv reproduce smoke verify test test-all soak bench lab book assignments course-test paper lint strip pins clean
 
 help: ## this list
 	@echo "make reproduce [PROFILE=sandbox|night|gpu|paper] [FRESH=1] [DATA=data] [OUT=figures]"
@@ -42,7 +42,7 @@ reproduce: $(STAMP) ## every figure and table, from nothing; a second call redoe
 smoke: $(STAMP) ## the same in three minutes with the smallest settings, into build/smoke/out
 	@$(S4D) reproduce --profile smoke --data "$(DATA)" --runs "$(RUNS)" --out build/smoke/out $(if $(filter-out 0,$(FRESH)),--fresh) $(ARGS)
 
-verify: $(STAMP) ## every number and claim of the last run of PROFILE against the last commit
+verify: $(STAMP) ## every number of the last run of PROFILE against the last commit
 	@$(S4D) verify build/$(PROFILE)/figures/source_data $(ARGS)
 
 test: $(STAMP) ## the test suite without the slow part
@@ -60,8 +60,12 @@ bench: $(STAMP) ## how fast this machine draws faces and trains; ARGS="--device 
 lab: $(STAMP) ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab $(ARGS) notebooks
 
-book: $(STAMP) ## the executed notebooks of PROFILE as an HTML book, into build/book; needs requirements-book.txt
-	@$(S4D) book --profile $(PROFILE) $(ARGS)
+BOOK := build/book
+book: $(STAMP) ## the executed notebooks of PROFILE and the manuals as an HTML book, into build/book
+	@$(BIN)/python -c 'import sphinx, myst_nb, furo, latex2mathml' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements-book.txt
+	@rm -rf $(BOOK) && mkdir -p $(BOOK)/source/notebooks && cp -r docs/. $(BOOK)/source && cp build/$(PROFILE)/*.ipynb $(BOOK)/source/notebooks 2>/dev/null || { \
+	  echo "build/$(PROFILE) holds no executed notebooks: run make reproduce PROFILE=$(PROFILE) first" >&2; exit 1; }
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html $(BOOK)/source $(BOOK)/html && echo "$(BOOK)/html/index.html"
 
 # nbgrader and what it adds go into the same environment; their pins touch none of requirements.txt.
 $(COURSE): $(STAMP) requirements-course.txt
@@ -87,6 +91,10 @@ paper: ## paper/main.pdf from figures/; needs LaTeX
 	  run="pdflatex -interaction=batchmode -halt-on-error main.tex"; $$run && bibtex -terse main && $$run && $$run; \
 	else echo "no LaTeX here: install latexmk and pdflatex, on Debian and Ubuntu with: apt install latexmk texlive-latex-recommended, \
 	on macOS with MacTeX, on Windows with MiKTeX; then call make paper again" >&2; exit 1; fi
+
+lint: $(STAMP) ## ruff on all code; notebooks must be stripped
+	@$(BIN)/ruff check .
+	@$(BIN)/nbstripout --keep-id --verify $$(git ls-files '*.ipynb') || { echo "make strip removes the outputs" >&2; exit 1; }
 
 strip: $(STAMP) ## remove outputs from the notebooks before a commit
 	@find notebooks course -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' -exec $(BIN)/nbstripout --keep-id {} +

@@ -1,119 +1,176 @@
-"""The command line: `python -m s4d {faces,audit,pack,pretrain,finetune,own,runs,scaling,evaluate,predict,reproduce,verify,book,bench}`."""
+"""The command line: `python -m s4d COMMAND --help`. Each command is a typed function below."""
 from __future__ import annotations
 
-import argparse
-import contextlib
-import io
-import itertools
+import dataclasses
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import OmitSubcommandPrefixes, Positional, UseAppendAction, arg
 
 from . import config as configs
-from .commands import CommandError, audit, book, evaluate, own, pack, predict
+
+Name = Annotated[str, Positional]
+Names = Annotated[list[str], Positional]
+Folder = Annotated[str, arg(metavar="FOLDER")]
+CPUS = os.cpu_count() or 1
 
 
-def faces(args) -> int:
-    """Writes the procedural-face corpora of a profile."""
+class CommandError(ValueError):
+    """A command line that cannot be carried out."""
+
+
+def faces(profile: str = "sandbox", data: Folder = "data", workers: int = 2) -> int:
+    """Write the procedural-face corpora of a profile.
+
+    Args:
+        profile: smoke, sandbox, night or gpu.
+        workers: processes; the files do not depend on it.
+    """
     from .faces import corpus
-    settings = configs.profile(args.profile, data=args.data)
+    settings = configs.profile(profile, data=data)
     if settings.faces is None:
-        raise CommandError(f"profile {args.profile} reads licensed data, not procedural faces: choose smoke, sandbox, night or gpu")
-    print(corpus.ensure(settings.faces, data=args.data, workers=args.workers, progress=sys.stderr.isatty()))
+        raise CommandError(f"profile {profile} reads licensed data, not procedural faces: choose "
+                           "smoke, sandbox, night or gpu")
+    terminal = sys.stderr.isatty()
+    print(corpus.ensure(settings.faces, data=data, workers=workers, progress=terminal))
     return 0
 
 
-def train(args, rest: list[str]) -> int:
-    """Trains one configuration: the profile's, changed by a flag per field. Under torchrun, on all its processes."""
-    import tyro
-    settings = configs.profile(args.profile, data=args.data, runs=args.runs)
-    base = settings.pretrain if args.command == "pretrain" else settings.finetune
-    if args.command == "finetune":
-        init = {"profile": settings.pretrain, "none": None}.get(args.init, args.init)
-        if isinstance(init, str) and not Path(init).is_file():
-            raise CommandError(f"no checkpoint {init!r}: --init takes `profile`, `none` or a file")
-        method = args.method and configs.METHODS[args.method]
-        base = configs.update(base, **(method or {}))
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            cfg = tyro.cli(tyro.conf.AvoidSubcommands[type(base)], default=base, args=rest, prog=f"python -m s4d {args.command}",
-                           description=f"{type(base).__doc__} Every field is a flag; --profile, --data, --runs, --dry-run"
-                                       + (", --init, --method" if args.command == "finetune" else "") + " come first.")
-    except SystemExit as stop:
-        if not stop.code:                        # --help
-            raise
-        raise CommandError(f"{sentence(said.getvalue())} `python -m s4d {args.command} --help` lists the flags") from None
-    if args.command == "finetune":
-        cfg = configs.update(cfg, init=init)
-    from . import training                       # after the flags were checked: torch takes seconds to load
-    speak = print if os.environ.get("RANK", "0") == "0" else lambda *_: None
-    speak(json.dumps(configs.to_dict(cfg), indent=1))
-    if args.dry_run:
-        for line in training.describe(training.dry_run(cfg)):
-            speak(line)
-    else:
-        run = training.train(cfg, args.runs)
-        speak(f"{run.dir} ({run.provenance['seconds']:.0f} s)")
-    training.leave()
+def audit(dataset: Name, root: Annotated[str, Positional], fold: int | None = None,
+          label_order: str | None = None, csv: str | None = None, workers: int = CPUS,
+          subset: bool = False) -> int:
+    """Check a dataset's files against its lists; exit status 1 when there are problems.
+
+    Args:
+        dataset: name, e.g. affectnet.
+        root: its folder.
+        fold: of datasets with folds; all when left out.
+        label_order: of the lists' integers, where the lists do not tell it.
+        csv: file for the table of all problems.
+        workers: decoding threads.
+        subset: do not compare the numbers of samples with the published ones.
+    """
+    from . import commands
+    return commands.audit(dataset, root, fold, label_order, csv, workers, subset)
+
+
+def pack(dataset: Name, root: Annotated[str, Positional], img_size: int = 160,
+         fold: int | None = None, label_order: str | None = None, workers: int = CPUS,
+         dry_run: bool = False) -> int:
+    """Decode a dataset once into a memory-mapped file beside it; exit status 1 when samples fail.
+
+    Args:
+        img_size: short side in px.
+        fold: of datasets with folds; all when left out, since they share the file.
+        label_order: of the lists' integers, where the lists do not tell it.
+        workers: decoding threads.
+        dry_run: only say how large the file will be.
+    """
+    from . import commands
+    return commands.pack(dataset, root, img_size, fold, label_order, workers, dry_run)
+
+
+def own(photos: str | None = None, clips: str | None = None, subject_separator: str | None = None,
+        profile: str = "sandbox", data: Folder = "data", runs: Folder = "runs",
+        init: str = "none", steps: int = 300, seed: int = 0, out: Folder = "build/own") -> int:
+    """Train on own folders, one per class, then score and draw; exit status 1 on audit warnings.
+
+    Args:
+        photos: folder of photos, as in happy/001.jpg.
+        clips: folder of clips, likewise; with both, they are trained jointly (S4D).
+        subject_separator: ends a person's name in file names, as _ in anna_01.jpg.
+        init: none; profile, for its pre-training; or a checkpoint file.
+        steps: of training, about.
+    """
+    from . import commands
+    return commands.own(photos, clips, subject_separator, profile, data, runs,
+                        init_of(init, configs.profile(profile, data, runs)), steps, seed, out)
+
+
+def runs(runs: Folder = "runs") -> int:
+    """List the runs of a store: state, steps, best validation scores, differing settings."""
+    from . import commands
+    print(commands.list_runs(runs))
     return 0
 
 
-def runs(args) -> int:
-    """Lists the runs of a store, or draws the learning curves of some: `python -m s4d runs`, `python -m s4d runs show NAME ...`."""
-    from . import overview
-    if args.action == "list":
-        print(overview.text(overview.table(args.runs)))
-    else:
-        print(overview.draw(args.runs, args.name, args.out))
+def evaluate(runs: Names, split: Literal["val", "test"] | None = None, views: str | None = None,
+             data: str | None = None, features: str | None = None, csv: str | None = None,
+             scores: str | None = None, skip_unreadable: bool = False,
+             resamples: int = 2000) -> int:
+    """Score one run, or the runs of several folds; exit status 1 when a sample is unreadable.
+
+    Args:
+        runs: folders of fine-tuning runs; several are folds: each, their mean, their pool.
+        split: all that is stored when left out.
+        views: segments x crops, as in 2x2: predict anew with these.
+        data: folder of the datasets, where they were moved: predict anew.
+        features: .npz file for the pooled features: predict anew.
+        csv: file for the predictions: .csv, or .parquet where pyarrow is installed.
+        scores: .csv file for the scores.
+        skip_unreadable: leave unreadable samples out instead of counting them as errors.
+        resamples: of the bootstrap.
+    """
+    from . import commands
+    return commands.evaluate(runs, split, views, data, features, csv, scores, skip_unreadable,
+                             resamples)
+
+
+def predict(files: Names, run: str, json: str | None = None, picture: str | None = None,
+            along_time: bool = False) -> int:
+    """Print class probabilities of files; exit status 1 when one cannot be read.
+
+    Args:
+        files: images, videos or folders of frames.
+        run: folder of a fine-tuning run.
+        json: file for the answers.
+        picture: .png or .pdf file for a picture of them.
+        along_time: of clips, also in windows from start to end.
+    """
+    from . import commands
+    return commands.predict(files, run, json, picture, along_time)
+
+
+def export(run: Name, out: Annotated[str, Positional]) -> int:
+    """Write a finished run's weights in the format of the authors' release.
+
+    Args:
+        run: folder of a run of either stage.
+        out: .pth file.
+    """
+    from . import commands
+    print(commands.export(run, out))
     return 0
 
 
-def scaling(args) -> int:
-    """The cost of training on many GPUs, on paper: bytes that a step moves against the time that it takes."""
-    from .training import scaling as paper
-    machine = paper.Machine(args.tflops, args.use, args.node, args.inside, args.between, args.latency)
-    print(paper.text(paper.table(paper.work(args.model), {"image": args.images, "video": args.clips}, machine, args.strong)))
-    return 0
+def reproduce(profile: str = "sandbox", data: Folder = "data", runs: Folder = "runs",
+              out: str | None = None, fresh: bool = False, n_jobs: int | None = None,
+              notebook: UseAppendAction[tuple[str, ...]] = (),
+              parameter: Annotated[UseAppendAction[tuple[str, ...]], arg(aliases=["-p"])] = (),
+              ) -> int:
+    """Make every figure and table of a profile; a second call redoes only what changed.
 
-
-def sentence(box: str) -> str:
-    """The first paragraph under the title of the framed text in which tyro reports an error; the frame depends on the terminal."""
-    lines = [line.strip("│| ") for line in box.splitlines()][1:]                # the first holds the title
-    rule = lambda line: not line.strip("─-╭╮╰╯")
-    return " ".join(itertools.takewhile(lambda line: not rule(line), itertools.dropwhile(rule, lines))).rstrip(".") + ":"
-
-
-def bench(args) -> int:
-    """Measures the machine: frames drawn a second; models against a naive reference and the arithmetic limit."""
-    import torch
-
-    from . import bench as measure
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise CommandError("no CUDA device was found: choose --device cpu")
-    measure.main(args.device, args.seconds, args.part)
-    return 0
-
-
-class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line in one sentence; the usage is what --help is for."""
-
-    def error(self, message: str):
-        self.exit(2, f"s4d: {message}: `{self.prog} --help` lists what is allowed\n")
-
-
-def reproduce(args) -> int:
-    """Every figure and table of a profile."""
+    Args:
+        out: folder of the artifacts; figures for sandbox, figures/<profile> for others.
+        fresh: forget the profile's corpora, runs and executed notebooks first.
+        n_jobs: runs trained side by side; 1 needs the least memory.
+        notebook: only this one; may be given several times.
+        parameter: NAME=VALUE, a further notebook parameter; may be given several times.
+    """
     from .artifacts import default_out
-    from .pipeline import reproduce as run
-    run(args.profile, out=args.out or default_out(args.profile), data=args.data, runs=args.runs, fresh=args.fresh, notebooks=args.notebook,
-        parameters=dict(map(key_value, args.parameter)), jobs=args.jobs)
+    from .reproduce import reproduce as run
+    given = dict(map(key_value, parameter))
+    run(profile, out or default_out(profile), data, runs, fresh, list(notebook) or None, given,
+        n_jobs=n_jobs)
     return 0
 
 
 def key_value(text: str) -> tuple[str, object]:
-    """`key=value` with the value as JSON where it is JSON, else as text."""
+    """Split `key=value`, the value as JSON where it is JSON, else as text."""
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise CommandError(f"parameter {text!r} is not of the form name=value")
@@ -123,139 +180,123 @@ def key_value(text: str) -> tuple[str, object]:
         return key, value
 
 
-def verify(args) -> int:
-    """Compares a run's numbers with the committed ones, table by table and claim by claim; exit status 1 when one fails."""
-    from .verify import run
-    return run(args.fresh, args.committed, args.csv, args.strict, args.exact)
+def verify(fresh: Name, committed: Annotated[str | None, Positional] = None,
+           exact: bool = False, strict: bool = False) -> int:
+    """Compare a run's numbers with the committed ones; exit status 1 when one fails.
+
+    Args:
+        fresh: folder of source data just made, as build/sandbox/figures/source_data.
+        committed: folder to compare with; the profile's in the last git commit when left out.
+        exact: compare bytes: on one machine, with equal threads, two runs are equal.
+        strict: a number outside its committed 95 % interval fails even where intervals overlap.
+    """
+    from . import commands
+    return commands.verify(fresh, committed, exact, strict)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser; each subcommand names the function that carries it out."""
-    top = Parser(prog="python -m s4d", description="S4D: static for dynamic facial expression recognition.")
-    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = top.add_subparsers(dest="command", required=True)
+def bench(device: Literal["cpu", "cuda"] = "cpu", seconds: float = 1.0,
+          part: Literal["all", "faces", "data", "models"] = "all") -> int:
+    """Measure this machine against a plain reference and its own matrix products.
 
-    def command(name: str, function, **options):
-        sub = commands.add_parser(name, help=function.__doc__.splitlines()[0], description=function.__doc__, allow_abbrev=False, **options)
-        sub.set_defaults(function=function)
-        return sub
+    Args:
+        seconds: that each measurement takes at least.
+    """
+    import torch
 
-    def places(sub, profile: str, *names: str):
-        sub.add_argument("--profile", default=profile, help=f"{', '.join(configs.PROFILES)} (default {profile})")
-        for name in names:
-            sub.add_argument(f"--{name}", default=name, help=f"folder (default {name})")
-
-    sub = command("faces", faces)
-    places(sub, "sandbox", "data")
-    sub.add_argument("--workers", type=int, default=2, help="processes; the files do not depend on it")
-    sub = command("audit", audit)
-    sub.add_argument("dataset", help="name in the registry, e.g. affectnet")
-    sub.add_argument("folder", nargs="?", help="its folder")
-    sub.add_argument("--root", help="the same, as a flag")
-    sub.add_argument("--fold", type=int, help="of datasets with folds; all when left out")
-    sub.add_argument("--order", help="of the lists' integers, by name, where the lists do not tell")
-    sub.add_argument("--csv", help="file for the table of problems")
-    sub.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="decoding threads (default: one a core)")
-    sub.add_argument("--subset", action="store_true", help="do not compare the numbers of samples with the published ones")
-    sub = command("pack", pack)
-    sub.add_argument("dataset", help="name in the registry, e.g. dfew")
-    sub.add_argument("folder", nargs="?", help="its folder")
-    sub.add_argument("--root", help="the same, as a flag")
-    sub.add_argument("--size", type=int, default=160, help="short side in px (default 160)")
-    sub.add_argument("--fold", type=int, help="of datasets with folds; all when left out: they share the shards")
-    sub.add_argument("--order", help="of the lists' integers, by name, where the lists do not tell")
-    sub.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="decoding threads (default: one a core)")
-    sub.add_argument("--dry-run", action="store_true", help="only say how large it will be")
-    for name in ("pretrain", "finetune"):
-        sub = command(name, train, add_help=False)      # tyro shows the help: it knows the fields
-        places(sub, "paper", "data", "runs")
-        if name == "finetune":
-            sub.add_argument("--init", default="profile", help="profile: its pre-training; none; or a checkpoint file")
-            sub.add_argument("--method", choices=configs.METHODS, help="sets tasks and experts")
-        sub.add_argument("--dry-run", action="store_true", help="only say what the run would take, from ten measured steps")
-    sub = command("own", own)
-    sub.add_argument("--photos", help="folder of photos, a folder a class: happy/001.jpg")
-    sub.add_argument("--clips", help="folder of clips, likewise; with both, photos and clips are trained together (S4D)")
-    sub.add_argument("--people", metavar="SIGN", help="that ends a person's name in file names, as _ in anna_01.jpg: splits keep people together")
-    places(sub, "sandbox", "data", "runs")
-    sub.add_argument("--init", default="none", help="none (the default); profile: its pre-training; or a checkpoint file")
-    sub.add_argument("--steps", type=int, default=300, help="of training, about (default 300)")
-    sub.add_argument("--seed", type=int, default=0, help="of the training (default 0)")
-    sub.add_argument("--out", default="build/own", help="folder of figures and tables (default build/own)")
-    sub = command("runs", runs)
-    sub.add_argument("action", nargs="?", default="list", choices=("list", "show"), help="default list")
-    sub.add_argument("name", nargs="*", help="of the runs to show, or the beginning of their names; the newest when left out")
-    sub.add_argument("--runs", default="runs", help="folder of the store (default runs)")
-    sub.add_argument("--out", default="build/curves.png", help="picture to draw into, .png or .pdf (default build/curves.png)")
-    sub = command("scaling", scaling)
-    sub.add_argument("--model", default="s4d_mae_base_patch16_160", help="default s4d_mae_base_patch16_160")
-    for name, default, text in (("images", 192, "photos a step, of all GPUs of one machine"),
-                                ("clips", 192, "clips, or crops of clips, likewise"),
-                                ("tflops", 400.0, "peak rate of a GPU, 10^12 per second, in bf16"),
-                                ("use", 0.35, "share of it that is reached"),
-                                ("node", 8, "GPUs of a machine"), ("inside", 300.0, "GB/s that a GPU sends to its machine's others"),
-                                ("between", 25.0, "GB/s of the network card that each GPU has"),
-                                ("latency", 10.0, "microseconds of a message")):
-        sub.add_argument(f"--{name}", type=type(default), default=default, help=f"{text} (default {default:g})")
-    sub.add_argument("--strong", action="store_true", help="the batch stays as it is; without, every machine adds as much")
-    sub = command("evaluate", evaluate)
-    sub.add_argument("runs", nargs="+", metavar="RUN", help="folders of fine-tuning runs; several are folds: each, their mean, their pool")
-    sub.add_argument("--split", help="test or validation (default: all that is stored)")
-    sub.add_argument("--views", help="segments x crops, as in 2x2: predict anew with these")
-    sub.add_argument("--data", help="folder of the datasets, where they were moved: predict anew")
-    sub.add_argument("--features", metavar="NPZ", help="file for the pooled features: predict anew")
-    sub.add_argument("--csv", metavar="FILE", help="file for the predictions: .csv, or .parquet where pyarrow is installed")
-    sub.add_argument("--scores", metavar="CSV", help="file for the scores")
-    sub.add_argument("--skip-unreadable", action="store_true", help="leave unreadable samples out instead of counting them as errors")
-    sub.add_argument("--resamples", type=int, default=2000, help="of the bootstrap (default 2000)")
-    sub = command("predict", predict)
-    sub.add_argument("files", nargs="+", help="images, videos or folders of frames")
-    sub.add_argument("--run", required=True, help="folder of a fine-tuning run")
-    sub.add_argument("--json", help="file for the answers")
-    sub.add_argument("--picture", help="file (.png or .pdf) for a picture of them")
-    sub.add_argument("--along-time", action="store_true", help="of clips, also in windows from start to end")
-    sub = command("reproduce", reproduce)
-    places(sub, "sandbox", "data", "runs")
-    sub.add_argument("--out", help="folder of the artifacts (default figures for sandbox, figures/<profile> for others)")
-    sub.add_argument("--fresh", action="store_true", help="forget the profile's corpus, runs and executed notebooks first")
-    sub.add_argument("--jobs", type=int, help="runs trained side by side (default: the profile's); 1 needs the least memory")
-    sub.add_argument("--notebook", action="append", help="only this notebook; may be given several times")
-    sub.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a further notebook parameter")
-    sub = command("verify", verify)
-    sub.add_argument("fresh", help="folder of source data just made")
-    sub.add_argument("committed", nargs="?", help="folder to compare with (default: that of the profile in the last git commit)")
-    sub.add_argument("--csv", help="file for the table of claims (default build/<profile>/claims.csv)")
-    sub.add_argument("--strict", action="store_true", help="a number outside its interval fails even if the two intervals overlap")
-    sub.add_argument("--exact", action="store_true", help="compare bytes: on one machine, with equal threads, two runs are equal")
-    sub = command("book", book)
-    places(sub, "sandbox")
-    sub.add_argument("--out", default="build/book", help="folder of the book (default build/book)")
-    sub = command("bench", bench)
-    sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
-    sub.add_argument("--seconds", type=float, default=20.0, help="to measure for each row group (default 20); long calls are made twice at least")
-    sub.add_argument("--part", choices=("all", "faces", "data", "models"), default="all", help="default all")
-    return top
+    from . import bench as measure
+    if device == "cuda" and not torch.cuda.is_available():
+        raise CommandError("no CUDA device was found: choose --device cpu")
+    measure.main(device, seconds, part)
+    return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs one command. The package's own errors end in one sentence and status 2, failed notebooks in status 1."""
-    top = parser()
-    args, rest = top.parse_known_args(arguments)
-    if rest and args.function is not train:
-        top.error(f"unrecognized arguments: {' '.join(rest)}")
+def init_of(text: str, profile: configs.Profile):
+    """Return what training starts from: the profile's pre-training, nothing, or a file."""
+    if text in ("profile", "none"):
+        return profile.pretrain if text == "profile" else None
+    if not Path(text).is_file():
+        raise CommandError(f"no checkpoint {text!r}: --init takes `profile`, `none` or a file")
+    return text
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What comes before the fields of a training configuration."""
+
+    profile: str = "paper"            # whose values the flags change
+    data: str = "data"                # folder of the datasets
+    runs: str = "runs"                # folder of the runs
+    init: str = "profile"             # fine-tuning: profile (its pre-training), none, or a file
+    method: Literal["dynamic", "static", "multitask", "adapters", "s4d"] | None = None
+
+
+def train(stage: str, args: list[str]) -> int:
+    """Train a profile's configuration, changed by a flag per field. Under torchrun, on all GPUs."""
+    words = dict(prog=f"python -m s4d {stage}")
+    first, rest = tyro.cli(Training, args=[a for a in args if a not in ("-h", "--help")],
+                           return_unknown_args=True, **words)
+    settings = configs.profile(first.profile, data=first.data, runs=first.runs)
+    base = settings.pretrain if stage == "pretrain" else settings.finetune
+    if stage == "finetune":
+        init = init_of(first.init, settings)
+        method = configs.METHODS[first.method] if first.method else {}
+        base = configs.update(base, init=None, **method)
+    rest += [a for a in args if a in ("-h", "--help")]
+    about = ("Every field of the configuration is a flag. First come --profile, --data, --runs"
+             + (", --init and --method" if stage == "finetune" else "") + ".")
+    cfg = tyro.cli(tyro.conf.AvoidSubcommands[type(base)], default=base, args=rest,
+                   description=about, **words)
+    if stage == "finetune":
+        cfg = configs.update(cfg, init=init)
+    from . import training
+    first_process = os.environ.get("RANK", "0") == "0"
+    if first_process:
+        print(json.dumps(configs.to_dict(cfg), indent=1))
+    run = training.train(cfg, first.runs)
+    if first_process:
+        print(f"{run.dir} ({run.provenance['seconds']:.0f} s)")
+    training.leave()
+    return 0
+
+
+def pretrain() -> int:
+    """Pre-train the masked autoencoder on photos and clips; every field is a flag."""
+    return train("pretrain", sys.argv[2:])
+
+
+def finetune() -> int:
+    """Fine-tune jointly on photos and clips; every field is a flag, --method sets some."""
+    return train("finetune", sys.argv[2:])
+
+
+COMMANDS = {f.__name__: f for f in (faces, audit, pack, pretrain, finetune, evaluate, predict, own,
+                                    runs, reproduce, verify, bench, export)}
+
+
+def main(args: list[str] | None = None) -> int:
+    """Carry out a command line; errors of this package are one sentence and exit status 2."""
+    args = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in args[:1] and bool(args.pop(0))
     try:
-        return args.function(args, rest) if args.function is train else args.function(args)
+        if args[:1] in (["pretrain"], ["finetune"]):
+            return train(args[0], args[1:])
+        return tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="python -m s4d", args=args, config=(OmitSubcommandPrefixes,),
+            description="S4D: static for dynamic facial expression recognition.")
     except KeyboardInterrupt:
         print("s4d: interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
     except Exception as error:
-        own = type(error).__module__ in ("s4d", "__main__") or type(error).__module__.startswith("s4d.")
-        if args.debug or not own:
+        module = type(error).__module__
+        if debug or not (module == "__main__" or module.split(".")[0] == "s4d"):
             raise
         details = getattr(error, "details", None)
-        who = f"s4d, process {os.environ['RANK']}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "s4d"
-        print(f"{details}\n\n{who}: {error}" if details else f"{who}: {error}", file=sys.stderr)
-        return 1 if details is not None else 2
+        rank = os.environ["RANK"] if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+        who = "s4d" if rank is None else f"s4d, process {rank}"
+        if details:
+            print(f"{details}\n", file=sys.stderr)
+        print(f"{who}: {error}", file=sys.stderr)
+        return 2 if details is None else 1
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import platform
 import re
@@ -15,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .files import OutputError, write_all, write_text
+from .files import ROOT, OutputError, code_version, sha256, write_all, write_text
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "seaborn", "av")
 PDF_METADATA = {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None}
 LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -33,21 +31,6 @@ def default_out(profile: str) -> str:
 
 def _text(text: str) -> Callable[[Path], object]:
     return lambda p: p.write_text(text, encoding="utf-8", newline="\n")
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-@lru_cache
-def code_version() -> str:
-    """Twelve hex digits that name the package's sources."""
-    state = hashlib.sha256()
-    for path in sorted(p for p in (ROOT / "s4d").rglob("*") if p.suffix in (".py", ".mplstyle")):
-        state.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes())
-    return state.hexdigest()[:12]
 
 
 @lru_cache

@@ -2,10 +2,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]       # of the repository
 
 
 class OutputError(RuntimeError):
@@ -62,3 +66,18 @@ def sync(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def sha256(path: str | Path) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+@lru_cache
+def code_version() -> str:
+    """Return twelve hex digits that name the package's sources."""
+    state = hashlib.sha256()
+    for path in sorted(p for p in (ROOT / "s4d").rglob("*") if p.suffix in (".py", ".mplstyle")):
+        state.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes())
+    return state.hexdigest()[:12]

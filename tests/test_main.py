@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import tiny_finetune, tiny_pretrain, write_affectnet, write_image, write_video
 
 from s4d import config, training
@@ -41,19 +43,23 @@ def fails(capsys, *arguments, status: int = 2) -> str:
 def test_wrong_command_lines_are_one_sentence(capsys):
     assert "unknown profile 'tiny': choose one of smoke, sandbox" in fails(capsys, "pretrain", "--profile", "tiny")
     assert "unknown profile 'tiny'" in fails(capsys, "faces", "--profile", "tiny")
-    assert "invalid choice: 'train'" in fails(capsys, "train")
-    assert "required: command" in fails(capsys)
-    assert "unrecognized arguments: --fold-number" in fails(capsys, "audit", "dfew", "x", "--fold-number", "1")
-    assert "required: --run" in fails(capsys, "predict", "a.jpg")
-    assert "--epochz" in fails(capsys, "pretrain", "--profile", "smoke", "--epochz", "3")
-    assert "Error parsing --epochs: could not convert string to float: 'ten'" in fails(capsys, "pretrain", "--epochs", "ten")
-    assert "--method: invalid choice: 'both'" in fails(capsys, "finetune", "--method", "both")
-    assert "Pretrain.epochs is -1.0: expected a number above 0" in fails(capsys, "pretrain", "--profile", "smoke", "--epochs", "-1")
     assert "no checkpoint 'none.pth'" in fails(capsys, "finetune", "--profile", "smoke", "--init", "none.pth")
     assert "profile paper reads licensed data" in fails(capsys, "faces", "--profile", "paper")
     assert "parameter 'x' is not of the form name=value" in fails(capsys, "reproduce", "-p", "x")
-    assert "jobs is 0: expected the number of runs" in fails(capsys, "reproduce", "--profile", "smoke", "--jobs", "0")
+    assert "n_jobs is 0: expected the number of runs" in fails(
+        capsys, "reproduce", "--profile", "smoke", "--n-jobs", "0")
     assert key_value("n=3") == ("n", 3) and key_value("s=a=b") == ("s", "a=b")
+
+
+@pytest.mark.parametrize("arguments, named", [
+    (("train",), "train"), ((), "faces"), (("audit", "dfew", "x", "--fold-no", "1"), "--fold-no"),
+    (("predict", "a.jpg"), "--run"), (("pretrain", "--epochz", "3"), "--epochz"),
+    (("pretrain", "--epochs", "ten"), "ten"), (("finetune", "--method", "both"), "both"),
+    (("pretrain", "--epochs", "-1"), "Pretrain.epochs is -1.0: expected a number above 0")])
+def test_what_tyro_cannot_read_is_named(capsys, arguments, named):
+    status, _, err = run(capsys, *arguments)
+    said = " ".join(err.replace("│", " ").replace("|", " ").split())
+    assert status == 2 and named in said and "Traceback" not in err
 
 
 @pytest.mark.parametrize("stage, flags, said", [
@@ -80,14 +86,14 @@ def test_missing_data_and_models_are_one_sentence(capsys, tmp_path):
 
 def test_help_lists_every_field(capsys):
     status, out, _ = run(capsys, "finetune", "--help")
-    assert status == 0 and "--layer-decay" in out and "--max-bad" in out
+    assert status == 0 and "--layer-decay" in out and "--max-unreadable" in out
     for stage, cls in (("pretrain", config.Pretrain), ("finetune", config.Finetune)):
         text = " ".join(re.sub("[│|]", " ", run(capsys, stage, "--help")[1]).split())
         source = inspect.getsource(cls.__base__) + inspect.getsource(cls)
         comments = dict(re.findall(r"^    (\w+): [^#\n]+# (.+)$", source, re.M))
         assert set(comments) == {f.name for f in dataclasses.fields(cls)}
         for name, comment in comments.items():
-            assert name in ("images", "videos", "image", "video", "init") or comment in text, name
+            assert name in ("image", "video", "init") or comment in text, name
     status, out, _ = run(capsys, "--help")
     assert status == 0 and all(c in out for c in ("faces", "audit", "evaluate", "predict", "reproduce", "verify"))
 
@@ -99,7 +105,7 @@ def test_flags_reach_the_configuration(capsys, tmp_path, monkeypatch):
         dir, provenance = tmp_path / "run", {"seconds": 1.0}
     monkeypatch.setattr(training, "train", lambda cfg, runs: seen.append((cfg, runs)) or Done)
     assert run(capsys, "finetune", "--profile", "smoke", "--data", "d", "--runs", "r", "--method", "dynamic", "--init", "none",
-               "--lr", "0.5", "--image.classes", "8")[0] == 0
+               "--lr", "0.5", "--image.num-classes", "8")[0] == 0
     cfg, runs = seen[0]
     wanted = config.profile("smoke", data="d").finetune
     image = config.update(wanted.image, num_classes=8)
@@ -118,7 +124,7 @@ def test_evaluate_prints_what_the_predictions_say(capsys, finished, tmp_path):
     for (task, split), rows in table.groupby(["task", "split"]):
         war = scores[(scores.task == task) & (scores.split == split) & (scores.metric == "WAR")].value.item()
         assert war == pytest.approx((rows.label == rows.predicted).mean())
-    assert "last epoch" in out and out.count("not recorded: train with --each-epoch") == 4
+    assert "last epoch" in out and out.count("not recorded: train with --test-each-epoch") == 4
 
 
 def test_evaluate_predicts_anew_with_other_views_and_keeps_features(capsys, finished, tmp_path):
@@ -134,7 +140,6 @@ def test_evaluate_predicts_anew_with_other_views_and_keeps_features(capsys, fini
     assert "expected segments x crops, as in 2x2" in fails(capsys, "evaluate", finished.dir, "--views", "two")
     assert "there is no folder" in fails(capsys, "evaluate", finished.dir, "--data", tmp_path / "moved")
     assert "resamples is 0: expected a number of bootstrap resamples from 1" in fails(capsys, "evaluate", finished.dir, "--resamples", "0")
-    assert "no predictions of split 'dev'" in fails(capsys, "evaluate", finished.dir, "--split", "dev")
 
 
 def test_evaluate_writes_parquet_where_pyarrow_is_installed(capsys, finished, tmp_path, monkeypatch):
@@ -196,20 +201,14 @@ def test_predict_writes_json_and_a_picture_and_follows_a_clip(capsys, finished, 
     assert "expected a .png or .pdf file" in run(capsys, "predict", image, "--run", finished.dir, "--picture", tmp_path / "a.gif")[2]
 
 
-def test_pack_tells_the_size_and_repairs(capsys, mini, tmp_path):
+def test_pack_decodes_once_and_again_what_changed(capsys, mini, tmp_path):
     root = Path(shutil.copytree(mini / "dfew", tmp_path / "dfew"))
-    command = ("pack", "dfew", "--root", root, "--fold", "1", "--size", "32")
-    status, out, _ = run(capsys, *command, "--dry-run")
-    assert status == 0 and "21 samples at 32 px take about 0.00 GB (told by the headers of 21)" in out
-    assert not (root / ".cache").exists()
-    for harm in (None, Path.unlink, lambda file: file.write_bytes(b"damaged")):
-        if harm:
-            harm(next((root / ".cache").glob("*.bin")))
-        status, out, _ = run(capsys, *command)
-        assert status == 0 and "21 samples" in out
-        assert next((root / ".cache").glob("*.bin")).stat().st_size == 21 * 6 * 3 * 32 * 32
-    (root / "Clip/original/00003.mp4").touch()            # a changed file makes another cache
-    assert run(capsys, *command)[0] == 0 and len(list((root / ".cache").glob("*.bin"))) == 2
+    for _ in range(2):
+        status, out, _ = run(capsys, "pack", "dfew", root, "--fold", "1", "--img-size", "32")
+        assert status == 0 and "21 samples at 32 px" in out
+    (root / "Clip/original/00003.mp4").write_bytes(b"no clip")
+    status, out, err = run(capsys, "pack", "dfew", root, "--fold", "1", "--img-size", "32")
+    assert status == 1 and "20 samples" in out and "00003.mp4 cannot be read" in err
 
 
 def test_predict_names_the_files_that_cannot_be_read(capsys, finished, tmp_path):
@@ -241,13 +240,25 @@ def test_predict_with_damaged_weights_is_a_sentence(capsys, finished, tmp_path):
 def test_audit_prints_problems_and_says_so_by_its_status(capsys, tmp_path):
     write_affectnet(tmp_path / "photos", 1, 1)
     status, out, err = run(capsys, "audit", "affectnet", tmp_path / "photos")
-    assert status == 0 and "no problems" in out
-    assert [line.split() for line in out.splitlines()[:3]] == [["split", "label", "found"], ["test", "anger", "1"], ["test", "disgust", "1"]]
+    assert status == 0 and "no problems" in out and "anger" in out
     (tmp_path / "photos/val/fear/000.jpg").write_bytes(b"")
-    status, out, err = run(capsys, "audit", "affectnet", "--root", tmp_path / "photos", "--csv", tmp_path / "problems.csv")
-    assert status == 1 and "1 problems\n\nempty:\nval/fear/000.jpg: it is empty" in out
-    assert pd.read_csv(tmp_path / "problems.csv").values.tolist() == [["empty", "val/fear/000.jpg", "it is empty: copy or extract it again"]]
-    assert "audit affectnet needs the dataset's folder" in fails(capsys, "audit", "affectnet")
+    table = tmp_path / "problems.csv"
+    status, out, err = run(capsys, "audit", "affectnet", tmp_path / "photos", "--csv", table)
+    assert status == 1 and "val/fear/000.jpg: it is empty" in out and "1 problems" in out
+    assert pd.read_csv(table)[["kind", "path"]].values.tolist() == [["empty", "val/fear/000.jpg"]]
+
+
+def test_export_gives_weights_that_load_as_released(capsys, finished, tmp_path):
+    status, out, _ = run(capsys, "export", finished.dir, tmp_path / "released.pth")
+    assert status == 0 and "released.pth" in out
+    state = torch.load(tmp_path / "released.pth", weights_only=True)["model"]
+    assert any("moe_layer" in name for name in state)
+
+
+def test_runs_lists_the_store(capsys, finished, tmp_path):
+    status, out, _ = run(capsys, "runs", "--runs", finished.dir.parent)
+    assert status == 0 and finished.dir.name in out and "finished" in out
+    assert "holds no runs" in fails(capsys, "runs", "--runs", tmp_path)
 
 
 def test_an_interrupted_command_says_that_it_goes_on(capsys, monkeypatch, mini):
@@ -319,9 +330,14 @@ def test_an_image_of_the_wrong_size_ends_with_a_sentence(capsys, finished, tmp_p
     assert "8 x 8 px" in capsys.readouterr().err
 
 
-def test_bench_prints_its_table_and_refuses_a_missing_gpu(capsys, monkeypatch):
-    status, said, _ = run(capsys, "bench", "--part", "faces", "--seconds", "0.01")
-    assert status == 0 and "frames_per_second" in said and len(said.splitlines()) == 6
+def test_bench_refuses_a_missing_gpu(capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    status, _, error = run(capsys, "bench", "--device", "cuda")
-    assert status == 2 and "no CUDA device was found: choose --device cpu" in error
+    assert "no CUDA device was found: choose --device cpu" in fails(
+        capsys, "bench", "--device", "cuda")
+
+
+def test_help_needs_no_torch(tmp_path):
+    code = "import sys; from s4d.__main__ import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from .. import config as configs
 from .. import files
-from ..artifacts import code_version
+from ..files import code_version
 
 
 class RunError(RuntimeError):

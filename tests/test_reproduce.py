@@ -15,13 +15,14 @@ import pandas as pd
 import pytest
 
 import s4d.faces
-from s4d import artifacts, config, pipeline
+from s4d import artifacts, config
+from s4d import reproduce as pipeline
 from s4d.study import ablations
 from s4d.__main__ import main
 from s4d.artifacts import Artifacts, csv_text, latex_text
 from s4d.files import OutputError
 from s4d.config import ConfigError
-from s4d.notebooks import NotebookError, PipelineError
+from s4d.notebooks import NotebookError, ReproduceError
 
 WRITE = """import pandas as pd
 from matplotlib.figure import Figure
@@ -63,20 +64,20 @@ def test_unknown_profile(capsys):
 
 def test_unknown_parameter_and_wrong_type(place, write_notebook):
     write_notebook(place / "nb" / "01_faces.ipynb", parameters='profile = "smoke"\nout = ""\ndata = ""\nruns = ""\nsamples = 3')
-    with pytest.raises(PipelineError, match="'sampels': 01_faces knows profile, out, data, runs, samples"):
+    with pytest.raises(ReproduceError, match="'sampels': 01_faces knows profile, out, data, runs, samples"):
         reproduce(place, ["01_faces"], parameters={"sampels": 4})
-    with pytest.raises(PipelineError, match="samples of notebook 01_faces is 'many': expected int"):
+    with pytest.raises(ReproduceError, match="samples of notebook 01_faces is 'many': expected int"):
         reproduce(place, ["01_faces"], parameters={"samples": "many"})
-    with pytest.raises(PipelineError, match="'profile' is set by --profile"):
+    with pytest.raises(ReproduceError, match="'profile' is set by --profile"):
         reproduce(place, ["01_faces"], parameters={"profile": "gpu"})
     assert not (place / "out").exists() and not (place / "build").exists()
 
 
 def test_unknown_notebook_and_notebook_without_parameters(place, write_notebook):
     write_notebook(place / "nb" / "01_faces.ipynb", parameters='profile = "smoke"')
-    with pytest.raises(PipelineError, match="no notebook '07_more' .* there are 01_faces"):
+    with pytest.raises(ReproduceError, match="no notebook '07_more' .* there are 01_faces"):
         reproduce(place, ["07_more"])
-    with pytest.raises(PipelineError, match="01_faces has no parameter 'out'"):
+    with pytest.raises(ReproduceError, match="01_faces has no parameter 'out'"):
         reproduce(place, ["01_faces"])
 
 
@@ -85,7 +86,7 @@ def test_licensed_data_missing_or_empty(place, write_notebook, make, said):
     write_notebook(place / "nb" / "01_faces.ipynb")
     if make:
         (place / "data" / "affectnet").mkdir(parents=True)
-    with pytest.raises(PipelineError, match=f"licensed dataset affectnet in data/affectnet, which {said}.*DATA="):
+    with pytest.raises(ReproduceError, match=f"licensed dataset affectnet in data/affectnet, which {said}.*DATA="):
         pipeline.reproduce("paper", out="out", folder=place / "nb", notebooks=["01_faces"])
     assert not (place / "out").exists()
 
@@ -210,7 +211,7 @@ def test_corpus_and_runs_are_found_again_and_forgotten(stages, tmp_path, write_n
     reproduce(tmp_path, ["01_faces"])
     assert "skipped" not in capsys.readouterr().out
 
-    reproduce(tmp_path, ["01_faces"], fresh=True, jobs=1)
+    reproduce(tmp_path, ["01_faces"], fresh=True, n_jobs=1)
     assert stages.workers == 1
     assert len(stages) == 2 * (1 + len(every)) and (tmp_path / "runs" / "finetune-other-0").exists()
 
