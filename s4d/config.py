@@ -24,25 +24,34 @@ class Faces:
 
     version: int = 5                  # of the generator; raised whenever its pixels change
     seed: int = 0
-    img_size: int = 64                # pixels, square
-    photos: int = 8000                # labelled photos, train + val + test (AffectNet's layout)
-    photo_subjects: int = 2000
-    clips: int = 1400                 # labelled clips over five folds (DFEW's layout)
-    clip_subjects: int = 200
-    compound: int = 330               # labelled clips of 11 emotions, five folds (MAFW's layout)
-    compound_subjects: int = 55
-    speaking: int = 500               # unlabelled speaking clips (VoxCeleb2's layout)
-    speaking_subjects: int = 100
-    num_frames: int = 16              # frames of a clip on disk
-    fps: int = 8                      # frames per second of a clip
-    intensity: tuple[float, float] = (1.15, 1.45)  # range of a factor on a photo's expression
-    gap: float = 0.2                  # of clips to photos: 0 held still .. 1 faint, turned, talking
-    order: float = 0.1                # share of the paired clips that only their order tells apart
-    label_noise: float = 0.045        # share of photos with a neighbouring label; clips have more
-    pose: float = 4.0                 # standard deviation of yaw; pitch .7 and roll .6 of it
-    nuisance: float = 0.0             # 0 aligned, evenly lit .. 1 wild (light, noise, occluders)
-    zoom: float = 1.45                # 1 head and shoulders, 1.45 the face fills the picture
-    class_balance: float = 0.5        # exponent on the real class shares: 1 as they are, 0 uniform
+    img_size: int = bounded(64, 32, 224)       # pixels, square, an even number
+    photos: int = bounded(8000, 21)            # labelled, train + val + test (AffectNet's layout)
+    photo_subjects: int = bounded(2000, 3)
+    clips: int = bounded(1400, 35)             # labelled, five folds (DFEW's layout)
+    clip_subjects: int = bounded(200, 5)
+    compound: int = bounded(330, 55)           # clips of 11 emotions, five folds (MAFW's layout)
+    compound_subjects: int = bounded(55, 5)
+    speaking: int = bounded(500, 1)            # unlabelled speaking clips (VoxCeleb2's layout)
+    speaking_subjects: int = bounded(100, 1)
+    num_frames: int = bounded(16, 2, 600)      # frames of a clip on disk
+    fps: int = bounded(8, 1, 60)               # frames per second of a clip
+    intensity: tuple[float, float] = (1.15, 1.45)    # range of a factor on a photo's expression
+    gap: float = bounded(0.2, 0, 1)            # clips: 0 held still .. 1 faint, turned, talking
+    order: float = bounded(0.1, 0, 1)          # share of paired clips that only order tells apart
+    label_noise: float = bounded(0.045, 0, 0.3)    # share of photos with a neighbouring label
+    pose: float = bounded(4.0, 0, 30)          # deviation of yaw; pitch .7, roll .6 of it
+    nuisance: float = bounded(0.0, 0, 1)       # 0 aligned, evenly lit .. 1 wild (light, noise)
+    zoom: float = bounded(1.45, 0.5, 2)        # 1 head and shoulders, 1.45 the face alone
+    class_balance: float = bounded(0.5, 0, 1)  # exponent on real class shares: 0 uniform
+
+    def __post_init__(self):
+        _check_all(self)
+        if self.img_size % 2:
+            raise ConfigError(f"Faces.img_size is {self.img_size}: expected an even number")
+        low, high = self.intensity
+        if not 0 <= low <= high <= 2:
+            raise ConfigError(f"Faces.intensity is {self.intensity!r}: expected two numbers from 0 "
+                              "to 2, the smaller one first")
 
     @property
     def folder(self) -> str:
@@ -87,21 +96,23 @@ class _Training:
     tensorboard: bool = False           # curves for TensorBoard too, where it is installed
 
     def __post_init__(self):
-        for f in fields(self):
-            if "bounds" in f.metadata:
-                _check(self, f)
+        _check_all(self)
         crop = self.crop_scale
         if len(crop) != 2 or not 0 < crop[0] <= crop[1] <= 1:
             raise ConfigError(f"{type(self).__name__}.crop_scale is {crop!r}: expected two shares "
                               "of the picture's area, as in (0.5, 1.0)")
 
 
-def _check(config, f) -> None:
+def _check_all(config) -> None:
     """Raises ConfigError for a number outside its bounds."""
-    value, (low, high, ends) = getattr(config, f.name), f.metadata["bounds"]
-    number = isinstance(value, int if f.type == "int" else int | float)
-    inside = number and (low <= value <= high if ends else low < value < high)
-    if not inside or isinstance(value, bool):
+    for f in fields(config):
+        if "bounds" not in f.metadata:
+            continue
+        value, (low, high, ends) = getattr(config, f.name), f.metadata["bounds"]
+        number = isinstance(value, int if f.type == "int" else int | float)
+        inside = number and (low <= value <= high if ends else low < value < high)
+        if inside and not isinstance(value, bool):
+            continue
         allowed = f"from {low:g}" if ends else f"above {low:g}"
         if high < math.inf:
             allowed += f" to {high:g}" if ends else f" and below {high:g}"

@@ -90,7 +90,7 @@ def test_values_outside_their_range_are_refused(cls, change, said):
 
 
 def test_a_changed_corpus_has_another_folder():
-    assert config.Faces().folder != config.Faces(seed=1).folder != config.Faces(photos=10).folder
+    assert config.Faces().folder != config.Faces(seed=1).folder != config.Faces(photos=40).folder
 
 
 def test_vocabularies():

@@ -28,7 +28,7 @@ from ..config import Faces, to_dict
 from ..emotions import ORDERS
 from ..files import OutputError, write_text
 from . import facs
-from .plan import CORPORA, FOLDS, SHARD, FacesError, Sample, check, distance, num_subjects, samples
+from .plan import CORPORA, FOLDS, SHARD, FacesError, Sample, distance, num_subjects, samples
 from .renderer import render
 from .scene import sample_scene
 from .subject import sample_subjects
@@ -45,7 +45,6 @@ def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bo
     An interrupted build goes on where it stopped. Files are equal whatever `workers` is.
 
     Args:
-        cfg: what to draw; it decides the folder's name.
         data: folder of all corpora.
         workers: processes, one thread each; 1 draws in this process.
         progress: show a bar.
@@ -53,10 +52,9 @@ def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bo
         `<data>/<cfg.folder>` with affectnet/, dfew/, mafw/, voxceleb2/, truth.csv.gz and, written
         last, corpus.json.
     Raises:
-        FacesError: for settings that cannot be drawn.
+        FacesError: when a drawing process was killed.
         OutputError: for a folder that cannot be written.
     """
-    check(cfg)
     folder = Path(data) / cfg.folder
     if (folder / "corpus.json").is_file():
         return folder
@@ -101,9 +99,9 @@ def _draw_all(cfg: Faces, build: Path, workers: int, progress: bool) -> None:
     (build / "parts").mkdir(exist_ok=True)
     drawing = Parallel(workers, return_as="generator_unordered")(
         delayed(draw_shard)(cfg, build, *shard) for shard in todo)
-    frames = sum(len(of) * _frames(cfg, name) for name, _, of in todo)
+    files = sum(len(of) for *_, of in todo)
     try:
-        with tqdm(total=frames, unit="frame", desc="faces", disable=not progress) as bar:
+        with tqdm(total=files, unit="file", desc="faces", disable=not progress) as bar:
             for drawn in drawing:
                 bar.update(drawn)
     except TerminatedWorkerError as error:                   # it does not say which process died
@@ -116,12 +114,8 @@ def _part(build: Path, corpus: str, number: int) -> Path:
     return build / "parts" / f"{corpus}-{number:05d}.csv"
 
 
-def _frames(cfg: Faces, corpus: str) -> int:
-    return 1 if corpus == "affectnet" else cfg.num_frames
-
-
 def draw_shard(cfg: Faces, build: Path, corpus: str, number: int, members: list[Sample]) -> int:
-    """Draw and write one shard's files and, last, its part of the truth; return its frames."""
+    """Draw and write one shard's files and, last, its part of the truth; return their number."""
     rng = np.random.default_rng([cfg.seed, 11 + CORPORA.index(corpus), number])
     still = corpus == "affectnet"
     acts = [_photo(cfg, s, rng) if still else _clip(cfg, s, rng) for s in members]
@@ -139,7 +133,7 @@ def draw_shard(cfg: Faces, build: Path, corpus: str, number: int, members: list[
                          *(f"{v:.3f}" for v in act["actions"][t].T.reshape(-1)),
                          *(f"{v:.2f}" for v in act["pose"][t])])
     write_text(_part(build, corpus, number), _csv(rows))
-    return len(rows)
+    return len(members)
 
 
 def preview(cfg: Faces, emotion: str, seed: int = 0) -> np.ndarray:
@@ -150,7 +144,6 @@ def preview(cfg: Faces, emotion: str, seed: int = 0) -> np.ndarray:
     Returns:
         uint8 `[T, 3, H, W]`.
     """
-    check(cfg)
     sample = Sample("dfew", "", seed % num_subjects(cfg), "", emotion, "", emotion)
     act = _clip(cfg, sample, np.random.default_rng(seed))
     return _pixels(cfg, [sample], [act], seed)[0].transpose(0, 3, 1, 2)

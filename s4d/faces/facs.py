@@ -148,19 +148,11 @@ def perform(emotion: str, strength: float, num_frames: int, fps: float, rng: np.
     held = np.flatnonzero(level > .95)
     if len(held):
         apex = int(held[len(held) // 2])                     # the middle of the plateau
-    still = emotion == "neutral"
-    return {"actions": actions.clip(0, 1).astype(np.float32),
-            "intensity": level * strength * (not still),
-            "phase": ["neutral" if still else _phase(v, i < apex) for i, v in enumerate(level)],
-            "apex": apex}
-
-
-def _phase(level: float, rising: bool) -> str:
-    if level < .05:
-        return "neutral"
-    if level > .95:
-        return "apex"
-    return "onset" if rising else "offset"
+    phase = np.where(np.arange(num_frames) < apex, "onset", "offset").astype("U7")
+    phase[level > .95] = "apex"
+    phase[(level < .05) | (emotion == "neutral")] = "neutral"
+    return {"actions": actions.clip(0, 1).astype(np.float32), "phase": phase, "apex": apex,
+            "intensity": level * strength * (emotion != "neutral")}
 
 
 def _rise_and_fall(emotion: str, peak: np.ndarray, t: np.ndarray, length: float, life: float,

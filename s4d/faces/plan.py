@@ -25,13 +25,6 @@ SPLITS = {"train": .80, "val": .08, "test": .12}
 FOLDS = (1, 2, 3, 4, 5)
 SHARD = {"affectnet": 64, "dfew": 8, "mafw": 8, "voxceleb2": 8}     # samples drawn together; fixed
 CORPORA = tuple(SHARD)
-INF = float("inf")
-RANGES = {"photos": (21, INF), "photo_subjects": (3, INF), "clips": (35, INF),
-          "clip_subjects": (5, INF), "compound": (55, INF), "compound_subjects": (5, INF),
-          "speaking": (1, INF), "speaking_subjects": (1, INF), "img_size": (32, 224),
-          "num_frames": (2, 600), "fps": (1, 60), "label_noise": (0, .3), "gap": (0, 1),
-          "order": (0, 1), "nuisance": (0, 1), "class_balance": (0, 1), "pose": (0, 30),
-          "zoom": (.5, 2)}
 
 
 class FacesError(ValueError):
@@ -50,22 +43,6 @@ class Sample:
     split: str               # of a photo; a clip's test fold
     performed: str           # emotion that is shown: not the label where annotators erred
     before: str | None = None   # emotion that turns into it
-
-
-def check(cfg: Faces) -> None:
-    """Raise FacesError for settings outside what can be drawn."""
-    for name, (low, high) in RANGES.items():
-        value = getattr(cfg, name)
-        if not low <= value <= high:
-            allowed = f"give {low:g} to {high:g}" if high < INF else (
-                f"at least {low} are needed to fill every split and class")
-            raise FacesError(f"faces setting {name} = {value!r}: {allowed}")
-    if cfg.img_size % 2:
-        raise FacesError(f"faces setting img_size = {cfg.img_size}: give an even number")
-    low, high = cfg.intensity
-    if not 0 <= low <= high <= 2:
-        raise FacesError(f"faces setting intensity = {cfg.intensity!r}: give two numbers from 0 to "
-                         "2, the smaller one first")
 
 
 def distance(cfg: Faces) -> SimpleNamespace:
@@ -114,7 +91,6 @@ def samples(cfg: Faces) -> list[Sample]:
 
     Subjects are numbered through, so nobody is in two corpora, photo splits or clip folds.
     """
-    check(cfg)
     first = cfg.photo_subjects
     clips = _clips(cfg, "dfew", cfg.clips, cfg.clip_subjects, first, DFEW)
     first += cfg.clip_subjects

@@ -26,11 +26,8 @@ def rotation(yaw, pitch, roll):
 
 
 def camera_rays(scene, S):
-    """Send a ray through every pixel; the camera follows the face as the head turns.
+    """Send a ray through each of S by S pixels; the camera follows the face as the head turns.
 
-    Args:
-        scene: of `scene.neutral_scene` or `scene.sample_scene`.
-        S: pixels a side.
     Returns:
         a namespace: camera_origin and head_origin (three numbers a face), camera and head (unit
         directions, three maps `[n, S, S]`), px (size of a pixel at the head `[n, 1, 1]`), turn
@@ -88,14 +85,11 @@ def wider(box, stride, shape):
 
 
 def march_head(table, rays, C, steps=6):
-    """Find where each ray meets the head.
+    """Find where each ray meets the head: distance along it and cover 0..1, `[n, S, S]` each.
 
     Args:
         table: profile and height / DEPTH `[n, 2, rows, columns]`.
-        C: control points.
         steps: evaluations of the surface a ray.
-    Returns:
-        distance along the ray and anti-aliased cover 0..1, `[n, S, S]` each.
     """
     o, d, px, P = rays.head_origin, rays.head, rays.px, C.maps
     zero, length = 0 * P.face_width, P.face_length.clamp(min=1.0)
@@ -115,12 +109,8 @@ def march_head(table, rays, C, steps=6):
 
 
 def trace(table, o, d, t, steps):
-    """Trace spheres that stride to where the surface lies if q keeps falling, then regula falsi.
+    """Stride from t to where the surface lies if q keeps falling, then regula falsi.
 
-    Args:
-        table, o, d: as for `march_head`.
-        t: distance to begin at `[n, H, W]`.
-        steps: evaluations of the surface a ray.
     Returns:
         distance along the ray and, for rays that pass by, the least and the last q - 1 (0 for those
         that hit), `[n, H, W]` each.

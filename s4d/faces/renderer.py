@@ -95,20 +95,17 @@ def draw(subject: dict, actions: torch.Tensor, scene: dict, img_size: int,
 
 def textures(seed: torch.Tensor, scene: dict, img_size: int) -> dict:
     """Skin noise `[n, 2, 64, 64]` and background blobs of each subject: equal in all its frames."""
+    def stretched(maps, size):                 # bicubic, as two matrix products
+        k = maps.shape[-1]
+        eye = torch.eye(k, device=maps.device)[None, None]
+        weights = F.interpolate(eye, size=(size, k), mode="bicubic", align_corners=True)[0, 0]
+        return weights @ maps @ weights.T
     own, row = torch.unique(seed, return_inverse=True)
     skin = torch.cat([stretched(seeded_normal(own, 1, 9), 64), seeded_normal(own + 1, 1, 64)], 1)
     if not bool((scene["bg_tex"] > 0).any()):
         return {"skin": skin[row], "blobs": None}
     blobs = seeded_normal(own + 2, 1, 6) + .3 * seeded_normal(own + 3, 3, 6)
     return {"skin": skin[row], "blobs": stretched(blobs, img_size)[row]}
-
-
-def stretched(maps: torch.Tensor, size: int) -> torch.Tensor:
-    """Interpolate `[n, c, k, k]` to `[n, c, size, size]`, bicubic, as two matrix products."""
-    k = maps.shape[-1]
-    eye = torch.eye(k, device=maps.device)[None, None]
-    weights = F.interpolate(eye, size=(size, k), mode="bicubic", align_corners=True)[0, 0]
-    return weights @ maps @ weights.T
 
 
 def picture(C, scene, lamp, rays, hit, cover, tables):

@@ -6,23 +6,13 @@ import math
 import torch
 
 
-def neutral_scene(n: int) -> dict[str, torch.Tensor]:
-    """Give n frontal views in even light before a plain background; angles in radians."""
-    z = torch.zeros(n)
-    background = torch.full((n, 2, 3), .18) * torch.tensor([1., 1.02, 1.08])
-    return dict(yaw=z, pitch=z, roll=z, scale=z + 1, shift=torch.zeros(n, 2),
-                light=torch.tensor([.35, .55, .75]).expand(n, 3), key=z + 1.55, ambient=z + .5,
-                warmth=z, bg=background, bg_tex=z + .3, occluder=torch.zeros(n, 5), noise=z, blur=z,
-                exposure=z + 1, gaze=torch.zeros(n, 2))
-
-
 def sample_scene(n: int, gen: torch.Generator, nuisance: float = 0.,
                  zoom: float = 1.) -> dict[str, torch.Tensor]:
-    """Draw camera, light, background, occluder and sensor of n samples.
+    """Draw camera, light, background, occluder and sensor of n frontal views.
 
     Args:
         gen: source of the draw.
-        nuisance: 0 aligned and evenly lit .. 1 in the wild.
+        nuisance: 0 aligned, evenly lit, before a plain background .. 1 in the wild.
         zoom: framing, as in `config.Faces`.
     """
     def uniform(*shape):
@@ -30,18 +20,20 @@ def sample_scene(n: int, gen: torch.Generator, nuisance: float = 0.,
 
     def normal(*shape):
         return torch.randn(n, *shape, generator=gen)
-    s = neutral_scene(n)
+    z = torch.zeros(n)
+    s = dict(yaw=z, pitch=z, roll=z, gaze=torch.zeros(n, 2))
     s["scale"] = zoom * (1 + nuisance * .12 * (2 * uniform() - 1))
     s["shift"] = .06 * nuisance * normal(2)
     side, height = (uniform() - .5) * 2.4, uniform() * 1.0 + .05
     wild = torch.stack([side.sin() * height.cos(), height.sin(), side.cos() * height.cos()], 1)
-    s["light"] = torch.lerp(s["light"], wild, nuisance)
-    s["key"] = torch.lerp(s["key"], 1.0 + 1.0 * uniform(), nuisance)
-    s["ambient"] = torch.lerp(s["ambient"], .3 + .4 * uniform(), nuisance)
+    s["light"] = torch.lerp(torch.tensor([.35, .55, .75]).expand(n, 3), wild, nuisance)
+    s["key"] = torch.lerp(z + 1.55, 1.0 + 1.0 * uniform(), nuisance)
+    s["ambient"] = torch.lerp(z + .5, .3 + .4 * uniform(), nuisance)
     s["warmth"] = nuisance * (uniform() - .5)
     grey = uniform(2, 1)
     colours = (grey + .35 * normal(2, 3) * uniform(1, 1)).clamp(0, 1) ** 2 * .7 + .01
-    s["bg"] = torch.lerp(s["bg"], colours, .2 + .8 * nuisance)
+    plain = torch.full((n, 2, 3), .18) * torch.tensor([1., 1.02, 1.08])
+    s["bg"] = torch.lerp(plain, colours, .2 + .8 * nuisance)
     s["bg_tex"] = nuisance * uniform()
     s["occluder"] = torch.stack([(uniform() - .5) * 1.6, (uniform() - .5) * 2, uniform() * 3.14,
                                  .12 + .12 * uniform(), (uniform() < .08 * nuisance).float()], 1)

@@ -27,28 +27,6 @@ SHAPE = dict(
     ear_size=(1., .12), neck_width=(.41, .035))
 
 
-class Draws:
-    """n numbers or rows at a time from one generator."""
-
-    def __init__(self, n: int, gen: torch.Generator):
-        self.n, self.gen = n, gen
-
-    def uniform(self, *shape: int) -> torch.Tensor:
-        return torch.rand(self.n, *shape, generator=self.gen)
-
-    def normal(self, *shape: int) -> torch.Tensor:
-        return torch.randn(self.n, *shape, generator=self.gen)
-
-    def below(self, p: float) -> torch.Tensor:
-        """True with probability p."""
-        return self.uniform() < p
-
-    def choice(self, weights: list[float]) -> torch.Tensor:
-        """Numbers 0, 1, .. in proportion to weights."""
-        return torch.multinomial(torch.tensor(weights), self.n, replacement=True,
-                                 generator=self.gen)
-
-
 def sample_subjects(n: int, gen: torch.Generator,
                     tone: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
     """Draw n subjects.
@@ -59,20 +37,24 @@ def sample_subjects(n: int, gen: torch.Generator,
     Returns:
         name -> tensor `[n]`, colours `[n, 3]` in linear light.
     """
-    d = Draws(n, gen)
-    s = {name: mean + sd * d.normal().clamp(-2, 2) for name, (mean, sd) in SHAPE.items()}
-    s["tone"] = (d.uniform() * 9.98 - .49).clamp(0, 9) if tone is None else tone
-    add_colours(s, d)
-    male = d.below(.5)                      # goes with beard, hair and brows, nothing else
-    s["beard"] = ((d.uniform() - .45) * 1.9).clamp(0, 1) * male
-    s["stubble"] = d.uniform() * .5 * male
-    add_hair(s, d, male)
-    s["glasses"] = d.below(.18).float() * (.5 + .5 * d.uniform())
-    s["glasses_size"] = .16 + .05 * d.uniform()
-    s["glasses_rgb"] = d.uniform(3) ** 3 * .25
-    s["makeup"] = d.below(.35).float() * ~male * d.uniform()
-    s["freckles"] = d.below(.15).float() * (s["tone"] < 4) * d.uniform()
-    s["cloth"] = d.uniform(3) ** 1.6 * .6 + .01
+    def uniform(*shape):
+        return torch.rand(n, *shape, generator=gen)
+
+    def normal(*shape):
+        return torch.randn(n, *shape, generator=gen)
+    s = {name: mean + sd * normal().clamp(-2, 2) for name, (mean, sd) in SHAPE.items()}
+    s["tone"] = (uniform() * 9.98 - .49).clamp(0, 9) if tone is None else tone
+    _colours(s, n, uniform, normal, gen)
+    male = uniform() < .5                   # goes with beard, hair and brows, nothing else
+    s["beard"] = ((uniform() - .45) * 1.9).clamp(0, 1) * male
+    s["stubble"] = uniform() * .5 * male
+    _hair(s, uniform, normal, male)
+    s["glasses"] = (uniform() < .18).float() * (.5 + .5 * uniform())
+    s["glasses_size"] = .16 + .05 * uniform()
+    s["glasses_rgb"] = uniform(3) ** 3 * .25
+    s["makeup"] = (uniform() < .35).float() * ~male * uniform()
+    s["freckles"] = (uniform() < .15).float() * (s["tone"] < 4) * uniform()
+    s["cloth"] = uniform(3) ** 1.6 * .6 + .01
     s["brow_thick"] = s["brow_thick"] * torch.where(male, torch.tensor(1.15), torch.tensor(.85))
     s["face_width"] = s["face_width"] + .01 * male
     s["jaw_angle"] = s["jaw_angle"] + .012 * male
@@ -80,36 +62,38 @@ def sample_subjects(n: int, gen: torch.Generator,
     return s
 
 
-def add_colours(s: dict, d: Draws) -> None:
+def _colours(s: dict, n: int, uniform, normal, gen: torch.Generator) -> None:
     """Add age and the colours of skin, hair and eyes; dark skin goes with dark hair and eyes."""
+    def choice(weights):
+        return torch.multinomial(torch.tensor(weights), n, replacement=True, generator=gen)
     tone, dark = s["tone"], s["tone"] > 4.5
     lower = tone.floor().long().clamp(max=8)
     linear = torch.lerp(MONK[lower], MONK[lower + 1], (tone - lower)[:, None]) ** 2.2
-    warm = torch.tensor([1.0, .80, .66]) * (1 + .05 * d.normal(3))      # the printed scale is paler
-    deep = torch.tensor([1.25, 1.02, .88]).expand(d.n, 3)
+    warm = torch.tensor([1.0, .80, .66]) * (1 + .05 * normal(3))        # the printed scale is paler
+    deep = torch.tensor([1.25, 1.02, .88]).expand(n, 3)
     s["skin"] = linear * torch.lerp(warm, deep, (tone / 9)[:, None]) * .78 + .004
-    s["age"] = d.uniform() ** 1.3
-    kind = d.choice([.22, .28, .22, .13, .10, .05, 1e-6])
-    kind = torch.where(dark, (d.uniform() * 1.5).long(), kind)
-    grey = ((s["age"] - .6) * 2.4).clamp(0, 1) * d.uniform()
-    hair = HAIR[kind] * (1 + .18 * d.normal(1) + .03 * d.normal(3))
-    s["hair_rgb"] = torch.lerp(hair, HAIR[6].expand(d.n, 3), grey[:, None]).clamp(.004, .8)
-    eye = torch.where(dark, 0, d.choice([.3, .25, .15, .1, .13, .07]))
-    s["iris_rgb"] = (IRIS[eye] * (1 + .25 * d.normal(1) + .04 * d.normal(3))).clamp(.01, .5)
+    s["age"] = uniform() ** 1.3
+    kind = choice([.22, .28, .22, .13, .10, .05, 1e-6])
+    kind = torch.where(dark, (uniform() * 1.5).long(), kind)
+    grey = ((s["age"] - .6) * 2.4).clamp(0, 1) * uniform()
+    hair = HAIR[kind] * (1 + .18 * normal(1) + .03 * normal(3))
+    s["hair_rgb"] = torch.lerp(hair, HAIR[6].expand(n, 3), grey[:, None]).clamp(.004, .8)
+    eye = torch.where(dark, 0, choice([.3, .25, .15, .1, .13, .07]))
+    s["iris_rgb"] = (IRIS[eye] * (1 + .25 * normal(1) + .04 * normal(3))).clamp(.01, .5)
 
 
-def add_hair(s: dict, d: Draws, male: torch.Tensor) -> None:
+def _hair(s: dict, uniform, normal, male: torch.Tensor) -> None:
     """Add length, volume, hairline, baldness, fringe, parting, curl and temples."""
-    long = torch.where(male, d.below(.08).float(), d.below(.75).float())
-    s["hair_long"] = long * (.6 + .4 * d.uniform())
-    s["hair_vol"] = .05 + .10 * d.uniform() + .12 * d.below(.15)
+    long = torch.where(male, (uniform() < .08).float(), (uniform() < .75).float())
+    s["hair_long"] = long * (.6 + .4 * uniform())
+    s["hair_vol"] = .05 + .10 * uniform() + .12 * (uniform() < .15)
     recedes = .10 * (s["age"] - .4).clamp(min=0) * male
-    s["hairline"] = .60 + .07 * d.normal().clamp(-1.5, 1.2) + recedes
-    s["bald"] = (d.below(.10) & male).float()
-    s["fringe"] = d.below(.25).float() * d.uniform() * .22 * (1 - s["bald"])
-    s["parting"] = (d.uniform() - .5) * .9
-    s["curl"] = torch.where(s["tone"] > 4.5, .5 + .5 * d.uniform(), d.uniform() ** 2)
-    s["temples"] = .25 + .75 * d.uniform()
+    s["hairline"] = .60 + .07 * normal().clamp(-1.5, 1.2) + recedes
+    s["bald"] = ((uniform() < .10) & male).float()
+    s["fringe"] = (uniform() < .25).float() * uniform() * .22 * (1 - s["bald"])
+    s["parting"] = (uniform() - .5) * .9
+    s["curl"] = torch.where(s["tone"] > 4.5, .5 + .5 * uniform(), uniform() ** 2)
+    s["temples"] = .25 + .75 * uniform()
 
 
 def seeded_normal(seed: torch.Tensor, c: int, k: int) -> torch.Tensor:
