@@ -17,7 +17,7 @@ from .files import ROOT, OutputError, code_version, sha256, write_all, write_tex
 from .notebooks import NOTEBOOKS, ReproduceError, cells_of, check_parameters, execute, select
 from .study import ablations
 
-# Seconds per stage before any was measured on this machine: corpus, training, one notebook.
+# Seconds per stage on two cores: corpus, training, one notebook.
 EXPECTED = {"smoke": (15, 20, 12), "sandbox": (110, 1150, 25), "night": (440, 7000, 60),
             "gpu": (400, 1200, 60), "paper": (0, 7 * 86400, 1800)}
 
@@ -41,21 +41,10 @@ class Job:
     def staging(self) -> Path:
         return self.build / "figures"
 
-    @property
-    def durations(self) -> Path:
-        """Of the last execution of each stage; outside `build`, so that FRESH keeps them."""
-        return self.build.parent / f"durations-{self.profile.name}.json"
-
     def seconds(self, stage: str) -> float:
-        """Expected duration of a stage: corpus, training, or a notebook's name."""
+        """Expected duration of a stage: corpus, training, or a notebook."""
         corpus, training, notebook = EXPECTED[self.profile.name.split("-")[0]]
-        default = {"corpus": corpus, "training": training}.get(stage, notebook)
-        return _read_json(self.durations).get(stage, default)
-
-    def measure(self, stage: str, started: float) -> None:
-        took = {stage: round(time.monotonic() - started, 1)}
-        known = _read_json(self.durations) | took
-        write_text(self.durations, json.dumps(known, indent=1, sort_keys=True))
+        return {"corpus": corpus, "training": training}.get(stage, notebook)
 
     def say(self, text: str, left: float | None = None) -> None:
         """Print one line: elapsed time, what happens, about how long everything still takes."""
@@ -115,14 +104,14 @@ def run_folders(profile: Profile, cfg) -> list[Path]:
 
 def missing_runs(profile: Profile) -> int:
     """Count the configurations without a finished run; equal names on other data count each."""
-    wanted = {f"{c.stage}-{configs.digest(c)}": c for c in configurations(profile)}
-    needed = Counter(f"{c.stage}-{configs.digest(c)}" for c in configurations(profile))
-    missing = 0
-    for name, cfg in wanted.items():
-        folders = run_folders(profile, cfg)
-        finished = sum((folder / "provenance.json").is_file() for folder in folders)
-        missing += max(0, needed[name] - finished)
-    return missing
+    needed, folders = Counter(), {}
+    for cfg in configurations(profile):
+        name = f"{cfg.stage}-{configs.digest(cfg)}"
+        needed[name] += 1
+        folders[name] = run_folders(profile, cfg)
+    finished = {name: sum((d / "provenance.json").is_file() for d in folders[name])
+                for name in needed}
+    return sum(max(0, count - finished[name]) for name, count in needed.items())
 
 
 def forget(job: Job) -> None:
@@ -144,14 +133,12 @@ def prepare(job: Job) -> str:
     every, missing = configurations(job.profile), missing_runs(job.profile)
     notebooks = sum(map(job.seconds, job.names))
     left = job.seconds("training") * missing / len(every) + notebooks
-    data, started = _corpora(job, left), time.monotonic()
+    data = _corpora(job, left)
     if missing:
         job.say(f"training: {missing} runs to go", left)
     else:
         job.say("training: all runs found")
     found = run_all(every, runs=job.profile.runs, workers=job.n_jobs or job.profile.n_jobs)
-    if missing == len(every):
-        job.measure("training", started)
     weights = [run.dir / "weights.safetensors" for run in found]
     stats = [(p.parent.name, p.stat().st_size, p.stat().st_mtime_ns) for p in weights]
     return json.dumps([data, stats])
@@ -163,15 +150,12 @@ def _corpora(job: Job, left: float) -> list[str]:
         return [fingerprint(index_of(s), s.root) for s in sources(job.profile)]
     from .faces import corpus
     found = (job.data / job.profile.faces.folder / "corpus.json").is_file()
-    started = time.monotonic()
     if found:
         job.say("corpus: found")
     else:
         job.say("corpus: drawing the faces", job.seconds("corpus") + left)
     folders = [corpus.ensure(faces, data=job.data, workers=2, progress=sys.stderr.isatty())
                for faces in ablations.corpora(job.profile)]
-    if not found:
-        job.measure("corpus", started)
     return [sha256(folder / "corpus.json") for folder in folders]
 
 
@@ -213,12 +197,11 @@ def run_notebooks(job: Job) -> None:
         state.pop(name, None)
         write_text(job.build / "state.json", json.dumps(state, indent=1))
         discard(job, name)
-        inputs, started = inputs_of(job, name), time.monotonic()
+        inputs = inputs_of(job, name)
         paths = {"out": job.staging, "data": job.data, "runs": Path(job.profile.runs)}
         given = {key: str(path.resolve()) for key, path in paths.items()}
         execute(job.folder / f"{name}.ipynb", job.build,
                 {"profile": job.profile.name, **given, **job.parameters[name]})
-        job.measure(name, started)
         state[name] = {"inputs": inputs, "files": staged(job, name)}
         write_text(job.build / "state.json", json.dumps(state, indent=1))
 
