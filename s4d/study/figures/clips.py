@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from .marks import heading, key, legend, look, name_lines, number, point, zero
-from .style import EMOTION_COLOURS, EMOTION_MARKERS, GREY, LEVEL, METHOD_COLOURS, METHOD_LABELS, METHOD_MARKERS, METHOD_NAMES, NULL_COLOUR, PAGE, figure, stamp
+from . import style
+from .marks import heading, key, legend, look, name_lines, point, zero
+from .style import EMOTION_COLOURS, GREY, METHOD_COLOURS, METHOD_LABELS, METHOD_NAMES, figure, stamp
 
 
 def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, curves: pd.DataFrame, unit: str,
@@ -20,7 +21,7 @@ def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, curves: pd.DataFrame
         unit: of time, "s" or "frames".
     """
     known = len(follow) > 0
-    fig, axes = figure(PAGE, 4.6 if known else 2.6, 1 + known, 2, squeeze=False)
+    fig, axes = figure(style.PAGE, 4.6 if known else 2.6, 1 + known, 2, squeeze=False)
     for ax in axes[0]:
         zero(ax)
         ax.set_xlabel(f"time from the {'apex' if known else 'middle'} ({unit})")
@@ -36,7 +37,7 @@ def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, curves: pd.DataFrame
         _follow(axes[1, 0], follow)
         _lag(axes[1, 1], curves, unit)
         handles.insert(0, key("true intensity", marker="", linestyle="--", color=GREY))
-        handles.append(Patch(facecolor=NULL_COLOUR, edgecolor=GREY, linewidth=0.5,
+        handles.append(Patch(facecolor=style.NULL_COLOUR, edgecolor=GREY, linewidth=0.5,
                              label="another person's clip, mean to 95 %"))
     legend(fig, handles, 5)
     return stamp(fig, note)
@@ -68,7 +69,7 @@ def _by_emotion(ax, courses: pd.DataFrame) -> None:
     for label in [n for n in EMOTION_COLOURS if n in set(table.label)]:
         rows = table[table.label == label].sort_values("time")
         ax.plot(rows.time, rows["mean"], color=EMOTION_COLOURS[label],
-                marker=EMOTION_MARKERS[label], markersize=3)
+                marker=style.EMOTION_MARKERS[label], markersize=3)
         ends[f"{label} ({rows.samples.max()})"] = rows["mean"].iloc[-1]
     ax.set_ylim(0, 1.08 * ax.get_ylim()[1])
     name_lines(ax, ends)
@@ -95,11 +96,11 @@ def _follow(ax, follow: pd.DataFrame) -> None:
     for k, method in enumerate(methods):
         rows = follow[follow.method == method].set_index("label").reindex(labels)
         y = np.arange(len(labels)) + (k - (len(methods) - 1) / 2) * 0.36
-        ax.barh(y, rows.null_95 - rows.null, 0.3, rows.null, color=NULL_COLOUR,
+        ax.barh(y, rows.null_95 - rows.null, 0.3, rows.null, color=style.NULL_COLOUR,
                 edgecolor=GREY, linewidth=0.5)
         for at, r in zip(y, rows.to_dict("records"), strict=True):
             point(ax, at, r["mean"], r["low"], r["high"], METHOD_COLOURS[method],
-                  METHOD_MARKERS[method], filled=pd.notna(r["low"]))
+                  style.METHOD_MARKERS[method], filled=pd.notna(r["low"]))
     zero(ax)
     n = follow.groupby("label")[["clips", "subjects"]].max()
     ax.set_yticks(range(len(labels)), [
@@ -118,15 +119,15 @@ def gains(table: pd.DataFrame, note: str = "") -> Figure:
     """
     names = [n for n in EMOTION_COLOURS if n in set(table.label)]
     methods = list(dict.fromkeys(table.method))
-    fig, (left, right) = figure(PAGE, 0.8 + 0.3 * len(names), 1, 2, sharey=True)
+    fig, (left, right) = figure(style.PAGE, 0.8 + 0.3 * len(names), 1, 2, sharey=True)
     for r in table.itertuples():
         y = names.index(r.label) + (methods.index(r.method) - (len(methods) - 1) / 2) * 0.34
-        colour, marker = METHOD_COLOURS[r.method], METHOD_MARKERS[r.method]
+        colour, marker = METHOD_COLOURS[r.method], style.METHOD_MARKERS[r.method]
         left.hlines(y, r.without, r.recall, color=colour, linewidth=0.8)
-        left.plot(r.without, y, METHOD_MARKERS["dynamic"], color=METHOD_COLOURS["dynamic"],
+        left.plot(r.without, y, style.METHOD_MARKERS["dynamic"], color=METHOD_COLOURS["dynamic"],
                   markersize=3)
         left.plot(r.recall, y, marker, color=colour, markersize=4)
-        point(right, y, r.gain, r.low, r.high, colour, marker, filled=r.p_holm <= LEVEL)
+        point(right, y, r.gain, r.low, r.high, colour, marker, filled=r.p_holm <= style.LEVEL)
     n = table.groupby("label")[["samples", "people"]].max()
     left.set_yticks(range(len(names)), [f"{m} ({n.samples[m]}, {n.people[m]})" for m in names])
     left.invert_yaxis()
@@ -135,6 +136,6 @@ def gains(table: pd.DataFrame, note: str = "") -> Figure:
     zero(right)
     right.set_xlabel("gain over dynamic only (points)")
     heading(right, "Paired difference, 95 %; filled: significant (Holm)")
-    legend(fig, [key(METHOD_LABELS[m], marker=METHOD_MARKERS[m], color=METHOD_COLOURS[m])
+    legend(fig, [key(METHOD_LABELS[m], marker=style.METHOD_MARKERS[m], color=METHOD_COLOURS[m])
                  for m in ("dynamic", *methods)])
     return stamp(fig, note)

@@ -6,9 +6,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..stats import p_text
+from ..intervals import p_text
+from . import style
 from .marks import heading, label_points, legend, look, name_lines, number, point, ranged, zero
-from .style import EMOTION_COLOURS, EMOTION_MARKERS, KINDS, METHOD_LABELS, METHOD_NAMES, NULL_COLOUR, PAGE, SMALL, TASK_LABELS, figure, stamp
+from .style import EMOTION_COLOURS, KINDS, METHOD_LABELS, METHOD_NAMES, PAGE, SMALL, figure, stamp
 
 HEADS = {"head": {"image": "photo head", "video": "clip head"},
          "probe": {"image": "probe of photos", "video": "probe of clips"}}
@@ -20,7 +21,7 @@ SHORT = {"neutral": "neu", "happiness": "hap", "sadness": "sad", "surprise": "su
 FRAMES = {True: "-", False: (0, (2.5, 1.5))}      # whether the network, too, never saw the kind
 OTHERS = {"between": dict(color="#555555", marker="X", linestyle="-"),
           "start": dict(color="#555555", marker="*", linestyle=":")}
-NULLS = {"any": ("at will", "white", ""), "within": ("within each emotion", NULL_COLOUR, ""),
+NULLS = {"any": ("at will", "white", ""), "within": ("within each emotion", style.NULL_COLOUR, ""),
          "person": ("within each person", "white", "//////")}
 
 
@@ -51,8 +52,9 @@ def transfer(table: pd.DataFrame, note: str = "") -> Figure:
         names = [f"{METHOD_LABELS[m]}, {HEADS[reading][h]}" for m, h in rows[reading]]
         ax.set_yticks(range(len(names)), names)
         n = table.groupby("stimuli")[["samples", "subjects", "majority"]].max()
-        ax.set_xticks([0, 1], [f"{TASK_LABELS[t]}\nn = {n.samples[t]},\n{n.subjects[t]} people"
-                               f"\nmajority: {n.majority[t]:.1f}" for t in KINDS])
+        ax.set_xticks([0, 1], [
+            f"{style.TASK_LABELS[t]}\nn = {n.samples[t]},\n{n.subjects[t]} people\n"
+            f"majority: {n.majority[t]:.1f}" for t in KINDS])
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
         ax.set_title(TITLES[reading])
@@ -139,7 +141,7 @@ def layer_similarity(table: pd.DataFrame, titles: dict[str, str], layer: str = "
     left.set_ylabel("linear CKA of frame and clip")
     heading(left, f"By layer ({table.stimuli.max()} clips, {table.people.max()} people)")
     _beside_nulls(right, table[table.layer == layer].set_index("comparison").loc[names], titles)
-    heading(right, f"Layer “{layer}”, beside shuffled clips")
+    heading(right, f"Layer “{layer}”, and its nulls")
     fig.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=3,
                fontsize=SMALL, title="mean to 95th percentile when clips are shuffled",
                title_fontsize=SMALL)
@@ -223,7 +225,7 @@ def shared_space(table: pd.DataFrame, note: str = "") -> Figure:
         ax.scatter(other.x, other.y, s=5, color="#b0b0b0", linewidths=0, zorder=1)
         for label in [n for n in EMOTION_COLOURS if n in set(table.label)]:
             part = rows[rows.label == label]
-            ax.scatter(part.x, part.y, s=16, marker=EMOTION_MARKERS[label], linewidths=0,
+            ax.scatter(part.x, part.y, s=16, marker=style.EMOTION_MARKERS[label], linewidths=0,
                        color=EMOTION_COLOURS[label], zorder=2, label=label)
         heading(ax, f"{KINDS[task].capitalize()} (n = {len(rows)}); small grey: the other kind "
                 f"(n = {len(other)})")

@@ -10,13 +10,14 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from scipy.ndimage import label as connected
 
+from ..intervals import FEWEST
+from . import style
 from .marks import heading, key, legend, number, point, zero
-from .style import EMOTION_COLOURS, KINDS, LEVEL, NULL_COLOUR, PAGE, SMALL, TASK_COLOURS, TASK_MARKERS, figure, show, stamp
+from .style import KINDS, LEVEL, PAGE, SMALL, TASK_COLOURS, TASK_MARKERS, figure, show, stamp
 
-
-FEWEST = 5            # people of whom an effect is tested
 WORTH = 0.5           # points of probability from which an effect is framed
 LINEAR = 0.1          # points up to which a scale is linear; beyond it is logarithmic
+BOUNDS = ["difference", "difference_low", "difference_high"]
 ASKED = ("emotion", "place", "region", "phase")
 QUESTIONS = {f"{what}, {task}": (f"{what}, {kind}", TASK_COLOURS[task], TASK_MARKERS[task])
              for what in ASKED for task, kind in KINDS.items()}
@@ -50,16 +51,16 @@ def usage(table: pd.DataFrame, note: str = "") -> Figure:
     table = table[(table.by == "emotion") | (table.by == "task")]
     drawn = table[(table.by == "emotion") | (table.group == "video")]
     drawn = drawn.drop_duplicates(["task", "by", "group"])
-    order = ("image", "video", *EMOTION_COLOURS)
+    order = ("image", "video", *style.EMOTION_COLOURS)
     rows = sorted(drawn[["by", "task", "group", "samples"]].itertuples(index=False, name=None),
                   key=lambda k: (k[0] == "emotion", k[1], order.index(k[2])))
     fig, axes = figure(PAGE, 0.95 + 0.155 * len(rows), 1, len(blocks), squeeze=False, sharey=True)
     top = max(1.0, 100 * table.difference.abs().max())
     for ax, block in zip(axes[0], blocks, strict=True):
         part = table[table.block == block]
-        wide = 100 * part.pivot(index=["by", "task", "group"], columns="expert", values=[
-            "difference", "difference_low", "difference_high"]).loc[[r[:3] for r in rows]]
-        values, low, high = (wide[c].to_numpy() for c in wide.columns.levels[0][[0, 2, 1]])
+        wide = part.set_index(["by", "task", "group", "expert"]).unstack("expert")
+        wide = 100 * wide.loc[[r[:3] for r in rows], BOUNDS]
+        values, low, high = (wide[c].to_numpy() for c in BOUNDS)
         texts = [[_points(v) if a > 0 or b < 0 else "" for v, a, b in zip(*row, strict=True)]
                  for row in zip(values, low, high, strict=True)]
         picture = cells(ax, values, texts, Normalize(-top, top))
@@ -213,14 +214,14 @@ def specificity(table: pd.DataFrame, note: str = "") -> Figure:
     legend(fig, [key("a seed", marker="o"),
                  key("a seed; mean not shown to exceed the null", marker="o", markerfacecolor="w"),
                  key("95 % interval of the mean", linestyle="-"),
-                 Patch(color=NULL_COLOUR, label="null up to its 95th percentile")])
+                 Patch(color=style.NULL_COLOUR, label="null up to its 95th percentile")])
     return stamp(fig, note)
 
 
 def _question(ax, y: float, part: pd.DataFrame, colour: str, marker: str) -> None:
     """Draw a row: the null, a point a seed, the interval of their mean, and the mean as text."""
     r = part.iloc[0]
-    ax.barh(y, r.null_top, height=0.8, color=NULL_COLOUR, zorder=0)
+    ax.barh(y, r.null_top, height=0.8, color=style.NULL_COLOUR, zorder=0)
     ax.hlines(y, r.mean_low, r.mean_high, color=colour, linewidth=1.4)
     places = y + 0.22 * (np.arange(len(part)) - (len(part) - 1) / 2)
     ax.plot(part.beyond, places, marker, color=colour, markersize=3.5,
@@ -272,7 +273,7 @@ def switched_off_by_emotion(table: pd.DataFrame, note: str = "") -> Figure:
     table = table[table.emotion != "all"]
     blocks, experts = ends(table.block), sorted(table.expert.unique())
     tasks = [t for t in KINDS if t in set(table.task)]
-    names = {t: [n for n in EMOTION_COLOURS if n in set(table[table.task == t].emotion)]
+    names = {t: [n for n in style.EMOTION_COLOURS if n in set(table[table.task == t].emotion)]
              for t in tasks}
     fig, axes = figure(PAGE, 0.9 + sum(0.4 + 0.16 * len(names[t]) for t in tasks), len(tasks),
                        len(blocks), squeeze=False, sharey="row")

@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .marks import number
 from .style import PAGE, SMALL, figure, show, stamp
-
 
 PHASES = {"onset": 0.09, "apex": 0.18, "offset": 0.09}      # grey of their bands
 

@@ -7,9 +7,9 @@ import seaborn
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from . import style
 from .marks import heading, key, legend, look, name_lines, number, point, zero
-from .style import COLUMN, GREY, KINDS, LEVEL, METHOD_COLOURS, METHOD_DASHES, METHOD_LABELS, METHOD_MARKERS, METHOD_NAMES, PAGE, SMALL, STARTS, TASK_COLOURS, TASK_MARKERS, figure, stamp
-
+from .style import GREY, KINDS, METHOD_COLOURS, METHOD_LABELS, PAGE, SMALL, STARTS, figure, stamp
 
 TASKS = ("video", "image")                            # the task that the method is for comes first
 UNORDERED = ("capacity",)                             # studies in which 0 means no limit
@@ -19,7 +19,7 @@ COMPARED = (("multitask", ALONE), ("s4d", ALONE), ("s4d", ("multitask",)),
 
 
 def _present(table: pd.DataFrame) -> list[str]:
-    return [m for m in METHOD_NAMES if m in set(table["method"])]
+    return [m for m in style.METHOD_NAMES if m in set(table["method"])]
 
 
 def _baselines(ax, rows: pd.DataFrame, metric: str, lowest: float, upright: bool = True) -> list:
@@ -68,7 +68,7 @@ def _scores(ax, scores: pd.DataFrame, single: pd.DataFrame) -> None:
                    color=colour, lw=0.9, zorder=2)
         for row in rows.itertuples():
             point(ax, at, 100 * row.value, 100 * row.low, 100 * row.high, colour,
-                  METHOD_MARKERS[method], start)
+                  style.METHOD_MARKERS[method], start)
         if rows.empty:
             ax.annotate(f"{STARTS[start]}: not run", (1, at), (-2, 0), ax.get_yaxis_transform(),
                         "offset points", color=GREY, fontsize=SMALL, ha="right", va="center")
@@ -88,8 +88,9 @@ def _differences(ax, table: pd.DataFrame) -> None:
         for row in rows.itertuples():
             at = len(names) + (-0.17 if row.task == "video" else 0.17)
             point(ax, at, 100 * row.difference, 100 * row.low, 100 * row.high,
-                  TASK_COLOURS[row.task], TASK_MARKERS[row.task])
-            text = (KINDS[row.task] if not names else "") + (" *" if row.p_holm <= LEVEL else "")
+                  style.TASK_COLOURS[row.task], style.TASK_MARKERS[row.task])
+            text = "" if names else KINDS[row.task]
+            text += " *" if row.p_holm <= style.LEVEL else ""
             ax.annotate(text, (100 * row.high, at), (3, 0), textcoords="offset points",
                         fontsize=7, va="center")
         other = "one task alone" if others == ALONE else METHOD_LABELS[others[0]]
@@ -125,8 +126,9 @@ def comparison(scores: pd.DataFrame, single: pd.DataFrame, baselines: pd.DataFra
     gap = np.ceil(np.round(1000 * (photos["UAR"] - photos["WAR"]).abs().max(), 6)) / 10
     axes[1, 0].set_xlabel(f"UAR, % (WAR within {gap:.1f} points of it)")
     _differences(axes[1, 1], differences)
-    legend(fig, [key("from scratch", marker="o", markerfacecolor="w"), key("pre-trained", marker="o"),
-                 key("one seed", marker="|"), key("significant after Holm's correction", marker="$*$")])
+    legend(fig, [key("from scratch", marker="o", markerfacecolor="w"),
+                 key("pre-trained", marker="o"), key("one seed", marker="|"),
+                 key("significant after Holm's correction", marker="$*$")])
     return stamp(fig, note)
 
 
@@ -214,13 +216,13 @@ def _study(ax, rows: pd.DataFrame, default: str, write: bool) -> None:
         shift = several.index(method) - (len(several) - 1) / 2 if method in several else 0.0
         places = mine["setting"].map(values.index) + 0.14 * shift
         if joined and len(mine) > 2:
-            ax.plot(places, 100 * mine["value"], color=colour, lw=0.8, ls=METHOD_DASHES[method],
-                    zorder=1)
+            ax.plot(places, 100 * mine["value"], color=colour, lw=0.8, zorder=1,
+                    ls=style.METHOD_DASHES[method])
         for x, row in zip(places, mine.itertuples(), strict=True):
             low, high = _bar(row)
-            significant = not getattr(row, "p_holm", 0) > LEVEL         # the default has no p
-            point(ax, x, 100 * row.value, 100 * low, 100 * high, colour, METHOD_MARKERS[method],
-                  significant, vertical=True)
+            hollow = getattr(row, "p_holm", 0) > style.LEVEL              # the default has no p
+            point(ax, x, 100 * row.value, 100 * low, 100 * high, colour,
+                  style.METHOD_MARKERS[method], not hollow, vertical=True)
             if not hasattr(row, "difference_low"):
                 continue
             if row.setting == default:
@@ -239,7 +241,7 @@ def _study(ax, rows: pd.DataFrame, default: str, write: bool) -> None:
 
 
 def _bar(row) -> tuple[float, float]:
-    """Ends of a point's bar: the paired difference's interval around the default's level, if any."""
+    """Ends of a bar: the paired difference's interval around the default's level, if any."""
     if not hasattr(row, "difference_low"):
         return row.low, row.high
     if np.isnan(row.difference):                                              # the default itself
@@ -262,7 +264,7 @@ def ablations(table: pd.DataFrame, titles: dict[str, str], default: dict[str, st
     studies = list(dict.fromkeys(table["study"]))
     columns = min(3, len(studies))
     rows = -(-len(studies) // columns)
-    width = COLUMN if columns == 1 else PAGE
+    width = style.COLUMN if columns == 1 else PAGE
     fig, axes = figure(width, 0.6 + 1.75 * rows, rows, columns, squeeze=False, sharey=True)
     for ax in axes.flat[len(studies):]:
         ax.set_axis_off()

@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .marks import heading, key, point
+from .marks import heading
 from .style import COLUMN, GREY, PAGE, SMALL, TASK_COLOURS, figure, show, stamp
-
 
 PALE = 200                            # level of a removed token's pixels, 0..255
 

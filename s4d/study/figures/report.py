@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from .marks import heading, key, number
 from .style import COLUMN, GREY, METHOD_COLOURS, PAGE, SMALL, figure, stamp
 
-
 DARK, SHADE = "#333333", "#D5DDE6"              # of marks; of the side that is expected
 
 
