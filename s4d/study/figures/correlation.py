@@ -35,7 +35,7 @@ def transfer(table: pd.DataFrame, note: str = "") -> Figure:
     """Draw WAR of trained heads and linear probes (rows) on photos and clips (columns).
 
     Args:
-        table: of `s4d.study.correlation.transfer_matrix` with a column reading (head, probe);
+        table: of `s4d.study.transfer.transfer_matrix` with a column reading (head, probe);
             zero-shot cells are framed.
     """
     readings = [r for r in TITLES if r in set(table.reading)]
@@ -84,7 +84,7 @@ def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, counts: dict[
 
     Args:
         cells: method, image_class, video_class, cosine (mean over seeds).
-        stats: of `s4d.study.correlation.prototype_study`.
+        stats: of `s4d.study.similarity.prototype_study`.
         counts: "image" and "video" -> number of samples by class.
     """
     methods = [m for m in METHOD_NAMES if m in set(cells.method)]
@@ -118,7 +118,7 @@ def layer_similarity(table: pd.DataFrame, titles: dict[str, str], layer: str = "
     """Draw CKA by layer, a line a comparison, and CKA of one layer beside its null models.
 
     Args:
-        table: of `s4d.study.correlation.similarity_by_layer`.
+        table: of `s4d.study.similarity.similarity_by_layer`.
         titles: comparison -> title, in order.
         layer: of the right panel.
     """
@@ -217,7 +217,7 @@ def shared_space(table: pd.DataFrame, note: str = "") -> Figure:
     """Draw t-SNE of photos and clips in one space: one kind in colour, the other in grey.
 
     Args:
-        table: of `s4d.study.correlation.shared_space`.
+        table: of `s4d.study.transfer.shared_space`.
     """
     fig, axes = figure(PAGE, 3.4, 1, 2, sharex=True, sharey=True)
     for ax, task in zip(axes, KINDS, strict=True):

@@ -141,9 +141,10 @@ def leaders(table: pd.DataFrame, pictures: dict[str, list], titles: dict[str, li
         ax.set_axis_off()
     for above, below, task in zip(axes[::2], axes[1::2], pictures, strict=True):
         about, *over = titles[task]
-        for ax, text in ((above[0], about if task != "image" else ""),
-                         (below[0], "expert with\nthe largest\ngate")):
-            ax.text(1, 0.5, text, ha="right", va="center", fontsize=7, transform=ax.transAxes)
+        side = dict(ha="right", va="center", fontsize=7)
+        if task != "image":                                   # regions stand beside the photos
+            above[0].text(1, 0.5, about, transform=above[0].transAxes, **side)
+        below[0].text(1, 0.5, "expert with\nthe largest\ngate", transform=below[0].transAxes, **side)
         for j, picture in enumerate(pictures[task]):
             part = table[(table.task == task) & (table.picture == j)]
             show(picture, above[1 + j], over[j])
