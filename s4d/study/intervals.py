@@ -19,11 +19,7 @@ class StatsError(ValueError):
 
 
 def units_of(subjects: Iterable, sort: bool = True) -> np.ndarray:
-    """Number the subjects `[N]`; a sample without a subject is a unit of its own.
-
-    Args:
-        sort: number by name; else as they appear. The draws of a resample follow the numbers.
-    """
+    """Number the subjects `[N]`, by name or as they appear; an unknown one is its own unit."""
     names = [f"row {i}" if pd.isna(s) else str(s) for i, s in enumerate(subjects)]
     return pd.factorize(np.array(names, dtype=object), sort=sort)[0]
 
@@ -67,10 +63,7 @@ def bootstrap_means(values: np.ndarray, unit: np.ndarray, resamples: int, seed: 
 
 def mean_interval(values: np.ndarray, subjects: Iterable, resamples: int = 2000,
                   seed: int = 0) -> tuple[float, float, float]:
-    """Mean of `[N]` numbers, missing ones left out, and its 95 % interval over subjects.
-
-    The limits are missing with fewer than two subjects.
-    """
+    """Mean of `[N]` numbers, missing ones left out, and its 95 % interval over subjects."""
     values, unit = np.asarray(values, dtype=float), units_of(subjects, sort=False)
     known = ~np.isnan(values)
     if not known.any():
@@ -82,10 +75,7 @@ def mean_interval(values: np.ndarray, subjects: Iterable, resamples: int = 2000,
 
 def mean_table(values: np.ndarray, subjects: Iterable, resamples: int = 1000,
                seed: int = 0) -> pd.DataFrame:
-    """Means of the columns of `[N, T]`, one row a column: mean, low, high, samples, subjects.
-
-    The limits (95 % over subjects) are missing with fewer than FEWEST subjects.
-    """
+    """Means of the columns of `[N, T]` with 95 % intervals (missing below FEWEST subjects)."""
     unit = units_of(subjects)
     count = unit.max() + 1
     low = high = np.full(values.shape[1], np.nan)
@@ -96,14 +86,10 @@ def mean_table(values: np.ndarray, subjects: Iterable, resamples: int = 1000,
 
 
 def cluster_t(values: np.ndarray, subjects: Iterable) -> dict:
-    """Mean of paired differences `[N]` with interval and p, where subjects may be few.
+    """Mean of paired differences `[N]` with 95 % interval and p, where subjects may be few.
 
     A percentile bootstrap of eight subjects is too narrow, and its smallest p is too large for
-    Holm's correction over hundreds of cells.
-
-    Returns:
-        mean, low, high (95 %), p (two-sided), samples, subjects; low, high and p are missing with
-        fewer than FEWEST subjects.
+    Holm's correction over hundreds of cells. low, high and p are missing below FEWEST subjects.
     Source: linearised ratio estimate over clusters, Student's t (Cochran 1977, section 6).
     """
     unit, mean = units_of(subjects), float(values.mean())
@@ -127,9 +113,6 @@ def jackknife(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray, 
     Args:
         statistic: indices of the kept samples -> an array of statistics.
         units: `[N]`, subject of each sample.
-        groups: subjects are dealt to so many at random (at most one a subject).
-    Returns:
-        array like the statistic; missing with fewer than two subjects.
     """
     unit = np.unique(units, return_inverse=True)[1]
     count = unit.max() + 1
@@ -152,10 +135,7 @@ def left_out_half(left: np.ndarray) -> np.ndarray:
 
 def deal_subjects(tables: tuple[pd.DataFrame, pd.DataFrame], groups: int,
                   seed: int) -> list[np.ndarray] | None:
-    """Deal the subjects of two tests to groups at random: the group of each sample, by test.
-
-    Groups are at most as many as subjects. None when a test shows fewer than two.
-    """
+    """Deal the subjects of two tests to groups: the group of each sample; None below two subjects."""
     units = [units_of(t.subject) for t in tables]
     counts = [u.max() + 1 if len(u) else 0 for u in units]
     if min(counts) < 2:

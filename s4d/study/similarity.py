@@ -33,7 +33,7 @@ def matched_classes(similarity: np.ndarray, seed: int = 0) -> dict:
         similarity: `[K, K]`, row class in one modality, column class in the other.
     Returns:
         diagonal, off_diagonal, difference (their means), null_95 and p against renaming the
-        classes of one side in every order; p_least, the smallest p that so many orders can give.
+        classes of one side in every order; p_least, the smallest possible p.
     """
     known = ~np.isnan(similarity).all(1) & ~np.isnan(similarity).all(0)
     s = similarity[np.ix_(known, known)]
@@ -54,11 +54,8 @@ def match_without(photos: list[np.ndarray], clips: list[np.ndarray], photo_rows:
                   seed: int = 0) -> np.ndarray:
     """The difference of `matched_classes` on all subjects, then without each group: `[1 + G]`.
 
-    Args:
-        photos, clips: features `[N, D]`, `[M, D]` of each network, over which the mean is taken.
-        groups: of the subjects of both tests; equal tests and seeds are dealt equally.
-    Returns:
-        missing, `[1]`, where a test shows fewer than two subjects or both fewer than two classes.
+    It is a mean over networks, of which each has features of photos and of clips; missing, `[1]`,
+    where a test shows fewer than two subjects or both share fewer than two classes.
     """
     dealt = deal_subjects((photo_rows, clip_rows), groups, seed)
     shared = set(photo_rows.label) & set(clip_rows.label) & set(names)
@@ -71,14 +68,10 @@ def match_without(photos: list[np.ndarray], clips: list[np.ndarray], photo_rows:
 
 
 def freed_of_noise(without: np.ndarray) -> tuple[float, float, float]:
-    """Correct a statistic `[1 + G]`, of all subjects and without each group, for its bias.
+    """Correct a statistic `[1 + G]`, of all subjects and without each group, for its bias: 95 %.
 
     Class means of few subjects are noisy, so prototypes look less alike than they are, and a
-    bootstrap adds as much noise once more. Leaving out subjects tells how far noise moves the
-    difference and how much it varies.
-
-    Returns:
-        corrected statistic, low, high (95 %); missing without groups.
+    bootstrap adds as much noise once more.
     Source: Quenouille's correction of the bias.
     """
     groups = len(without) - 1
@@ -116,14 +109,12 @@ def prototype_study(photos: dict[tuple[str, int], np.ndarray],
 
     Args:
         photos, clips: (method, seed) -> pooled features.
-        names: classes to compare.
         reference: method to which the others' differences are given.
     Returns:
         cells: image_class, video_class, cosine (mean over seeds), method; and one row a method:
-        `matched_classes` of the mean matrix, seed_low and seed_high (range of the difference over
-        seeds), ceiling (K / (K - 1), of equal prototypes), corrected, low and high (of
-        `freed_of_noise`, up to the ceiling), change, change_low, change_high (less the reference,
-        paired over subjects, not cut).
+        `matched_classes` of the mean matrix, the range over seeds, ceiling (of equal prototypes),
+        corrected, low and high (of `freed_of_noise`, up to the ceiling), change, change_low,
+        change_high (less the reference, paired over subjects).
     """
     cells, stats, without = [], [], {}
     for method in dict.fromkeys(m for m, _ in photos):
@@ -169,8 +160,7 @@ def unbiased_centre(x: np.ndarray) -> np.ndarray:
 def rank_rdm(x: np.ndarray) -> np.ndarray:
     """Standardised ranks of the pairwise cosine distances of `[N, D]`, zero diagonal.
 
-    The mean stimulus is subtracted first. Unlike the usual correlation distance, this does not
-    change when the features are rotated.
+    The mean stimulus is subtracted, so that a rotation of the features changes nothing.
     """
     n = len(x)
     upper = np.triu_indices(n, 1)
@@ -209,19 +199,16 @@ def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: p
     """CKA and RSA of every layer between two representations of the same stimuli, mean over seeds.
 
     Three nulls shuffle the stimuli of one side: `any` all of them (what remains is chance),
-    `within` inside each emotion (what remains is the emotion), `person` inside each subject (what
-    remains is the subject).
+    `within` inside each emotion (what remains is the emotion), `person` inside each subject.
 
     Args:
         couples: comparison -> two representations for each seed; equal layers are compared.
-        rows: table of the N stimuli (label, subject).
-        permutations: of each null, the same ones in all comparisons.
+        rows: table of the stimuli (label, subject).
         tested: layers whose CKA is compared with the nulls; None: all.
     Returns:
-        comparison, layer, measure ("cka", "rsa"), value, low, high (95 % over subjects,
-        jackknife), seed_low, seed_high (range), <null>_mean, <null>_95 (95th percentile) and
-        p_<null> (missing where not tested, and for `person` where nobody shows two stimuli),
-        stimuli, people.
+        comparison, layer, measure, value, low, high (95 %, jackknife over subjects), seed_low,
+        seed_high (range), <null>_mean, <null>_95, p_<null> (missing where not tested), stimuli,
+        people.
     """
     units = units_of(rows.subject)
     orders = _orders(rows.label.to_numpy(), units, permutations, np.random.default_rng(seed))
