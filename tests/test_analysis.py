@@ -548,7 +548,7 @@ def test_the_interval_of_matching_prototypes_covers_what_was_planted():
         rng = np.random.default_rng(world)
         still, own = rng.normal(size=(2, 7, 20))
         moving = 0.5 * still + np.sqrt(0.75) * own
-        true = co._difference(still[None], moving[None])[0]
+        true = co.matched_classes(co.prototypes(still, NAMES, NAMES) @ co.prototypes(moving, NAMES, NAMES).T)["difference"]
         (photos, photo_rows), (clips, clip_rows) = shown_to(150, still, rng), shown_to(60, moving, rng)
         corrected, low, high = co.freed_of_noise(co.match_without([photos], [clips], photo_rows, clip_rows, list(NAMES)))
         seen = co.matched_classes(co.prototypes(photos, photo_rows.label, NAMES) @ co.prototypes(clips, clip_rows.label, NAMES).T)["difference"]

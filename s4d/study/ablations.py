@@ -75,7 +75,8 @@ def _gap(profile: Profile, cfg: Finetune, value: float) -> Finetune:
 
 
 STUDIES = {
-    "start": Study("pre-trained on", ("nothing", "photos", "clips", "both"), _start, tuple(METHODS)),
+    "start": Study("pre-trained on", ("nothing", "photos", "clips", "both"), _start,
+                   tuple(METHODS)),
     "experts": Study("experts", (1, 2, 4, 8, 16), _experts),
     "top_k": Study("experts a token", (1, 2, 4, 8), _field("top_k")),
     "blocks": Study("blocks with experts", ("all", "upper half", "last"), _blocks),
@@ -158,7 +159,7 @@ def beside_default(scored: pd.DataFrame, changed: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_photos(scores: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
-    """Dynamic only as the setting 0 of the study of photos: rows as of `beside_default`, on clips."""
+    """Dynamic only as setting 0 of the study of photos: rows as of `beside_default`, on clips."""
     alone = scores.query("task == 'video' and method == 'dynamic' and pretrained")
     pair = differences.query("task == 'video' and method == 's4d' and pretrained and "
                              "method_reference == 'dynamic'").set_index("metric")

@@ -10,12 +10,12 @@ from scipy.stats import rankdata
 
 from .intervals import (
     LIMITS,
-    deal_subjects,
-    left_out_half,
+    jackknife,
     mean_table,
     permutation_p,
     sums_of,
     units_of,
+    units_of_two,
     weights_of,
 )
 
@@ -33,8 +33,6 @@ def class_orders(classes: int, most: int = 5040, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return np.array([np.arange(classes), *(rng.permutation(classes) for _ in range(most - 1))])
 
-
-# Along a clip -----------------------------------------------------------------------------------
 
 def true_probability(found: np.ndarray, labels: pd.Series, names: tuple[str, ...]) -> np.ndarray:
     """Probability `[N]` of each sample's own class; missing where the head does not know it."""
@@ -187,8 +185,6 @@ def _shifted(a: np.ndarray, b: np.ndarray, shift: int) -> float:
     return float(a @ b / scale) if scale > 1e-9 else np.nan
 
 
-# Confusions -------------------------------------------------------------------------------------
-
 def soft_confusion(predictions: pd.DataFrame, names: list[str],
                    weights: np.ndarray | float = 1) -> np.ndarray:
     """Mean probability of every class given the true one, `[K, K]`, rows sum to 1."""
@@ -235,17 +231,16 @@ def confusability_interval(static: pd.DataFrame, dynamic: pd.DataFrame, names: l
 
     Subjects drawn again would add the noise of few subjects twice, which lowers a correlation.
     """
-    dealt = deal_subjects((static, dynamic), groups, seed)
-    if dealt is None:
+    units, off = units_of_two((static, dynamic)), ~np.eye(len(names), dtype=bool)
+    if units is None:
         return np.nan, np.nan
-    off = ~np.eye(len(names), dtype=bool)
 
-    def rho(left: int) -> float:
-        sides = [_ranks(soft_confusion(t, names, d != left), off)
-                 for t, d in zip((static, dynamic), dealt)]
-        return float((sides[0] * sides[1]).sum())
-    count = max(d.max() for d in dealt) + 1
-    value, half = rho(-1), left_out_half(np.array([rho(g) for g in range(count)]))
+    def rho(kept: np.ndarray) -> float:
+        use = np.isin(np.arange(len(units)), kept)
+        sides = (static, use[:len(static)]), (dynamic, use[len(static):])
+        a, b = (_ranks(soft_confusion(test, names, w), off) for test, w in sides)
+        return float((a * b).sum())
+    value, half = rho(np.arange(len(units))), jackknife(rho, units, groups, seed)
     return max(-1.0, value - half), min(1.0, value + half)
 
 

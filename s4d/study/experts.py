@@ -21,8 +21,6 @@ from .splits import Split, sample_usage
 Questions = dict[int, list[Split]]             # block number (from 1) -> of `splits_of`
 
 
-# What the counts tell ---------------------------------------------------------------------------
-
 def entropy(p: np.ndarray) -> np.ndarray:
     """Shannon entropy in bits along the last axis of probabilities; 0 log 0 = 0."""
     return -(p * np.log2(np.where(p > 0, p, 1))).sum(-1)
@@ -81,25 +79,21 @@ def specificity_table(splits: Questions, permutations: int = 500, seed: int = 0)
 
     One seed of permutations and resamples for all runs lets them share subjects.
     """
-    out = []
-    for block, questions in splits.items():
-        for split in questions:
-            found = judged(split, information, permutations, seed)
-            limit = np.log2(min(split.sums.shape[2], (split.counts.sum(0) > 0).sum()))
-            names = dict(block=block, about=split.about, limit=limit, bits=found.pop("value"))
-            out.append(names | found)
-    return pd.DataFrame(out)
+    found = [(block, split, judged(split, information, permutations, seed))
+             for block, questions in splits.items() for split in questions]
+    return pd.DataFrame([
+        dict(block=block, about=split.about, limit=split.limit, bits=of.pop("value"), **of)
+        for block, split, of in found])
 
 
 def index_table(splits: Questions, permutations: int = 500, seed: int = 0) -> pd.DataFrame:
-    """Task-specificity index of every block: block, about, limit (1), index, rest of `judged`."""
-    out = []
-    for block, questions in splits.items():
-        for split in [s for s in questions if s.about.startswith("task")]:
-            found = judged(split, distance, permutations, seed)
-            names = dict(block=block, about=split.about, limit=1.0, index=found.pop("value"))
-            out.append(names | found)
-    return pd.DataFrame(out)
+    """`distance` of the tasks in every block, as index, with its limit 1."""
+    found = [(block, split, judged(split, distance, permutations, seed))
+             for block, questions in splits.items() for split in questions
+             if split.about.startswith("task")]
+    return pd.DataFrame([
+        dict(block=block, about=split.about, limit=1.0, index=of.pop("value"), **of)
+        for block, split, of in found])
 
 
 def beyond_null(table: pd.DataFrame, value: str = "bits", seed: int = 0) -> pd.DataFrame:
@@ -201,8 +195,6 @@ def entropy_table(routes: Routes, task: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-# Where a token lies -----------------------------------------------------------------------------
-
 Grid = tuple[int, int, int]                    # tokens along time, rows, columns
 
 
@@ -235,7 +227,8 @@ def map_agreement(photo: Tensor, clip: Tensor, grids: dict[str, Grid],
         means = [maps[0][kept[kept < n]].mean(0), maps[1][kept[kept >= n] - n].mean(0)]
         return np.corrcoef(*[(m - m.mean(0)).ravel() for m in means])[0, 1]
     everybody = np.concatenate([units["image"], units["video"] + n])
-    r, half = correlation(np.arange(len(everybody))), float(jackknife(correlation, everybody))
+    r = correlation(np.arange(len(everybody)))
+    half = float(jackknife(correlation, everybody))
     return dict(agreement=r, agreement_low=max(-1.0, r - half), agreement_high=min(1.0, r + half))
 
 
@@ -248,8 +241,6 @@ def leading_table(gates: Tensor, grid: Grid, samples: list[int]) -> pd.DataFrame
                  for i in range(len(gate))]
     return pd.DataFrame(rows, columns=["sample", "step", "row", "column", "expert", "gate"])
 
-
-# Across seeds -----------------------------------------------------------------------------------
 
 def matched_share(a: np.ndarray, b: np.ndarray, experts: int) -> float:
     """Share of the tokens that matched experts lead in two runs (Hungarian method)."""

@@ -6,24 +6,25 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from .confusions import class_orders, tidy
-from .intervals import deal_subjects, jackknife, left_out_half, permutation_p, units_of
+from .intervals import (
+    jackknife,
+    leave_out,
+    left_out_half,
+    permutation_p,
+    units_of,
+    units_of_two,
+)
 
-
-# Prototypes -------------------------------------------------------------------------------------
 
 def prototypes(features: np.ndarray, labels: np.ndarray, names: list[str]) -> np.ndarray:
     """Class means less the mean of the class means, unit length: `[N, D]` -> `[K, D]`.
 
     That removes the offset of photos from clips; a class without samples is missing.
     """
-    whole = np.full(len(features), -1)
-    return _relative(_means_without(features, pd.Series(labels), names, whole, 0)[0])
-
-
-def _relative(means: np.ndarray) -> np.ndarray:
-    """Class means `[..., K, D]` less their mean over the classes, unit length."""
-    means = means - np.nanmean(means, -2, keepdims=True)
-    return means / np.maximum(np.linalg.norm(means, axis=-1, keepdims=True), 1e-12)
+    labels, missing = np.asarray(labels), np.full(features.shape[1], np.nan)
+    means = np.array([features[labels == n].mean(0) if n in labels else missing for n in names])
+    means = means - np.nanmean(means, 0)
+    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
 
 
 def matched_classes(similarity: np.ndarray, seed: int = 0) -> dict:
@@ -57,14 +58,25 @@ def match_without(photos: list[np.ndarray], clips: list[np.ndarray], photo_rows:
     It is a mean over networks, of which each has features of photos and of clips; missing, `[1]`,
     where a test shows fewer than two subjects or both share fewer than two classes.
     """
-    dealt = deal_subjects((photo_rows, clip_rows), groups, seed)
-    shared = set(photo_rows.label) & set(clip_rows.label) & set(names)
-    if dealt is None or len(shared) < 2:
+    units, n = units_of_two((photo_rows, clip_rows)), len(photo_rows)
+    if units is None or len(_shared(photo_rows, clip_rows, names)) < 2:
         return np.full(1, np.nan)
-    count = max(d.max() for d in dealt) + 1
-    photo_means = [_means_without(f, photo_rows.label, names, dealt[0], count) for f in photos]
-    clip_means = [_means_without(f, clip_rows.label, names, dealt[1], count) for f in clips]
-    return np.mean([_difference(p, c) for p, c in zip(photo_means, clip_means)], axis=0)
+    labels = photo_rows.label.to_numpy(), clip_rows.label.to_numpy()
+    equal = np.eye(len(names), dtype=bool)
+
+    def difference(kept: np.ndarray) -> float:
+        kept, found = (kept[kept < n], kept[kept >= n] - n), []
+        for pair in zip(photos, clips):
+            a, b = (prototypes(x[k], of[k], names) for x, of, k in zip(pair, labels, kept))
+            cosine = a @ b.T
+            found.append(np.nanmean(cosine[equal]) - np.nanmean(cosine[~equal]))
+        return np.mean(found)
+    whole = difference(np.arange(len(units)))
+    return np.array([whole, *leave_out(difference, units, groups, seed)])
+
+
+def _shared(photo_rows: pd.DataFrame, clip_rows: pd.DataFrame, names: list[str]) -> set[str]:
+    return set(photo_rows.label) & set(clip_rows.label) & set(names)
 
 
 def freed_of_noise(without: np.ndarray) -> tuple[float, float, float]:
@@ -80,25 +92,6 @@ def freed_of_noise(without: np.ndarray) -> tuple[float, float, float]:
     value = groups * without[0] - (groups - 1) * without[1:].mean()
     half = left_out_half(without[1:])
     return float(value), float(value - half), float(value + half)
-
-
-def _means_without(features: np.ndarray, labels: pd.Series, names: list[str], group: np.ndarray,
-                   groups: int) -> np.ndarray:
-    """Class means `[1 + G, K, D]` of all samples, then without each group in turn."""
-    member = labels.to_numpy()[:, None] == np.array(names)
-    kept = np.vstack([np.ones(len(group), bool), group != np.arange(groups)[:, None]])
-    kept = kept[..., None] & member                                                  # [1 + G, N, K]
-    total = kept.sum(1)[..., None]
-    sums = np.einsum("gnk,nd->gkd", kept, features, optimize=True)
-    return np.where(total > 0, sums / np.maximum(total, 1), np.nan)
-
-
-def _difference(photos: np.ndarray, clips: np.ndarray) -> np.ndarray:
-    """Mean cosine of equal classes less that of unequal ones: `[R, K, D]` twice -> `[R]`."""
-    cosine = np.einsum("rkd,rjd->rkj", _relative(photos), _relative(clips))
-    equal = np.eye(cosine.shape[1], dtype=bool)
-    on, off = np.where(equal, cosine, np.nan), np.where(equal, np.nan, cosine)
-    return np.nanmean(on, (1, 2)) - np.nanmean(off, (1, 2))
 
 
 def prototype_study(photos: dict[tuple[str, int], np.ndarray],
@@ -129,7 +122,7 @@ def prototype_study(photos: dict[tuple[str, int], np.ndarray],
         stats.append(dict(method=method, **matched_classes(mean), seed_low=min(differences),
                           seed_high=max(differences)))
     table = pd.DataFrame(stats)
-    known = len(set(photo_rows.label) & set(clip_rows.label) & set(names))
+    known = len(_shared(photo_rows, clip_rows, names))
     table["ceiling"] = ceiling = known / (known - 1) if known > 1 else np.nan
     base = without.get(reference, np.nan)
     table[["corrected", "low", "high"]] = [
@@ -138,8 +131,6 @@ def prototype_study(photos: dict[tuple[str, int], np.ndarray],
         freed_of_noise(without[m] - base) for m in table.method]
     return pd.concat(cells, ignore_index=True), table
 
-
-# Representations --------------------------------------------------------------------------------
 
 def unbiased_centre(x: np.ndarray) -> np.ndarray:
     """U-centred Gram matrix of `[N, D]`: zero diagonal; products estimate HSIC without bias.

@@ -26,8 +26,6 @@ SIDE, WHO = 64, 2       # pixels a side and subjects on whom the actions are tri
 PHASES = ("onset", "apex", "offset")
 
 
-# What a token shows -----------------------------------------------------------------------------
-
 @lru_cache
 def region_map(zoom: float = Faces.zoom) -> np.ndarray:
     """Region of each pixel of an aligned frontal face, int `[SIDE, SIDE]`, an index into REGIONS.
@@ -81,8 +79,6 @@ def steps_of(phase: np.ndarray, frames: int, stride: int) -> np.ndarray:
     return member.reshape(len(PHASES), -1, TUBELET_SIZE).mean(-1)
 
 
-# Counts by group --------------------------------------------------------------------------------
-
 def token_usage(gates: Tensor) -> np.ndarray:
     """Share of each token's assignments by expert: gates `[N, L, E]` -> `[N, L, E]`."""
     chosen = (gates > 0).double()
@@ -105,6 +101,11 @@ class Split:
     counts: np.ndarray               # [U, V] weight
     null: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]     # sums, counts permuted
     samples: np.ndarray              # [V] photos or clips that a group was seen in
+
+    @property
+    def limit(self) -> float:
+        """Largest possible bits."""
+        return np.log2(min(self.sums.shape[2], (self.counts.sum(0) > 0).sum()))
 
 
 def group_split(about: str, usage: np.ndarray, groups: np.ndarray, units: np.ndarray,

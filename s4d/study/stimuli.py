@@ -85,7 +85,7 @@ def left_out(unreadable: dict[str, str]) -> str:
 
 
 def apex_frames(frames: pd.DataFrame, apex: pd.Series | None = None) -> np.ndarray:
-    """Row number of one frame a clip: the apex (path -> frame) where it is known, else the middle."""
+    """Row number of one frame a clip: the apex (path -> frame) if it is known, else the middle."""
     found = []
     for path, group in frames.groupby("path", sort=False):
         target = apex[path] if apex is not None else group.frame.median()
