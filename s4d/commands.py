@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from . import config as configs
-from .artifacts import default_out
+from .study.artifacts import default_out
 from .config import ConfigError
 from .data import MediaError, count_frames, index, read_clip
 from .files import ROOT, write, write_all, write_text

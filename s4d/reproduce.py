@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import config as configs
-from .artifacts import manifest_text, packages, read_manifest
+from .study.artifacts import manifest_text, packages, read_manifest
 from .config import Profile
 from .files import ROOT, OutputError, code_version, sha256, write_all, write_text
 from .notebooks import NOTEBOOKS, ReproduceError, cells_of, check_parameters, execute, select

@@ -14,7 +14,6 @@ from s4d.data.dataset import draw_order
 from s4d.models import create
 from s4d.models.moae import MoAE
 from s4d.study import ablations
-from s4d.study.figures import finetuning as plots
 from s4d.training.runs import build
 
 CHANGES = {"start": {"init"}, "experts": {"num_experts", "top_k"}, "top_k": {"top_k"}, "blocks": {"moae_start"}, "bottleneck": {"adapter_reduction"},
@@ -92,15 +91,6 @@ def test_a_part_of_the_data_nests_and_keeps_the_length_of_an_epoch(balanced):
     assert len(small) >= 15 and small < half
 
 
-def test_the_figure_has_a_panel_per_study_and_marks_the_default():
-    table = pd.DataFrame([dict(study=s, setting=v, method=m, value=.5, low=.4, high=.6) for s, values in (("photos", ("0.1", "1")), ("noise", ("yes", "no")))
-                          for v in values for m in ("multitask", "s4d")])
-    fig = plots.ablations(table, {"photos": "share", "noise": "noise"}, {"photos": "1", "noise": "yes"})
-    panels = [ax for ax in fig.axes if ax.axison]
-    bold = [[t.get_text() for t in ax.get_xticklabels() if t.get_fontweight() == "bold"] for ax in panels]
-    assert [ax.get_xlabel() for ax in panels] == ["share", "noise"] and bold == [["1"], ["yes"]]
-
-
 def shares(**columns) -> pd.DataFrame:
     """Two settings of a study of photos with their scores and their difference."""
     keys = dict(task="video", study="photos", method="s4d", metric="WAR")
@@ -125,18 +115,3 @@ def test_dynamic_only_is_the_setting_without_photos():
     none = ablations.without_photos(scores, paired).set_index("metric")
     assert none["setting"].tolist() == ["0", "0"] and none["value"].tolist() == [.44, .38]
     assert none.loc["WAR", ["difference", "difference_low", "difference_high"]].tolist() == pytest.approx([-.17, -.22, -.11])
-
-
-@pytest.mark.parametrize("p, filled", [(.01, True), (.2, False)])
-def test_bars_are_the_paired_difference_around_the_defaults_level(p, filled):
-    none = [np.nan]
-    table = shares(difference=[-.1] + none, difference_low=[-.13] + none, difference_high=[-.02] + none, p_holm=[p] + none)
-    ax = plots.ablations(table, {"photos": "share"}, {"photos": "1"}).axes[0]
-    bars = [line for line in ax.lines if line.get_color() == plots.METHOD_COLOURS["s4d"] and len(line.get_ydata()) == 2 and line.get_linestyle() == "-"
-            and line.get_ydata()[0] != line.get_ydata()[1]]
-    assert [sorted(b.get_ydata()) for b in bars] == [pytest.approx([47, 58])]              # 60 - 13 and 60 - 2
-    points = {float(line.get_ydata()[0]): line.get_markerfacecolor() for line in ax.lines if line.get_marker() == "o"}
-    assert (points[50.0] != "w") == filled and points[60.0] != "w"
-    assert [t.get_text() for t in ax.texts] == ["50.0\n−10.0 [−13.0, −2.0]", "60.0"]
-    assert not [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_xdata()[0] == 0 and line.get_xdata()[1] == 1
-                and line.get_linestyle() != ":"]                                            # two settings are no trend

@@ -1,7 +1,6 @@
 """Analyses on cases whose answers are known."""
 from __future__ import annotations
 
-import re as re_
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,6 @@ from s4d.models import create
 from s4d.study import confusions as cf
 from s4d.study import similarity as co
 from s4d.study import experts as ex
-from s4d.study import experts_said as said
 from s4d.study import gains as ga
 from s4d.study import intervals as pe
 from s4d.study import printed
@@ -25,7 +23,7 @@ from s4d.study import transfer as tr
 from s4d.study.figures import clips as study_clips
 from s4d.study.figures import correlation as study_correlation
 from s4d.study.figures import experts as study_experts
-from s4d.study.figures import style
+from s4d.study.figures import marks, style
 
 NAMES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
 
@@ -160,24 +158,17 @@ def divided(task: float, emotion: float, people: int = 24) -> pd.DataFrame:
     return ex.usage_table({2: splits}, 100)
 
 
-@pytest.mark.parametrize("task, emotion, start", [(0.05, 0.4, "Experts divide emotions more than tasks: the largest"),
-                                                  (0.4, 0.05, "Experts divide tasks more than emotions: the largest"),
-                                                  (0.2, 0.2, "The largest difference")])
-def test_the_finding_on_usage_follows_what_was_planted(task, emotion, start):
-    table = divided(task, emotion)
-    sentence = said.usage(table)
-    assert sentence.startswith(start) and sentence.endswith(".")
-    found = [float(v) for v in re_.findall(r"([0-9.]+) \[", sentence)]
-    assert found == pytest.approx([100 * task, 100 * emotion], abs=2)
-    fig = study_experts.usage(table)
-    assert [t.get_text() for t in fig.axes[0].get_yticklabels()][0] == "clips minus photos (n = 24, 24)" and len(fig.axes[0].get_yticklabels()) == 5
-    assert fig.axes[0].texts[0].get_text()[:1] == ("+" if task > 0.1 else "")            # beside louder emotions 5 points are not shown
+@pytest.mark.parametrize("task, emotion", [(0.05, 0.4), (0.4, 0.05)])
+def test_the_figure_of_usage_shows_what_was_planted(task, emotion):
+    ax = study_experts.usage(divided(task, emotion)).axes[0]
+    names = [t.get_text() for t in ax.get_yticklabels()]
+    assert names[0] == "clips minus photos (n = 24, 24)" and len(names) == 5
+    assert ax.texts[0].get_text()[:1] == ("+" if task > 0.1 else "")      # 5 points are not shown beside louder emotions
 
 
 def test_cells_whose_interval_holds_zero_bear_no_number():
     table = divided(0.2, 0.2).assign(difference_low=-0.1, difference_high=0.1)
     assert {t.get_text() for t in study_experts.usage(table).axes[0].texts} == {""}
-    assert "interval" in said.widths(table) and said.usage(table[table.by == "task"]) == "Tasks or emotions are too few to be compared."
 
 
 def test_maps_of_photos_and_clips_agree_where_experts_keep_their_places():
@@ -189,9 +180,6 @@ def test_maps_of_photos_and_clips_agree_where_experts_keep_their_places():
     assert 0.99 < same["agreement_low"] <= same["agreement"] <= same["agreement_high"] <= 1
     moved = gates[:, torch.randperm(8, generator=places)].repeat(1, 2, 1) + busy
     assert ex.map_agreement(gates + busy, moved, grids, units)["agreement"] < 0.7
-    one = dict(seed=0, block=2, **same)
-    assert said.maps(pd.DataFrame([one]), 0).startswith("The maps of photos and of clips correlate with r = 1.00 [")
-    assert "other seeds 0.30 to 0.30" in said.maps(pd.DataFrame([one, one | dict(seed=1, agreement=0.3)]), 0)
 
 
 def test_token_maps_put_a_token_where_it_lies_on_the_face():
@@ -367,12 +355,10 @@ def test_what_is_told_beyond_chance_is_compared_as_a_share_of_what_could_be():
     part = found.loc["emotion, image"]
     assert part.beyond.to_numpy() == pytest.approx(100 * (part.bits - part.null_mean) / np.log2(3))
     assert part.beyond.mean() == pytest.approx(emotion["mean"])
-    sentence = said.specificity(found.reset_index())
-    assert sentence.startswith("Emotion of photos tells most") and "in every block for emotion" in sentence and "in no block for task" in sentence
     planted = ex.beyond_null(told(1, 0))
-    assert (planted.p_holm < 0.05).all() and "in every block for task and emotion" in said.specificity(planted)
+    assert (planted.p_holm < 0.05).all()
     single = ex.beyond_null(told(0, 0).assign(limit=0.0))
-    assert single["mean"].isna().all() and single.p_holm.isna().all() and said.specificity(single).startswith("There is a single group")
+    assert single["mean"].isna().all() and single.p_holm.isna().all()
 
 
 def test_enough_permutations_let_the_smallest_p_outlast_the_correction():
@@ -395,7 +381,6 @@ def test_experts_of_two_seeds_are_matched_whatever_their_numbers():
     assert len(read) == 1 and read.matched[0].startswith(f"{100 * found.matched.mean():.0f} % (")
     assert read["p (Holm)"][0] == f"≤ {found.p.max():.3f}"
     assert printed.agreement_as_read(found.iloc[:0].assign(task="image"), {"image": "photos"}).empty
-    assert "is stable" in said.stability(found.iloc[:1]) and "is not stable" in said.stability(found.iloc[1:])
 
 
 def test_numbers_over_runs_are_read_as_mean_and_range():
@@ -430,7 +415,6 @@ def test_released_routing_changes_between_passes_and_paper_routing_does_not():
     read = printed.modes_as_read(modes, {"image": "40 photos"})
     assert read["change of WAR (points)"].tolist()[0] == "--" and all(c.count("[") == 1 for c in read["change of WAR (points)"][1:])
     assert read["WAR (%)"].str.fullmatch(r"\d+\.\d").all() and set(read.samples) == {"40 photos"}
-    assert said.modes(modes).startswith("Evaluated as released, with noise and capacity limit, WAR changes by ")
     layer = model.moae_layers()[1]
     assert layer.capacity_factor is None and layer.noise_mode == "train"
     summary = ro.modes_table(table, {"image": labelled(40).subject}, resamples=20).set_index("mode")
@@ -564,7 +548,7 @@ def test_the_interval_of_matching_prototypes_covers_what_was_planted():
         rng = np.random.default_rng(world)
         still, own = rng.normal(size=(2, 7, 20))
         moving = 0.5 * still + np.sqrt(0.75) * own
-        true = co._difference(still[None], moving[None])[0]
+        true = co.matched_classes(co.prototypes(still, NAMES, NAMES) @ co.prototypes(moving, NAMES, NAMES).T)["difference"]
         (photos, photo_rows), (clips, clip_rows) = shown_to(150, still, rng), shown_to(60, moving, rng)
         corrected, low, high = co.freed_of_noise(co.match_without([photos], [clips], photo_rows, clip_rows, list(NAMES)))
         seen = co.matched_classes(co.prototypes(photos, photo_rows.label, NAMES) @ co.prototypes(clips, clip_rows.label, NAMES).T)["difference"]
@@ -880,16 +864,12 @@ def test_the_label_of_switched_off_experts_fits_into_the_figure():
     assert [a.get_title(loc="left") for a in fig.axes] == ["Block 2", "Block 3"]
 
 
-def test_changes_that_outlast_the_correction_are_filled_and_named():
+def test_changes_that_outlast_the_correction_are_filled():
     table = switched()
     one = (table.block == 3) & (table.expert == 2) & (table.task == "video") & (table.emotion == "all")
     table.loc[one, ["change", "low", "high", "p_holm"]] = -4.0, -6.0, -2.0, 0.01
     faces = [[line.get_markerfacecolor() for line in ax.lines if line.get_linestyle() == "None"] for ax in study_experts.switched_off(table).axes]
     assert faces == [["white"] * 4, ["white"] * 3 + [style.TASK_COLOURS["video"]]]
-    off = table[table.emotion == "all"]
-    assert said.switched_off(off).endswith("1 of 8 changes differ from 0 after Holm's correction: expert 2 of block 3 for clips.")
-    assert "without one expert is −4.00 [−6.00, −2.00] points (expert 2 of block 3, clips)" in said.switched_off(off)
-    assert said.switched_off(off.assign(p_holm=1.0)).endswith("0 of 8 changes differ from 0 after Holm's correction.")
 
 
 def test_only_large_changes_that_outlast_the_correction_are_framed_and_few_people_are_hatched():
@@ -906,11 +886,6 @@ def test_only_large_changes_that_outlast_the_correction_are_framed_and_few_peopl
     assert [len(ax.patches) for ax in fig.axes[2:4]] == [2, 2] and all(p.get_hatch() for ax in fig.axes[2:4] for p in ax.patches)
     assert "block 3, photos" in fig.axes[1].get_title(loc="left").lower()
     assert fig.axes[2].get_yticklabels()[1 - fear].get_text() == "anger (10; 4 people)"
-    each = table[table.emotion != "all"]
-    sentence = said.switched_off_by_emotion(each)
-    assert sentence.startswith("1 of 12 changes reach 0.5 points") and "(losses: 1, gains: 0)" in sentence
-    assert "fear in photos without expert 2 of block 3" in sentence
-    assert said.switched_off_by_emotion(each.assign(p_holm=1.0)).startswith("No change by 0.5 points or more outlasts")
 
 
 def test_names_of_points_cover_neither_points_nor_each_other():
@@ -918,8 +893,8 @@ def test_names_of_points_cover_neither_points_nor_each_other():
     points = np.array([[10, 5], [10.4, 5.2], [11, 5], [50, 20]])
     ax.plot(*points.T, "o")
     fig.draw_without_rendering()
-    style.label_points(ax, points, [(f"name {k}", tuple(p), "black") for k, p in enumerate(points)], line=False)
-    boxes, pixels = [t.get_window_extent() for t in ax.texts], ax.transData.transform(points)
+    marks.label_points(ax, points, [(f"name {k}", tuple(p)) for k, p in enumerate(points)])
+    boxes, pixels = [Text.get_window_extent(t) for t in ax.texts], ax.transData.transform(points)
     assert [t.get_text() for t in ax.texts] == ["name 0", "name 1", "name 2", "name 3"]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
     assert not any(box.count_contains(pixels) for box in boxes)
@@ -934,24 +909,8 @@ def test_figures_say_how_many():
     fig = study_clips.gains(table)
     fig.draw_without_rendering()
     assert fig.axes[0].get_yticklabels()[0].get_text() == "neutral (60, 20)"
-    filled = [line for line in fig.axes[1].lines if line.get_markerfacecolor() == style.METHOD_COLOURS["s4d"]]
+    filled = [line for line in fig.axes[1].lines if line.get_marker() == "o" and line.get_markerfacecolor() == style.METHOD_COLOURS["s4d"]]
     assert [line.get_xdata()[0] for line in filled] == table[table.p_holm < 0.05].gain.tolist()       # hollow where Holm leaves nothing
-
-
-def test_a_number_is_printed_with_its_interval_or_alone():
-    row = pd.Series(dict(value=-0.001, low=-0.25, high=0.5))
-    assert study_correlation.ranged(row) == "0.00 [−0.25, 0.50]" and study_correlation.ranged(row, digits=1, sign="+") == "+0.0 [−0.2, +0.5]"
-    table = pd.DataFrame([dict(gain=2.0, low=np.nan, high=np.nan)])
-    assert study_correlation.ranged(next(table.itertuples()), "gain", 0) == "2"
-    assert study_correlation.ranged(pd.Series(dict(null=-0.03)), "null", low=None) == "−0.03"
-
-
-def test_places_of_names_keep_their_order_and_distance():
-    found = style.spread([0.5, 0.52, 0.9, 0.51], 0.1)
-    assert found[[0, 3, 1]] == pytest.approx([0.41, 0.51, 0.61]) and found[2] == 0.9
-    assert style.spread([1.0, 1.0, 1.15], 0.1) == pytest.approx([0.95, 1.05, 1.15])
-    assert style.spread([1.0, 1.0, 0.99], 0.1, 0, 1) == pytest.approx([0.9, 1.0, 0.8])
-    assert style.spread([0.0, 0.05], 0.1, 0, 1) == pytest.approx([0.0, 0.1])
 
 
 def test_layers_of_all_comparisons_are_named_at_their_lines_and_nulls_stand_beside():
@@ -989,9 +948,6 @@ def test_leaders_are_numbered_below_the_face_and_lines_run_where_they_change():
     assert [t.get_text() for t in tokens.texts] == ["1", "2"]                            # once in each connected area
     assert [list(line.get_xdata()) for line in tokens.lines] == [[0.5, 0.5]] * 2         # between the columns, nowhere else
     assert [t.get_text() for t in regions.texts] == list(sp.REGIONS)
-    clip = pd.DataFrame([(k, "video", 0, c, 1 + (k == c)) for k in range(2) for c in range(3)], columns=grid.columns)
-    assert said.leaders(pd.concat([grid, clip])) == (
-        "One expert leads 2 to 2 of the 4 tokens of a photo (mean of these examples 2.0); 1 of 3 places keep their leader over all steps of the clip.")
 
 
 def test_maps_show_what_their_bar_says():

@@ -99,3 +99,19 @@ def test_every_fold_has_published_counts_of_both_parts():
         size = lambda known: sum(known.values()) if isinstance(known, dict) else known
         assert sum(size(module.published[k, "test"]) for k in range(1, folds + 1)) == module.listed == clips
         assert all(size(module.published[k, "train"]) + size(module.published[k, "test"]) == clips for k in range(1, folds + 1))
+
+
+def test_a_report_begins_with_the_summary_and_shows_twenty_examples_a_kind(tmp_path):
+    write_affectnet(tmp_path, 1, 1)
+    lines = "".join(f"gone/{i}.jpg,1\n" for i in range(588)) + "fear/000.jpg,4.0\n"
+    shutil.rmtree(tmp_path / "train")
+    shutil.move(tmp_path / "val", tmp_path / "images")
+    (tmp_path / "train.csv").write_text(f"path,label\n{lines}")
+    problems, counts = auditing.examine("affectnet", tmp_path)
+    text = auditing.report(problems, counts).splitlines()
+    assert text[0].split() == ["split", "label", "found"] and len(text) < 50
+    assert f"{'588':>8}  missing     a listed file is not there" in text[:8]
+    assert sum(line.startswith("gone/") for line in text) == 20
+    assert "... and 568 more: --csv FILE writes all" in text
+    clean = auditing.report(problems[:0], counts).splitlines()
+    assert clean[-1] == "no problems"

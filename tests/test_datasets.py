@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import NAMES, write_affectnet, write_dfew, write_image, write_voxceleb2
 
-from s4d.data import DatasetError, LabelError, fingerprint, index, split_validation
+from s4d.data import DatasetError, LabelError, audit, fingerprint, index, split_validation
 from s4d.data import corpora as registry
 from s4d.data import tables
 from s4d.emotions import ORDERS
@@ -298,6 +298,33 @@ def test_integers_that_contradict_the_folders_are_refused(tmp_path):
         (tmp_path / f"{split}.csv").write_text("path,id\nAction/Happy/0001,5\nAction/Angry/0002,1\n")
     with pytest.raises(LabelError, match="the integers of .*train.csv fit the folders' emotions in no known order"):
         index("ferv39k", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Clip/jpg_256/00001", r"Clip\jpg_256\00001", "jpg_256/00001",
+                                  "00001"])
+def test_a_name_may_repeat_the_folder_of_media(tmp_path, name):
+    write_image(tmp_path / "Clip/jpg_256/00001/1.jpg")
+    for split, other in (("train", name), ("test", name.replace("00001", "2"))):
+        (tmp_path / f"{split}_set_1.csv").write_text(f"video_name,label\n{other},0\n")
+    paths = index("dfew", tmp_path, fold=1).path.tolist()
+    assert paths == ["Clip/jpg_256/00002", "Clip/jpg_256/00001"]      # also where one is missing
+    notes = audit("dfew", tmp_path, fold=1, published=False).query("kind == 'note'")
+    assert len(notes) == (name != "00001")
+    if len(notes):
+        assert notes.problem.iloc[0].endswith("is read without it (2 entries)")
+
+
+def test_a_label_may_be_written_as_a_float(tmp_path):
+    write_image(tmp_path / "images/a.jpg")
+    (tmp_path / "train.csv").write_text("path,label\na.jpg,1.0\nb.jpg,6.00\nc.jpg,3\n")
+    labels = dict(index("affectnet", tmp_path)[["path", "label"]].to_numpy())
+    assert labels == {"images/a.jpg": "happiness", "b.jpg": "anger", "c.jpg": "surprise"}
+    notes = audit("affectnet", tmp_path).query("kind == 'note'")
+    assert notes.problem.tolist() == ["a label written as a float, such as 1.0, is read as an "
+                                      "integer (2 entries)"]
+    (tmp_path / "train.csv").write_text("path,label\na.jpg,1.5\n")
+    with pytest.raises(LabelError, match="unknown label '1.5'"):
+        index("affectnet", tmp_path)
 
 
 # --- the other datasets in miniature

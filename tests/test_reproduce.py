@@ -9,24 +9,22 @@ import sys
 import types
 from pathlib import Path
 
-import matplotlib
-import numpy as np
 import pandas as pd
 import pytest
 
 import s4d.faces
-from s4d import artifacts, config
+from s4d import config
 from s4d import reproduce as pipeline
 from s4d.study import ablations
 from s4d.__main__ import main
-from s4d.artifacts import Artifacts, csv_text, latex_text
+from s4d.study.artifacts import Artifacts, default_out
 from s4d.files import OutputError
 from s4d.config import ConfigError
 from s4d.notebooks import NotebookError, ReproduceError
 
 WRITE = """import pandas as pd
 from matplotlib.figure import Figure
-from s4d.artifacts import Artifacts
+from s4d.study.artifacts import Artifacts
 made = Artifacts(out, profile, "{name}", seeds=(0,))
 fig = Figure()
 fig.add_subplot().plot([0, 1], [0, {value}])
@@ -101,7 +99,7 @@ def test_a_second_run_executes_only_what_changed(place, write_notebook, capsys):
     first = snapshot(place / "out")
     assert set(first) == {"line.pdf", "line.png", "manifest.json", "source_data/line.csv"}
     entry = json.loads(first["manifest.json"])["artifacts"]["line"]
-    assert (entry["notebook"], entry["profile"], entry["seeds"]) == ("01_faces", "smoke", [0]) and entry["packages"]["torch"]
+    assert (entry["notebook"], entry["profile"], entry["seeds"]) == ("01_faces", "smoke", [0])
 
     capsys.readouterr()
     (place / "out" / "line.pdf").unlink()                # published again from the staging folder, without execution
@@ -119,7 +117,7 @@ def test_a_profile_may_name_its_notebooks_and_its_results_have_a_folder_of_their
         write_notebook(place / "nb" / f"{name}.ipynb", cell(name, name, 1))
     assert pipeline.reproduce("night", out="night", folder=place / "nb") == 1 and (place / "night/03_finetuning.pdf").is_file()
     assert pipeline.reproduce("night", out="both", folder=place / "nb", notebooks=["01_faces", "03_finetuning"]) == 2
-    assert [artifacts.default_out(p) for p in ("sandbox", "night", "gpu")] == ["figures", "figures/night", "figures/gpu"]
+    assert [default_out(p) for p in ("sandbox", "night", "gpu")] == ["figures", "figures/night", "figures/gpu"]
 
 
 def test_failing_notebook_names_the_cell_and_leaves_earlier_artifacts(place, write_notebook, capsys):
@@ -263,10 +261,10 @@ def test_disk_that_fills_while_publishing(place, write_notebook, monkeypatch):
 
 def test_full_disk_in_a_real_process(tmp_path):
     """A limit on the size of files is the nearest thing to a full disk that a test can have."""
-    code = ("import resource, pandas as pd; from s4d.artifacts import Artifacts\n"
+    code = ("import resource, pandas as pd; from s4d.study.artifacts import Artifacts\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
             "Artifacts('.', 'smoke', 'n').table(pd.DataFrame({'x': range(5000)}), 'big', 'Numbers.')")
-    env = {**os.environ, "PYTHONPATH": str(artifacts.ROOT)}
+    env = {**os.environ, "PYTHONPATH": str(pipeline.ROOT)}
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert "OutputError: cannot write tables/big.tex: file too large" in run.stderr and not snapshot(tmp_path)
 
@@ -274,77 +272,8 @@ def test_full_disk_in_a_real_process(tmp_path):
 def figure():
     from matplotlib.figure import Figure
     fig = Figure(figsize=(2, 2))
-    axes = fig.add_subplot(xlabel="epoch", ylabel="UAR (%)")
-    axes.plot(np.arange(5), np.sqrt(np.arange(5)), label="S4D")
-    axes.legend()
+    fig.add_subplot(xlabel="epoch", ylabel="UAR (%)").plot(range(5))
     return fig
-
-
-def test_artifacts_have_the_same_bytes_each_time(tmp_path):
-    data = pd.DataFrame({"x": [1, 2], "y": [1 / 3, -0.0]})
-    for folder in ("a", "b"):
-        with matplotlib.rc_context({"pdf.fonttype": 42}):
-            Artifacts(tmp_path / folder, "smoke", "n").figure(figure(), "curve", data, "A curve.")
-    assert snapshot(tmp_path / "a") == snapshot(tmp_path / "b")
-    assert (tmp_path / "a/source_data/curve.csv").read_bytes() == b"x,y\n1,0.333333\n2,0\n"
-    assert b"CreationDate" not in (tmp_path / "a/curve.pdf").read_bytes()
-
-
-def test_check_finds_missing_and_changed_artifacts(tmp_path):
-    made = Artifacts(tmp_path, "smoke", "n")
-    made.table(pd.DataFrame({"method": ["s4d"]}), "methods", "Methods.")
-    made.check()
-    with pytest.raises(OutputError, match="'other' is declared by n but was not written"):
-        made.check(["methods", "other"])
-    (tmp_path / "tables/methods.tex").write_text("changed")
-    with pytest.raises(OutputError, match="methods.tex changed after n wrote it"):
-        made.check()
-    (tmp_path / "tables/methods.tex").unlink()
-    with pytest.raises(OutputError, match="lacks its file"):
-        made.check()
-    with pytest.raises(OutputError, match="already a table of notebook n"):
-        Artifacts(tmp_path, "smoke", "m").table(pd.DataFrame({"a": [1]}), "methods", "")
-    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    with pytest.raises(OutputError, match=r'holds results of profile smoke .* those of gpu: set out .* "../build/gpu/out"'):
-        Artifacts(tmp_path, "gpu", "n")
-    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-
-
-def test_text_of_tables():
-    table = pd.DataFrame({"method": ["multi_task", "s4d"], "WAR": [51.23456, np.nan], "95 % interval": ["50 ± 2", "–"]})
-    assert csv_text(table) == "method,WAR,95 % interval\nmulti_task,51.2346,50 ± 2\ns4d,,–\n"
-    tex = latex_text(table, "Two methods.")
-    assert tex.startswith("% Two methods.\n\\begin{tabular}{lrl}\n\\toprule\nmethod & WAR & 95 \\% interval \\\\\n\\midrule\n")
-    assert r"multi\_task & 51.23 & 50 $\pm$ 2 \\" in tex and r"s4d & -- & -- \\" in tex
-    grouped = pd.DataFrame({"a": [1, 1, 2], "b": [0.5, 1.5, 2.5]}).groupby("a").agg(["mean", "count"])
-    assert csv_text(grouped) == "a,b_mean,b_count\n1,1,2\n2,2.5,1\n"
-    assert csv_text(pd.DataFrame({"x": [1, 2, 3]}).query("x > 1")) == "x\n2\n3\n"      # row numbers are no column
-
-
-@pytest.mark.parametrize("values, read", [
-    ([0.9595, 0.96, 0.1], ["0.9595", "0.9600", "0.1000"]),                 # as many in a column, four digits at the largest
-    ([0.64075, 21.8853, 303.875], ["0.6", "21.9", "303.9"]),
-    ([1483.48, 3.2], ["1483", "3"]),
-    ([0.5, -1.5], ["0.5", "-1.5"]),                                        # no zeros that no value needs
-    ([57.0, 71.67, 72.0], ["57.00", "71.67", "72.00"]),
-    ([57.0, 72.0], ["57", "72"]),
-    ([0.00990099, 0.5], ["0.0099", "0.5000"]),
-    ([0.00990099, 0.02], ["0.0099", "0.0200"]),                           # 0.00990 and 0.02000 without their zeros
-    ([-0.00001, 51.2], ["0.0", "51.2"]),                                   # zero has no sign
-    ([0.0, 0.0], ["0", "0"]),
-    ([np.nan, np.inf, 0.25], ["--", "inf", "0.25"])])
-def test_floats_of_a_column_have_equally_many_decimals(values, read):
-    lines = latex_text(pd.DataFrame({"n": range(len(values)), "x": values})).splitlines()
-    assert lines[4:-2] == [rf"{n} & {text} \\" for n, text in enumerate(read)]
-
-
-def test_decimals_of_a_column_can_be_chosen():
-    table = pd.DataFrame({"x": [0.0241, 569.06], "y": [1.0, 0.25]})
-    assert latex_text(table, decimals={"x": 2}).splitlines()[4:-2] == [r"0.02 & 1.00 \\", r"569.06 & 0.25 \\"]
-    with pytest.raises(OutputError, match="decimals are given for column 'z': the table has x, y"):
-        latex_text(table, decimals={"z": 1})
-    grouped = pd.DataFrame({"a": [1, 1], "b": [0.5, 1.0]}).groupby("a").agg(["mean"])
-    assert r"1 & 0.750 \\" in latex_text(grouped, decimals={"b_mean": 3})
 
 
 def test_fresh_forgets_every_corpus_that_the_profile_draws(stages, tmp_path):

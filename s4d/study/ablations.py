@@ -75,7 +75,8 @@ def _gap(profile: Profile, cfg: Finetune, value: float) -> Finetune:
 
 
 STUDIES = {
-    "start": Study("pre-trained on", ("nothing", "photos", "clips", "both"), _start, tuple(METHODS)),
+    "start": Study("pre-trained on", ("nothing", "photos", "clips", "both"), _start,
+                   tuple(METHODS)),
     "experts": Study("experts", (1, 2, 4, 8, 16), _experts),
     "top_k": Study("experts a token", (1, 2, 4, 8), _field("top_k")),
     "blocks": Study("blocks with experts", ("all", "upper half", "last"), _blocks),
@@ -141,11 +142,7 @@ def corpora(profile: Profile) -> list[Faces]:
 
 
 def collect(profile: Profile, found: dict[Finetune, Run]) -> pd.DataFrame:
-    """Test predictions of every trial: those of `stats.collect`, study, setting (text).
-
-    Args:
-        found: the run of each trial's configuration.
-    """
+    """Test predictions of every trial: those of `stats.collect`, study, setting (text)."""
     tables = []
     for t in trials(profile):
         rows = stats.collect([(t.method, True, t.seed, t.config)], [found[t.config]])
@@ -154,12 +151,7 @@ def collect(profile: Profile, found: dict[Finetune, Run]) -> pd.DataFrame:
 
 
 def beside_default(scored: pd.DataFrame, changed: pd.DataFrame) -> pd.DataFrame:
-    """Add the paired difference to the default setting: difference, _low, _high, p_holm.
-
-    Args:
-        scored: task, study, setting, method, metric and what `stats.scores` gives.
-        changed: the same keys and what `stats.paired` gives.
-    """
+    """Add the paired difference to the default setting: difference, _low, _high, p_holm."""
     keys = ["task", "study", "setting", "method", "metric"]
     names = {"low": "difference_low", "high": "difference_high"}
     columns = [*keys, "difference", *names.values(), "p_holm"]
@@ -167,12 +159,7 @@ def beside_default(scored: pd.DataFrame, changed: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_photos(scores: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
-    """Dynamic only as the setting 0 of the study of photos: rows as of `beside_default`, on clips.
-
-    Args:
-        scores: of the comparison: task, pretrained, method, metric and more (`stats.scores`).
-        differences: of the comparison, among them S4D minus dynamic only (`stats.paired`).
-    """
+    """Dynamic only as setting 0 of the study of photos: rows as of `beside_default`, on clips."""
     alone = scores.query("task == 'video' and method == 'dynamic' and pretrained")
     pair = differences.query("task == 'video' and method == 's4d' and pretrained and "
                              "method_reference == 'dynamic'").set_index("metric")

@@ -10,12 +10,12 @@ from scipy.stats import rankdata
 
 from .intervals import (
     LIMITS,
-    deal_subjects,
-    left_out_half,
+    jackknife,
     mean_table,
     permutation_p,
     sums_of,
     units_of,
+    units_of_two,
     weights_of,
 )
 
@@ -34,8 +34,6 @@ def class_orders(classes: int, most: int = 5040, seed: int = 0) -> np.ndarray:
     return np.array([np.arange(classes), *(rng.permutation(classes) for _ in range(most - 1))])
 
 
-# Along a clip -----------------------------------------------------------------------------------
-
 def true_probability(found: np.ndarray, labels: pd.Series, names: tuple[str, ...]) -> np.ndarray:
     """Probability `[N]` of each sample's own class; missing where the head does not know it."""
     columns = [names.index(label) if label in names else None for label in labels]
@@ -43,18 +41,17 @@ def true_probability(found: np.ndarray, labels: pd.Series, names: tuple[str, ...
 
 
 def course(frames: pd.DataFrame, fps: float | None = None, resamples: int = 1000) -> pd.DataFrame:
-    """Mean curves around the apex, by emotion and over all of them, of clips that are not neutral.
+    """Mean curves around the apex, by emotion and over all ("expressive"), without neutral clips.
 
-    A curve whose clips change along it may rise for that alone. So only clips that cover the
-    whole range of times are read, and the range is one that half of the clips cover.
+    Only clips that cover the whole range of times are read, since a change of clips along a curve
+    would look like a change in time; half of the clips cover the range.
 
     Args:
         frames: one row a frame: path, label, subject, frame, apex (missing: the clip's middle),
             probability, intensity.
         fps: frames per second of the files; None leaves time in frames.
     Returns:
-        label ("expressive" over all), quantity ("probability", "intensity"), time (s or frames
-        from the apex), and the columns of `mean_table`.
+        label, quantity ("probability", "intensity"), time (from the apex), and `mean_table`.
     """
     frames = frames[frames.label != "neutral"]
     middle = frames.groupby("path").frame.transform("median").round()
@@ -81,10 +78,7 @@ def course(frames: pd.DataFrame, fps: float | None = None, resamples: int = 1000
 
 
 def inside(frames: pd.DataFrame) -> pd.DataFrame:
-    """Pearson's r of probability and true intensity in each clip: path, label, subject, r.
-
-    Clips in which either is constant or unknown are left out.
-    """
+    """Pearson's r of probability and true intensity in each clip where both vary."""
     groups = frames.groupby("path", sort=True)
     table = groups[["label", "subject"]].agg("first").reset_index()
     table["r"] = [_shifted(g.probability.to_numpy(float), g.intensity.to_numpy(float), 0)
@@ -100,11 +94,9 @@ def follow(frames: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.Dat
 
     Args:
         frames: as in `course`.
-        resamples: of the subjects, and of the partners.
     Returns:
-        label ("expressive" over all, first), mean, low, high (r of `inside`; of `mean_table`),
-        null, null_95 (mean and 95th percentile of the mean r over random partners), p
-        (one-sided), clips, subjects.
+        label ("expressive" first), mean, low, high (r of `inside`), null, null_95 (mean and 95th
+        percentile of the mean r over random partners), p (one-sided), clips, subjects.
     """
     clips = inside(frames)
     null = _partner_correlations(clips, frames, resamples, seed)
@@ -149,14 +141,12 @@ def lagged(frames: pd.DataFrame, fps: float | None = None, most: int | None = No
     """Measure how much later than the expression the probability rises and falls.
 
     Args:
-        frames: as in `course`; clips in which a course is constant at a shift are left out.
-        fps: frames per second of the files; None leaves time in frames.
+        frames, fps: as in `course`.
         most: largest shift, frames; None for a quarter of the shortest clip.
     Returns:
-        curve: lag (s or frames; positive: the probability comes later), and the columns of
-        `mean_table` for Pearson's r of the shifted courses; empty without truth. And best (lag of
-        the largest mean r), peak (mean time of a clip's largest probability less that of its
-        apex), both with _low and _high, clips, subjects.
+        curve: lag (positive: the probability comes later) and `mean_table` of the shifted courses'
+        r; and best (lag of the largest mean r), peak (mean time of a clip's largest probability
+        less its apex), both with _low and _high, clips, subjects. Empty without truth.
     """
     most = most or int(frames.groupby("path").size().min() // 4)
     shifts, scale = np.arange(-most, most + 1), 1 / (fps or 1)
@@ -195,16 +185,9 @@ def _shifted(a: np.ndarray, b: np.ndarray, shift: int) -> float:
     return float(a @ b / scale) if scale > 1e-9 else np.nan
 
 
-# Confusions -------------------------------------------------------------------------------------
-
 def soft_confusion(predictions: pd.DataFrame, names: list[str],
                    weights: np.ndarray | float = 1) -> np.ndarray:
-    """Mean probability of every class given the true one, `[K, K]`, rows sum to 1.
-
-    Args:
-        predictions: label and prob_<emotion> of every sample; seeds may be stacked.
-        weights: how often each row counts, `[N]`.
-    """
+    """Mean probability of every class given the true one, `[K, K]`, rows sum to 1."""
     table = predictions[[f"prob_{n}" for n in names]].to_numpy(float)
     weights = np.where(np.isnan(table).any(1), 0, weights)
     member = (predictions.label.to_numpy()[None] == np.array(names)[:, None]) * weights
@@ -217,8 +200,8 @@ def confusability(static: np.ndarray, dynamic: np.ndarray, seed: int = 0) -> dic
 
     Returns:
         rho, null_95 and p against renaming the classes of one side in 2000 random orders (all,
-        where there are fewer); p_least, the smallest p of so many orders; rho_cells and p_cells
-        after each column's mean is removed, which is a model's preference for a class.
+        where there are fewer); p_least, the smallest possible p; rho_cells and p_cells without
+        each column's mean, which is a model's preference for a class.
     """
     off, orders = ~np.eye(len(static), dtype=bool), class_orders(len(static), 2000, seed)
 
@@ -246,20 +229,18 @@ def confusability_interval(static: pd.DataFrame, dynamic: pd.DataFrame, names: l
                            groups: int = 20, seed: int = 0) -> tuple[float, float]:
     """95 % interval of rho, from leaving out groups of the subjects of both tests in turn.
 
-    Subjects drawn again would add the noise of few subjects a second time, which lowers a
-    correlation: a bootstrap's interval lies below its own estimate.
+    Subjects drawn again would add the noise of few subjects twice, which lowers a correlation.
     """
-    dealt = deal_subjects((static, dynamic), groups, seed)
-    if dealt is None:
+    units, off = units_of_two((static, dynamic)), ~np.eye(len(names), dtype=bool)
+    if units is None:
         return np.nan, np.nan
-    off = ~np.eye(len(names), dtype=bool)
 
-    def rho(left: int) -> float:
-        sides = [_ranks(soft_confusion(t, names, d != left), off)
-                 for t, d in zip((static, dynamic), dealt)]
-        return float((sides[0] * sides[1]).sum())
-    count = max(d.max() for d in dealt) + 1
-    value, half = rho(-1), left_out_half(np.array([rho(g) for g in range(count)]))
+    def rho(kept: np.ndarray) -> float:
+        use = np.isin(np.arange(len(units)), kept)
+        sides = (static, use[:len(static)]), (dynamic, use[len(static):])
+        a, b = (_ranks(soft_confusion(test, names, w), off) for test, w in sides)
+        return float((a * b).sum())
+    value, half = rho(np.arange(len(units))), jackknife(rho, units, groups, seed)
     return max(-1.0, value - half), min(1.0, value + half)
 
 
@@ -270,10 +251,9 @@ def confusion_study(tests: dict[tuple[str, str], pd.DataFrame], sides: dict[str,
     Args:
         tests: (method, task) -> predictions on the test split, seeds stacked.
         sides: comparison -> (key of the static test, key of the dynamic one).
-        names: classes that both tasks know.
     Returns:
-        one row a pair of classes: label, wrong, static, dynamic (mean probability of the wrong
-        class), comparison; and one row a comparison: low, high, and those of `confusability`.
+        one row a pair of classes: label, wrong, static, dynamic (mean probabilities), comparison;
+        and one row a comparison: low, high, and those of `confusability`.
     """
     pairs, stats = [], []
     for comparison, keys in sides.items():

@@ -21,8 +21,6 @@ from .splits import Split, sample_usage
 Questions = dict[int, list[Split]]             # block number (from 1) -> of `splits_of`
 
 
-# What the counts tell ---------------------------------------------------------------------------
-
 def entropy(p: np.ndarray) -> np.ndarray:
     """Shannon entropy in bits along the last axis of probabilities; 0 log 0 = 0."""
     return -(p * np.log2(np.where(p > 0, p, 1))).sum(-1)
@@ -40,8 +38,7 @@ def information(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     log2 of the number of groups when no expert is shared.
 
     Args:
-        sums: `[..., V, E]` usage times weight.
-        counts: `[..., V]` weight.
+        sums, counts: `[..., V, E]` usage times weight, `[..., V]` weight.
     """
     p, present = _usage(sums, counts), (counts > 0).astype(float)
     weight = present / np.maximum(present.sum(-1, keepdims=True), 1)
@@ -49,10 +46,7 @@ def information(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def distance(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Specificity index of two groups, 0 (equal usage) .. 1 (no expert in common).
-
-    It is the share of one group's assignments that would have to move to give the other's usage.
-    """
+    """Share of one group's assignments to move to get the other's usage, 0 (equal) .. 1."""
     p = _usage(sums, counts)
     return np.abs(p[..., 0, :] - p[..., 1, :]).sum(-1) / 2
 
@@ -61,13 +55,11 @@ def judged(split: Split, measure: Callable = information, permutations: int = 50
            seed: int = 0) -> dict:
     """Measure how much the group tells about the experts, against its null model.
 
-    Args:
-        measure: `information` or `distance`.
-        permutations: of the null, and resamples of subjects for the interval.
+    The interval is a basic bootstrap over subjects, which corrects the upward bias of the value.
+
     Returns:
-        value, low, high (95 %, basic bootstrap over subjects, which corrects the upward bias of
-        the value; missing for one subject), null_mean, null_95 (95th percentile), p (one-sided),
-        people, null and boot (permuted and resampled values).
+        value, low, high (95 %), null_mean, null_95 (95th percentile), p (one-sided), people, null
+        and boot (permuted and resampled values).
     """
     rng = np.random.default_rng(seed)
     value = float(measure(split.sums.sum(0), split.counts.sum(0)))
@@ -83,32 +75,25 @@ def judged(split: Split, measure: Callable = information, permutations: int = 50
 
 
 def specificity_table(splits: Questions, permutations: int = 500, seed: int = 0) -> pd.DataFrame:
-    """Bits of every block about task, emotion, region, place and phase.
+    """Bits of every block about task, emotion, region, place and phase, with their limit.
 
-    Args:
-        seed: of permutations and resamples; one for all runs, which then show the same subjects.
-    Returns:
-        block, about, limit (largest possible bits), bits and the rest of `judged`.
+    One seed of permutations and resamples for all runs lets them share subjects.
     """
-    out = []
-    for block, questions in splits.items():
-        for split in questions:
-            found = judged(split, information, permutations, seed)
-            limit = np.log2(min(split.sums.shape[2], (split.counts.sum(0) > 0).sum()))
-            names = dict(block=block, about=split.about, limit=limit, bits=found.pop("value"))
-            out.append(names | found)
-    return pd.DataFrame(out)
+    found = [(block, split, judged(split, information, permutations, seed))
+             for block, questions in splits.items() for split in questions]
+    return pd.DataFrame([
+        dict(block=block, about=split.about, limit=split.limit, bits=of.pop("value"), **of)
+        for block, split, of in found])
 
 
 def index_table(splits: Questions, permutations: int = 500, seed: int = 0) -> pd.DataFrame:
-    """Task-specificity index of every block: block, about, limit (1), index, rest of `judged`."""
-    out = []
-    for block, questions in splits.items():
-        for split in [s for s in questions if s.about.startswith("task")]:
-            found = judged(split, distance, permutations, seed)
-            names = dict(block=block, about=split.about, limit=1.0, index=found.pop("value"))
-            out.append(names | found)
-    return pd.DataFrame(out)
+    """`distance` of the tasks in every block, as index, with its limit 1."""
+    found = [(block, split, judged(split, distance, permutations, seed))
+             for block, questions in splits.items() for split in questions
+             if split.about.startswith("task")]
+    return pd.DataFrame([
+        dict(block=block, about=split.about, limit=1.0, index=of.pop("value"), **of)
+        for block, split, of in found])
 
 
 def beyond_null(table: pd.DataFrame, value: str = "bits", seed: int = 0) -> pd.DataFrame:
@@ -118,15 +103,12 @@ def beyond_null(table: pd.DataFrame, value: str = "bits", seed: int = 0) -> pd.D
     A value less the mean of its null, over its limit, can be compared.
 
     Args:
-        table: of `specificity_table` or `index_table`, runs stacked, with a column seed; all runs
-            were given the same permutations and resamples.
+        table: of `specificity_table` or `index_table`, runs stacked, with a column seed.
         value: "bits" or "index".
-        seed: of the draws of runs.
     Returns:
-        the table without null and boot, with beyond (% of the limit) and, alike in all rows of a
-        block and question, mean (over runs), mean_low, mean_high (95 % over subjects and runs),
-        null_top (95th percentile of the mean's null, less its mean) and p_holm (one-sided, over
-        all blocks and questions).
+        the table with beyond (% of the limit) and, alike in all rows of a block and question, mean
+        (over runs), mean_low, mean_high (95 % over subjects and runs), null_top (95th percentile
+        of the mean's null) and p_holm (one-sided, over all blocks and questions).
     """
     keys, out = ["block", "about"], []
     for _, runs in table.groupby(keys, sort=False):
@@ -162,12 +144,9 @@ def permutations_for(tests: int, level: float = 0.05) -> int:
 
 
 def usage_table(splits: Questions, resamples: int = 500) -> pd.DataFrame:
-    """Share of the assignments that each expert takes in each group.
+    """Share of the assignments that each expert takes in each group, with 95 % intervals.
 
-    Returns:
-        block, task, by ("task", "emotion", "region", "phase"), group, expert, share (sums to 1
-        over experts), low, high (95 % over subjects), samples, difference from the other groups
-        of the question together (missing where there is none), difference_low, difference_high.
+    The difference is to the other groups of the question together.
     """
     rows = [(block, *row) for block, questions in splits.items() for split in questions
             if not split.about.startswith(("place", "task, first"))
@@ -203,10 +182,8 @@ def usage_and_difference(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarr
 def entropy_table(routes: Routes, task: str) -> pd.DataFrame:
     """How evenly the experts of a block are used, and how decided a token's gates are.
 
-    Returns:
-        block, task, effective_experts (2 to the entropy of the usage: 1..E), gate_bits (mean
-        entropy of a token's gates), load (assignments of the busiest expert over an even share,
-        1..E), unused (experts that take under 1 % of the assignments).
+    effective_experts is 2 to the entropy of the usage, load the busiest expert's assignments over
+    an even share, unused the experts with under 1 % of the assignments.
     """
     rows = []
     for block, gates in routes.items():
@@ -217,8 +194,6 @@ def entropy_table(routes: Routes, task: str) -> pd.DataFrame:
     columns = ["block", "task", "effective_experts", "gate_bits", "load", "unused"]
     return pd.DataFrame(rows, columns=columns)
 
-
-# Where a token lies -----------------------------------------------------------------------------
 
 Grid = tuple[int, int, int]                    # tokens along time, rows, columns
 
@@ -242,12 +217,7 @@ def map_agreement(photo: Tensor, clip: Tensor, grids: dict[str, Grid],
                   units: dict[str, np.ndarray]) -> dict[str, float]:
     """Correlate the experts' maps in photos with those in clips, each expert's mean taken off.
 
-    Args:
-        photo, clip: gates `[N, L, E]`.
-        units: task -> `[N]`, subjects.
-    Returns:
-        agreement (Pearson's r over experts and places), agreement_low, agreement_high (95 %,
-        jackknife over the subjects of both kinds; missing with fewer than two).
+    The 95 % interval is a jackknife over the subjects (`units`) of both kinds.
     """
     n = len(photo)
     maps = [g.double().view(len(g), grids[t][0], -1, g.shape[-1]).mean(1).numpy()
@@ -257,7 +227,8 @@ def map_agreement(photo: Tensor, clip: Tensor, grids: dict[str, Grid],
         means = [maps[0][kept[kept < n]].mean(0), maps[1][kept[kept >= n] - n].mean(0)]
         return np.corrcoef(*[(m - m.mean(0)).ravel() for m in means])[0, 1]
     everybody = np.concatenate([units["image"], units["video"] + n])
-    r, half = correlation(np.arange(len(everybody))), float(jackknife(correlation, everybody))
+    r = correlation(np.arange(len(everybody)))
+    half = float(jackknife(correlation, everybody))
     return dict(agreement=r, agreement_low=max(-1.0, r - half), agreement_high=min(1.0, r + half))
 
 
@@ -271,14 +242,8 @@ def leading_table(gates: Tensor, grid: Grid, samples: list[int]) -> pd.DataFrame
     return pd.DataFrame(rows, columns=["sample", "step", "row", "column", "expert", "gate"])
 
 
-# Across seeds -----------------------------------------------------------------------------------
-
 def matched_share(a: np.ndarray, b: np.ndarray, experts: int) -> float:
-    """Share of the tokens that matched experts lead in two runs (Hungarian method).
-
-    Args:
-        a, b: leading expert of each token in two runs, of equal shape.
-    """
+    """Share of the tokens that matched experts lead in two runs (Hungarian method)."""
     both = np.bincount((a * experts + b).ravel(), minlength=experts * experts)
     both = both.reshape(experts, experts)
     return float(both[linear_sum_assignment(-both)].sum() / a.size)
@@ -288,15 +253,11 @@ def seed_agreement(routes: dict[int, Routes], permutations: int = 100,
                    seed: int = 0) -> pd.DataFrame:
     """Test whether two runs divide the same tokens alike, whatever numbers their experts have.
 
-    The null permutes the samples and the places of one run: each division depends on both as
-    much as before, but the two have nothing to do with each other.
+    The null permutes the samples and the places of one run. agreement is the adjusted mutual
+    information of the leading experts, matched is `matched_share`.
 
     Args:
         routes: seed -> gates of the same stimuli.
-    Returns:
-        block, seed_a, seed_b, agreement (adjusted mutual information of the leading experts,
-        0 chance, 1 the same division), matched (of `matched_share`) with null_mean, null_95, p;
-        tokens. Empty with a single seed.
     """
     rng, rows = np.random.default_rng(seed), []
     for one, other in combinations(sorted(routes), 2):
@@ -317,8 +278,8 @@ def seed_agreement(routes: dict[int, Routes], permutations: int = 100,
 def stability(pairs: pd.DataFrame) -> str:
     """Name the division of labour of `seed_agreement`: stable, partly, unstable or unknown.
 
-    Stable: every comparison beats its null (p up to 5 %) and closes, on average, more than half
-    of the distance from the null to equality. Partly: most comparisons beat it.
+    Stable: every comparison beats its null and closes, on average, more than half of the distance
+    from the null to equality. Partly: most comparisons beat it.
     """
     if pairs.empty:
         return "unknown"

@@ -15,12 +15,7 @@ WITH_PHOTOS = ("multitask", "s4d")
 
 def recalls(predictions: pd.DataFrame, names: list[str], resamples: int = 1000,
             seed: int = 0) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Recall of every emotion, mean over seeds.
-
-    Returns:
-        recall `[K]` in 0..1 and resampled `[R, K]` (of `stats.resample`), both missing without
-        samples; and samples `[K]`, people `[K]` who show the emotion, seeds.
-    """
+    """Recall of every emotion, mean over seeds: `[K]`, resampled `[R, K]`, and counts."""
     known = predictions[predictions.label.isin(names)]
     counts = count(known)
     again = resample(counts, resamples, seed)
@@ -35,11 +30,10 @@ def recalls(predictions: pd.DataFrame, names: list[str], resamples: int = 1000,
 
 def gain_by_emotion(tests: Tests, names: list[str], methods: tuple[str, ...] = WITH_PHOTOS,
                     reference: str = "dynamic", resamples: int = 1000) -> pd.DataFrame:
-    """Recall on clips with photos in training, minus that without, by emotion, paired.
+    """Recall (%) on clips with photos in training, minus that without, by emotion, paired.
 
-    Returns:
-        method, label, without, recall (%), gain (points), low, high (95 % over subjects and
-        seeds), p, p_holm (over all rows), samples, people (who show the emotion), seeds.
+    The interval is over subjects and seeds, p_holm over all rows; people are those who show the
+    emotion.
     """
     base, base_drawn, about = recalls(tests[reference, "video"], names, resamples)
     out = []
@@ -62,8 +56,6 @@ def foretold(tests: Tests, names: list[str], methods: tuple[str, ...] = WITH_PHO
              resamples: int = 1000) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Correlate the static network's error on an emotion with the dynamic one's, and with gains.
 
-    Args:
-        tests: as in `gain_by_emotion`, with ("static", "image") and ("dynamic", "video").
     Returns:
         label, static (error on photos, %), outcome ("error on clips", or a method: its gain),
         value; and one row an outcome, of `rank_correlation`.
@@ -85,14 +77,11 @@ def foretold(tests: Tests, names: list[str], methods: tuple[str, ...] = WITH_PHO
 
 def rank_correlation(x: np.ndarray, y: np.ndarray, x_drawn: np.ndarray,
                      y_drawn: np.ndarray) -> dict:
-    """Spearman's rho over emotions with an interval over subjects.
+    """Spearman's rho of `[K]` and `[K]` with an interval from resampled ones, `[R, K]`.
 
-    Args:
-        x, y: `[K]`; missing values are left out.
-        x_drawn, y_drawn: `[R, K]` of resampled subjects.
     Returns:
         rho, low, high, p (two-sided, from renaming the emotions in every order), p_least (the
-        smallest of so many orders), emotions; all missing with fewer than three.
+        smallest possible), emotions; all missing with fewer than three.
     """
     known = np.isfinite(x) & np.isfinite(y)
     emotions, x, y = int(known.sum()), x[known], y[known]
@@ -119,14 +108,7 @@ def _rho(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def reached(shares: np.ndarray, curve: np.ndarray, level: float) -> float:
-    """The smallest share of the data at which a learning curve reaches a level.
-
-    Args:
-        shares: `[N]` ascending, in 0..1.
-        curve: `[N]` scores there; between them it is linear in the logarithm of the share.
-    Returns:
-        the first share where the curve begins above the level, infinity where it ends below.
-    """
+    """The smallest share at which a curve, linear in log share, reaches a level; else infinity."""
     above = np.flatnonzero(curve >= level)
     if not len(above):
         return np.inf
@@ -142,13 +124,11 @@ def clips_saved(predictions: pd.DataFrame, clips: int, method: str = "s4d",
     """How many clips a network without photos needs to do as well as one with photos.
 
     Args:
-        predictions: of both methods on test clips, for several shares of the training clips:
-            method, setting (the share, as text), seed, path, ...
+        predictions: of both methods on test clips, with setting (share of the training clips).
         clips: number of the training clips.
     Returns:
         share, clips, war (of `method`, share), alone (clips that `reference` needs), low, high
-        (95 % over subjects and seeds), beyond (share of the resamples in which not even all clips
-        are enough; alone, low and high are then infinite where they must be).
+        (95 %), beyond (share of the resamples in which not even all clips are enough).
     """
     def curve(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = select(predictions, dict(method=name))

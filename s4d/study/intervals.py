@@ -19,11 +19,7 @@ class StatsError(ValueError):
 
 
 def units_of(subjects: Iterable, sort: bool = True) -> np.ndarray:
-    """Number the subjects `[N]`; a sample without a subject is a unit of its own.
-
-    Args:
-        sort: number by name; else as they appear. The draws of a resample follow the numbers.
-    """
+    """Number the subjects `[N]`, by name or as they appear; an unknown one is its own unit."""
     names = [f"row {i}" if pd.isna(s) else str(s) for i, s in enumerate(subjects)]
     return pd.factorize(np.array(names, dtype=object), sort=sort)[0]
 
@@ -59,51 +55,39 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def bootstrap_means(values: np.ndarray, unit: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Means over the samples `[N, T]` in each resample of the units, `[R, T]`."""
-    weight = weights_of(unit.max() + 1, resamples, seed)
-    return (weight @ sums_of(values, unit)) / (weight @ np.bincount(unit))[:, None]
-
-
-def mean_interval(values: np.ndarray, subjects: Iterable, resamples: int = 2000,
-                  seed: int = 0) -> tuple[float, float, float]:
-    """Mean of `[N]` numbers, missing ones left out, and its 95 % interval over subjects.
-
-    The limits are missing with fewer than two subjects.
-    """
-    values, unit = np.asarray(values, dtype=float), units_of(subjects, sort=False)
-    known = ~np.isnan(values)
-    if not known.any():
-        return np.nan, np.nan, np.nan
-    values, unit = values[known], pd.factorize(unit[known])[0]
-    drawn = bootstrap_means(values[:, None], unit, resamples, seed)
-    return float(values.mean()), *interval(drawn)
-
-
-def mean_table(values: np.ndarray, subjects: Iterable, resamples: int = 1000,
-               seed: int = 0) -> pd.DataFrame:
+def mean_table(values: np.ndarray, subjects: Iterable, resamples: int = 1000, seed: int = 0,
+               sort: bool = True, fewest: int = FEWEST) -> pd.DataFrame:
     """Means of the columns of `[N, T]`, one row a column: mean, low, high, samples, subjects.
 
-    The limits (95 % over subjects) are missing with fewer than FEWEST subjects.
+    The limits (95 % over subjects) are missing with fewer than `fewest` subjects.
     """
-    unit = units_of(subjects)
-    count = unit.max() + 1
+    unit = units_of(subjects, sort)
+    count, size = unit.max() + 1, np.bincount(unit)
     low = high = np.full(values.shape[1], np.nan)
-    if count >= FEWEST:
-        low, high = np.quantile(bootstrap_means(values, unit, resamples, seed), LIMITS, axis=0)
+    if count >= fewest:
+        weight = weights_of(count, resamples, seed)
+        drawn = (weight @ sums_of(values, unit)) / (weight @ size)[:, None]
+        low, high = np.quantile(drawn, LIMITS, axis=0)
     return pd.DataFrame(dict(mean=values.mean(0), low=low, high=high, samples=len(values),
                              subjects=count))
 
 
+def mean_interval(values: np.ndarray, subjects: Iterable, resamples: int = 2000,
+                  seed: int = 0) -> tuple[float, float, float]:
+    """Mean of `[N]` numbers, missing ones left out, and its 95 % interval over subjects."""
+    values, subjects = np.asarray(values, dtype=float), np.asarray(list(subjects), dtype=object)
+    known = ~np.isnan(values)
+    if not known.any():
+        return np.nan, np.nan, np.nan
+    table = mean_table(values[known, None], subjects[known], resamples, seed, False, fewest=2)
+    return tuple(table.loc[0, ["mean", "low", "high"]].astype(float))
+
+
 def cluster_t(values: np.ndarray, subjects: Iterable) -> dict:
-    """Mean of paired differences `[N]` with interval and p, where subjects may be few.
+    """Mean of paired differences `[N]` with 95 % interval and p, where subjects may be few.
 
     A percentile bootstrap of eight subjects is too narrow, and its smallest p is too large for
-    Holm's correction over hundreds of cells.
-
-    Returns:
-        mean, low, high (95 %), p (two-sided), samples, subjects; low, high and p are missing with
-        fewer than FEWEST subjects.
+    Holm's correction over hundreds of cells. low, high and p are missing below FEWEST subjects.
     Source: linearised ratio estimate over clusters, Student's t (Cochran 1977, section 6).
     """
     unit, mean = units_of(subjects), float(values.mean())
@@ -118,50 +102,50 @@ def cluster_t(values: np.ndarray, subjects: Iterable) -> dict:
     return dict(mean=mean, low=low, high=high, p=p, samples=len(values), subjects=int(count))
 
 
-def jackknife(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray, groups: int = 10,
+def leave_out(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray, groups: int = 10,
               seed: int = 0) -> np.ndarray:
-    """Half the width of a 95 % interval, from leaving out groups of whole subjects in turn.
-
-    A bootstrap would show some stimuli twice, and a stimulus resembles its copy perfectly.
+    """A statistic without each of G random groups of whole subjects, `[G, ...]`; empty for one.
 
     Args:
         statistic: indices of the kept samples -> an array of statistics.
         units: `[N]`, subject of each sample.
-        groups: subjects are dealt to so many at random (at most one a subject).
-    Returns:
-        array like the statistic; missing with fewer than two subjects.
     """
     unit = np.unique(units, return_inverse=True)[1]
     count = unit.max() + 1
     groups = min(groups, count)
     if groups < 2:
-        return np.full_like(np.asarray(statistic(np.arange(len(units))), float), np.nan)
+        return np.empty(0)
     dealt = (np.random.default_rng(seed).permutation(count) % groups)[unit]
-    return left_out_half(np.array([statistic(np.flatnonzero(dealt != g)) for g in range(groups)]))
+    return np.array([statistic(np.flatnonzero(dealt != g)) for g in range(groups)])
 
 
 def left_out_half(left: np.ndarray) -> np.ndarray:
-    """Half the width of a 95 % interval of a statistic without each of G groups, `[G, ...]`.
+    """Half the width of a 95 % interval, from `leave_out`; missing for fewer than two groups.
 
     Source: delete-a-group jackknife, Kott 2001; Student's t, groups - 1 degrees of freedom.
     """
     groups = len(left)
+    if groups < 2:
+        return np.nan
     squares = ((left - left.mean(0)) ** 2).sum(0)
     return student.ppf(0.975, groups - 1) * np.sqrt((groups - 1) / groups * squares)
 
 
-def deal_subjects(tables: tuple[pd.DataFrame, pd.DataFrame], groups: int,
-                  seed: int) -> list[np.ndarray] | None:
-    """Deal the subjects of two tests to groups at random: the group of each sample, by test.
+def jackknife(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray, groups: int = 10,
+              seed: int = 0) -> np.ndarray:
+    """`left_out_half` of `leave_out`.
 
-    Groups are at most as many as subjects. None when a test shows fewer than two.
+    A bootstrap would show some stimuli twice, and a stimulus resembles its copy perfectly.
     """
-    units = [units_of(t.subject) for t in tables]
-    counts = [u.max() + 1 if len(u) else 0 for u in units]
-    if min(counts) < 2:
+    return left_out_half(leave_out(statistic, units, groups, seed))
+
+
+def units_of_two(tests: Iterable[pd.DataFrame]) -> np.ndarray | None:
+    """Units of two tests of different subjects, stacked; None when one shows fewer than two."""
+    first, second = (units_of(test.subject) for test in tests)
+    if min(len(np.unique(first)), len(np.unique(second))) < 2:
         return None
-    dealt = np.random.default_rng(seed).permutation(sum(counts)) % min(groups, sum(counts))
-    return [deal[unit] for deal, unit in zip(np.split(dealt, [counts[0]]), units)]
+    return np.concatenate([first, second + first.max() + 1])
 
 
 def p_value(differences: np.ndarray) -> float:

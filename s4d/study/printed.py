@@ -21,7 +21,7 @@ def readable(table: pd.DataFrame, value: str = "value") -> pd.DataFrame:
     """`scores` as a paper prints them: a row a system, a column a metric, `41.5 [37.0, 46.1]`, %.
 
     Args:
-        value: "difference" for a table of `paired`: with signs, and Holm's p in columns of its own.
+        value: "difference" for a table of `paired`: with signs, and Holm's p.
     """
     sign = "+" if value == "difference" else ""
     names = list(table.columns[: table.columns.get_loc("metric")])
@@ -51,11 +51,7 @@ def verdict(low: float, high: float, p_holm: float, level: float = 0.05) -> str:
 
 
 def spans(table: pd.DataFrame, by: list[str], formats: dict[str, str]) -> pd.DataFrame:
-    """Mean over runs with the smallest and largest in brackets, one row a group of `by`.
-
-    Args:
-        formats: column -> format of its numbers, as in {"share": ".1%"}.
-    """
+    """Mean over runs with the smallest and largest, one row a group; formats: column -> format."""
     def text(values: pd.Series, form: str) -> str:
         numbers = (values.mean(), values.min(), values.max())
         mean, low, high = (format(v, form).replace("%", " %") for v in numbers)
@@ -69,9 +65,6 @@ def agreement_as_read(pairs: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFram
     """`seed_agreement`, tasks stacked: a row a block and task, with the largest p of its pairs.
 
     A permutation p is never below 1 / (1 + permutations), so it is printed as a limit.
-
-    Args:
-        kinds: task -> its name.
     """
     rows = spans(pairs, ["block", "task"], {"matched": ".0%", "agreement": ".2f"})
     worst = pairs.groupby(["block", "task"], sort=False)[["null_95", "p"]].max()
@@ -83,11 +76,7 @@ def agreement_as_read(pairs: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFram
 
 
 def modes_as_read(table: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
-    """`modes_table` with one decimal; changes are counted from the mode "paper".
-
-    Args:
-        kinds: task -> its name, with the number of samples.
-    """
+    """`modes_table` with one decimal; changes are counted from the mode "paper"."""
     change = [f"{r.change:+z.1f} [{r.low:+z.1f}, {r.high:+z.1f}]".replace("-", "\N{MINUS SIGN}")
               for r in table.itertuples()]
     shown = table[["war", "changed", "shift", "dropped"]].map("{:.1f}".format)

@@ -13,13 +13,11 @@ MISSING = "unreadable"                         # what a matrix calls a sample wi
 
 
 def metrics(confusion: np.ndarray, absent: np.ndarray | float = np.nan) -> np.ndarray:
-    """WAR, UAR, macro and weighted F1, then the recall of each class, shares in 0..1.
+    """WAR, UAR, macro and weighted F1, then the recall of each class, shares `[..., 4 + K]`.
 
     Args:
         confusion: `[..., K, K + 1]` samples by label and answer; the last answer is no class.
         absent: `[K]` recall (and F1) of a class without samples.
-    Returns:
-        `[..., 4 + K]`.
     """
     right, total = np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-1)
     found = rates(total, right, absent)
@@ -57,14 +55,10 @@ def protocol(splits: dict[str, pd.DataFrame], resamples: int = 2000, seed: int =
     """Scores of each test split, and of several (folds) their mean and their pool.
 
     Args:
-        splits: name -> predictions (path, subject, label, predicted) of one task; a sample
-            without a prediction is an error.
-        resamples: of the bootstrap over subjects; those of different folds are independent.
+        splits: name -> predictions (path, subject, label, predicted) of one task.
     Returns:
-        part, metric (WAR, UAR, macro F1, weighted F1, recall <emotion>), value, low, high (95 %),
-        samples, unreadable.
-    Raises:
-        StatsError: for splits without samples or labels, or with a sample twice.
+        part, metric (WAR, UAR, macro F1, weighted F1, recall <emotion>), value, low, high (95 %
+        over subjects), samples, unreadable (which are errors).
     """
     for name, rows in splits.items():
         if rows.empty or rows["label"].isna().any():
@@ -99,12 +93,7 @@ def matrix(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def confusion(predictions: pd.DataFrame, classes: int = 7) -> pd.DataFrame:
-    """`matrix` of one system on one task as a table, counts summed over seeds.
-
-    Returns:
-        label, predicted, count, share (of the label's predictions), every pair of classes in
-        canonical order; the answer "unreadable" exists when a sample has no prediction.
-    """
+    """`matrix` of one task over all classes: label, predicted, count, share (of the label)."""
     names, counts = [*vocabulary(classes)], matrix(predictions)
     answers = names + [c for c in counts.columns if c == MISSING]
     counts = counts.reindex(index=names, columns=answers, fill_value=0)
@@ -114,12 +103,10 @@ def confusion(predictions: pd.DataFrame, classes: int = 7) -> pd.DataFrame:
 
 
 def baselines(predictions: pd.DataFrame, classes: int | dict[str, int] = 7) -> pd.DataFrame:
-    """Expected scores without a model, by task: guessing, and always the most frequent class.
+    """Expected UAR and WAR of guessing (chance) and of the most frequent class (majority).
 
     Args:
         classes: how many a system chooses from, for all tasks or by task.
-    Returns:
-        task, baseline (chance, majority), label (the frequent class), UAR, WAR, shares.
     """
     out = []
     for task, rows in predictions.drop_duplicates(["task", "path"]).groupby("task", sort=False):

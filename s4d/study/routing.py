@@ -31,12 +31,10 @@ def _layers(model: nn.Module) -> dict:
 
 @contextmanager
 def record_routing(model: nn.Module) -> Iterator[dict[int, list[Tensor]]]:
-    """Collect the gates of every forward pass inside the context.
+    """Collect the gates `[B, L, E]` of every forward pass inside the context, by block.
 
-    Yields:
-        block index -> one float tensor `[B, L, E]` a forward pass; a gate is 0 where the expert
-        was not chosen, and the gates of a token sum to 1 (to less where a capacity limit dropped
-        an assignment).
+    A gate is 0 where the expert was not chosen; the gates of a token sum to 1 (to less where a
+    capacity limit dropped an assignment).
     """
     layers = _layers(model)
     before = {i: layer.record for i, layer in layers.items()}
@@ -96,12 +94,10 @@ def cost_of_experts(model: nn.Module, x: Tensor, rows: pd.DataFrame, target: np.
     Probabilities tell more than decisions: a weak branch may shift every answer and turn none.
 
     Args:
-        x: uint8 samples of the task.
-        rows: table of the samples (label, subject).
-        target: class number of each.
+        x, rows, target: uint8 samples, their table (label, subject), their class numbers.
     Returns:
-        block, expert, task, emotion ("all" over all samples), change (points of probability,
-        negative when the expert is missed), and the rest of `cluster_t`.
+        block, expert, task, emotion (or "all"), change (points of probability, negative when the
+        expert is missed), and the rest of `cluster_t`.
     """
     def true_class() -> np.ndarray:
         return 100.0 * probabilities(model, x, task)[np.arange(len(target)), target]
@@ -130,10 +126,6 @@ def compare_modes(model: nn.Module, x: Tensor, target: np.ndarray, task: str,
                   seed: int = 0) -> pd.DataFrame:
     """Two passes through each of MODES; the second in another sample order.
 
-    Args:
-        x: uint8 samples of the task.
-        target: class number of each.
-        seed: of the noise and of the order.
     Returns:
         one row a sample and mode: task, mode, sample, correct (share of the two passes), changed
         (predictions differ between the passes), shift (total variation distance of the two
@@ -162,15 +154,11 @@ def compare_modes(model: nn.Module, x: Tensor, target: np.ndarray, task: str,
 
 def modes_table(passes: pd.DataFrame, subjects: dict[str, pd.Series],
                 resamples: int = 1000) -> pd.DataFrame:
-    """Compare every routing mode of each task with the paper's.
+    """Compare every routing mode of each task with the paper's, all in per cent.
 
     Args:
         passes: of `compare_modes`, seeds and tasks stacked.
         subjects: task -> subject of each sample.
-    Returns:
-        task, mode, war (%), change (points of WAR, negative is a loss), low, high (95 % over
-        subjects), changed (% of the predictions that differ between two passes), shift (total
-        variation, %), dropped (% of the assignments).
     """
     measures, out = ["correct", "changed", "shift", "dropped"], []
     for task, part in passes.groupby("task", sort=False):
@@ -187,11 +175,7 @@ def modes_table(passes: pd.DataFrame, subjects: dict[str, pd.Series],
 
 @torch.no_grad()
 def branch_size(model: nn.Module, x: Tensor) -> dict[int, float]:
-    """Root mean square of a block's MoAE output over that of its MLP, by block index.
-
-    Args:
-        x: normalised photos `[B, 3, H, W]` or clips `[B, 3, T, H, W]`.
-    """
+    """Root mean square of a block's MoAE output over that of its MLP, for normalised samples."""
     found = model.forward_intermediates(x)
     inputs = [found["embed"], *found["blocks"][:-1]]
     out = {}

@@ -6,24 +6,25 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from .confusions import class_orders, tidy
-from .intervals import deal_subjects, jackknife, left_out_half, permutation_p, units_of
+from .intervals import (
+    jackknife,
+    leave_out,
+    left_out_half,
+    permutation_p,
+    units_of,
+    units_of_two,
+)
 
-
-# Prototypes -------------------------------------------------------------------------------------
 
 def prototypes(features: np.ndarray, labels: np.ndarray, names: list[str]) -> np.ndarray:
     """Class means less the mean of the class means, unit length: `[N, D]` -> `[K, D]`.
 
     That removes the offset of photos from clips; a class without samples is missing.
     """
-    whole = np.full(len(features), -1)
-    return _relative(_means_without(features, pd.Series(labels), names, whole, 0)[0])
-
-
-def _relative(means: np.ndarray) -> np.ndarray:
-    """Class means `[..., K, D]` less their mean over the classes, unit length."""
-    means = means - np.nanmean(means, -2, keepdims=True)
-    return means / np.maximum(np.linalg.norm(means, axis=-1, keepdims=True), 1e-12)
+    labels, missing = np.asarray(labels), np.full(features.shape[1], np.nan)
+    means = np.array([features[labels == n].mean(0) if n in labels else missing for n in names])
+    means = means - np.nanmean(means, 0)
+    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
 
 
 def matched_classes(similarity: np.ndarray, seed: int = 0) -> dict:
@@ -33,7 +34,7 @@ def matched_classes(similarity: np.ndarray, seed: int = 0) -> dict:
         similarity: `[K, K]`, row class in one modality, column class in the other.
     Returns:
         diagonal, off_diagonal, difference (their means), null_95 and p against renaming the
-        classes of one side in every order; p_least, the smallest p that so many orders can give.
+        classes of one side in every order; p_least, the smallest possible p.
     """
     known = ~np.isnan(similarity).all(1) & ~np.isnan(similarity).all(0)
     s = similarity[np.ix_(known, known)]
@@ -54,31 +55,35 @@ def match_without(photos: list[np.ndarray], clips: list[np.ndarray], photo_rows:
                   seed: int = 0) -> np.ndarray:
     """The difference of `matched_classes` on all subjects, then without each group: `[1 + G]`.
 
-    Args:
-        photos, clips: features `[N, D]`, `[M, D]` of each network, over which the mean is taken.
-        groups: of the subjects of both tests; equal tests and seeds are dealt equally.
-    Returns:
-        missing, `[1]`, where a test shows fewer than two subjects or both fewer than two classes.
+    It is a mean over networks, of which each has features of photos and of clips; missing, `[1]`,
+    where a test shows fewer than two subjects or both share fewer than two classes.
     """
-    dealt = deal_subjects((photo_rows, clip_rows), groups, seed)
-    shared = set(photo_rows.label) & set(clip_rows.label) & set(names)
-    if dealt is None or len(shared) < 2:
+    units, n = units_of_two((photo_rows, clip_rows)), len(photo_rows)
+    if units is None or len(_shared(photo_rows, clip_rows, names)) < 2:
         return np.full(1, np.nan)
-    count = max(d.max() for d in dealt) + 1
-    photo_means = [_means_without(f, photo_rows.label, names, dealt[0], count) for f in photos]
-    clip_means = [_means_without(f, clip_rows.label, names, dealt[1], count) for f in clips]
-    return np.mean([_difference(p, c) for p, c in zip(photo_means, clip_means)], axis=0)
+    labels = photo_rows.label.to_numpy(), clip_rows.label.to_numpy()
+    equal = np.eye(len(names), dtype=bool)
+
+    def difference(kept: np.ndarray) -> float:
+        kept, found = (kept[kept < n], kept[kept >= n] - n), []
+        for pair in zip(photos, clips):
+            a, b = (prototypes(x[k], of[k], names) for x, of, k in zip(pair, labels, kept))
+            cosine = a @ b.T
+            found.append(np.nanmean(cosine[equal]) - np.nanmean(cosine[~equal]))
+        return np.mean(found)
+    whole = difference(np.arange(len(units)))
+    return np.array([whole, *leave_out(difference, units, groups, seed)])
+
+
+def _shared(photo_rows: pd.DataFrame, clip_rows: pd.DataFrame, names: list[str]) -> set[str]:
+    return set(photo_rows.label) & set(clip_rows.label) & set(names)
 
 
 def freed_of_noise(without: np.ndarray) -> tuple[float, float, float]:
-    """Correct a statistic `[1 + G]`, of all subjects and without each group, for its bias.
+    """Correct a statistic `[1 + G]`, of all subjects and without each group, for its bias: 95 %.
 
     Class means of few subjects are noisy, so prototypes look less alike than they are, and a
-    bootstrap adds as much noise once more. Leaving out subjects tells how far noise moves the
-    difference and how much it varies.
-
-    Returns:
-        corrected statistic, low, high (95 %); missing without groups.
+    bootstrap adds as much noise once more.
     Source: Quenouille's correction of the bias.
     """
     groups = len(without) - 1
@@ -89,25 +94,6 @@ def freed_of_noise(without: np.ndarray) -> tuple[float, float, float]:
     return float(value), float(value - half), float(value + half)
 
 
-def _means_without(features: np.ndarray, labels: pd.Series, names: list[str], group: np.ndarray,
-                   groups: int) -> np.ndarray:
-    """Class means `[1 + G, K, D]` of all samples, then without each group in turn."""
-    member = labels.to_numpy()[:, None] == np.array(names)
-    kept = np.vstack([np.ones(len(group), bool), group != np.arange(groups)[:, None]])
-    kept = kept[..., None] & member                                                  # [1 + G, N, K]
-    total = kept.sum(1)[..., None]
-    sums = np.einsum("gnk,nd->gkd", kept, features, optimize=True)
-    return np.where(total > 0, sums / np.maximum(total, 1), np.nan)
-
-
-def _difference(photos: np.ndarray, clips: np.ndarray) -> np.ndarray:
-    """Mean cosine of equal classes less that of unequal ones: `[R, K, D]` twice -> `[R]`."""
-    cosine = np.einsum("rkd,rjd->rkj", _relative(photos), _relative(clips))
-    equal = np.eye(cosine.shape[1], dtype=bool)
-    on, off = np.where(equal, cosine, np.nan), np.where(equal, np.nan, cosine)
-    return np.nanmean(on, (1, 2)) - np.nanmean(off, (1, 2))
-
-
 def prototype_study(photos: dict[tuple[str, int], np.ndarray],
                     clips: dict[tuple[str, int], np.ndarray], photo_rows: pd.DataFrame,
                     clip_rows: pd.DataFrame, names: list[str],
@@ -116,14 +102,12 @@ def prototype_study(photos: dict[tuple[str, int], np.ndarray],
 
     Args:
         photos, clips: (method, seed) -> pooled features.
-        names: classes to compare.
         reference: method to which the others' differences are given.
     Returns:
         cells: image_class, video_class, cosine (mean over seeds), method; and one row a method:
-        `matched_classes` of the mean matrix, seed_low and seed_high (range of the difference over
-        seeds), ceiling (K / (K - 1), of equal prototypes), corrected, low and high (of
-        `freed_of_noise`, up to the ceiling), change, change_low, change_high (less the reference,
-        paired over subjects, not cut).
+        `matched_classes` of the mean matrix, the range over seeds, ceiling (of equal prototypes),
+        corrected, low and high (of `freed_of_noise`, up to the ceiling), change, change_low,
+        change_high (less the reference, paired over subjects).
     """
     cells, stats, without = [], [], {}
     for method in dict.fromkeys(m for m, _ in photos):
@@ -138,7 +122,7 @@ def prototype_study(photos: dict[tuple[str, int], np.ndarray],
         stats.append(dict(method=method, **matched_classes(mean), seed_low=min(differences),
                           seed_high=max(differences)))
     table = pd.DataFrame(stats)
-    known = len(set(photo_rows.label) & set(clip_rows.label) & set(names))
+    known = len(_shared(photo_rows, clip_rows, names))
     table["ceiling"] = ceiling = known / (known - 1) if known > 1 else np.nan
     base = without.get(reference, np.nan)
     table[["corrected", "low", "high"]] = [
@@ -147,8 +131,6 @@ def prototype_study(photos: dict[tuple[str, int], np.ndarray],
         freed_of_noise(without[m] - base) for m in table.method]
     return pd.concat(cells, ignore_index=True), table
 
-
-# Representations --------------------------------------------------------------------------------
 
 def unbiased_centre(x: np.ndarray) -> np.ndarray:
     """U-centred Gram matrix of `[N, D]`: zero diagonal; products estimate HSIC without bias.
@@ -169,8 +151,7 @@ def unbiased_centre(x: np.ndarray) -> np.ndarray:
 def rank_rdm(x: np.ndarray) -> np.ndarray:
     """Standardised ranks of the pairwise cosine distances of `[N, D]`, zero diagonal.
 
-    The mean stimulus is subtracted first. Unlike the usual correlation distance, this does not
-    change when the features are rotated.
+    The mean stimulus is subtracted, so that a rotation of the features changes nothing.
     """
     n = len(x)
     upper = np.triu_indices(n, 1)
@@ -209,19 +190,16 @@ def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: p
     """CKA and RSA of every layer between two representations of the same stimuli, mean over seeds.
 
     Three nulls shuffle the stimuli of one side: `any` all of them (what remains is chance),
-    `within` inside each emotion (what remains is the emotion), `person` inside each subject (what
-    remains is the subject).
+    `within` inside each emotion (what remains is the emotion), `person` inside each subject.
 
     Args:
         couples: comparison -> two representations for each seed; equal layers are compared.
-        rows: table of the N stimuli (label, subject).
-        permutations: of each null, the same ones in all comparisons.
+        rows: table of the stimuli (label, subject).
         tested: layers whose CKA is compared with the nulls; None: all.
     Returns:
-        comparison, layer, measure ("cka", "rsa"), value, low, high (95 % over subjects,
-        jackknife), seed_low, seed_high (range), <null>_mean, <null>_95 (95th percentile) and
-        p_<null> (missing where not tested, and for `person` where nobody shows two stimuli),
-        stimuli, people.
+        comparison, layer, measure, value, low, high (95 %, jackknife over subjects), seed_low,
+        seed_high (range), <null>_mean, <null>_95, p_<null> (missing where not tested), stimuli,
+        people.
     """
     units = units_of(rows.subject)
     orders = _orders(rows.label.to_numpy(), units, permutations, np.random.default_rng(seed))

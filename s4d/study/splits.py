@@ -26,18 +26,12 @@ SIDE, WHO = 64, 2       # pixels a side and subjects on whom the actions are tri
 PHASES = ("onset", "apex", "offset")
 
 
-# What a token shows -----------------------------------------------------------------------------
-
 @lru_cache
 def region_map(zoom: float = Faces.zoom) -> np.ndarray:
     """Region of each pixel of an aligned frontal face, int `[SIDE, SIDE]`, an index into REGIONS.
 
-    Every action is performed alone. A region is where its actions change the picture, relative
-    to where they change it most. The nose wrinkler also pulls the brows and the lip, so the nose
-    gets what the other regions leave.
-
-    Args:
-        zoom: framing of the faces; licensed faces are taken to be aligned like the drawn ones.
+    Every action is performed alone; a region is where its actions change the picture most. The
+    nose wrinkler also pulls brows and lip, so the nose gets what the other regions leave.
     """
     who, scene = subjects(WHO, seed=0, glasses=0, beard=0), views(WHO, zoom=zoom)
 
@@ -66,11 +60,7 @@ def region_weights(grid: tuple[int, int, int], zoom: float = Faces.zoom) -> np.n
 def phase_weights(folder, rows: pd.DataFrame, cfg: Finetune) -> np.ndarray | None:
     """Share of each time step's frames in each phase, `[N, 3, T / 2]`, from a corpus' truth.
 
-    Frames at rest, before and after an expression and in neutral clips, belong to no phase.
-
-    Args:
-        folder: of the procedural corpus; None for licensed data, which gives None.
-        rows: table of clips, as `stimuli.subset` gives it with the same configuration.
+    Frames at rest belong to no phase. None without a folder: licensed data have no truth.
     """
     if folder is None:
         return None
@@ -89,8 +79,6 @@ def steps_of(phase: np.ndarray, frames: int, stride: int) -> np.ndarray:
     return member.reshape(len(PHASES), -1, TUBELET_SIZE).mean(-1)
 
 
-# Counts by group --------------------------------------------------------------------------------
-
 def token_usage(gates: Tensor) -> np.ndarray:
     """Share of each token's assignments by expert: gates `[N, L, E]` -> `[N, L, E]`."""
     chosen = (gates > 0).double()
@@ -105,11 +93,7 @@ def sample_usage(gates: Tensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Split:
-    """Usage of the experts, summed by subject and group. U subjects, V groups, E experts.
-
-    A group is a task, an emotion, a region or a phase; a token between two regions has weight in
-    both.
-    """
+    """Usage of the experts, summed by subject and group. U subjects, V groups, E experts."""
 
     about: str
     names: tuple[str, ...]           # of the groups
@@ -118,15 +102,17 @@ class Split:
     null: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]     # sums, counts permuted
     samples: np.ndarray              # [V] photos or clips that a group was seen in
 
+    @property
+    def limit(self) -> float:
+        """Largest possible bits."""
+        return np.log2(min(self.sums.shape[2], (self.counts.sum(0) > 0).sum()))
+
 
 def group_split(about: str, usage: np.ndarray, groups: np.ndarray, units: np.ndarray,
                 whole: bool) -> Split:
-    """Split samples that belong to one group each.
+    """Split samples that belong to one group each, with usage `[N, E]` of `sample_usage`.
 
     Args:
-        usage: `[N, E]` of `sample_usage`.
-        groups: `[N]`, task or emotion.
-        units: `[N]`, subjects.
         whole: the null permutes the groups of whole subjects, who have one group each (tasks);
             else those of each subject's samples (emotions), with all single samples in one pool.
     """
@@ -152,13 +138,12 @@ def group_split(about: str, usage: np.ndarray, groups: np.ndarray, units: np.nda
 
 def place_split(about: str, gates: Tensor, grid: tuple[int, int, int], units: np.ndarray,
                 weights: np.ndarray | None = None) -> Split:
-    """Split places on the face, averaged over the time steps.
+    """Split places on the face, averaged over the time steps; gates `[N, L, E]`.
 
     The null of places permutes the tokens of every sample. That of regions moves the regions:
     they must tell more than an equally large random grouping of places.
 
     Args:
-        gates: `[N, L, E]`.
         weights: `[V, places]` of `region_weights`; None: each place is a group.
     """
     n, _, e = gates.shape
@@ -186,10 +171,6 @@ def phase_split(about: str, gates: Tensor, grid: tuple[int, int, int], units: np
 
     Onset comes early and offset late, and a router may read the time. The null therefore gives
     whole courses of phases to other clips: what the time step alone explains stays in it.
-
-    Args:
-        gates: `[N, L, E]`.
-        weights: `[N, 3, time steps]` of `phase_weights`.
     """
     shown = weights.sum((1, 2)) > 0                                  # a neutral clip has no phases
     gates, weights = gates[shown], weights[shown]
@@ -207,17 +188,14 @@ def phase_split(about: str, gates: Tensor, grid: tuple[int, int, int], units: np
 
 def splits_of(photo: Tensor, clip: Tensor, rows: dict[str, pd.DataFrame], grids: dict[str, tuple],
               regions: np.ndarray, phases: np.ndarray | None = None) -> list[Split]:
-    """Ask every question about one block.
+    """Ask every question about one block, from the gates of photos and clips.
 
     The task is also read on the clips' first time step alone: a photo has the positions of time
     step 0, so a router that merely reads positions would look task-specific on whole clips.
 
     Args:
-        photo, clip: gates of photos and clips.
-        rows: task -> table with label and subject.
-        grids: task -> tokens along time, rows, columns.
-        regions: of `region_weights`.
-        phases: of `phase_weights`; None where the phases are unknown.
+        rows, grids: task -> table with label and subject, tokens along time, rows, columns.
+        regions, phases: of `region_weights` and `phase_weights`.
     """
     units = {t: units_of(r.subject) for t, r in rows.items()}
     task = np.repeat(["image", "video"], [len(rows["image"]), len(rows["video"])])

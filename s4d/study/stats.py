@@ -34,8 +34,6 @@ def collect(grid: Iterable[tuple], runs: Iterable, split: str = "test") -> pd.Da
     Args:
         grid: (method, pretrained, seed, configuration) as `Profile.methods_grid` gives it.
         runs: the finished run of each.
-    Returns:
-        method, pretrained, seed, then the columns of `Run.predictions`.
     """
     tables = []
     for (method, pretrained, seed, cfg), run in zip(grid, runs, strict=True):
@@ -47,12 +45,10 @@ def collect(grid: Iterable[tuple], runs: Iterable, split: str = "test") -> pd.Da
 
 
 def count(predictions: pd.DataFrame) -> Counts:
-    """Count the samples of one system on one task; an unreadable sample counts as an error.
+    """Count the samples of one system on one task; an unreadable sample is an error.
 
     Args:
         predictions: path, subject, label, predicted, and seed when there are several.
-    Raises:
-        StatsError: for no rows, a missing label, a sample twice, or seeds with other samples.
     """
     rows = predictions.assign(seed=predictions["seed"] if "seed" in predictions else 0)
     rows = rows.sort_values(["seed", "path"])
@@ -84,11 +80,10 @@ def count(predictions: pd.DataFrame) -> Counts:
 
 
 def rates(total: np.ndarray, correct: np.ndarray, absent: np.ndarray | float = 0.0) -> dict:
-    """UAR and WAR, shares in 0..1, and the recall of each class.
+    """UAR, WAR and recall `[..., K]` in 0..1, from samples and correct ones of each class.
 
     Args:
-        total, correct: `[..., K]` samples and correct ones of each class.
-        absent: recall of a class without samples, broadcast to `correct`.
+        absent: recall of a class without samples.
     """
     recall = np.array(np.broadcast_to(absent, correct.shape), dtype=float)
     np.divide(correct, total, out=recall, where=np.broadcast_to(total > 0, correct.shape))
@@ -104,7 +99,7 @@ def resample(counts: Counts, resamples: int, seed: int = 0) -> dict:
     """`rates` of each resample of subjects and seeds, and the total `[R, K]` of each class.
 
     Systems on the same samples get the same draws, so differences are paired. A class that no
-    drawn subject shows keeps its recall of the whole test split, so that the UAR is not shifted.
+    drawn subject shows keeps its recall of the whole test split, which leaves the UAR unbiased.
     """
     rng = np.random.default_rng(seed)
     subjects = draws(len(counts.total), resamples, rng).astype(float)                # [R, G]
@@ -121,11 +116,9 @@ def scores(predictions: pd.DataFrame, by: Iterable[str] = SYSTEM, resamples: int
     """UAR and WAR of every system, mean over seeds, with 95 % intervals over subjects and seeds.
 
     Args:
-        predictions: as `collect` gives them.
         by: columns that name a system and its task.
     Returns:
-        `by`, metric, value, low, high (shares), seed_sd (missing for one seed), seeds, subjects,
-        samples.
+        `by`, metric, value, low, high (shares), seed_sd, seeds, subjects, samples.
     """
     by, out = list(by), []
     for name, rows in predictions.groupby(by, sort=False):
@@ -167,14 +160,10 @@ def paired(predictions: pd.DataFrame, pairs: Iterable[tuple[dict, dict]], resamp
     """Differences of two systems on the same samples, for all pairs, corrected together.
 
     Args:
-        predictions: as `collect` gives them.
         pairs: (system, reference), each column -> value that selects one system on one task.
     Returns:
-        the columns both share, those in which they differ as `<column>` and `<column>_reference`,
-        metric, difference (system minus reference), low, high, p (two-sided), p_holm (over all
-        pairs of one metric), seeds, subjects.
-    Raises:
-        StatsError: for a system without predictions, or two with different samples or seeds.
+        the columns of both (`<column>_reference` where they differ), metric, difference (system
+        minus reference), low, high, p (two-sided), p_holm (by metric), seeds, subjects.
     """
     cache, out = {}, []
 

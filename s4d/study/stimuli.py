@@ -31,14 +31,9 @@ def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed
 
     Args:
         cfg: any fine-tuning configuration of the profile; sources and sampling are read.
-        split: "train", "val" or "test".
-        limit: largest number of samples.
-        unreadable: gets {path: cause} of the drawn files that cannot be read.
+        unreadable: gets {path: cause} of the drawn files that cannot be read and are left out.
     Returns:
-        uint8 `[N, 3, H, W]` or `[N, 3, T, H, W]`, and the table of the same N samples (path,
-        label, subject, split). Files that cannot be read are left out.
-    Raises:
-        StimuliError: when no sample is left.
+        uint8 `[N, 3, H, W]` or `[N, 3, T, H, W]`, and the table of the same N samples.
     """
     data = part(update(cfg, test_segments=1), task, tables(cfg)[task], split)
     kept, clips = [], []
@@ -58,16 +53,11 @@ def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed
 
 def frames_of(cfg: Finetune, rows: pd.DataFrame,
               unreadable: dict[str, str] | None = None) -> tuple[Tensor, pd.DataFrame]:
-    """Read all frames of clips, each as a picture of its own.
+    """Read all frames of clips, each as a picture: uint8 `[M, 3, H, W]`, and their table.
 
     Args:
-        cfg: names the clips' source and the picture size.
         rows: table of clips, as `subset` gives it.
         unreadable: gets {path: cause} of the clips of which not every frame can be read.
-    Returns:
-        uint8 `[M, 3, H, W]`, and a table (path, label, subject, frame from 0) of the same M.
-    Raises:
-        StimuliError: when no clip can be read.
     """
     pictures, table = [], []
     for row in rows.itertuples():
@@ -95,12 +85,7 @@ def left_out(unreadable: dict[str, str]) -> str:
 
 
 def apex_frames(frames: pd.DataFrame, apex: pd.Series | None = None) -> np.ndarray:
-    """Row number of one frame a clip `[clips]`: the apex where it is known, else the middle.
-
-    Args:
-        frames: table of `frames_of`, whose order of clips is kept.
-        apex: path -> frame number.
-    """
+    """Row number of one frame a clip: the apex (path -> frame) if it is known, else the middle."""
     found = []
     for path, group in frames.groupby("path", sort=False):
         target = apex[path] if apex is not None else group.frame.median()
@@ -111,8 +96,7 @@ def apex_frames(frames: pd.DataFrame, apex: pd.Series | None = None) -> np.ndarr
 def truth_of(folder: Path | str | None, frames: pd.DataFrame) -> pd.DataFrame:
     """Add the true intensity (1: a full expression) and the clip's apex frame to `frames_of`.
 
-    Args:
-        folder: of the procedural corpus; None leaves both missing (licensed data have no truth).
+    Both are missing without the folder of a procedural corpus.
     """
     if folder is None:
         return frames.assign(apex=np.nan, intensity=np.nan)

@@ -25,11 +25,8 @@ def read_by_head(model: nn.Module, pooled: np.ndarray, rows: pd.DataFrame, head:
     """Predict every sample by one head, among the emotions that both tasks share.
 
     Args:
-        pooled: features `[N, D]` of photos or clips; the head may belong to the other task.
-        rows: table of the samples (path, label, subject).
+        pooled, rows: features `[N, D]` and table of photos or clips, of either task.
         names: the head's classes in order.
-    Returns:
-        one row a sample with a shared label: path, label, subject, predicted, correct.
     """
     x = torch.from_numpy(pooled).to(next(model.parameters()))
     logits = model.forward_head(x, head).float().cpu().numpy()
@@ -45,15 +42,7 @@ def _answers(rows: pd.DataFrame, predicted: np.ndarray, shared: list[str]) -> pd
 
 def read_by_probe(train: np.ndarray, labels: pd.Series, pooled: np.ndarray, rows: pd.DataFrame,
                   shared: list[str]) -> pd.DataFrame:
-    """Predict every sample by logistic regression on the features of training samples.
-
-    Args:
-        train, labels: features `[M, D]` of training samples and their emotions; those of emotions
-            that are not shared are left out.
-        pooled, rows: features `[N, D]` of test samples, of either kind, and their table.
-    Returns:
-        as `read_by_head`.
-    """
+    """Predict every sample by logistic regression on features and labels of training samples."""
     use = labels.isin(shared).to_numpy()
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500,
                                                                class_weight="balanced"))
@@ -63,7 +52,7 @@ def read_by_probe(train: np.ndarray, labels: pd.Series, pooled: np.ndarray, rows
 
 def transfer_matrix(read: pd.DataFrame, saw: dict[str, tuple[str, ...]],
                     resamples: int = 1000) -> pd.DataFrame:
-    """WAR of every trained head, or probe, on photos and on clips.
+    """WAR (%) of every trained head, or probe, on photos and on clips, with 95 % intervals.
 
     Args:
         read: rows of `read_by_head` or `read_by_probe` with the columns method, seed, head (the
@@ -71,8 +60,8 @@ def transfer_matrix(read: pd.DataFrame, saw: dict[str, tuple[str, ...]],
         saw: method -> kinds of labelled samples that its network was trained on.
     Returns:
         method, head, stimuli, zero_shot (head or probe was trained on the other kind), unseen (so
-        was the network), war, low, high (%; mean over seeds, 95 % over subjects and seeds),
-        samples, subjects, uar (%), seeds, majority (WAR of the most frequent class, %).
+        was the network), war, low, high, samples, subjects, uar, seeds, majority (WAR of the most
+        frequent class).
     """
     cells = ["method", "head", "stimuli"]
     found = scores(read, cells, resamples)
@@ -98,12 +87,7 @@ def shared_space(photos: np.ndarray, clips: np.ndarray, photo_rows: pd.DataFrame
                  clip_rows: pd.DataFrame, most: int = 140, seed: int = 0) -> pd.DataFrame:
     """t-SNE of photos and clips together: distances, sizes and gaps in it mean little.
 
-    Args:
-        photos, clips: pooled features of one network.
-        most: largest number of each kind, drawn at random.
-        seed: of the draw and of the map.
-    Returns:
-        task, label, x, y: one row a sample.
+    At most `most` of each kind are drawn at random.
     Source: van der Maaten and Hinton 2008; the exact gradient, equal for any number of threads.
     """
     kept = [choose(len(f), most, seed) for f in (photos, clips)]

@@ -1,1 +1,1 @@
-"""Figures: one function each, a tidy table in, a Matplotlib figure out. Nothing here loads a model."""
+"""Figures: a function each, a tidy table in, a Matplotlib figure out; no model is loaded."""

@@ -7,149 +7,145 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..intervals import p_text
-from .style import (EMOTION_COLOURS, EMOTION_MARKERS, KINDS, METHOD_LABELS, METHOD_NAMES, NULL_COLOUR, PAGE, SMALL, TASK_LABELS, figure,
-                    label_points, look, spread, stamp)
+from . import style
+from .marks import heading, label_points, legend, look, name_lines, number, point, ranged, zero
+from .style import EMOTION_COLOURS, KINDS, METHOD_LABELS, METHOD_NAMES, PAGE, SMALL, figure, stamp
 
-HEADS = {"image": "photo head", "video": "clip head"}
-PROBES = {"image": "probe of photos", "video": "probe of clips"}
+HEADS = {"head": {"image": "photo head", "video": "clip head"},
+         "probe": {"image": "probe of photos", "video": "probe of clips"}}
+TITLES = {"head": "Trained heads", "probe": "Linear probes"}
 ORDER = ("static", "dynamic", "multitask", "s4d")
-SHORT = {"neutral": "neu", "happiness": "hap", "sadness": "sad", "surprise": "sur", "fear": "fea", "disgust": "dis", "anger": "ang",
-         "contempt": "con", "anxiety": "anx", "helplessness": "hel", "disappointment": "dsp"}
+SHORT = {"neutral": "neu", "happiness": "hap", "sadness": "sad", "surprise": "sur", "fear": "fea",
+         "disgust": "dis", "anger": "ang", "contempt": "con", "anxiety": "anx",
+         "helplessness": "hel", "disappointment": "dsp"}
+FRAMES = {True: "-", False: (0, (2.5, 1.5))}      # whether the network, too, never saw the kind
+OTHERS = {"between": dict(color="#555555", marker="X", linestyle="-"),
+          "start": dict(color="#555555", marker="*", linestyle=":")}
+NULLS = {"any": ("at will", "white", ""), "within": ("within each emotion", style.NULL_COLOUR, ""),
+         "person": ("within each person", "white", "//////")}
 
 
 def _p(p: float) -> str:
-    """`p = 0.006` or `p < 0.001`."""
+    """Write `p = 0.006` or `p < 0.001`."""
     text = p_text(p)
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
-def ranged(row, value: str = "value", digits: int = 2, sign: str = "", low: str | None = "low", high: str = "high") -> str:
-    """A number with its interval, `0.78 [0.71, 0.85]`; without the interval where there is none, or where `low` is None.
-
-    Args:
-        row: of a table, or a named tuple of one.
-        sign: "+" shows that of positive numbers.
-    """
-    row = row if isinstance(row, pd.Series) else row._asdict()
-    numbers = [float(row[name]) for name in ((value, low, high) if low else [value])]
-    texts = [f"{v:{sign}{z}.{digits}f}".replace("-", "−") for v, z in zip(numbers, ("z", "", ""))]      # a limit of −0.00 is below 0
-    return texts[0] + ("" if low is None or np.isnan(numbers[1:]).any() else f" [{texts[1]}, {texts[2]}]")
-
-
 def transfer(table: pd.DataFrame, note: str = "") -> Figure:
-    """WAR of every trained head, and of every linear probe (rows), on photos and clips (columns); cells across tasks are framed.
+    """Draw WAR of trained heads and linear probes (rows) on photos and clips (columns).
 
     Args:
-        table: of `study.transfer.transfer_matrix` with a column reading ("head", "probe").
+        table: of `s4d.study.transfer.transfer_matrix` with a column reading (head, probe);
+            zero-shot cells are framed.
     """
-    titles = {"head": ("Trained heads", HEADS), "probe": ("Linear probes", PROBES)}
-    readings = [r for r in titles if r in set(table.reading)]
-    rows = {r: [k for k in ((m, h) for m in ORDER for h in ("image", "video")) if ((table.reading == r) & (table.method == k[0])
-                & (table["head"] == k[1])).any()] for r in readings}
-    fig, axes = figure(PAGE, 1.25 + 0.3 * max(map(len, rows.values())), 1, len(readings), squeeze=False)
-    for ax, reading in zip(axes[0], readings):
-        title, names = titles[reading]
-        picture = _cells(ax, table[table.reading == reading], rows[reading], max(table.war.max(), 1.5 * table.majority.max()))
-        ax.set_yticks(range(len(rows[reading])), [f"{METHOD_LABELS[m]}, {names[h]}" for m, h in rows[reading]])
-        ax.set_title(title)
+    readings = [r for r in TITLES if r in set(table.reading)]
+    wide = table.pivot(index=["reading", "method", "head"], columns="stimuli", values="war")
+    rows = {r: [(m, h) for m in ORDER for h in KINDS if (r, m, h) in wide.index] for r in readings}
+    fig, axes = figure(PAGE, 1.25 + 0.3 * max(map(len, rows.values())), 1, len(readings),
+                       squeeze=False)
+    top = max(table.war.max(), 1.5 * table.majority.max())
+    for ax, reading in zip(axes[0], readings, strict=True):
+        picture = ax.imshow(wide.loc[reading].loc[rows[reading], list(KINDS)], vmin=0, vmax=top,
+                            aspect="auto")
+        for r in table[table.reading == reading].itertuples():
+            _reading(ax, r, rows[reading].index((r.method, r.head)), top)
+        names = [f"{METHOD_LABELS[m]}, {HEADS[reading][h]}" for m, h in rows[reading]]
+        ax.set_yticks(range(len(names)), names)
+        n = table.groupby("stimuli")[["samples", "subjects", "majority"]].max()
+        ax.set_xticks([0, 1], [
+            f"{style.TASK_LABELS[t]}\nn = {n.samples[t]},\n{n.subjects[t]} people\n"
+            f"majority: {n.majority[t]:.1f}" for t in KINDS])
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        ax.set_title(TITLES[reading])
     fig.colorbar(picture, ax=axes, pad=0.01).set_label("WAR (%)")
-    handles = [Rectangle((0, 0), 1, 1, fill=False, edgecolor="black", linewidth=1.2, linestyle=style) for style in FRAMES.values()]
-    fig.legend(handles, ["neither network nor head saw labels of this kind", "network did, head or probe did not"],
-               loc="outside upper center", ncols=2, fontsize=SMALL, handlelength=2.2)
-    stamp(fig, note)
-    return fig
+    legend(fig, [Rectangle((0, 0), 1, 1, fill=False, linewidth=1.2, linestyle=dash, label=text)
+                 for dash, text in zip(FRAMES.values(), (
+                     "neither network nor head saw labels of this kind",
+                     "network did, head or probe did not"), strict=True)], 2)
+    return stamp(fig, note)
 
 
-FRAMES = {True: "-", False: (0, (2.5, 1.5))}             # whether the network, too, never saw the kind
+def _reading(ax, r, row: int, top: float) -> None:
+    """Write a cell's number and frame it when its head or probe never saw the kind."""
+    column = list(KINDS).index(r.stimuli)
+    text = number(r.war, r.low, r.high).replace(" [", "\n[")
+    ax.text(column, row, text, ha="center", va="center", fontsize=SMALL,
+            color="white" if r.war < 0.55 * top else "black")
+    if r.zero_shot:                                # black on white is seen on every colour
+        for edge, width, dash in (("white", 2.4, "-"), ("black", 1.1, FRAMES[bool(r.unseen)])):
+            ax.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False,
+                                   edgecolor=edge, linewidth=width, linestyle=dash))
 
 
-def _cells(ax, table: pd.DataFrame, rows: list[tuple[str, str]], top: float):
-    wide = table.pivot(index=["method", "head"], columns="stimuli", values="war").loc[rows, ["image", "video"]]
-    picture = ax.imshow(wide, vmin=0, vmax=top, aspect="auto", cmap="cividis")
-    for r in table.itertuples():
-        i, j = rows.index((r.method, r.head)), ("image", "video").index(r.stimuli)
-        text = f"{r.war:.1f}" + ("" if np.isnan(r.low) else f"\n[{r.low:.1f}, {r.high:.1f}]")
-        ax.text(j, i, text, ha="center", va="center", fontsize=SMALL, color="white" if r.war < 0.55 * top else "black")
-        if r.zero_shot:                                  # black on white is seen on every colour, in grey too
-            frame = dict(xy=(j - 0.47, i - 0.45), width=0.94, height=0.9, fill=False)
-            ax.add_patch(Rectangle(**frame, edgecolor="white", linewidth=2.4))
-            ax.add_patch(Rectangle(**frame, edgecolor="black", linewidth=1.1, linestyle=FRAMES[bool(r.unseen)]))
-    about = table.groupby("stimuli")[["samples", "subjects", "majority"]].max()
-    ax.set_xticks([0, 1], [f"{TASK_LABELS[t]}\nn = {about.samples[t]},\n{about.subjects[t]} people\nmajority: {about.majority[t]:.1f}"
-                           for t in ("image", "video")])
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    return picture
-
-
-def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, counts: dict[str, pd.Series], note: str = "") -> Figure:
-    """Cosine similarity of static (rows) and dynamic (columns) class prototypes, one panel a method; the diagonal in numbers.
+def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, counts: dict[str, pd.Series],
+                         note: str = "") -> Figure:
+    """Draw cosine similarity of photo (rows) and clip prototypes (columns), a panel a method.
 
     Args:
         cells: method, image_class, video_class, cosine (mean over seeds).
-        stats: of `study.similarity.prototype_study`.
+        stats: of `s4d.study.similarity.prototype_study`.
         counts: "image" and "video" -> number of samples by class.
     """
     methods = [m for m in METHOD_NAMES if m in set(cells.method)]
     names = list(dict.fromkeys(cells.image_class))
     fig, axes = figure(PAGE, 2.75, 1, len(methods), squeeze=False, sharey=True)
-    for ax, method in zip(axes[0], methods):
-        grid = cells[cells.method == method].pivot(index="image_class", columns="video_class", values="cosine").loc[names, names]
-        picture = ax.imshow(grid, vmin=-1, vmax=1, cmap="cividis")                # lightness follows the value, so that grey print keeps the sign
-        for k, value in enumerate(np.diag(grid)):
-            ax.add_patch(Rectangle((k - 0.5, k - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=0.7))
-            ax.text(k, k, f"{value:.2f}".replace("0.", ".").replace("-", "−"), ha="center", va="center", fontsize=SMALL,
-                    color="black" if value > 0.1 else "white")
+    for ax, method in zip(axes[0], methods, strict=True):
+        wide = cells[cells.method == method].pivot(index="image_class", columns="video_class",
+                                                   values="cosine").loc[names, names]
+        picture = ax.imshow(wide, vmin=-1, vmax=1)         # grey print keeps the sign
+        for k, value in enumerate(np.diag(wide)):
+            ax.add_patch(Rectangle((k - 0.5, k - 0.5), 1, 1, fill=False, linewidth=0.7))
+            ax.text(k, k, number(value, form=".2f").replace("0.", "."), ha="center", va="center",
+                    fontsize=SMALL, color="black" if value > 0.1 else "white")
         found = stats[stats.method == method].iloc[0]
-        numbers = (f"Δ drawn {found.difference:.2f}, {_p(found.p)}\ncorrected {found.corrected:.2f} [{found.low:.2f}, {found.high:.2f}]"
-                   .replace("-", "−"))
-        ax.set_title(f"{METHOD_LABELS[method]}\n{numbers}", fontsize=SMALL, fontweight="normal")
-        ax.set_xticks(range(len(names)), [f"{SHORT[n]} ({counts['video'].get(n, 0)})" for n in names], rotation=90, fontsize=SMALL)
-        ax.set_yticks(range(len(names)), [f"{n} ({counts['image'].get(n, 0)})" for n in names], fontsize=SMALL)
+        heading(ax, f"{METHOD_LABELS[method]}\nΔ drawn {number(found.difference, form='.2f')}, "
+                f"{_p(found.p)}\ncorrected {ranged(found, 'corrected')}", SMALL,
+                fontweight="normal")
+        ax.set_xticks(range(len(names)), [f"{SHORT[n]} ({counts['video'].get(n, 0)})"
+                                          for n in names], rotation=90, fontsize=SMALL)
+        ax.set_yticks(range(len(names)), [f"{n} ({counts['image'].get(n, 0)})" for n in names],
+                      fontsize=SMALL)
         ax.tick_params(length=0)
         ax.set_xlabel("prototype of clips (n)", fontsize=7)
     axes[0, 0].set_ylabel("prototype of photos (n)", fontsize=7)
     fig.colorbar(picture, ax=axes, shrink=0.75, pad=0.01).set_label("cosine similarity")
-    stamp(fig, f"Δ is at most {stats.ceiling.max():.2f}; {note}")
-    return fig
+    return stamp(fig, f"Δ is at most {stats.ceiling.max():.2f}; {note}")
 
 
-def layer_similarity(table: pd.DataFrame, titles: dict[str, str], layer: str = "pooled", note: str = "") -> Figure:
-    """Left: CKA by layer, one line a comparison. Right: CKA of one layer beside its null models.
+def layer_similarity(table: pd.DataFrame, titles: dict[str, str], layer: str = "pooled",
+                     note: str = "") -> Figure:
+    """Draw CKA by layer, a line a comparison, and CKA of one layer beside its null models.
 
     Args:
-        table: of `study.similarity.similarity_by_layer`.
+        table: of `s4d.study.similarity.similarity_by_layer`.
         titles: comparison -> title, in order.
         layer: of the right panel.
     """
     table = table[table.measure == "cka"]
-    layers, names = list(dict.fromkeys(table.layer)), [c for c in titles if c in set(table.comparison)]
+    layers = list(dict.fromkeys(table.layer))
+    names = [c for c in titles if c in set(table.comparison)]
     fig, (left, right) = figure(PAGE, 2.9, 1, 2)
     ends = {}
     for k, name in enumerate(names):
-        part = table[table.comparison == name].set_index("layer").loc[layers]
+        rows = table[table.comparison == name].set_index("layer").loc[layers]
         x, drawn = np.arange(len(layers)) + 0.05 * (k - (len(names) - 1) / 2), _look(name)
-        left.vlines(x, part.low, part.high, color=drawn["color"], linewidth=0.8)
-        left.plot(x, part.value, **drawn, markersize=3)
-        ends[name] = part.value.iloc[-1]
-    left.set(ylim=(min(0, left.get_ylim()[0]), 1.03), xlim=(-0.3, len(layers) - 1 + 0.2))
-    bottom, top = left.get_ylim()
-    for name, place in zip(ends, spread(list(ends.values()), 0.075 * (top - bottom), bottom, top)):
-        left.annotate(titles[name], (len(layers) - 0.82, ends[name]), (len(layers) - 0.55, place), fontsize=SMALL, va="center",
-                      annotation_clip=False, arrowprops=dict(arrowstyle="-", linewidth=0.4, color="#888888", shrinkA=0, shrinkB=0, relpos=(0, 0.5)))
-    shown = range(len(layers)) if len(layers) <= 8 else [0, *range(2, len(layers) - 1, 3), len(layers) - 1]
-    left.set_xticks(list(shown), [layers[i] for i in shown], rotation=0 if len(layers) <= 8 else 90)
+        left.vlines(x, rows.low, rows.high, color=drawn["color"], linewidth=0.8)
+        left.plot(x, rows.value, **drawn, markersize=3)
+        ends[titles[name]] = rows.value.iloc[-1]
+    left.set(ylim=(min(0, left.get_ylim()[0]), 1.03), xlim=(-0.3, len(layers) - 0.8))
+    name_lines(left, ends)
+    few = len(layers) <= 8
+    shown = range(len(layers)) if few else [0, *range(2, len(layers) - 1, 3), len(layers) - 1]
+    left.set_xticks(shown, [layers[i] for i in shown], rotation=0 if few else 90)
     left.set_ylabel("linear CKA of frame and clip")
-    left.set_title(f"By layer ({table.stimuli.max()} clips, {table.people.max()} people)", fontsize=7.5)
+    heading(left, f"By layer ({table.stimuli.max()} clips, {table.people.max()} people)")
     _beside_nulls(right, table[table.layer == layer].set_index("comparison").loc[names], titles)
-    right.set_title(f"Layer “{layer}”, beside shuffled clips", fontsize=7.5)
-    fig.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=SMALL, title="mean to 95th percentile when clips are shuffled",
+    heading(right, f"Layer “{layer}”, and its nulls")
+    fig.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=3,
+               fontsize=SMALL, title="mean to 95th percentile when clips are shuffled",
                title_fontsize=SMALL)
-    stamp(fig, note)
-    return fig
-
-
-OTHERS = {"between": dict(color="#555555", marker="X", linestyle="-"), "start": dict(color="#555555", marker="*", linestyle=":")}
+    return stamp(fig, note)
 
 
 def _look(name: str) -> dict:
@@ -157,81 +153,84 @@ def _look(name: str) -> dict:
     return OTHERS.get(name) or look(name)
 
 
-def _beside_nulls(ax, part: pd.DataFrame, titles: dict[str, str]) -> None:
-    """One row a comparison: value with interval, and below it a bar from the mean to the 95th percentile of each null."""
-    nulls = {"any": ("at will", "white", ""), "within": ("within each emotion", NULL_COLOUR, ""), "person": ("within each person", "white", "//////")}
-    y = np.arange(len(part))
-    for kind, (label, colour, hatch) in nulls.items():
-        low, high = part[f"{kind}_mean"], part[f"{kind}_95"]
+def _beside_nulls(ax, rows: pd.DataFrame, titles: dict[str, str]) -> None:
+    """Draw a row a comparison: its value, and below it a bar of each null, mean to 95 %."""
+    y = np.arange(len(rows))
+    for kind, (label, colour, hatch) in NULLS.items():
+        low, high = rows[f"{kind}_mean"], rows[f"{kind}_95"]
         if low.notna().any():
-            ax.barh(y + 0.25, np.maximum(high - low, 0.006), 0.3, low, color=colour, edgecolor="#444444", hatch=hatch, linewidth=0.6, label=label)
-    for at, (name, r) in enumerate(part.iterrows()):
-        drawn = _look(name)
-        ax.hlines(at - 0.15, r.low, r.high, color=drawn["color"], linewidth=1)
-        ax.plot(r.value, at - 0.15, color=drawn["color"], marker=drawn["marker"], markersize=4)
-    ax.set_yticks(y, [titles[n] for n in part.index], fontsize=SMALL)
-    ax.set_ylim(len(part) - 0.45, -0.55)
-    ax.axvline(0, color="#cccccc", linewidth=0.5, zorder=0)
+            ax.barh(y + 0.25, np.maximum(high - low, 0.006), 0.3, low, color=colour,
+                    edgecolor="#444444", hatch=hatch, linewidth=0.6, label=label)
+    for at, r in zip(y, rows.itertuples(), strict=True):
+        drawn = _look(r.Index)
+        point(ax, at - 0.15, r.value, r.low, r.high, drawn["color"], drawn["marker"])
+    ax.set_yticks(y, [titles[n] for n in rows.index], fontsize=SMALL)
+    ax.set_ylim(len(rows) - 0.45, -0.55)
+    zero(ax)
     ax.set_xlabel("linear CKA of frame and clip")
 
 
-def confusability(cells: pd.DataFrame, stats: pd.DataFrame, titles: dict[str, str], counts: tuple[int, int], note: str = "") -> Figure:
-    """Probability given to a wrong class: static against dynamic, one point a pair (true, wrong), one panel a comparison.
+def confusability(cells: pd.DataFrame, stats: pd.DataFrame, titles: dict[str, str],
+                  counts: tuple[int, int], note: str = "") -> Figure:
+    """Draw the probability given to wrong classes: static against dynamic, a panel a comparison.
 
     Args:
-        cells: comparison, label, wrong, static, dynamic (shares 0..1).
+        cells: comparison, label, wrong, static, dynamic (shares 0..1), a row a point.
         stats: comparison, rho, low, high, p, rho_cells, p_cells.
         titles: comparison -> title, in order.
         counts: number of photos and of clips.
     """
     names = [c for c in titles if c in set(cells.comparison)]
     fig, axes = figure(PAGE, 2.6, 1, len(names), squeeze=False)
-    most = most_confused(cells)
-    for ax, name in zip(axes[0], names):
+    most, labels = most_confused(cells), {}
+    for ax, name in zip(axes[0], names, strict=True):
         part, found = cells[cells.comparison == name], stats[stats.comparison == name].iloc[0]
+        points = 100 * part[["static", "dynamic"]].to_numpy()
         named = part.set_index(["label", "wrong"]).index.isin(most)
-        for those, colour in ((~named, "#aaaaaa"), (named, "black")):
-            ax.scatter(100 * part.static[those], 100 * part.dynamic[those], s=12, c=colour, linewidths=0)
-        numbers = (f"ρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}], {_p(found.p)}\n"
-                   f"without preferences {found.rho_cells:.2f}, {_p(found.p_cells)}").replace("-", "−")
-        ax.set_title(f"{titles[name]}\n{numbers}", fontsize=7, fontweight="normal")
+        ax.scatter(*points.T, s=12, c=np.where(named, "black", "#aaaaaa"), linewidths=0)
+        labels[name] = points, [(f"{SHORT[r.label]} → {SHORT[r.wrong]}", tuple(at)) for r, at in
+                                zip(part[named].itertuples(), points[named], strict=True)]
+        rho = ranged(found, "rho")
+        heading(ax, f"{titles[name]}\nρ = {rho}, {_p(found.p)}\nwithout preferences "
+                f"{number(found.rho_cells, form='.2f')}, {_p(found.p_cells)}", 7,
+                fontweight="normal")
         ax.margins(0.12)
-        ax.set_xlim(right=130 * part.static.max())                                   # room for the names of the outermost points
+        ax.set_xlim(right=1.3 * points[:, 0].max())         # room for the outermost names
         ax.set_xlabel(f"mean probability of the wrong\nclass, {counts[0]} photos (%)", fontsize=7)
-    axes[0, 0].set_ylabel(f"mean probability of the wrong\nclass, {counts[1]} clips (%)", fontsize=7)
+    axes[0, 0].set_ylabel(f"mean probability of the wrong\nclass, {counts[1]} clips (%)",
+                          fontsize=7)
     stamp(fig, note)
-    fig.draw_without_rendering()         # fixes the axes, so that labels can be placed between the points
-    for ax, name in zip(axes[0], names):
-        part = cells[cells.comparison == name]
-        chosen = [r for r in part.itertuples() if (r.label, r.wrong) in most]
-        label_points(ax, 100 * part[["static", "dynamic"]].to_numpy(),
-                     [(f"{SHORT[r.label]} → {SHORT[r.wrong]}", (100 * r.static, 100 * r.dynamic), "black") for r in chosen], size=SMALL)
+    fig.draw_without_rendering()         # fixes the axes, so that names find places in them
+    for ax, name in zip(axes[0], names, strict=True):
+        label_points(ax, *labels[name])
     return fig
 
 
 def most_confused(cells: pd.DataFrame, most: int = 6) -> list[tuple[str, str]]:
-    """The pairs (true, wrong) that are confused most on both sides in the mean over comparisons."""
+    """The pairs (true, wrong) that are confused most on both sides, mean over comparisons."""
     rank = cells.groupby("comparison")[["static", "dynamic"]].rank().sum(axis=1)
-    return list(rank.groupby([cells.label, cells.wrong]).mean().sort_values(ascending=False, kind="stable").index[:most])
+    mean = rank.groupby([cells.label, cells.wrong]).mean()
+    return list(mean.sort_values(ascending=False, kind="stable").index[:most])
 
 
 def shared_space(table: pd.DataFrame, note: str = "") -> Figure:
-    """t-SNE of photos and clips in one space: left the photos in colour, right the clips, the others in grey.
+    """Draw t-SNE of photos and clips in one space: one kind in colour, the other in grey.
 
     Args:
-        table: of `study.transfer.shared_space`.
+        table: of `s4d.study.transfer.shared_space`.
     """
     fig, axes = figure(PAGE, 3.4, 1, 2, sharex=True, sharey=True)
-    names = [n for n in EMOTION_COLOURS if n in set(table.label)]
-    for ax, task in zip(axes, KINDS):
-        own, other = table[table.task == task], table[table.task != task]
+    for ax, task in zip(axes, KINDS, strict=True):
+        rows, other = table[table.task == task], table[table.task != task]
         ax.scatter(other.x, other.y, s=5, color="#b0b0b0", linewidths=0, zorder=1)
-        for label in names:
-            part = own[own.label == label]
-            ax.scatter(part.x, part.y, s=16, marker=EMOTION_MARKERS[label], color=EMOTION_COLOURS[label], linewidths=0, zorder=2, label=label)
-        ax.set_title(f"{KINDS[task].capitalize()} (n = {len(own)}); small grey: the other kind (n = {len(other)})", fontsize=7.5)
+        for label in [n for n in EMOTION_COLOURS if n in set(table.label)]:
+            part = rows[rows.label == label]
+            ax.scatter(part.x, part.y, s=16, marker=style.EMOTION_MARKERS[label], linewidths=0,
+                       color=EMOTION_COLOURS[label], zorder=2, label=label)
+        heading(ax, f"{KINDS[task].capitalize()} (n = {len(rows)}); small grey: the other kind "
+                f"(n = {len(other)})")
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=11, fontsize=7, handletextpad=0.1)
-    stamp(fig, f"an illustration, not a measurement; {note}")
-    return fig
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=11,
+               fontsize=7, handletextpad=0.1)
+    return stamp(fig, f"an illustration, not a measurement; {note}")

@@ -1,25 +1,24 @@
-"""The report's figures: the published comparison, and the claims of the paper against the intervals measured here."""
+"""The report's figures: published results, and the paper's claims against measured intervals."""
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from ...captions import effect
-from .style import COLUMN, METHOD_COLOURS, PAGE, figure, stamp
+from .marks import heading, key, number
+from .style import COLUMN, GREY, METHOD_COLOURS, PAGE, SMALL, figure, stamp
 
-DARK, SHADE = "#333333", "#D5DDE6"              # of marks that belong to no method; of the side that is expected
+DARK, SHADE = "#333333", "#D5DDE6"              # of marks; of the side that is expected
 
 
 def published(table: pd.DataFrame, method: str, baseline: str) -> Figure:
-    """Published WAR (filled) and UAR (hollow) of every method, one panel per dataset; the gain over the baseline is shaded.
+    """Draw published WAR (filled) and UAR (hollow) of every method, one panel per dataset.
+
+    The gain over the baseline is shaded. All panels have axes of equal width.
 
     Args:
-        table: method, year, dataset, UAR, WAR (percent, missing where unknown), as from `s4d.published.results`, in the order of the rows.
-        method, baseline: the rows set apart; the baseline's number is derived, so it has a mark of its own.
-    Returns:
-        a figure two columns wide. All panels have axes of equal width, so that equal gaps are equal points.
+        table: method, year, dataset, UAR, WAR (per cent), in the order of the rows.
+        method, baseline: the rows set apart; the baseline's WAR is derived.
     """
     datasets = list(dict.fromkeys(table["dataset"]))
     names = table.drop_duplicates("method")[["method", "year"]].iloc[::-1]
@@ -27,63 +26,69 @@ def published(table: pd.DataFrame, method: str, baseline: str) -> Figure:
     ends = table.groupby("dataset")[["UAR", "WAR"]].agg(["min", "max"])
     width = 1.35 * float((ends.max(axis=1) - ends.min(axis=1)).max())
     fig, axes = figure(PAGE, 3.2, 1, len(datasets), sharey=True)
-    for ax, dataset in zip(axes, datasets):
+    for ax, dataset in zip(axes, datasets, strict=True):
         rows = table[table["dataset"] == dataset]
-        _recalls(ax, rows, place, method, baseline)
+        for row in rows.itertuples():
+            colour = METHOD_COLOURS["s4d"] if row.method == method else DARK
+            mark = "D" if row.method == baseline else "o"
+            _recalls(ax, row, place[row.method], colour, mark)
         war, left = rows.set_index("method")["WAR"], rows[["UAR", "WAR"]].min().min() - 0.05 * width
         ax.axvspan(war[baseline], war[method], color="#EBD3C3", linewidth=0, zorder=0)
         ax.set(xlim=(left, left + width), ylim=(-0.7, len(place) - 0.3), xlabel="recall, %")
-        ax.set_title(f"{dataset}: WAR {war[method] - war[baseline]:+.2f} points", fontsize=7.5)
+        heading(ax, f"{dataset}: WAR {war[method] - war[baseline]:+.2f} points")
         ax.grid(axis="y", linewidth=0.4)
     axes[0].set_yticks(range(len(place)), [f"{m} ({y})" for m, y in names.itertuples(index=False)])
-    for label, name in zip(axes[0].get_yticklabels(), place):
+    for label, name in zip(axes[0].get_yticklabels(), place, strict=True):
         label.set_fontweight("bold" if name in (method, baseline) else "normal")
-    handles = [Line2D([], [], color=DARK, ls="", marker=m, mfc=c, label=said)
-               for m, c, said in (("o", DARK, "WAR"), ("D", DARK, "WAR, derived"), ("o", "w", "UAR"))]
+    handles = [key("WAR", marker="o"), key("WAR, derived", marker="D"),
+               key("UAR", marker="o", markerfacecolor="w")]
     fig.legend(handles=handles, loc="outside upper right", ncols=3, handletextpad=0.1)
-    stamp(fig, "published numbers on licensed data; none was measured here")
-    return fig
+    return stamp(fig, "published numbers on licensed data; none was measured here")
 
 
-def _recalls(ax, rows: pd.DataFrame, place: dict[str, int], method: str, baseline: str) -> None:
-    """One dataset's rows: marks joined where both recalls are known, the WAR in figures."""
-    for row in rows.itertuples():
-        y, colour = place[row.method], METHOD_COLOURS["s4d"] if row.method == method else DARK
-        if pd.isna(row.WAR):
-            ax.annotate("not found", (0.5, y), xycoords=("axes fraction", "data"), ha="center", va="center", fontsize=6.5, color="#606060",
-                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
-            continue
-        ax.plot([row.UAR, row.WAR], [y, y], color=colour, linewidth=0.6)
-        ax.plot(row.UAR, y, "o", color=colour, markerfacecolor="white")
-        ax.plot(row.WAR, y, "D" if row.method == baseline else "o", color=colour)
-        ax.annotate(f"{row.WAR:.2f}", (row.WAR, y), (5, 0), textcoords="offset points", va="center", fontsize=6.5, color="k")
+def _recalls(ax, row, y: int, colour: str, mark: str) -> None:
+    """Draw one method's recalls, joined where both are known, and its WAR in figures."""
+    if pd.isna(row.WAR):
+        ax.annotate("not found", (0.5, y), xycoords=("axes fraction", "data"), ha="center",
+                    va="center", fontsize=SMALL, color=GREY,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+        return
+    ax.plot([row.UAR, row.WAR], [y, y], color=colour, linewidth=0.6)
+    ax.plot(row.UAR, y, "o", color=colour, markerfacecolor="white")
+    ax.plot(row.WAR, y, mark, color=colour)
+    ax.annotate(f"{row.WAR:.2f}", (row.WAR, y), (5, 0), textcoords="offset points", va="center",
+                fontsize=SMALL)
 
 
 def claims(table: pd.DataFrame, note: str) -> Figure:
-    """Each claim's difference with its interval and numbers; the side on which it expects the difference is shaded.
+    """Draw each claim's difference with its interval; the side that it expects is shaded.
 
     Args:
-        table: claim, difference, low, high (percentage points), expected (+1 or -1), verdict, paper, as from `s4d.report.judge`.
-        note: which data, profile and seeds the numbers are from.
-    Returns:
-        a figure one column wide. Every verdict is printed in the same size and weight; what is no claim of the paper has a hollow mark.
+        table: claim, difference, low, high (points), expected (+1 or -1), verdict, paper, of
+            `s4d.study.tables.judge`. Marks are hollow for what is no claim of the paper.
     """
     fig, ax = figure(COLUMN, 0.65 + 0.42 * len(table))
-    reach = 1.15 * float(np.nanmax(np.abs(table[["low", "high"]].to_numpy(float)), initial=1.0))
+    ends = table[["low", "high"]].to_numpy(float)
+    reach = 1.15 * float(np.nanmax(np.abs(ends), initial=1.0))
     edge = ax.get_yaxis_transform()
     for y, row in enumerate(table.iloc[::-1].itertuples()):
         ax.barh(y - 0.2, row.expected * reach, height=0.42, color=SHADE, zorder=0)
-        ax.plot([row.low, row.high], [y - 0.2, y - 0.2], color=DARK, linewidth=1.4, solid_capstyle="butt")
-        ax.plot(row.difference, y - 0.2, "o", color=DARK, markerfacecolor=DARK if row.paper else "w")
-        ax.annotate(row.claim, (0, y + 0.21), xycoords=edge, va="center", fontsize=7)
-        ax.annotate(row.verdict, (1, y + 0.21), xycoords=edge, ha="right", va="center", fontsize=7, gid="verdict")
-        if pd.notna(row.difference):                                        # the numbers stand where the bar is not
+        ax.plot([row.low, row.high], [y - 0.2, y - 0.2], color=DARK, linewidth=1.4)
+        ax.plot(row.difference, y - 0.2, "o", color=DARK,
+                markerfacecolor=DARK if row.paper else "w")
+        ax.text(0, y + 0.21, row.claim, transform=edge, va="center", fontsize=7)
+        ax.text(1, y + 0.21, row.verdict, transform=edge, ha="right", va="center", fontsize=7,
+                gid="verdict")
+        if pd.notna(row.difference):                              # numbers stand beside the bar
             left = row.low + row.high > 0
-            ax.annotate(effect(row.difference, row.low, row.high), (min(row.low, 0) if left else max(row.high, 0), y - 0.2),
-                        (-4 if left else 4, 0), textcoords="offset points", ha="right" if left else "left", va="center", fontsize=6.5)
+            end = min(row.low, 0) if left else max(row.high, 0)
+            ax.annotate(number(row.difference, row.low, row.high, "+.1f"), (end, y - 0.2),
+                        (-4 if left else 4, 0), textcoords="offset points", va="center",
+                        ha="right" if left else "left", fontsize=SMALL)
     ax.axvline(0, color=DARK, linewidth=0.6)
-    ax.set(xlim=(-reach, reach), ylim=(-0.55, len(table) - 0.55), yticks=[], xlabel="WAR difference, points")
+    ax.set(xlim=(-reach, reach), ylim=(-0.55, len(table) - 0.55), yticks=[],
+           xlabel="WAR difference, points")
     ax.spines["left"].set_visible(False)
-    ax.set_title("shaded: the side that is expected; hollow: no claim of the paper", fontsize=6.5, fontweight="normal", pad=3)
-    stamp(fig, note)
-    return fig
+    heading(ax, "shaded: the side that is expected; hollow: no claim of the paper", SMALL,
+            fontweight="normal", pad=3)
+    return stamp(fig, note)

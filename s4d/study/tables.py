@@ -1,0 +1,219 @@
+"""Tables of the report: the paper's claims judged, published results, runs, numbers as macros."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ..files import ROOT
+from .artifacts import macro_name
+from .figures.marks import number
+from .figures.style import LEVEL, METHOD_LABELS, STARTS
+from .intervals import p_text
+
+BENCHMARKS, METHOD, BASELINE = ("DFEW", "FERV39K", "MAFW"), "S4D", "VideoMAE, as in S4D"
+STAGES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
+# What becomes of a claim whose premise is not supported: it is neither right nor wrong.
+UNFOUNDED = {"against": "no harm to repair", "not decided": "harm not shown"}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the paper as a difference of WAR of two pre-trained systems on test clips.
+
+    Args:
+        name: becomes part of a macro's name.
+        system, reference: methods; no reference: the same system from scratch.
+        expected: sign of system minus reference that the paper expects.
+        premise: name of the claim that this one takes for granted.
+        paper: whether the paper says so.
+    """
+
+    name: str
+    text: str
+    system: str
+    reference: str | None
+    expected: int = 1
+    premise: str = ""
+    paper: bool = True
+
+    @property
+    def comparison(self) -> str:
+        if self.reference is None:
+            return f"{METHOD_LABELS[self.system]}, pre-trained minus from scratch"
+        return f"{METHOD_LABELS[self.system]} minus {METHOD_LABELS[self.reference]}"
+
+
+CLAIMS = (
+    Claim("NegativeTransfer", "plain multi-task harms clips", "multitask", "dynamic", -1),
+    Claim("Repair", "experts repair that harm", "s4d", "multitask", premise="NegativeTransfer"),
+    Claim("StaticHelps", "photos with experts help clips", "s4d", "dynamic"),
+    Claim("PlainHelps", "photos without experts help clips", "multitask", "dynamic", paper=False),
+    Claim("Pretraining", "pre-training helps clips", "s4d", None),
+)
+
+
+def word(low: float, high: float, p_holm: float, expected: int) -> str:
+    """What a difference's interval and corrected p say of a claim that expects a sign."""
+    if low <= 0 <= high or not p_holm <= LEVEL:
+        return "not decided"
+    return "supported" if (low > 0) == (expected > 0) else "against"
+
+
+def judge(paired: pd.DataFrame, claims: Iterable[Claim] = CLAIMS) -> pd.DataFrame:
+    """Judge every claim by the difference measured here.
+
+    Args:
+        paired: of `stats.paired`, shares.
+    Returns:
+        name, claim, comparison, paper, expected, difference, low, high (points), p, p_holm, seeds,
+        subjects, verdict. What was not measured has missing numbers.
+    """
+    on_clips = paired[(paired["task"] == "video") & (paired["metric"] == "WAR")
+                      & paired["pretrained"]]
+    rows, verdicts = [], {}
+    for claim in claims:
+        other = on_clips["method_reference"]
+        same = other.isna() if claim.reference is None else other == claim.reference
+        found = on_clips[(on_clips["method"] == claim.system) & same]
+        row = {"name": claim.name, "claim": claim.text, "comparison": claim.comparison,
+               "paper": claim.paper, "expected": claim.expected}
+        verdict = "not measured"
+        for r in found.to_dict("records"):
+            row |= {column: 100 * r[column] for column in ("difference", "low", "high")}
+            row |= {column: r[column] for column in ("p", "p_holm", "seeds", "subjects")}
+            verdict = word(r["low"], r["high"], r["p_holm"], claim.expected)
+            verdict = UNFOUNDED.get(verdicts.get(claim.premise), verdict)
+        verdicts[claim.name] = verdict
+        rows.append(row | {"verdict": verdict})
+    columns = ["name", "claim", "comparison", "paper", "expected", "difference", "low", "high",
+               "p", "p_holm", "seeds", "subjects", "verdict"]
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def p_words(p: float, p_holm: float, resamples: int) -> str:
+    """Holm's p as printed; a bound where the bootstrap gave its smallest, 2 / (resamples + 1)."""
+    least = p <= 2 / (resamples + 1) * 1.0001
+    return f"≤ {p_holm:.3f}" if least else p_text(p_holm)
+
+
+def claims_table(judged: pd.DataFrame, resamples: int) -> pd.DataFrame:
+    """The judged claims to read; resamples of the bootstrap set the smallest p."""
+    claim = judged["claim"].where(judged["paper"], judged["claim"] + " (not of the paper)")
+    rows = [("--", "--") if pd.isna(r.difference) else
+            (number(r.difference, r.low, r.high, "+.1f"), p_words(r.p, r.p_holm, resamples))
+            for r in judged.itertuples()]
+    return pd.DataFrame({"claim": claim, "comparison": judged["comparison"],
+                         "expected": judged["expected"].map({1: "> 0", -1: "< 0"}),
+                         "difference, 95 % interval": [r[0] for r in rows],
+                         "p": [r[1] for r in rows], "verdict": judged["verdict"]})
+
+
+def published() -> pd.DataFrame:
+    """Published results on licensed data: method, year, kind, dataset, UAR, WAR, source, key."""
+    return pd.read_csv(ROOT / "paper/published.csv")
+
+
+def standing(table: pd.DataFrame) -> pd.DataFrame:
+    """Where S4D stands by WAR: dataset, baseline, s4d, gain, rank (1: highest), methods, best."""
+    war = table.pivot(index="dataset", columns="method", values="WAR").loc[list(BENCHMARKS)]
+    s4d, baseline = war[METHOD], war[BASELINE]
+    return pd.DataFrame({"baseline": baseline, "s4d": s4d, "gain": (s4d - baseline).round(2),
+                         "rank": war.rank(axis=1, ascending=False)[METHOD].astype(int),
+                         "methods": war.notna().sum(axis=1),
+                         "best": war.idxmax(axis=1)}).reset_index()
+
+
+def sources_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Published results to read: a row a method, `UAR / WAR` per dataset, source as LaTeX."""
+    texts = table[["UAR", "WAR"]].map(lambda v: "--" if pd.isna(v) else f"{v:.2f}")
+    pairs = (texts["UAR"] + " / " + texts["WAR"]).where(table["WAR"].notna(), "--")
+    wide = table.assign(pair=pairs).pivot(index="method", columns="dataset", values="pair")
+    out = table.drop_duplicates("method")[["method", "year", "kind", "key"]]
+    out = out.merge(wide[list(BENCHMARKS)], left_on="method", right_index=True)
+    derived = out["method"].eq(BASELINE).map({True: ", derived", False: ""})
+    return out.assign(source=r"\cite{" + out["key"] + "}" + derived).drop(columns="key")
+
+
+def by_war(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `published`, methods from the highest WAR on the first benchmark down."""
+    first = table[table["dataset"] == BENCHMARKS[0]].sort_values("WAR", ascending=False)["method"]
+    place = {method: i for i, method in enumerate(first)}
+    return table.sort_values("method", key=lambda names: names.map(place), kind="stable",
+                             ignore_index=True)
+
+
+def run_rows(configurations: Iterable, runs: Iterable) -> pd.DataFrame:
+    """A row a run: stage, model, tasks, experts, pretrained, seed, steps, seconds, device."""
+    rows = [{"stage": cfg.stage, "model": cfg.model,
+             "tasks": "+".join(getattr(cfg, "tasks", ("image", "video"))),
+             "experts": getattr(cfg, "num_experts", 0),
+             "pretrained": getattr(cfg, "init", None) is not None, "seed": cfg.seed,
+             **{k: run.provenance[k] for k in ("steps", "seconds", "device", "versions")}}
+            for cfg, run in zip(configurations, runs, strict=True)]
+    return pd.DataFrame(rows)
+
+
+def runs_summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Runs counted by what they computed; nothing in it depends on the machine."""
+    keys = ["stage", "model", "tasks", "experts", "pretrained"]
+    table = rows.groupby(keys, sort=False).agg(runs=("seed", "size"), seeds=("seed", "nunique"),
+                                               steps=("steps", "median"))
+    return table.astype({"steps": int}).reset_index()
+
+
+def runs_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """The runs of `runs_summary` to read: stage, system, network, start, runs, seeds, steps."""
+    single = {"video": "dynamic", "image": "static"}
+    systems = [single.get(r.tasks) or ("s4d" if r.experts else "multitask")
+               for r in summary.itertuples()]
+    pretraining = summary["stage"] == "pretrain"
+    network = summary["model"].str.replace(r"s4d(?:_mae)?_(.+)_patch(\d+)_(\d+)",
+                                           r"\1, tokens of \2 px, pictures of \3 px", regex=True)
+    labels = pd.Series(systems, index=summary.index).map(METHOD_LABELS)
+    return pd.DataFrame({"stage": summary["stage"].replace(STAGES),
+                         "system": labels.mask(pretraining, "masked autoencoder"),
+                         "network": network,
+                         "start": summary["pretrained"].map(STARTS).mask(pretraining, "-"),
+                         **summary[["runs", "seeds", "steps"]]})
+
+
+def numbers(judged: pd.DataFrame, scores: pd.DataFrame, places: pd.DataFrame,
+            extra: dict[str, object]) -> dict[str, str]:
+    """Every number that the paper's text uses: LaTeX command -> text.
+
+    Args:
+        judged, places: of `judge` and `standing`.
+        scores: task, pretrained, method, metric, value, low, high (shares), samples, subjects.
+        extra: further name -> text.
+    """
+    out = {macro_name(name): str(text) for name, text in extra.items()}
+    for r in judged.itertuples():
+        value, _, limits = number(r.difference, r.low, r.high, "+.1f").partition(" ")
+        measured = pd.notna(r.difference)
+        out[macro_name("diff", r.name)] = value if measured else "--"
+        out[macro_name("interval", r.name)] = limits if measured else "--"
+        out[macro_name("verdict", r.name)] = r.verdict
+    for r in scores.itertuples():
+        start = "pretrained" if r.pretrained else "scratch"
+        name = macro_name(r.metric.lower(), r.method, r.task, start)
+        out[name] = f"{100 * r.value:.1f}"
+        out[name + "Interval"] = f"[{100 * r.low:.1f}, {100 * r.high:.1f}]"
+    for r in scores.drop_duplicates("task").itertuples():
+        out[macro_name("samples", r.task)] = str(r.samples)
+        out[macro_name("subjects", r.task)] = str(r.subjects)
+    for r in places.itertuples():
+        out[macro_name("published", r.dataset)] = f"{r.s4d:.2f}"
+        out[macro_name("publishedBaseline", r.dataset)] = f"{r.baseline:.2f}"
+        out[macro_name("publishedGain", r.dataset)] = f"{r.gain:.2f}"
+    for r in places.itertuples():
+        out[macro_name("publishedRank", r.dataset)] = str(r.rank)
+        out[macro_name("publishedMethods", r.dataset)] = str(r.methods)
+    return out
+
+
+def captions(manifest: dict, names: Iterable[str], prefix: str = "") -> dict[str, str]:
+    """Captions of the drawn figures as LaTeX commands, `\\Caption<Prefix><Name>`."""
+    return {macro_name("caption", prefix, name): manifest[name]["caption"]
+            for name in names if name in manifest}

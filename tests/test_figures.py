@@ -1,0 +1,155 @@
+"""Figures of the studies: what they show stands where it belongs, and can be read."""
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from s4d.study.figures import finetuning as plots
+from s4d.study.figures import marks, report
+from s4d.study.tables import BASELINE, METHOD, by_war, judge, published
+
+UP, OVER = (.05, .15), (-.1, .2)
+
+
+def pair(a: str, b: str, ends: tuple[float, float], p_holm: float = .01, task: str = "video"):
+    return dict(task=task, pretrained=True, method=a, method_reference=b, metric="WAR",
+                difference=sum(ends) / 2, low=ends[0], high=ends[1], p=p_holm / 22, p_holm=p_holm,
+                seeds=3, subjects=20)
+
+
+def grid(**columns) -> pd.DataFrame:
+    """All combinations of the values of each column."""
+    index = pd.MultiIndex.from_product(columns.values(), names=columns)
+    return index.to_frame(index=False)
+
+
+def texts(ax) -> list[str]:
+    return [t.get_text() for t in ax.texts]
+
+
+def test_a_number_is_printed_with_its_interval_or_alone():
+    assert marks.number(2.26, 1, 3.04, "+.1f") == "+2.3 [+1.0, +3.0]"
+    assert marks.number(-0.04, -0.25, 0.5) == "0.0 [−0.2, 0.5]"          # a zero has no sign
+    assert marks.number(-2, form=".0f") == "−2"
+    row = pd.Series(dict(value=-0.03, low=-0.25, high=0.5, null=np.nan))
+    assert marks.ranged(row) == "−0.03 [−0.25, 0.50]"
+    assert marks.ranged(row, low="null") == "−0.03"
+    one = next(pd.DataFrame([dict(gain=.021, low=0., high=.1)]).itertuples())
+    assert marks.ranged(one, "gain", ".0f", scale=100) == "2 [0, 10]"
+
+
+@pytest.mark.parametrize("levels", [[50, 50, 50, 50], [10, 60, 61, 62], [5], [], [3, 1, 2]])
+def test_names_beside_curves_keep_their_distance_and_order(levels):
+    levels = np.array(levels, float)
+    places = marks.spread(levels, 4.0)
+    order = np.argsort(levels, kind="stable")
+    assert places.shape == levels.shape and (np.diff(places[order]) > 3.99).all()
+    assert np.isclose(places.sum(), levels.sum())
+    assert marks.spread([1.0, 1.0, .99], .1, 0, 1) == pytest.approx([.9, 1.0, .8])
+    assert marks.spread([0.0, .05], .1, 0, 1) == pytest.approx([0.0, .1])
+
+
+def test_confusions_bear_their_counts_beside_each_other():
+    table = grid(method=("dynamic", "s4d"), task=["video"], label=("joy", "disgust"),
+                 predicted=("joy", "disgust"))
+    table["share"] = [.9, .1, 1., 0., .6, .4, .3, .7]
+    table["samples"] = table["label"].map({"joy": 50, "disgust": 1})
+    axes = plots.confusion(table).axes
+    assert [t.get_text() for t in axes[0].get_yticklabels()] == ["joy (50)", "disgust (1)"]
+    assert axes[1].get_ylabel() == "" and texts(axes[0]) == ["90", "10", "100", ""]
+    alone = plots.confusion(table.query("method == 's4d'").drop(columns="method")).axes
+    titles = [ax.get_title() for ax in (*axes, *alone)]
+    assert titles == ["Dynamic only, clips", "S4D (MoAE), clips", "Clips"]
+
+
+def baselines(majority: float) -> pd.DataFrame:
+    table = grid(task=("video", "image"), baseline=("chance", "majority")).assign(UAR=.14)
+    return table.assign(WAR=table["baseline"].map({"chance": .14, "majority": majority}))
+
+
+def test_the_comparison_draws_the_differences_and_says_what_was_not_run():
+    rows = [(t, p, m, k) for t, alone in (("video", "dynamic"), ("image", "static"))
+            for m in (alone, "multitask", "adapters", "s4d") for p in (False, True)
+            if p or m != "adapters" for k in ("UAR", "WAR")]
+    table = pd.DataFrame(rows, columns=["task", "pretrained", "method", "metric"]).assign(
+        value=.7, low=.65, high=.75, samples=280, subjects=40)
+    table.loc[table["metric"] == "WAR", "value"] = .71
+    paired = pd.DataFrame([pair("multitask", "dynamic", UP),
+                           pair("multitask", "static", OVER, 1.0, task="image"),
+                           pair("s4d", "multitask", UP, .2)])
+    fig = plots.comparison(table, table.assign(seed=0), baselines(.3), paired)
+    said = [texts(ax) for ax in fig.axes]
+    assert fig.axes[0].get_title(loc="left") == "Clips: 280 of 40 people"
+    assert all(t.count("from scratch: not run") == 1 for t in said[:3])
+    assert "← chance 14.0, majority class 30.0" in said[1]
+    assert said[3] == ["clips *", "photos", ""]               # a star only where significant
+    assert fig.axes[2].get_xlabel() == "UAR, % (WAR within 1.0 points of it)"
+    names = [t.get_text() for t in fig.axes[3].get_yticklabels()]
+    assert names == ["Multi-task −\none task alone", "S4D (MoAE) −\nMulti-task"]
+
+
+@pytest.mark.parametrize("epochs", [1, 6])
+def test_curves_name_methods_and_baselines_that_are_near(epochs):
+    table = grid(task=("video", "image"), method=("multitask", "s4d"), pretrained=(False, True),
+                 seed=(0, 1), epoch=range(1, epochs + 1))
+    table["war"] = .4 + .02 * table["epoch"]
+    fig = plots.curves(table, baselines(.4), {"video": (112, 16), "image": (645, 161)})
+    ax = fig.axes[0]
+    assert ax.get_title(loc="left") == "Clips: 112 of 16 people, from scratch"
+    assert {"Multi-task", "S4D (MoAE)", "majority class"} <= set(texts(ax))
+    assert "↓ chance 14.0" in texts(ax) and ax.get_ylim()[0] < 40
+    assert ax.get_xlim()[0] == (1 if epochs > 1 else .5)
+
+
+def settings(**columns) -> pd.DataFrame:
+    """Two settings of a study of photos."""
+    table = pd.DataFrame([dict(study="photos", method="s4d", setting="0.1", value=.5, low=.4,
+                               high=.6),
+                          dict(study="photos", method="s4d", setting="1", value=.6, low=.5,
+                               high=.7)])
+    return table.assign(**columns)
+
+
+def test_ablations_have_a_panel_per_study_and_mark_the_default():
+    noise = settings().assign(study="noise", setting=["yes", "no"])
+    fig = plots.ablations(pd.concat([settings(), noise]), {"photos": "share", "noise": "noise"},
+                          {"photos": "1", "noise": "yes"})
+    panels = [ax for ax in fig.axes if ax.axison]
+    bold = [t.get_text() for ax in panels for t in ax.get_xticklabels()
+            if t.get_fontweight() == "bold"]
+    assert [ax.get_xlabel() for ax in panels] == ["share", "noise"] and bold == ["1", "yes"]
+
+
+@pytest.mark.parametrize("p, filled", [(.01, True), (.2, False)])
+def test_bars_are_the_paired_difference_around_the_defaults_level(p, filled):
+    table = settings(difference=[-.1, np.nan], difference_low=[-.13, np.nan],
+                     difference_high=[-.02, np.nan], p_holm=[p, np.nan])
+    ax = plots.ablations(table, {"photos": "share"}, {"photos": "1"}).axes[0]
+    bars = [sorted(line.get_ydata()) for line in ax.lines if line.get_linestyle() == "-"
+            and np.ptp(line.get_ydata()) > 0]
+    assert bars == [pytest.approx([47, 58])]                          # 60 - 13 and 60 - 2
+    points = {float(line.get_ydata()[0]): line.get_markerfacecolor() for line in ax.lines
+              if line.get_marker() == "o"}
+    assert (points[50.0] != "white") == filled and points[60.0] != "white"
+    assert texts(ax) == ["50.0\n−10.0 [−13.0, −2.0]", "60.0"]
+
+
+def test_the_published_figure_shows_all_methods_and_what_was_not_found():
+    fig = report.published(by_war(published()), METHOD, BASELINE)
+    assert len(fig.axes) == 3 and len(fig.axes[0].get_yticklabels()) == 13
+    said = [text for ax in fig.axes for text in texts(ax)]
+    assert said.count("not found") == 4 and {"76.68", "53.65", "58.44"} <= set(said)
+    widths = {round(float(np.ptp(ax.get_xlim())), 6) for ax in fig.axes}
+    assert len(widths) == 1                                           # equal gaps, equal points
+    assert "none was measured here" in fig.get_supxlabel()
+
+
+def test_every_verdict_is_set_in_the_same_type_beside_the_side_that_is_expected():
+    judged = judge(pd.DataFrame([pair("multitask", "dynamic", UP), pair("s4d", "multitask", OVER)]))
+    ax = report.claims(judged, "note").axes[0]
+    said = [t for t in ax.texts if t.get_gid() == "verdict"]
+    assert [t.get_text() for t in said] == judged["verdict"].tolist()[::-1]
+    assert len({(t.get_fontsize(), t.get_fontweight(), t.get_color()) for t in said}) == 1
+    sides = sorted((bar.get_y(), bar.get_width() > 0) for bar in ax.patches)
+    assert [side for _, side in sides] == [e > 0 for e in judged["expected"][::-1]]

@@ -1,0 +1,261 @@
+"""Artifacts and the report: same bytes each time, nothing mixed, claims judged, a paper that fits."""
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from matplotlib.figure import Figure
+
+from s4d.files import OutputError
+from s4d.notebooks import NOTEBOOKS
+from s4d.study import stats, tables
+from s4d.study.artifacts import (
+    Artifacts,
+    csv_text,
+    latex_text,
+    macro_name,
+    macros_text,
+    read_results,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+PAPER, BIB = ((ROOT / "paper" / name).read_text("utf-8") for name in ("main.tex", "references.bib"))
+CLAIM = tables.CLAIMS[0]                # multitask minus dynamic on clips, expected to be negative
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes()
+            for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def line() -> Figure:
+    fig = Figure(figsize=(2, 2))
+    axes = fig.add_subplot(xlabel="epoch", ylabel="UAR (%)")
+    axes.plot(np.arange(5), np.sqrt(np.arange(5)), label="S4D")
+    axes.legend()
+    return fig
+
+
+# Artifacts ---------------------------------------------------------------------------------------
+
+def test_artifacts_have_the_same_bytes_each_time_and_name_no_machine(tmp_path):
+    data = pd.DataFrame({"x": [1, 2], "y": [1 / 3, -0.0]})
+    for folder in ("a", "b"):
+        with matplotlib.rc_context({"pdf.fonttype": 42}):
+            made = Artifacts(tmp_path / folder, "smoke", "n", (0,), "digest")
+            made.figure(line(), "curve", data, "A curve.")
+    assert snapshot(tmp_path / "a") == snapshot(tmp_path / "b")
+    assert (tmp_path / "a/source_data/curve.csv").read_bytes() == b"x,y\n1,0.333333\n2,0\n"
+    assert b"CreationDate" not in (tmp_path / "a/curve.pdf").read_bytes()
+    entry = json.loads((tmp_path / "a/manifest.json").read_text())["artifacts"]["curve"]
+    assert set(entry) == {"kind", "caption", "notebook", "profile", "seeds", "config", "files"}
+
+
+def test_missing_changed_and_foreign_artifacts_are_refused(tmp_path):
+    made = Artifacts(tmp_path, "smoke", "n")
+    made.table(pd.DataFrame({"method": ["s4d"]}), "methods", "Methods.")
+    made.check()
+    with pytest.raises(OutputError, match="'other' is declared by n but was not written"):
+        made.check(["methods", "other"])
+    with pytest.raises(OutputError, match="already a table of notebook n"):
+        Artifacts(tmp_path, "smoke", "m").table(pd.DataFrame({"a": [1]}), "methods", "")
+    with pytest.raises(OutputError, match="no file name"):
+        made.table(pd.DataFrame({"a": [1]}), "a/b", "")
+    before = snapshot(tmp_path)
+    with pytest.raises(OutputError, match=r'results of profile smoke.*"../build/gpu/out"'):
+        Artifacts(tmp_path, "gpu", "n")
+    assert snapshot(tmp_path) == before
+    (tmp_path / "tables/methods.tex").write_text("changed")
+    with pytest.raises(OutputError, match="methods.tex of artifact 'methods' is missing or was"):
+        made.check()
+
+
+def test_nothing_is_half_written_on_a_full_disk(tmp_path, monkeypatch):
+    made = Artifacts(tmp_path, "smoke", "n")
+    made.figure(line(), "line", pd.DataFrame({"x": [1]}), "A line.")
+    before = snapshot(tmp_path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match="no space left"):
+        made.figure(line(), "line", pd.DataFrame({"x": [2]}), "Another.")
+    assert snapshot(tmp_path) == before
+
+
+def test_text_of_tables():
+    table = pd.DataFrame({"a_b": ["multi_task", "s4d"], "WAR": [51.23456, np.nan], "n": [1, 2],
+                          "95 % CI": ["50 & 2", None]})
+    assert csv_text(table) == "a_b,WAR,n,95 % CI\nmulti_task,51.2346,1,50 & 2\ns4d,,2,\n"
+    tex = latex_text(table, "Two methods.", decimals={"WAR": 1}).splitlines()
+    assert tex[:3] == ["% Two methods.", r"\begin{tabular}{lrrl}", r"\toprule"]
+    assert tex[3] == r"a\_b & WAR & n & 95 \% CI \\" and tex[-1] == r"\end{tabular}"
+    assert tex[5:7] == [r"multi\_task & 51.2 & 1 & 50 \& 2 \\", r"s4d & -- & 2 & -- \\"]
+    grouped = pd.DataFrame({"a": [1, 1, 2], "b": [0.5, 1.5, 2.5]}).groupby("a").agg(["mean"])
+    assert csv_text(grouped) == "a,b_mean\n1,1\n2,2.5\n"
+    assert csv_text(pd.DataFrame({"x": [1, 2, 3]}).query("x > 1")) == "x\n2\n3\n"
+    assert r"\cite{x}" in latex_text(pd.DataFrame({"source": [r"\cite{x}"]}), escape=False)
+
+
+def test_results_of_another_profile_or_none_are_refused(tmp_path):
+    with pytest.raises(OutputError, match="scores.csv is missing: run the notebook"):
+        read_results(tmp_path, ["scores"], "smoke")
+    Artifacts(tmp_path, "smoke", "03_finetuning").table(pd.DataFrame({"x": [1]}), "scores", "")
+    assert len(read_results(tmp_path, ["scores"], "smoke")["scores"]) == 1
+    with pytest.raises(OutputError, match="profile smoke, not gpu: run 03_finetuning"):
+        read_results(tmp_path, ["scores"], "gpu")
+
+
+def test_names_and_text_of_macros():
+    assert macro_name("war", "s4d", "FERV39K", "pre-trained") == "WarSFourDFERVThreeNineKPreTrained"
+    text = macros_text({"A": "50 %", "B": 2})
+    assert text == "\\newcommand{\\A}{50 \\%}\n\\newcommand{\\B}{2}\n"
+    with pytest.raises(OutputError, match="letters only"):
+        macros_text({"B1": "x"})
+
+
+# Claims ------------------------------------------------------------------------------------------
+
+def row(claim: tables.Claim, low: float, high: float, p_holm: float = 0.01) -> dict:
+    """A line of a paired table in which a claim's difference has this interval."""
+    return {"task": "video", "pretrained": True, "method": claim.system,
+            "method_reference": claim.reference, "metric": "WAR", "difference": (low + high) / 2,
+            "low": low, "high": high, "p": p_holm / 22, "p_holm": p_holm, "seeds": 3,
+            "subjects": 20}
+
+
+def judged(**intervals) -> pd.Series:
+    """Verdicts by claim where claims have these intervals."""
+    rows = [row(c, *intervals[c.name]) for c in tables.CLAIMS if c.name in intervals]
+    return tables.judge(pd.DataFrame(rows)).set_index("name")["verdict"]
+
+
+@pytest.mark.parametrize("low, high, p, verdict", [
+    (-0.05, -0.01, 0.01, "supported"), (0.01, 0.05, 0.01, "against"),
+    (-0.05, 0.01, 0.01, "not decided"), (-0.05, -0.01, 0.20, "not decided"),
+    (-0.05, 0.0, 0.01, "not decided"), (-0.05, -0.01, np.nan, "not decided")])
+def test_verdicts_follow_interval_correction_and_expected_sign(low, high, p, verdict):
+    table = tables.judge(pd.DataFrame([row(CLAIM, low, high, p)]), [CLAIM])
+    assert table["verdict"].tolist() == [verdict] and table["low"][0] == pytest.approx(100 * low)
+    assert tables.word(-high, -low, p, -CLAIM.expected) == verdict
+
+
+@pytest.mark.parametrize("harm, said, word", [
+    ((-.1, -.05), "supported", None), ((.05, .1), "against", "no harm to repair"),
+    ((-.1, .1), "not decided", "harm not shown"), (None, "not measured", None)])
+@pytest.mark.parametrize("repair, direct", [
+    ((.05, .1), "supported"), ((-.1, -.05), "against"), ((-.1, .1), "not decided")])
+def test_a_claim_without_its_premise_is_not_judged(harm, said, word, repair, direct):
+    given = {"Repair": repair} | ({"NegativeTransfer": harm} if harm else {})
+    verdicts = judged(**given)
+    assert verdicts["NegativeTransfer"] == said and verdicts["Repair"] == (word or direct)
+    assert verdicts["Pretraining"] == "not measured"
+
+
+def test_claims_find_their_rows_in_real_statistics(tmp_path):
+    """Every claim holds where multi-task is worse and experts and pre-training are better."""
+    quality = {("dynamic", True): 0.6, ("multitask", True): 0.3, ("s4d", True): 0.9,
+               ("s4d", False): 0.5}
+    luck, rows = np.random.default_rng(0).random(400), []
+    for (method, pretrained), share in quality.items():
+        for i in range(400):
+            label = ("anger", "fear")[i % 2]
+            rows.append({"task": "video", "method": method, "pretrained": pretrained, "seed": 0,
+                         "path": f"{i:03d}", "subject": str(i // 10), "label": label,
+                         "predicted": label if luck[i] < share else "disgust"})
+    pairs = []
+    for claim in tables.CLAIMS:
+        system = dict(task="video", method=claim.system, pretrained=True)
+        other = {"pretrained": False} if claim.reference is None else {"method": claim.reference}
+        pairs.append((system, system | other))
+    paired = stats.paired(pd.DataFrame(rows), pairs, resamples=300)
+    paired.to_csv(tmp_path / "p.csv", index=False)
+    table = tables.judge(pd.read_csv(tmp_path / "p.csv"))
+    assert table["verdict"].tolist() == ["supported"] * 3 + ["against", "supported"]
+    truth = [100 * (a - b) for a, b in ((.3, .6), (.9, .3), (.9, .6), (.3, .6), (.9, .5))]
+    assert table["difference"].tolist() == pytest.approx(truth, abs=8)
+
+
+def test_the_table_of_claims_shows_p_as_a_bound_and_what_was_not_measured():
+    paired = pd.DataFrame([row(CLAIM, -.05, -.01, 0.03) | {"p": 2 / 2001},
+                           row(tables.CLAIMS[1], -.05, .01, 0.03)])
+    table = tables.judge(paired)
+    read = tables.claims_table(table, 2000)
+    assert read["p"].tolist()[:3] == ["≤ 0.030", "0.030", "--"]
+    assert tables.claims_table(table, 4000)["p"][0] == "0.030"
+    assert read["claim"].str.contains("not of the paper").tolist() == [False] * 3 + [True, False]
+
+
+def test_published_numbers_are_plausible_and_sourced():
+    table = tables.published()
+    assert len(table) == 39 and not table.duplicated(["method", "dataset"]).any()
+    both = table.dropna(subset=["UAR", "WAR"])
+    assert len(both) == 29 and (both["UAR"] < both["WAR"]).all() and both["WAR"].between(20, 80).all()
+    assert [k for k in table["key"].unique() if f"{{{k}," not in BIB] == []
+    baseline = table[table["method"] == tables.BASELINE]
+    assert baseline["source"].str.startswith("derived").all()
+    places = tables.standing(table)
+    assert places["s4d"].tolist() == [76.68, 53.65, 58.44]            # from the paper's abstract
+    assert places["gain"].tolist() == [2.08, 1.26, 4.93]
+    assert places["methods"].tolist() == [13, 12, 10] and (places["rank"] == 2).all()
+    read = tables.sources_table(tables.by_war(table)).set_index("method")
+    assert read.loc[tables.BASELINE, "source"] == r"\cite{s4d}, derived"
+    assert read.loc["IAL", "MAFW"] == "--" and read.index[0] == "MMA-DFER"
+
+
+def test_runs_are_counted_without_times_and_machines():
+    rows = pd.DataFrame([{"stage": "finetune", "model": "s4d_nano_patch16_64", "tasks": "video",
+                          "experts": 0, "pretrained": False, "seed": s, "steps": 4, "seconds": s,
+                          "device": "CPU", "versions": "torch 2"} for s in (0, 1)])
+    summary = tables.runs_summary(rows)
+    assert summary[["runs", "seeds", "steps"]].values.tolist() == [[2, 2, 4]]
+    assert not {"seconds", "device", "versions"} & set(summary)
+    read = tables.runs_table(summary).iloc[0].tolist()
+    assert read[:4] == ["fine-tuning", "Dynamic only", "nano, tokens of 16 px, pictures of 64 px",
+                        "from scratch"]
+
+
+# Paper and repository ----------------------------------------------------------------------------
+
+def commands(folder: str) -> set[str]:
+    texts = [p.read_text("utf-8") for p in (ROOT / folder).glob("*.tex")]
+    return set(re.findall(r"\\newcommand\{\\([A-Za-z]+)\}", "".join(texts)))
+
+
+def test_the_paper_types_no_result_and_uses_only_what_exists():
+    body = PAPER.split(r"\begin{document}")[1]
+    assert not re.search(r"\d+\.\d", re.sub(r"\[.*?\]\{", "{", body))     # results are macros
+    known = {"DataKind"} | commands("figures/tables") | commands("figures/night/tables")
+    used = {m for m in re.findall(r"\\([A-Z][A-Za-z]+)", PAPER) if m != "InputIfFileExists"}
+    used -= {"IfFileExists", "DeclareUnicodeCharacter"}
+    assert used <= known, f"not defined: {sorted(used - known)}"
+    drawn = re.findall(r"\\drawn\{([a-z_/]+)\}|includegraphics\{([a-z_]+)\.pdf\}", body)
+    shown = re.findall(r"\\fit\{\\[a-z]+\}\{([a-z_]+)\}", body)
+    files = [f"{a or b}.pdf" for a, b in drawn] + [f"tables/{name}.tex" for name in shown]
+    assert len(files) == 17 and all((ROOT / "figures" / file).is_file() for file in files)
+    keys = {k for keys in re.findall(r"\\cite\{([a-z0-9,]+)\}", PAPER) for k in keys.split(",")}
+    assert keys and all(f"{{{key}," in BIB for key in keys)
+
+
+def test_citation_and_licence_agree():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], "MIT")
+    preferred = citation["preferred-citation"]
+    for text in ((ROOT / "README.md").read_text("utf-8"), BIB):
+        assert preferred["doi"] in text and preferred["title"] in " ".join(text.split())
+
+
+def test_the_committed_figures_are_complete():
+    entries = json.loads((ROOT / "figures/manifest.json").read_text("utf-8"))["artifacts"].values()
+    assert {e["notebook"] for e in entries} >= set(NOTEBOOKS) - {"00_method"}
+    assert all((ROOT / "figures" / file).is_file() for e in entries for file in e["files"])
