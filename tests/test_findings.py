@@ -63,7 +63,7 @@ FINDINGS = [
     (RESULTS, "and {ci} of a clip's", USE, used("emotion, video"), "above null"),
     (RESULTS, "tells {ci} of the place", USE, used("place, image"), "above null"),
     (RESULTS, "tells {ci} of whether", USE, used("task"), "within null"),
-    (RESULTS, "correlation {rho:.2f} [{low:.2f}, {high:.2f}]", SANDBOX + "confusability.csv",
+    (RESULTS, "correlation is {rho:.2f} [{low:.2f}, {high:.2f}]", SANDBOX + "confusability.csv",
      dict(comparison="separate", label="fear", wrong="surprise"), "above 0"),
     (RESULTS, "cosine of {diagonal:.2f}. Those of different emotions have {off_diagonal:.2f}",
      SANDBOX + "prototype_similarity.csv",
