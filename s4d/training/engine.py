@@ -219,12 +219,12 @@ class Engine:
 
         A signal to any process ends the run here, between two steps.
         """
+        least, pieces = min(map(len, plan)), self.cfg.grad_accum_steps
+        if least < world() * pieces:
+            raise ConfigError(f"a batch of {least} samples cannot be cut for {world()} processes "
+                              f"with grad_accum_steps={pieces}: use fewer, or larger batches")
         begin = self.epoch * self.per_epoch
         plan = plan[self.step - begin: self.steps - begin]
-        if plan and min(map(len, plan)) < world() * self.cfg.grad_accum_steps:
-            raise ConfigError(f"a batch of {min(map(len, plan))} samples cannot be cut for "
-                              f"{world()} processes with grad_accum_steps="
-                              f"{self.cfg.grad_accum_steps}: use fewer, or larger batches")
         shares = part_of(plan, rank(), world())
         read = loader(Joint(self.data), shares, self.cfg.num_workers) if plan else ()
         for batch, self.keys in zip(read, plan, strict=True):

@@ -225,7 +225,7 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
         model = model.to(device).train()
         optimizer = optimizer_for(model, cfg.betas, cfg.weight_decay, cfg.layer_decay)
         net = engine.start("fine-tuning", model, optimizer, train, len(plan(cfg, train, 0)))
-        mix = {}
+        best, mix = engine.best, {}                              # best: saved in checkpoints too
         for task in cfg.tasks:
             mix[task] = mixer(cfg, sources(cfg)[task].num_classes)
             engine.guard.classes(task, train[task].labels, sources(cfg)[task].num_classes)
@@ -250,14 +250,15 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
                 loss = engine.update(cfg.clip_grad)
                 engine.log(task, loss=round(loss, 6), lr=lr)
 
-            best = engine.best                                   # saved in the checkpoint too
             with engine.at_once():                               # a signal need not wait
                 scores = validate(cfg, engine.eval_model, val, device)
                 if cfg.test_each_epoch:
-                    best_test = best.setdefault("test", {})
+                    best_test = dict(best.get("test", {}))
                     tested = test_epoch(cfg, engine.eval_model, rows, device, run, best_test)
-                    engine.log("test", **tested)
             model.train()
+            if cfg.test_each_epoch:
+                engine.log("test", **tested)
+                best["test"] = best_test
             engine.log("val", **scores)
             score = sum(scores[f"{task}_war"] for task in cfg.tasks) / len(cfg.tasks)
             if score > best.get("score", -1.0):
