@@ -23,7 +23,7 @@ from s4d import config
 from s4d.__main__ import main
 from s4d.config import ConfigError, Source, update
 from s4d.data import DatasetError, MediaError, index
-from s4d.data.dataset import Samples, Key
+from s4d.data.dataset import Key, Samples
 from s4d.data.transforms import train_transform
 from s4d.models import CheckpointError, create
 from s4d.progress import Progress
@@ -110,8 +110,8 @@ def test_each_step_has_a_mask_of_its_own_with_its_tasks_ratio(mini, tmp_path, mo
     monkeypatch.setattr(stage_pretrain, "random_mask", drawn)
     pretrain(tiny_pretrain(mini, image_mask_ratio=0.5, video_mask_ratio=0.75), tmp_path)
     for task, ratio in (("image", 0.5), ("video", 0.75)):
-        assert len(masks[task]) == 3 and all((m.float().mean(1) == ratio).all() for m in masks[task])
-        assert len({m.numpy().tobytes() for m in masks[task]}) == 3
+        assert all((m.float().mean(1) == ratio).all() for m in masks[task])
+        assert len({m.numpy().tobytes() for m in masks[task]}) == len(masks[task]) == 3
 
 
 def test_finetuning_starts_from_the_pretrained_encoder(mini, tmp_path):
@@ -179,7 +179,7 @@ def test_missing_sources_and_splits_are_sentences(mini, tmp_path):
         finetune(update(fine, image=None), tmp_path)
     with pytest.raises(ConfigError, match="both sources are None"):
         pretrain(update(pre, image=None, video=None), tmp_path)
-    photos, clips = Source("affectnet", str(mini / "affectnet")), Source("dfew", str(mini / "dfew"), 1)
+    photos, clips = Source("affectnet", str(mini / "affectnet")), fine.video
     speaking = Source("voxceleb2", str(mini / "voxceleb2"))
     for changes, said in (
             (dict(image=clips), "dfew holds clips and was named as the source of photos"),
@@ -301,7 +301,7 @@ def test_a_gradient_that_is_not_finite_stops_or_is_skipped_and_counted(mini, tmp
         if self.step in steps:
             next(self.model.parameters()).grad[0] = math.inf
     monkeypatch.setattr(Engine, "backward", backward)
-    with pytest.raises(RunError, match=r"gradient norm is (inf|nan) \(loss [01]\.\d+.*no checkpoint"):
+    with pytest.raises(RunError, match=r"gradient norm is (inf|nan) .*no checkpoint yet"):
         pretrain(tiny_pretrain(mini), tmp_path)
     cfg = tiny_pretrain(mini, skip_nonfinite=True)
     run = pretrain(cfg, tmp_path)
@@ -464,7 +464,7 @@ def test_mixing_treats_all_frames_of_a_clip_alike(mini, mixup, cutmix):
         assert y.shape == (4, 7) and torch.allclose(y.sum(1), torch.ones(4))
         if len(shape) == 5:
             assert torch.equal(mixed[:, :, :1].expand(shape), mixed)
-        share = mixed.flatten(1).mean(1)                  # of the mates' numbers, as of their labels
+        share = mixed.flatten(1).mean(1)                  # of the mates' numbers, as of labels
         assert torch.allclose(share, y @ torch.arange(7.0), atol=1e-4)
     assert stage_finetune.mixer(tiny_finetune(mini, mixup=0.0, cutmix=0.0), 7) is None
 

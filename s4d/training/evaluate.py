@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from sklearn.metrics import accuracy_score, recall_score
 
-from ..data.dataset import Samples, Joint, Key, loader, to_model
+from ..data.dataset import Joint, Key, Samples, loader, to_model
 from ..data.media import header, read_clip
 from ..data.transforms import eval_views, normalise, test_indices
 from ..emotions import vocabulary
