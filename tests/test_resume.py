@@ -145,7 +145,7 @@ def test_a_fine_tuning_stopped_in_its_pre_training_goes_on_there(mini, tmp_path,
     said = capsys.readouterr().err
     assert "after step 3 of 6" in said and "was stopped by SIGINT before its first step" in said
     assert checkpoint(locate(cfg.init, tmp_path))["step"] == 3
-    assert not locate(cfg, tmp_path).running and finetune(cfg, tmp_path).done
+    assert locate(cfg, tmp_path).state == "begun" and finetune(cfg, tmp_path).done
 
 
 def test_a_run_outside_the_main_thread_has_no_signals_and_trains(mini, tmp_path):
@@ -190,15 +190,15 @@ def test_two_processes_on_one_run_are_kept_apart(mini, tmp_path):
     with pytest.raises(RunError, match=r"run pretrain-\w+-\w+ is being trained by another process"):
         pretrain(cfg, tmp_path)
     held.release()
-    assert not run.running
+    assert run.state == "begun"
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", HOLD, str(run.dir)]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "held\n" and run.running
+        assert other.stdout.readline() == "held\n" and run.state == "running"
         with pytest.raises(RunError, match="is being trained by another process"):
             pretrain(cfg, tmp_path)
         other.kill()
-    assert not run.running                       # the file outlives its process, the lock does not
+    assert run.state == "begun"                  # the file outlives its process, the lock does not
     assert pretrain(cfg, tmp_path).done
 
 

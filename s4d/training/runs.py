@@ -49,15 +49,15 @@ class Run:
         return (self.dir / "provenance.json").is_file()     # written last
 
     @property
-    def running(self) -> bool:
-        """Whether a process trains it now."""
-        if not (self.dir / LOCK).exists():
-            return False
+    def state(self) -> str:
+        """Return finished, running, interrupted (a checkpoint waits) or begun."""
+        if self.done:
+            return "finished"
         try:
             with FileLock(self.dir / LOCK, timeout=0):
-                return False
+                return "interrupted" if (self.dir / CHECKPOINT).exists() else "begun"
         except (Timeout, OSError):
-            return True
+            return "running"
 
     @property
     def provenance(self) -> dict:
