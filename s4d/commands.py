@@ -100,7 +100,7 @@ def list_runs(folder: str) -> str:
         best = {f"{t} UAR %": f"{100 * metrics[f'{t}_uar'].max():.1f}"
                 for t in ("image", "video") if f"{t}_uar" in metrics}
         steps = int(metrics["step"].max()) + 1 if len(metrics) else 0
-        rows.append({"run": run.dir.name, "state": "finished" if run.done else "not finished",
+        rows.append({"run": run.dir.name, "state": run.state,
                      "steps": steps, **best, "differs in": ", ".join(shown[:8]) or "-"})
     return pd.DataFrame(rows).fillna("-").to_string(index=False)
 

@@ -1,4 +1,5 @@
-"""Trainings in processes of their own, and the faults that strike them. Shared by the tests and by `make soak`."""
+"""Trainings in processes of their own, and the faults that strike them; for tests and `make soak`.
+"""
 from __future__ import annotations
 
 import json
@@ -13,27 +14,30 @@ import torch
 from safetensors.torch import load_file
 
 from s4d.training import Run, locate, train
-from s4d.training.loop import Loop
-from s4d.training.state import load_state
+from s4d.training.engine import Engine
+from s4d.training.runs import CHECKPOINT
 
-# Its children are forked from a process that has loaded torch and computed nothing, so that one starts in a tenth of a second.
+# Children are forked from a process that has loaded torch and computed nothing: a quick start.
 CONTEXT = mp.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["s4d.training"])
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
 
 
 def own_memory() -> int:
-    """Bytes of this process that no file backs: pages of libraries, touched late, are not counted."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
-    return 1024 * int(line.split()[1])
+    """Bytes of this process that no file backs: pages of libraries, touched late, do not count."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
 
 
 def remember(cfg, runs, out) -> None:
-    """Trains, and writes this process's own memory after every step into a file."""
+    """Train, and write this process's memory after every step into a file."""
     torch.set_num_threads(1)
-    original = Loop.advance
+    original = Engine.update
     with open(out, "w") as file:
-        Loop.advance = lambda self, *args: original(self, *args) or file.write(f"{own_memory()}\n")
+        def update(self, *args):
+            file.write(f"{own_memory()}\n")
+            return original(self, *args)
+        Engine.update = update
         train(cfg, runs)
 
 
@@ -66,15 +70,16 @@ torch_save = torch.save
 
 
 def strike(kind: str, at: int) -> None:
-    """Arranges a fault in this process.
+    """Arrange a fault in this process.
 
     Args:
-        kind: kill, term, int: the signal, in the middle of step `at`; half: killed in the middle of writing the at-th state;
-            rename: killed before the at-th renaming; renamed: after it; validate: SIGTERM in the at-th validation; quota: files can
-            have `at` bytes.
+        kind: kill, term, int: the signal, within step `at`; half: killed within the writing of
+            the at-th checkpoint; rename, renamed: killed before or after the at-th renaming;
+            validate: SIGTERM within the at-th validation; quota: files can have `at` bytes.
     """
     if kind in SIGNALS:
-        Loop.update = nth(Loop.update, at, before=lambda *_: os.kill(os.getpid(), SIGNALS[kind]))
+        send = lambda *_: os.kill(os.getpid(), SIGNALS[kind])  # noqa: E731
+        Engine.update = nth(Engine.update, at, before=send)
     elif kind == "half":
         torch.save = nth(torch.save, at, before=half_written)
     elif kind == "rename":
@@ -83,7 +88,8 @@ def strike(kind: str, at: int) -> None:
         os.replace = nth(os.replace, at, after=end)
     elif kind == "validate":
         stage = sys.modules["s4d.training.finetune"]
-        stage.predict = nth(stage.predict, at, before=lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        stage.predict = nth(stage.predict, at,
+                            before=lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     elif kind == "quota":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (at, at))
@@ -98,12 +104,18 @@ def work(cfg, runs, fault, said) -> None:
 
 
 def struck(cfg, runs: Path, fault: tuple[str, int] | None = None) -> int:
-    """Trains in a process of its own; returns its exit status, the negative number of a signal that ended it."""
+    """Train in a process of its own; return its exit status, of a signal the negative number."""
     runs.mkdir(parents=True, exist_ok=True)
     process = CONTEXT.Process(target=work, args=(cfg, runs, fault, str(runs / "said.txt")))
     process.start()
     process.join(300)
     return process.exitcode
+
+
+def checkpoint(run: Run) -> dict:
+    """The run's checkpoint; of step 0 where it has none."""
+    path = run.dir / CHECKPOINT
+    return torch.load(path, weights_only=True) if path.exists() else {"step": 0}
 
 
 def steps_done(run: Run) -> int:
@@ -116,14 +128,13 @@ def steps_done(run: Run) -> int:
 def lost(cfg, runs: Path) -> int:
     """Steps that a stopped run has to do again."""
     run = locate(cfg, runs)
-    state = load_state(run.dir, say=lambda _: None) if run.dir.is_dir() else None
-    return steps_done(run) - (state["step"] if state else 0)
+    return steps_done(run) - checkpoint(run)["step"]
 
 
 def same(a: Run, b: Run) -> None:
     """Equal weights, predictions and metrics, bit for bit."""
-    left, right = load_file(a.dir / "weights.safetensors"), load_file(b.dir / "weights.safetensors")
-    assert set(left) == set(right) and not [k for k in left if not torch.equal(left[k], right[k])]
+    left, right = (load_file(run.dir / "weights.safetensors") for run in (a, b))
+    assert set(left) == set(right) and all(torch.equal(left[k], right[k]) for k in left)
     for name in ("predictions.csv", "metrics.jsonl"):
         if (a.dir / name).exists():
             assert (a.dir / name).read_text() == (b.dir / name).read_text(), name

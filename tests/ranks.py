@@ -1,4 +1,4 @@
-"""What each of several processes does in test_ranks.py and in `make soak`: trains, and dies where it is told to.
+"""What each of several processes does in test_ranks.py and in `make soak`: train, and die.
 
 torchrun runs this file; the quick tests fork its processes, with the variables that torchrun sets.
 """
@@ -20,43 +20,50 @@ from faults import CONTEXT, nth
 
 from s4d import config
 from s4d.training import leave, train
-from s4d.training.loop import Loop
+from s4d.training.engine import Engine
 
 
 def die(how: str) -> None:
     if how == "defect":
         raise ValueError("a defect in one process")
-    os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM, "stop": signal.SIGSTOP}[how])
+    os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM}[how])
 
 
 def work(job: dict) -> None:
-    """Args: job: runs, configs (dictionaries), faults, a list of (process, stage, step, how), and perhaps batch, of the evaluations."""
+    """Train a job's configurations.
+
+    Args:
+        job: runs, configs (dictionaries), faults, a list of (process, stage, step, how), and
+            perhaps batch, of the evaluations.
+    """
     torch.set_num_threads(1)
     if "batch" in job:
         stage = sys.modules["s4d.training.finetune"]
         stage.predict = functools.partial(stage.predict, batch=job["batch"])
-    original = Loop.update
+    original = Engine.update
     for values in job["configs"]:
         cfg = config.from_dict(values)
         for process, stage, step, how in job["faults"]:
             if stage == cfg.stage and process == int(os.environ["RANK"]):
-                Loop.update = nth(original, step, before=lambda *_, how=how: die(how))
+                Engine.update = nth(original, step, before=lambda *_, how=how: die(how))
         train(cfg, job["runs"])
-        Loop.update = original
+        Engine.update = original
     leave()
 
 
 def tell_of_files(runs: str, rank: int) -> None:
-    """Says which files of the runs this process opens to write, renames, links or removes."""
+    """Say which files of the runs this process opens to write, renames or removes."""
     def hook(event: str, args: tuple) -> None:
-        changes = event in ("os.rename", "os.link", "os.remove") or event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+        changes = event in ("os.rename", "os.remove") or event == "open" and args[2] & writes
         if changes and str(args[0]).startswith(runs):
             sys.stderr.write(f"process {rank} wrote {args[0]}\n")
     sys.addaudithook(hook)
 
 
 def member(job: dict, rank: int, processes: int, port: int) -> None:
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes),
+                      MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     with open(job["said"], "a", buffering=1) as sys.stderr:
         tell_of_files(job["runs"], rank)
         try:
@@ -67,11 +74,12 @@ def member(job: dict, rank: int, processes: int, port: int) -> None:
 
 
 def group(job: dict, processes: int) -> tuple[list[int], str]:
-    """Runs a job on forked processes; returns their exit statuses and what they said."""
+    """Run a job on forked processes; return their exit statuses and what they said."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    members = [CONTEXT.Process(target=member, args=(job, r, processes, port)) for r in range(processes)]
+    members = [CONTEXT.Process(target=member, args=(job, r, processes, port))
+               for r in range(processes)]
     for process in members:
         process.start()
     for process in members:

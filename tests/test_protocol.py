@@ -113,7 +113,7 @@ def test_the_epoch_best_on_test_is_kept_by_task(mini, tmp_path, monkeypatch):
         return pd.concat(parts, ignore_index=True), {}
     monkeypatch.setattr(stage, "test", tested)
     best, run = {}, Run(tmp_path)
-    scores = [stage.watch(tiny_finetune(mini), None, {}, None, run, best)["image_war"] for _ in range(3)]
+    scores = [stage.test_epoch(tiny_finetune(mini), None, {}, None, run, best)["image_war"] for _ in range(3)]
     of = lambda name, task: (lambda t: int((t.label == t.predicted).sum()))(pd.read_csv(tmp_path / name).query("task == @task"))
     assert (of("predictions_best_test.csv", "image"), of("predictions_best_test.csv", "video")) == (5, 6)
     assert (of("predictions_last.csv", "image"), of("predictions_last.csv", "video")) == (3, 4)
