@@ -1,4 +1,4 @@
-"""The notebooks as a reader has them: JupyterLab in a headless browser, every control moved.
+"""The panels as a reader has them: JupyterLab in a headless browser, every control moved.
 
 Run by hand: `python -m pytest tests/test_browser.py -s`; the pictures go to build/browser.
 """
@@ -20,28 +20,25 @@ import nbformat
 import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
-from papermill.iorw import load_notebook_node
-from papermill.parameterize import parameterize_notebook
 from test_panels import prof  # noqa: F401  a fixture
 
-from course import NAMES, ROOT, master
 from s4d import config as configs
 from s4d.panels import SLIDERS
 
 NAMES_OF_CHROME = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES_OF_CHROME)), None)
 PATIENCE = 240          # seconds for JupyterLab to start and the kernel to load torch
+ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "build" / "browser"
 PANELS = {"actor": "panels.actor(subjects(1, seed=3))", "masking": "panels.masking(prof)",
           "heads": "panels.heads(prof)", "experts": "panels.experts(prof)",
           "scrub": "panels.scrub(prof)"}
 CONTROLS = {"actor": len(SLIDERS) + 2, "masking": 4, "heads": len(SLIDERS) + 2, "experts": 5,
             "scrub": 2}
-# Panels in order, each with its picture and its controls; the notebook that is shown.
+# Panels in order, each with its picture and its controls.
 BOXES = ("[...document.querySelectorAll('.jp-OutputArea-output .widget-vbox')]"
          ".filter(b => b.querySelector('img'))")
-SHOWN = "window.jupyterapp.shell.currentWidget"
-IDLE = f"{SHOWN}?.sessionContext?.session?.kernel?.status === 'idle'"
+KERNEL = "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel"
 RUN_ALL = "window.jupyterapp.commands.execute('notebook:run-all-cells')"
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium here: apt install chromium, or install Chrome")]
@@ -177,7 +174,7 @@ def test_every_control_of_every_panel_moves(prof, tmp_path, browse):  # noqa: F8
                    tmp_path / "play.ipynb")
     page = browse("doc/tree/play.ipynb")
     page.until("!!window.jupyterapp && !!document.querySelector('.jp-Notebook .jp-Cell')")
-    page.until(IDLE)
+    page.until(f"{KERNEL}?.status === 'idle'")
     page.js(f"{RUN_ALL}.then(() => true)")
     page.until(f"{BOXES}.length === {len(PANELS)} && "
                f"{BOXES}.every(b => b.querySelector('img').src.startsWith('blob:'))")
@@ -193,38 +190,3 @@ def test_every_control_of_every_panel_moves(prof, tmp_path, browse):  # noqa: F8
         print(f"{name}: {count} controls, from key to picture {np.median(spent):.0f} ms (median)")
     errors = "document.querySelectorAll('[data-mime-type=\"application/vnd.jupyter.stderr\"]')"
     assert page.js(f"{errors}.length") == 0
-
-
-def readable(folder: Path) -> list[str]:
-    """Put every notebook, of the smallest profile, and every solution into a folder."""
-    places = dict(profile="smoke", **{k: str(folder / k) for k in ("out", "data", "runs")})
-    made = []
-    for path in sorted((ROOT / "notebooks").glob("0*.ipynb")):
-        notebook = load_notebook_node(str(path))
-        nbformat.write(parameterize_notebook(notebook, places), folder / path.name)
-        made.append(path.name)
-    for name in NAMES:
-        nbformat.write(master(name), folder / f"solution_{name}.ipynb")
-        made.append(f"solution_{name}.ipynb")
-    return made
-
-
-def test_every_notebook_and_every_solution_runs(tmp_path, browse):
-    """One after another, so that a notebook finds what those before it wrote."""
-    page = browse("lab")
-    page.until("!!window.jupyterapp && !!document.querySelector('.jp-Launcher')")
-    cells = (f"{SHOWN}.content.widgets.filter(c => c.model.type === 'code' && "
-             "c.model.sharedModel.getSource().trim())")
-    for path in readable(tmp_path):
-        page.js("window.jupyterapp.commands.execute('docmanager:open', "
-                f"{{path: {json.dumps(path)}}}).then(() => true)")
-        page.until(f"{SHOWN}?.context?.path === {json.dumps(path)} && {IDLE}")
-        page.js(f"{RUN_ALL}; true")               # not waited for: it takes longer than a call may
-        page.until(f"{IDLE} && {cells}.every(c => c.model.executionCount !== null)", 900)
-        failed = page.js(f"{cells}.flatMap(c => c.model.outputs.toJSON())"
-                         ".filter(o => o.output_type === 'error')"
-                         ".map(o => o.ename + ': ' + o.evalue)")
-        assert not failed, f"{path}: {failed}"
-        page.picture(Path(path).stem)
-        page.js(f"{SHOWN}.context.save().then(() => {SHOWN}.sessionContext.shutdown())"
-                f".then(() => {SHOWN}.close()).then(() => true)")
