@@ -10,12 +10,8 @@ from .shapes import gauss
 
 
 def controls(subject, actions, gaze):
-    """Compute the moving control points of n faces; lengths are in half head heights.
+    """Compute the control points of n faces, in half head heights, from actions `[n, 2, 23]`.
 
-    Args:
-        subject: of `subject.sample_subjects`, n rows.
-        actions: `[n, 2, 23]` in 0..1; axis 1 left, right.
-        gaze: `[n, 2]`, right and up, about -1..1.
     Returns:
         a namespace: the subject's numbers `[n, 1]` and colours `[n, 3]`; the control points,
         `[n, 1]` or left and right `[n, 2]`; `maps`, whatever is `[n, 1]` as `[n, 1, 1]`.

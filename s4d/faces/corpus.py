@@ -137,13 +137,7 @@ def draw_shard(cfg: Faces, build: Path, corpus: str, number: int, members: list[
 
 
 def preview(cfg: Faces, emotion: str, seed: int = 0) -> np.ndarray:
-    """Draw a labelled clip as the corpus would hold it before it is coded; nothing is written.
-
-    Args:
-        seed: of the subject and of the performance.
-    Returns:
-        uint8 `[T, 3, H, W]`.
-    """
+    """Draw a labelled clip as the corpus would hold it, uint8 `[T, 3, H, W]`; nothing is written."""
     sample = Sample("dfew", "", seed % num_subjects(cfg), "", emotion, "", emotion)
     act = _clip(cfg, sample, np.random.default_rng(seed))
     return _pixels(cfg, [sample], [act], seed)[0].transpose(0, 3, 1, 2)
@@ -210,12 +204,7 @@ def _pixels(cfg: Faces, members: list[Sample], acts: list[dict], seed: int) -> l
 
 
 def write_clip(path: Path, frames: np.ndarray, fps: int, crf: int = 18) -> None:
-    """Write an H.264 video with a key frame every four frames.
-
-    Args:
-        frames: uint8 `[T, H, W, 3]`, even sides.
-        crf: x264's quality, from 0 (no loss) to 51.
-    """
+    """Write uint8 `[T, H, W, 3]` as H.264, a key frame every four; crf is 0 (no loss) to 51."""
     with av.open(str(path), "w") as container:
         # x264's macroblock tree gives now and then other bytes for equal frames: off.
         options = {"crf": str(crf), "preset": "veryfast", "g": "4", "threads": "1",
@@ -260,10 +249,8 @@ def _csv(rows: list) -> str:
 
 
 def truth(folder: str | Path) -> pd.DataFrame:
-    """Read what was drawn, one row a frame.
+    """Read what was drawn in a folder of `ensure`, one row a frame.
 
-    Args:
-        folder: as `ensure` returns it.
     Returns:
         path (below the folder), corpus, frame, subject, label (as listed), performed (as shown),
         before (the emotion that turned into it), phase, apex (frame number), intensity, AU<n>_L and

@@ -60,11 +60,8 @@ TURNS = {"surprise": "happiness", "happiness": "surprise", "fear": "sadness", "s
 
 
 def draw(emotion: str, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw the actions at the apex of one expression.
+    """Draw the actions at the apex of one expression; `strength` is a factor on them.
 
-    Args:
-        emotion: a key of PROTOTYPES.
-        strength: factor on the emotion's actions.
     Returns:
         float32 `[2, 23]` in 0..1: left and right, in the order of ACTIONS.
     """
@@ -118,9 +115,6 @@ def perform(emotion: str, strength: float, num_frames: int, fps: float, rng: np.
     """Draw an expression in time: onset, apex, offset; blinks, fluctuations, talking if asked for.
 
     Args:
-        emotion: a key of PROTOTYPES.
-        strength: factor on the emotion's actions.
-        num_frames, fps: length and frame rate of the clip.
         talk: mouth actions of speech are added, unrelated to the emotion.
         before: an emotion that is shown first and turns into this one.
         life: 0 holds the apex from the first frame to the last, as a photo would .. 1 moves.
@@ -178,9 +172,8 @@ def turn(first: np.ndarray, then: np.ndarray, t: np.ndarray, length: float,
     """Turn one expression into another; backwards it is the turn of the second into the first.
 
     Args:
-        first, then: intensities of the actions at the two apices `[2, 23]`.
+        first, then: actions at the two apices `[2, 23]`; equally strong at `cross` seconds.
         t: seconds of the frames `[T]`; the clip lasts from 0 to `length`.
-        cross: second at which both are equally strong.
     Returns:
         actions `[T, 2, 23]`; envelope of the second expression `[T]`.
     """

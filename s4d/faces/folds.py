@@ -67,12 +67,7 @@ def mouth_lines(C, x, y, occ):
 
 
 def spots(C, add, cell):
-    """Separable darkening: wings of the nose, nostrils, dimples.
-
-    Args:
-        add: of `head.Bumps`.
-        cell: the table's spacing.
-    """
+    """Add wings of the nose, nostrils and dimples to `head.Bumps`; cell is the table's spacing."""
     nl = C.nose_length
     add(.55, C.nose_width + .035, .020, C.ala - nl + .02, .035)
     add(.72, .052, .026, .4 * C.ala - nl - .022, .012 + .3 * cell)

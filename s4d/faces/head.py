@@ -23,12 +23,8 @@ def grid(T, device):
 
 
 def head_table(C, light, T):
-    """Tabulate the head.
+    """Tabulate the head in T rows; `light` is the direction towards it, head frame `[n, 3]`.
 
-    Args:
-        C: control points of n faces.
-        light: unit direction towards the light, head frame `[n, 3]`.
-        T: rows of the table.
     Returns:
         `[n, 8, T, 5 T / 6]`: profile G, height h / DEPTH; slopes of h and of G / 2 along x and y;
         occlusion; cast shadow. A ninth is the zone where a beard grows, if anybody has one.
@@ -97,9 +93,9 @@ class Bumps:
         self.columns = ([], [], [], [], [])
 
     def add(self, amp, xc, xs, yc, ys):
-        """Add amp * exp(-((|x| - xc) / xs)^2 - ((y - yc) / ys)^2).
+        """Add amp * exp(-((|x| - xc) / xs)^2 - ((y - yc) / ys)^2), left and right by `[n, 2]`.
 
-        Values `[n, 2]` are per side; xc None is one bump at x = 0.
+        xc None is one bump at x = 0.
         """
         signs = (1.,) if xc is None else (1., -1.)
         self.sign += signs
@@ -115,18 +111,10 @@ class Bumps:
         return torch.bmm(gauss(self.y - yc, ys).transpose(1, 2), fx)
 
     def _gather(self, column):
-        """One argument of all bumps `[n, K, 1]`: numbers in one go, then the tensors."""
-        numbers = [0. if torch.is_tensor(v) else v for v, k in column for _ in range(k)]
-        out = self.x.new_tensor(numbers).repeat(self.n, 1)
-        where, found, i = [], [], 0
-        for v, k in column:
-            if torch.is_tensor(v):
-                where += range(i, i + k)
-                found.append(v.expand(self.n, k))
-            i += k
-        if found:
-            out[:, where] = torch.cat(found, 1)
-        return out[..., None]
+        """One argument of all bumps `[n, K, 1]`."""
+        values = [v.expand(self.n, k) if torch.is_tensor(v) else self.x.new_full((self.n, k), v)
+                  for v, k in column]
+        return torch.cat(values, 1)[..., None]
 
 
 def skull(C, bump):

@@ -43,12 +43,8 @@ def strand(P, u, w, px):
 
 
 def paint(C, p, zone):
-    """Paint the face.
+    """Paint the face; `zone` says where a beard grows 0..1 `[n, H, W]`, or is None.
 
-    Args:
-        C: control points.
-        p: Patch of the window that holds the face.
-        zone: where a beard grows 0..1 `[n, H, W]`, or None.
     Returns:
         albedo `[n, 3, H, W]`; gloss and painted occlusion `[n, H, W]`; layers of eyes and mouth,
         each with its window.

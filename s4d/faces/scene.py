@@ -10,10 +10,7 @@ def sample_scene(n: int, gen: torch.Generator, nuisance: float = 0.,
                  zoom: float = 1.) -> dict[str, torch.Tensor]:
     """Draw camera, light, background, occluder and sensor of n frontal views.
 
-    Args:
-        gen: source of the draw.
-        nuisance: 0 aligned, evenly lit, before a plain background .. 1 in the wild.
-        zoom: framing, as in `config.Faces`.
+    `nuisance` goes from 0, aligned and evenly lit, to 1, in the wild; `zoom` as in `config.Faces`.
     """
     def uniform(*shape):
         return torch.rand(n, *shape, generator=gen)
@@ -45,15 +42,12 @@ def sample_scene(n: int, gen: torch.Generator, nuisance: float = 0.,
 
 def views(n: int, yaw=0.0, pitch=0.0, roll=0.0, gaze=(0.0, 0.0), nuisance: float = 0.0,
           zoom: float = 1.3, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Set up n views of a head.
+    """Set up n views of a head: name -> tensor with n rows.
 
     Args:
         yaw, pitch, roll: degrees, a number or n of them.
         gaze: right and up, about -1..1; a pair or n pairs.
-        nuisance, zoom: as of `sample_scene`.
-        seed: of camera, light, background and occluder.
-    Returns:
-        name -> tensor with n rows.
+        nuisance, zoom, seed: of `sample_scene`.
     """
     scene = sample_scene(n, torch.Generator().manual_seed(seed), nuisance, zoom)
     for name, angle in (("yaw", yaw), ("pitch", pitch), ("roll", roll)):

@@ -28,14 +28,11 @@ def dot(maps, vector):
 
 
 def light(lamp, N, alb, occlusion, view=None, gloss=None, shadow=None):
-    """Wrapped diffuse, hemisphere ambient and two specular lobes.
+    """Wrapped diffuse, hemisphere ambient and, with gloss, two specular lobes.
 
     Args:
-        lamp: of `lamp`.
-        N: unit normals `[n, 3, H, W]`.
-        alb: albedo `[n, 3, H, W]`.
-        occlusion, gloss, shadow: `[n, H, W]`; a surface without gloss is matt.
-        view: unit directions of the rays `[n, 3, H, W]`, for gloss alone.
+        N, alb, view: normals, albedo and unit directions of the rays `[n, 3, H, W]`.
+        occlusion, gloss, shadow: `[n, H, W]`.
     Returns:
         radiance `[n, 3, H, W]` and the cosine between normal and light `[n, 1, H, W]`.
     """

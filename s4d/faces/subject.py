@@ -29,13 +29,9 @@ SHAPE = dict(
 
 def sample_subjects(n: int, gen: torch.Generator,
                     tone: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-    """Draw n subjects.
+    """Draw n subjects: name -> tensor `[n]`, colours `[n, 3]` in linear light.
 
-    Args:
-        gen: source of the draw.
-        tone: skin on the Monk scale, 0 light to 9 dark `[n]`; drawn evenly where None.
-    Returns:
-        name -> tensor `[n]`, colours `[n, 3]` in linear light.
+    `tone` is the skin on the Monk scale, 0 light to 9 dark `[n]`; drawn evenly where None.
     """
     def uniform(*shape):
         return torch.rand(n, *shape, generator=gen)
