@@ -137,7 +137,7 @@ def draw_shard(cfg: Faces, build: Path, corpus: str, number: int, members: list[
 
 
 def preview(cfg: Faces, emotion: str, seed: int = 0) -> np.ndarray:
-    """Draw a labelled clip as the corpus would hold it, uint8 `[T, 3, H, W]`; nothing is written."""
+    """Draw a labelled clip as the corpus holds it, uint8 `[T, 3, H, W]`; nothing is written."""
     sample = Sample("dfew", "", seed % num_subjects(cfg), "", emotion, "", emotion)
     act = _clip(cfg, sample, np.random.default_rng(seed))
     return _pixels(cfg, [sample], [act], seed)[0].transpose(0, 3, 1, 2)
