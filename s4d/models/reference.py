@@ -1,8 +1,7 @@
-"""The reference the fast code is checked and timed against: the method in plain torch, as its equations read.
+"""The method in plain torch, as its equations read: what the fast code is compared with.
 
-Written from the paper and the layout of the released tensors alone: softmax attention spelled out with its two biases, a loop over
-experts, boolean masks, every token embedded, the decoder's head on every token. Tensors have the release's names, so
-`to_released(model)` loads into it. Nothing else in the package uses this module but `bench` and the tests.
+Written from the paper and the release's tensor names, so `to_released(model)` loads into it: attention
+spelled out, a loop over experts, boolean masks, every token embedded and decoded.
 """
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 
 def positions(length: int, embed_dim: int) -> Tensor:
-    """float64 `[L, D]`: sin(p / 10000^(j / D)) in even columns j, the cosine of the same angle in the column after it."""
+    """float64 `[L, D]`: sin(p / 10000^(j / D)) in even columns j, the cosine in column j + 1."""
     table = torch.empty(length, embed_dim, dtype=torch.float64)
     for j in range(0, embed_dim, 2):
         angle = torch.arange(length, dtype=torch.float64) / 10000 ** (j / embed_dim)
@@ -26,15 +25,18 @@ class Attention(nn.Module):
     def __init__(self, embed_dim: int, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
-        self.q_bias, self.v_bias = nn.Parameter(torch.zeros(embed_dim)), nn.Parameter(torch.zeros(embed_dim))
-        self.qkv, self.proj = nn.Linear(embed_dim, 3 * embed_dim, bias=False), nn.Linear(embed_dim, embed_dim)
+        self.q_bias = nn.Parameter(torch.zeros(embed_dim))
+        self.v_bias = nn.Parameter(torch.zeros(embed_dim))
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=False)
+        self.proj = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         b, n, d = x.shape
+        size = d // self.num_heads
         wq, wk, wv = self.qkv.weight.chunk(3)
         q, k, v = F.linear(x, wq) + self.q_bias, F.linear(x, wk), F.linear(x, wv) + self.v_bias
-        q, k, v = (t.reshape(b, n, self.num_heads, d // self.num_heads).transpose(1, 2) for t in (q, k, v))    # [B, heads, L, D / heads]
-        weights = (q @ k.transpose(-2, -1) * (d // self.num_heads) ** -0.5).softmax(-1)                    # [B, heads, L, L]
+        q, k, v = (t.reshape(b, n, self.num_heads, size).transpose(1, 2) for t in (q, k, v))
+        weights = (q @ k.transpose(-2, -1) * size ** -0.5).softmax(-1)             # [B, heads, L, L]
         return self.proj((weights @ v).transpose(1, 2).reshape(b, n, d))
 
 
@@ -49,43 +51,39 @@ class MLP(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
-class Router(nn.Module):
-    """The two linear maps that score experts."""
-
-    def __init__(self, embed_dim: int, num_experts: int):
-        super().__init__()
-        self.topkroute_linear, self.noise_linear = nn.Linear(embed_dim, num_experts), nn.Linear(embed_dim, num_experts)
-
-
 class MixtureOfExperts(nn.Module):
-    """Each token goes to the k experts with the highest scores, weighted by the softmax of those scores.
+    """Each token goes to its k experts of highest score, weighted by the softmax of those scores.
 
-    Args:
-        capacity_factor: c, or None: of N tokens an expert takes the first int(N k / E c) that chose it.
+    Attributes:
+        capacity_factor: c, or None: of N tokens an expert takes the first int(N k / E c).
         noise: whether N(0, 1) softplus(noise map) is added to the scores.
+        gates, balance: of the last forward pass, `[N, E]` and the balance loss.
     """
 
     def __init__(self, embed_dim: int, num_experts: int, top_k: int = 2):
         super().__init__()
         self.top_k, self.capacity_factor, self.noise = top_k, None, False
-        self.router = Router(embed_dim, num_experts)
+        self.router = nn.ModuleDict({"topkroute_linear": nn.Linear(embed_dim, num_experts),
+                                     "noise_linear": nn.Linear(embed_dim, num_experts)})
         self.experts = nn.ModuleList(MLP(embed_dim, embed_dim // 4) for _ in range(num_experts))
-        self.gates = self.balance = None       # of the last forward pass: gates [N, E], and the balance loss
+        self.gates = self.balance = None
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = x.reshape(-1, x.shape[-1])
-        scores = self.router.topkroute_linear(tokens)
+        tokens, count = x.reshape(-1, x.shape[-1]), len(self.experts)
+        scores = self.router["topkroute_linear"](tokens)
         if self.noise:
-            scores = scores + torch.randn_like(scores) * F.softplus(self.router.noise_linear(tokens))
+            noise = torch.randn_like(scores)
+            scores = scores + noise * F.softplus(self.router["noise_linear"](tokens))
         best = scores.topk(self.top_k, dim=-1)
-        gates, count = torch.zeros_like(scores), len(self.experts)
+        gates, rows = torch.zeros_like(scores), torch.arange(len(scores), device=scores.device)
         for n in range(self.top_k):
-            gates[torch.arange(len(gates), device=gates.device), best.indices[:, n]] = best.values.softmax(-1)[:, n]
-        picked = torch.stack([(best.indices == e).any(-1) for e in range(count)], -1)
-        self.balance = count * (picked.to(scores.dtype).mean(0) / self.top_k * scores.softmax(-1).mean(0)).sum()
+            gates[rows, best.indices[:, n]] = best.values.softmax(-1)[:, n]
+        chosen = torch.stack([(best.indices == e).any(-1) for e in range(count)], -1)
+        share = chosen.to(scores.dtype).mean(0) / self.top_k
+        self.balance = count * (share * scores.softmax(-1).mean(0)).sum()
         self.gates, out = torch.zeros_like(gates), torch.zeros_like(tokens)
         for e, expert in enumerate(self.experts):
-            rows = picked[:, e].nonzero()[:, 0]
+            rows = chosen[:, e].nonzero()[:, 0]
             if self.capacity_factor is not None:
                 rows = rows[: int(len(tokens) * self.top_k / count * self.capacity_factor)]
             self.gates[rows, e] = gates[rows, e].detach()
@@ -94,26 +92,27 @@ class MixtureOfExperts(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then the MLP with the experts beside it; each on normalised tokens, each added to its input."""
+    """Attention, then the MLP with the experts beside it; each on normalised tokens."""
 
     def __init__(self, embed_dim: int, num_heads: int, num_experts: int = 0, top_k: int = 2):
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6), nn.LayerNorm(embed_dim, eps=1e-6)
+        self.norm1, self.norm2 = (nn.LayerNorm(embed_dim, eps=1e-6) for _ in range(2))
         self.attn, self.mlp = Attention(embed_dim, num_heads), MLP(embed_dim, 4 * embed_dim)
         self.moe_layer = MixtureOfExperts(embed_dim, num_experts, top_k) if num_experts else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
         n = self.norm2(x)
-        return x + self.mlp(n) if self.moe_layer is None else x + self.mlp(n) + self.moe_layer(n)
+        return x + self.mlp(n) + (0 if self.moe_layer is None else self.moe_layer(n))
 
 
 class Embedding(nn.Module):
-    """A convolution that steps by its kernel: one token a tubelet of two frames, in time, row, column order."""
+    """A convolution that steps by its kernel: a token per tubelet in time, row, column order."""
 
     def __init__(self, embed_dim: int, patch_size: int):
         super().__init__()
-        self.proj = nn.Conv3d(3, embed_dim, (2, patch_size, patch_size), stride=(2, patch_size, patch_size))
+        kernel = (2, patch_size, patch_size)
+        self.proj = nn.Conv3d(3, embed_dim, kernel, stride=kernel)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x).flatten(2).transpose(1, 2)
@@ -127,11 +126,15 @@ def clip_of(x: Tensor) -> Tensor:
 class Transformer(nn.Module):
     """Embedding, fixed positions and blocks; `norm` after them where pre-training has it."""
 
-    def __init__(self, img_size=160, num_frames=16, patch_size=16, embed_dim=768, depth=12, num_heads=12, num_experts=0, top_k=2, norm=False):
+    def __init__(self, img_size=160, num_frames=16, patch_size=16, embed_dim=768, depth=12,
+                 num_heads=12, num_experts=0, top_k=2, norm=False):
         super().__init__()
+        length = num_frames // 2 * (img_size // patch_size) ** 2
         self.patch_embed = Embedding(embed_dim, patch_size)
-        self.register_buffer("positions", positions(num_frames // 2 * (img_size // patch_size) ** 2, embed_dim), persistent=False)
-        self.blocks = nn.ModuleList(Block(embed_dim, num_heads, num_experts if i >= depth // 2 else 0, top_k) for i in range(depth))
+        self.register_buffer("positions", positions(length, embed_dim), persistent=False)
+        self.blocks = nn.ModuleList(
+            Block(embed_dim, num_heads, num_experts if i >= depth // 2 else 0, top_k)
+            for i in range(depth))
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6) if norm else nn.Identity()
 
     def embed(self, x: Tensor) -> Tensor:
@@ -146,7 +149,8 @@ class Classifier(Transformer):
         super().__init__(num_experts=num_experts, **kwargs)
         embed_dim = self.positions.shape[1]
         self.fc_norm = nn.LayerNorm(embed_dim, eps=1e-6)
-        self.head = nn.ModuleDict({"image": nn.Linear(embed_dim, image_classes), "video": nn.Linear(embed_dim, video_classes)})
+        self.head = nn.ModuleDict({"image": nn.Linear(embed_dim, image_classes),
+                                   "video": nn.Linear(embed_dim, video_classes)})
 
     def layers(self) -> list[MixtureOfExperts]:
         return [b.moe_layer for b in self.blocks if b.moe_layer is not None]
@@ -165,6 +169,8 @@ class Classifier(Transformer):
 
 
 class Decoder(nn.Module):
+    """Blocks over all tokens in place, then each token's pixels."""
+
     def __init__(self, length: int, embed_dim: int, depth: int, num_heads: int, out: int):
         super().__init__()
         self.register_buffer("positions", positions(length, embed_dim), persistent=False)
@@ -181,22 +187,26 @@ class Decoder(nn.Module):
 class Autoencoder(nn.Module):
     """The pre-training model; a mask `[B, L]` is True where a token is removed."""
 
-    def __init__(self, decoder_embed_dim: int = 384, decoder_depth: int = 4, decoder_num_heads: int = 6, patch_size: int = 16, **kwargs):
+    def __init__(self, decoder_embed_dim: int = 384, decoder_depth: int = 4,
+                 decoder_num_heads: int = 6, patch_size: int = 16, **kwargs):
         super().__init__()
-        self.patch_size, self.encoder = patch_size, Transformer(patch_size=patch_size, norm=True, **kwargs)
+        self.patch_size = patch_size
+        self.encoder = Transformer(patch_size=patch_size, norm=True, **kwargs)
         length, embed_dim = self.encoder.positions.shape
         self.encoder_to_decoder = nn.Linear(embed_dim, decoder_embed_dim, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
-        self.decoder = Decoder(length, decoder_embed_dim, decoder_depth, decoder_num_heads, 6 * patch_size ** 2)
+        self.decoder = Decoder(length, decoder_embed_dim, decoder_depth, decoder_num_heads,
+                               6 * patch_size ** 2)
 
     def targets(self, x: Tensor) -> Tensor:
-        """Each tubelet's pixels in the order (t, row, column, channel), standardised for each channel: `[B, L, 6 P P]`."""
-        mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device).view(1, 3, 1, 1, 1) for v in
-                     ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        """A tubelet's pixels (t, row, column, channel), standardised by channel: `[B, L, 6 P P]`."""
+        mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device).view(1, 3, 1, 1, 1)
+                     for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
         x, p = clip_of(x) * std + mean, self.patch_size
-        tubes = x.unfold(2, 2, 2).unfold(3, p, p).unfold(4, p, p)              # [B, 3, t, h, w, 2, P, P]
-        pixels = tubes.permute(0, 2, 3, 4, 5, 6, 7, 1).flatten(4, 6).flatten(1, 3)      # [B, L, 2 P P, 3]
-        return ((pixels - pixels.mean(2, keepdim=True)) / (pixels.var(2, keepdim=True) + 1e-6).sqrt()).flatten(2)
+        tubes = x.unfold(2, 2, 2).unfold(3, p, p).unfold(4, p, p)       # [B, 3, t, h, w, 2, P, P]
+        pixels = tubes.permute(0, 2, 3, 4, 5, 6, 7, 1).flatten(4, 6).flatten(1, 3)
+        centred = pixels - pixels.mean(2, keepdim=True)                 # [B, L, 2 P P, 3]
+        return (centred / (pixels.var(2, keepdim=True) + 1e-6).sqrt()).flatten(2)
 
     def reconstruct(self, x: Tensor, mask: Tensor) -> Tensor:
         """Predictions of all tokens in place."""
