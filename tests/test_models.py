@@ -19,7 +19,7 @@ from s4d.study.routing import record_routing
 from s4d.config import ConfigError
 from s4d.models import CheckpointError, count_parameters, encoder_from, load_released, random_mask, removed_tokens, to_released
 from s4d.models import reference as naive
-from s4d.models.cost import saved_bytes
+from s4d.cost import saved_bytes
 from s4d.models.mae import DualMAE
 from s4d.models.moae import MoAE
 from s4d.models.vit import S4D, Attention

@@ -1,7 +1,7 @@
 """The method in plain torch, as its equations read: what the fast code is compared with.
 
-Written from the paper and the release's tensor names, so `to_released(model)` loads into it: attention
-spelled out, a loop over experts, boolean masks, every token embedded and decoded.
+Written from the paper and the release's tensor names, so `to_released(model)` loads into it:
+attention spelled out, a loop over experts, boolean masks, every token embedded and decoded.
 """
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Attention(nn.Module):
         wq, wk, wv = self.qkv.weight.chunk(3)
         q, k, v = F.linear(x, wq) + self.q_bias, F.linear(x, wk), F.linear(x, wv) + self.v_bias
         q, k, v = (t.reshape(b, n, self.num_heads, size).transpose(1, 2) for t in (q, k, v))
-        weights = (q @ k.transpose(-2, -1) * size ** -0.5).softmax(-1)             # [B, heads, L, L]
+        weights = (q @ k.transpose(-2, -1) * size ** -0.5).softmax(-1)           # [B, heads, L, L]
         return self.proj((weights @ v).transpose(1, 2).reshape(b, n, d))
 
 
@@ -145,7 +145,7 @@ class Transformer(nn.Module):
 class Classifier(Transformer):
     """The fine-tuned model: mean over tokens, LayerNorm, one linear head a task."""
 
-    def __init__(self, image_classes: int = 7, video_classes: int = 7, num_experts: int = 8, **kwargs):
+    def __init__(self, image_classes=7, video_classes=7, num_experts=8, **kwargs):
         super().__init__(num_experts=num_experts, **kwargs)
         embed_dim = self.positions.shape[1]
         self.fc_norm = nn.LayerNorm(embed_dim, eps=1e-6)
@@ -199,7 +199,7 @@ class Autoencoder(nn.Module):
                                6 * patch_size ** 2)
 
     def targets(self, x: Tensor) -> Tensor:
-        """A tubelet's pixels (t, row, column, channel), standardised by channel: `[B, L, 6 P P]`."""
+        """Pixels of a tubelet (t, row, column, channel), standardised by channel: `[B, L, p]`."""
         mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device).view(1, 3, 1, 1, 1)
                      for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
         x, p = clip_of(x) * std + mean, self.patch_size

@@ -1,0 +1,95 @@
+"""What models cost, counted on tensors without content: operations, parameters, activations."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from .models import VARIANTS, DualMAE, MoAE, count_parameters, create, removed_tokens
+
+
+def flops(call: Callable[[], object]) -> int:
+    """Operations of the matrix products in a call: an addition and a multiplication are two."""
+    def grouped(a, b, *_, **__) -> int:
+        return 2 * math.prod(a) * b[-1]
+
+    mapping = {torch.ops.aten._grouped_mm: grouped}
+    counter = FlopCounterMode(display=False, custom_mapping=mapping)
+    with sdpa_kernel(SDPBackend.MATH), counter:   # whose backward pass computes nothing twice
+        call()
+    return counter.get_total_flops()
+
+
+def saved_bytes(model: nn.Module, call: Callable[[], Tensor]) -> int:
+    """Bytes that `call` keeps for its backward pass, without parameters and buffers."""
+    own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+
+    def note(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        result = call()         # keeps every storage alive: no number is used twice
+    del result
+    return sum(kept.values())
+
+
+def cost(build: Callable[[], nn.Module], task: str, ratio: float, step: bool) -> dict[str, float]:
+    """What one sample costs a model, counted on tensors without content.
+
+    Args:
+        build: makes the `S4D` or the `DualMAE`.
+        ratio: share of tokens that pre-training removes.
+        step: count a training step, not a forward pass in evaluation.
+    Returns:
+        parameters (M); operations, by the experts that a token chose (GFLOP); activations kept for
+        the backward pass (MB, float32).
+    """
+    with torch.device("meta"):
+        model = build().train()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model.to_empty(device="cpu")
+        encoder = getattr(model, "encoder", model)
+        length, side = encoder.num_tokens[task], encoder.img_size
+        frames = (encoder.num_frames,) if task == "video" else ()
+        call = partial(model, torch.empty(1, 3, *frames, side, side))
+        if isinstance(model, DualMAE):
+            removed = removed_tokens(length, ratio)
+            counts = (length - removed, removed)
+            visible, hidden = (torch.zeros(1, n, dtype=torch.long) for n in counts)
+            call = partial(model.decode, *call.args, visible, length, hidden)
+        kept = saved_bytes(model, call)
+        for layer in model.modules():
+            if isinstance(layer, MoAE):
+                layer.by_expert = True
+        model.train(step)
+        count = flops(lambda: call().sum().backward()) if step else flops(call)
+    return {"M": count_parameters(model) / 1e6, "GFLOP": count / 1e9, "MB": kept / 1e6}
+
+
+def sizes(ratio: dict[str, float]) -> list[dict]:
+    """Tokens, parameters, operations and memory of every variant, for an image and for a clip."""
+    rows = []
+    for variant, spec in VARIANTS.items():
+        with torch.device("meta"):
+            dense = count_parameters(create(f"s4d_{variant}", num_experts=0)) / 1e6
+        for task, share in ratio.items():
+            s4d, mae = (cost(partial(create, f"{kind}_{variant}"), task, share, step=False)
+                        for kind in ("s4d", "s4d_mae"))
+            steps = spec["num_frames"] // 2 if task == "video" else 1
+            rows.append({
+                "variant": variant, "task": task,
+                "tokens": steps * (spec["img_size"] // spec["patch_size"]) ** 2,
+                "dense, M": dense, "S4D, M": s4d["M"], "autoencoder, M": mae["M"],
+                "S4D, GFLOP": s4d["GFLOP"], "pre-training, GFLOP": mae["GFLOP"],
+                "S4D, MB": s4d["MB"], "pre-training, MB": mae["MB"]})
+    return rows
