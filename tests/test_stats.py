@@ -1,4 +1,4 @@
-"""Scores, intervals and comparisons against answers known by hand, by an independent library or by simulation."""
+"""Scores and intervals against answers known by hand, by an independent library, by simulation."""
 from __future__ import annotations
 
 import time
@@ -6,133 +6,144 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import accuracy_score, recall_score
+from scipy.stats import t as student
+from scipy.stats import ttest_1samp
+from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from s4d.config import Finetune
 from s4d.emotions import EMOTIONS
-from s4d.study import intervals, printed, protocol, stats
+from s4d.study import intervals, printed, stats
+from s4d.study.intervals import StatsError
+from s4d.study.protocol import baselines, confusion, matrix, protocol
+from s4d.training.evaluate import war_uar
 
 
-def made_up(method: str = "s4d", accuracy: float = 0.6, seeds: int = 3, subjects: int = 30, each: int = 10, rng=None, **columns):
-    """Predictions of one system: labels the same for all seeds, correct with the given probability."""
+def made_up(method: str = "s4d", accuracy: float = 0.6, seeds: int = 3, subjects: int = 30,
+            each: int = 10, rng=None, **columns) -> pd.DataFrame:
+    """Predictions of one system, right with the given probability."""
     rng = np.random.default_rng(0) if rng is None else rng
     label = np.array([EMOTIONS[i % 7] for i in range(subjects * each)])
-    path = [f"{i}.jpg" for i in range(len(label))]
-    subject = [f"p{i // each}" for i in range(len(label))]
+    wrong = np.array([EMOTIONS[(EMOTIONS.index(v) + 1) % 7] for v in label])
     parts = []
     for seed in range(seeds):
-        right = rng.random(len(label)) < accuracy
-        wrong = np.array([EMOTIONS[(EMOTIONS.index(v) + 1) % 7] for v in label])
-        parts.append(pd.DataFrame({"method": method, "pretrained": True, "task": "video", "seed": seed, "path": path, "subject": subject,
-                                   "label": label, "predicted": np.where(right, label, wrong)}).assign(**columns))
+        predicted = np.where(rng.random(len(label)) < accuracy, label, wrong)
+        subject = [f"p{i // each}" for i in range(len(label))]
+        parts.append(table(label, predicted, method=method, seed=seed, subject=subject, **columns))
     return pd.concat(parts, ignore_index=True)
 
 
-def table(labels: list, predicted: list, **columns) -> pd.DataFrame:
+def table(labels, predicted, **columns) -> pd.DataFrame:
     n = len(labels)
-    base = {"method": "s4d", "pretrained": True, "task": "video", "seed": 0, "path": [f"{i}" for i in range(n)],
-            "subject": [f"p{i}" for i in range(n)], "label": labels, "predicted": predicted}
+    base = {"method": "s4d", "pretrained": True, "task": "video", "seed": 0,
+            "path": [f"{i}" for i in range(n)], "subject": [f"p{i}" for i in range(n)],
+            "label": labels, "predicted": predicted}
     return pd.DataFrame({**base, **columns})
 
 
-def value(found: pd.DataFrame, metric: str) -> float:
-    return found.set_index("metric").loc[metric, "value"]
+def score(rows: pd.DataFrame, resamples: int = 50) -> pd.DataFrame:
+    return stats.scores(rows, resamples=resamples).set_index("metric")
 
 
 def test_uar_and_war_under_imbalance_by_hand():
     rows = table(["neutral"] * 8 + ["fear"] * 2, ["neutral"] * 8 + ["fear", "neutral"])
-    found = stats.scores(rows, resamples=50)
-    assert value(found, "WAR") == pytest.approx(0.9) and value(found, "UAR") == pytest.approx(0.75)
-    always = stats.scores(rows.assign(predicted="neutral"), resamples=50)
-    assert value(always, "WAR") == pytest.approx(0.8) and value(always, "UAR") == pytest.approx(0.5)
+    assert score(rows).value[["WAR", "UAR"]].tolist() == pytest.approx([0.9, 0.75])
+    assert score(rows.assign(predicted="neutral")).value.tolist() == pytest.approx([0.5, 0.8])
 
 
-def test_scores_agree_with_scikit_learn_seed_by_seed():
+def test_scores_agree_with_scikit_learn_and_with_training_seed_by_seed():
     rows = made_up()
     found = stats.per_seed(rows).set_index(["seed", "metric"])["value"]
     for seed, part in rows.groupby("seed"):
-        assert found[seed, "WAR"] == pytest.approx(accuracy_score(part.label, part.predicted))
-        assert found[seed, "UAR"] == pytest.approx(recall_score(part.label, part.predicted, average="macro"))
-    mean = stats.scores(rows, resamples=50).set_index("metric")
+        both = found[seed, "WAR"], found[seed, "UAR"]
+        assert both[0] == pytest.approx(accuracy_score(part.label, part.predicted))
+        recall = recall_score(part.label, part.predicted, average="macro")
+        assert both[1] == pytest.approx(recall)
+        assert war_uar(part.label, part.predicted) == pytest.approx(both)
+    mean = score(rows)
     assert mean.loc["WAR", "value"] == pytest.approx(found[:, "WAR"].mean())
     assert mean.loc["UAR", "seed_sd"] == pytest.approx(found[:, "UAR"].std())
 
 
 @pytest.mark.parametrize("absent", [None, np.nan])
 def test_unreadable_samples_count_as_errors(absent):
-    rows = table(["neutral", "neutral", "fear", "fear"], ["neutral", absent, "fear", "fear"])
-    found = stats.scores(rows, resamples=50)
-    assert value(found, "WAR") == pytest.approx(0.75) and value(found, "UAR") == pytest.approx(0.75)
-    matrix = protocol.confusion(rows).set_index(["label", "predicted"])["share"]
-    assert matrix["neutral", "unreadable"] == pytest.approx(0.5) and np.isnan(matrix["anger", "anger"])
+    labels = ["neutral", "neutral", "fear", "fear"]
+    rows = table(labels, ["neutral", absent, "fear", "fear"])
+    assert score(rows).value.tolist() == pytest.approx([0.75, 0.75])
+    share = confusion(rows).set_index(["label", "predicted"])["share"]
+    assert share["neutral", "unreadable"] == pytest.approx(0.5) and np.isnan(share["anger", "anger"])
 
 
 def test_subjects_are_resampled_not_samples():
-    """Ten samples of a person that are all right or all wrong carry the information of one sample."""
-    people = np.repeat(np.arange(20) % 2 == 0, 10)
+    """Ten samples of a subject that are all right or all wrong carry the information of one."""
+    right = np.repeat(np.arange(20) % 2 == 0, 10)
     label = np.array([EMOTIONS[i % 7] for i in range(200)])
-    rows = table(list(label), list(np.where(people, label, "none")), subject=[f"p{i // 10}" for i in range(200)])
-    width = lambda t: (t.high - t.low)[t.metric == "WAR"].item()
-    whole = width(stats.scores(rows, resamples=2000))
-    single = width(stats.scores(rows.assign(subject=None), resamples=2000))
-    assert whole == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 20 * 20 / 19), rel=0.12)
-    assert 2.5 < whole / single < 4                     # sqrt(10) in theory
+    subject = [f"p{i // 10}" for i in range(200)]
+    rows = table(label, np.where(right, label, "none"), subject=subject)
+    whole, single = (score(r, 2000).loc["WAR"] for r in (rows, rows.assign(subject=None)))
+    width = whole.high - whole.low
+    assert width == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 19), rel=0.12)
+    assert 2.5 < width / (single.high - single.low) < 4                     # sqrt(10) in theory
+    mean, low, high = intervals.mean_interval([*right, np.nan], [*subject, "p0"])
+    assert mean == 0.5 and high - low == pytest.approx(width, rel=0.12)
+    assert np.isnan(intervals.mean_interval([1.0, 2.0], ["a", "a"])[1:]).all()
 
 
 def test_seed_spread_enters_the_interval():
-    """Seeds that are right on all or no samples: without subjects' variation the interval still spans them."""
-    rows = pd.concat([made_up(accuracy=a, seeds=1).assign(seed=i) for i, a in enumerate((0.0, 0.5, 1.0))])
-    found = stats.scores(rows, resamples=2000).set_index("metric").loc["WAR"]
+    """Seeds that are right on all or no samples: the interval spans them."""
+    rows = pd.concat([made_up(accuracy=a, seeds=1).assign(seed=i)
+                      for i, a in enumerate((0.0, 0.5, 1.0))])
+    found = score(rows, 2000).loc["WAR"]
     assert found.low < 0.1 and found.high > 0.9
     means = stats.resample(stats.count(rows), 20000)["WAR"]
-    assert means.std() == pytest.approx(0.5 / np.sqrt(3), rel=0.08)     # sd of three seeds / sqrt(3): n - 1 draws are unbiased
+    assert means.std() == pytest.approx(0.5 / np.sqrt(3), rel=0.08)         # n - 1 draws: unbiased
 
 
 def test_one_answer_for_all_has_a_uar_without_spread():
-    """Few people, so that resamples miss classes: the UAR of a constant answer is 1 / K in every one of them."""
-    rows = made_up(subjects=4, each=5, seeds=2).assign(predicted="sadness")
-    found = stats.scores(rows, resamples=500).set_index("metric")
-    assert found.loc["UAR", ["value", "low", "high"]].tolist() == pytest.approx([1 / 7] * 3) and found.loc["WAR", "high"] > 1 / 7
+    """Few subjects, so that resamples miss classes: a constant answer has 1 / K in each."""
+    found = score(made_up(subjects=4, each=5, seeds=2).assign(predicted="sadness"), 500)
+    assert found.loc["UAR", ["value", "low", "high"]].tolist() == pytest.approx([1 / 7] * 3)
+    assert found.loc["WAR", "high"] > 1 / 7
 
 
 def test_identical_methods_differ_by_exactly_zero():
     rows = made_up("s4d")
-    both = pd.concat([rows, rows.assign(method="multitask")])
-    found = stats.paired(both, [(dict(task="video", method="s4d"), dict(task="video", method="multitask"))], resamples=500)
-    assert (found[["difference", "low", "high"]] == 0).all(axis=None) and (found.p == 1).all() and (found.p_holm == 1).all()
-    assert printed.verdict(0.0, 0.0, 1.0).endswith("not told apart")
+    pair = dict(task="video", method="s4d"), dict(task="video", method="multitask")
+    found = stats.paired(pd.concat([rows, rows.assign(method="multitask")]), [pair], resamples=500)
+    assert (found[["difference", "low", "high"]] == 0).all(axis=None)
+    assert (found[["p", "p_holm"]] == 1).all(axis=None)
 
 
 def test_a_planted_difference_is_found_with_its_sign():
     rng = np.random.default_rng(1)
     both = pd.concat([made_up("s4d", 0.7, rng=rng), made_up("dynamic", 0.55, rng=rng)])
-    pair = (dict(task="video", method="s4d"), dict(task="video", method="dynamic"))
+    pair = dict(task="video", method="s4d"), dict(task="video", method="dynamic")
     found = stats.paired(both, [pair, pair[::-1]], resamples=2000)
     up, down = found[found.method == "s4d"], found[found.method == "dynamic"]
-    assert (up.low > 0).all() and (up.p < 0.01).all() and list(up.method_reference) == ["dynamic"] * 2
-    assert np.allclose(up.difference.to_numpy(), -down.difference.to_numpy()) and (down.high < 0).all()
-    assert up.set_index("metric").loc["WAR", "difference"] == pytest.approx(0.15, abs=0.06)
-    assert "higher" in printed.verdict(0.01, 0.2, 0.01) and "does not outlast" in printed.verdict(-0.2, -0.01, 0.2)
+    assert (up.low > 0).all() and (up.p < 0.01).all() and set(up.method_reference) == {"dynamic"}
+    assert np.allclose(up.difference, -down.difference.to_numpy()) and (down.high < 0).all()
+    assert up.difference.iloc[1] == pytest.approx(0.15, abs=0.06)
 
 
 def test_pairing_removes_what_both_methods_share():
-    """Two systems with equal answers on all but a few samples: the difference is known far better than either score."""
+    """Equal answers on all but a few samples: the difference is known better than either score."""
     rows = made_up("s4d", 0.5, seeds=1)
     other = rows.assign(method="multitask")
     other.loc[other.index[::40], "predicted"] = "none"
-    found = stats.paired(pd.concat([rows, other]), [(dict(method="s4d"), dict(method="multitask"))], resamples=1000)
-    score = stats.scores(rows, resamples=1000)
-    assert ((found.high - found.low).to_numpy() < 0.5 * (score.high - score.low).to_numpy()).all()
+    pair = dict(method="s4d"), dict(method="multitask")
+    found = stats.paired(pd.concat([rows, other]), [pair], resamples=1000)
+    alone = score(rows, 1000)
+    assert ((found.high - found.low).to_numpy() < 0.5 * (alone.high - alone.low)).all()
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
-    """150 simulated studies: 40 people of differing difficulty, 3 seeds of differing quality, a true accuracy of 0.6."""
+    """150 studies of 40 differing subjects and 3 differing seeds, a true accuracy of 0.6."""
     rng, n, hits = np.random.default_rng(3), 150, 0
     for _ in range(n):
-        person, start = rng.normal(0, 0.10, 40), rng.normal(0, 0.02, 3)
-        chance = np.clip(0.6 + person[None, :] + start[:, None], 0, 1)                            # [S, G]
-        correct = rng.binomial(8, chance).astype(float)[..., None]                                # [S, G, 1]
-        drawn = stats.resample(stats.Counts(np.full((40, 1), 8), correct, (0, 1, 2), ()), 400, seed=int(rng.integers(1 << 30)))
+        subject, start = rng.normal(0, 0.10, 40), rng.normal(0, 0.02, 3)
+        chance = np.clip(0.6 + subject[None, :] + start[:, None], 0, 1)             # [S, G]
+        correct = rng.binomial(8, chance).astype(float)[..., None]                  # [S, G, 1]
+        counts = stats.Counts(np.full((40, 1), 8), correct, (0, 1, 2), ())
+        drawn = stats.resample(counts, 400, seed=int(rng.integers(1 << 30)))
         low, high = intervals.interval(drawn["WAR"])
         hits += low <= 0.6 <= high
     assert 0.88 <= hits / n <= 0.995
@@ -142,33 +153,53 @@ def test_p_values_under_no_difference_are_rarely_small():
     rng, small = np.random.default_rng(5), 0
     for _ in range(40):
         both = pd.concat([made_up("s4d", 0.6, rng=rng), made_up("dynamic", 0.6, rng=rng)])
-        small += (stats.paired(both, [(dict(method="s4d"), dict(method="dynamic"))], resamples=200).p < 0.05).any()
+        pair = dict(method="s4d"), dict(method="dynamic")
+        small += (stats.paired(both, [pair], resamples=200).p < 0.05).any()
     assert small <= 6
 
 
-def test_holm_by_hand():
-    assert intervals.holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert intervals.holm(np.array([0.5, 0.9])) == pytest.approx([1.0, 1.0])
-    assert intervals.holm(np.array([0.02])) == pytest.approx([0.02])
+def test_holm_by_hand_and_by_statsmodels():
+    np.testing.assert_allclose(intervals.holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+    known, p = pytest.importorskip("statsmodels.stats.multitest"), np.linspace(0, 1, 20) ** 3
+    np.testing.assert_allclose(intervals.holm(p), known.multipletests(p, method="holm")[1])
+
+
+def test_the_interval_of_few_subjects_is_students_and_copies_tell_nothing_new():
+    rng = np.random.default_rng(0)
+    values, names = rng.normal(0.3, 1, 9), pd.Series([f"s{i}" for i in range(9)])
+    found, known = intervals.cluster_t(values, names), ttest_1samp(values, 0)
+    limits = ("low", "high", "p")
+    expected = [*known.confidence_interval(), known.pvalue]
+    assert [found[k] for k in limits] == pytest.approx(expected)
+    again = intervals.cluster_t(np.repeat(values, 3), names.repeat(3))
+    assert [again[k] for k in limits] == pytest.approx(expected)
+    assert (again["samples"], again["subjects"]) == (27, 9)
+    assert np.isnan(intervals.cluster_t(values[:4], names[:4])["p"])
+    several = (intervals.cluster_t(rng.normal(size=8), names[:8]) for _ in range(400))
+    inside = np.mean([f["low"] < 0 < f["high"] for f in several])
+    assert 0.92 < inside < 0.98                        # a percentile bootstrap of eight covers 0.88
+
+
+def test_the_jackknife_of_a_mean_is_students_and_leaves_out_subjects():
+    values = np.random.default_rng(0).normal(size=(12, 3))
+    half = student.ppf(0.975, 11) * values.std(0, ddof=1) / np.sqrt(12)
+    found = intervals.jackknife(lambda kept: values[kept].mean(0), np.arange(12), groups=12)
+    np.testing.assert_allclose(found, half, rtol=1e-9)
+    copies, units = np.repeat(values, 4, 0), np.repeat(np.arange(12), 4)
+    found = intervals.jackknife(lambda kept: copies[kept].mean(0), units, groups=12)
+    np.testing.assert_allclose(found, half, rtol=1e-9)
+    assert np.isnan(intervals.jackknife(lambda kept: copies[kept].mean(), np.zeros(48, int)))
 
 
 def test_confusion_counts_and_baselines():
     rows = table(["neutral", "neutral", "neutral", "fear"], ["neutral", "fear", "neutral", "fear"])
     two = pd.concat([rows, rows.assign(seed=1, predicted="neutral")])
-    matrix = protocol.confusion(two).set_index(["label", "predicted"])
-    assert matrix.loc[("neutral", "fear"), "count"] == 1 and matrix.loc[("neutral", "neutral"), "share"] == pytest.approx(5 / 6)
-    assert matrix.loc[("fear", "neutral"), "share"] == pytest.approx(0.5) and len(matrix) == 49
-    found = protocol.baselines(two, {"video": 4}).set_index("baseline")
+    found = confusion(two).set_index(["label", "predicted"])
+    assert found.loc[("neutral", "fear"), "count"] == 1 and len(found) == 49
+    assert found.loc[("neutral", "neutral"), "share"] == pytest.approx(5 / 6)
+    found = baselines(two, {"video": 4}).set_index("baseline")
     assert found.loc["majority", ["label", "UAR", "WAR"]].tolist() == ["neutral", 0.5, 0.75]
-    assert found.loc["chance", ["UAR", "WAR"]].tolist() == [0.25, 0.25] and protocol.baselines(two)["UAR"].iloc[0] == pytest.approx(1 / 7)
-
-
-def test_mean_interval_resamples_subjects():
-    values, people = np.repeat([0.0, 1.0] * 10, 5), np.repeat(np.arange(20), 5)
-    mean, low, high = intervals.mean_interval(values, people)
-    assert mean == 0.5 and high - low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(19), rel=0.12)
-    _, low, high = intervals.mean_interval(values, [None] * 100)
-    assert high - low == pytest.approx(2 * 1.96 * 0.5 / 10, rel=0.12)
+    assert found.loc["chance", ["UAR", "WAR"]].tolist() == [0.25, 0.25]
 
 
 def test_tables_read_as_a_paper_prints_them():
@@ -176,20 +207,27 @@ def test_tables_read_as_a_paper_prints_them():
     found = printed.readable(stats.scores(rows, resamples=50))
     assert found["WAR"].tolist() == ["100.0 [100.0, 100.0]"] and found["subjects"].tolist() == [10]
     pair = [(dict(task="video", method="s4d"), dict(task="video", method="static"))]
-    differences = stats.paired(pd.concat([rows, rows.assign(method="static", predicted="none")]), pair, resamples=99)
-    shown = printed.readable(differences, "difference").iloc[0]
-    assert (shown["UAR"], shown["UAR p"], shown["method_reference"]) == ("+100.0 [+100.0, +100.0]", "0.020", "static")
+    both = pd.concat([rows, rows.assign(method="static", predicted="none")])
+    shown = printed.readable(stats.paired(both, pair, resamples=99), "difference").iloc[0]
+    assert (shown["UAR"], shown["UAR p"]) == ("+100.0 [+100.0, +100.0]", "0.020")
+    p = (0.25, 0.001, 0.0009, 0.0, float("nan"))
+    assert list(map(intervals.p_text, p)) == ["0.250", "0.001", "< 0.001", "< 0.001", "n/a"]
+    runs = pd.DataFrame(dict(block=[2, 2, 3], size=[0.1, 0.3, 0.4]))
+    shown = printed.spans(runs, ["block"], {"size": ".0%"}).values.tolist()
+    assert shown == [[2, "20 % (10 % to 30 %)"], [3, "40 %"]]
 
 
 def test_only_trained_tasks_are_collected():
     class Stored:
         def predictions(self):
-            rows = [table(["fear"], ["fear"], task=t, split=s) for t in ("image", "video") for s in ("val", "test")]
+            rows = [table(["fear"], ["fear"], task=t, split=s)
+                    for t in ("image", "video") for s in ("val", "test")]
             return pd.concat(rows).drop(columns=["method", "pretrained", "seed"])
-    cfg = Finetune(None, None)
-    grid = [("static", False, 0, Finetune(None, None, tasks=("image",))), ("s4d", False, 0, cfg)]
+    grid = [("static", False, 0, Finetune(None, None, tasks=("image",))),
+            ("s4d", False, 0, Finetune(None, None))]
     found = stats.collect(grid, [Stored(), Stored()])
-    assert found.groupby(["method", "task"]).size().to_dict() == {("static", "image"): 1, ("s4d", "image"): 1, ("s4d", "video"): 1}
+    assert list(zip(found["method"], found["task"])) == [
+        ("static", "image"), ("s4d", "image"), ("s4d", "video")]
     with pytest.raises(ValueError):
         stats.collect(grid, [Stored()])
 
@@ -197,31 +235,69 @@ def test_only_trained_tasks_are_collected():
 def test_what_cannot_be_compared_is_said():
     rows = made_up("s4d")
     pair = [(dict(method="s4d"), dict(method="multitask"))]
-    with pytest.raises(intervals.StatsError, match="no predictions of method=multitask"):
-        stats.paired(rows, pair)
-    with pytest.raises(intervals.StatsError, match="different samples"):
-        stats.paired(pd.concat([rows, rows[rows.path != "0.jpg"].assign(method="multitask")]), pair)
-    with pytest.raises(intervals.StatsError, match="different seeds"):
-        stats.paired(pd.concat([rows, rows[rows.seed > 0].assign(method="multitask")]), pair)
-    with pytest.raises(intervals.StatsError, match="cover different samples"):
-        stats.scores(rows[(rows.seed > 0) | (rows.path != "0.jpg")])
-    with pytest.raises(intervals.StatsError, match="twice"):
-        stats.count(pd.concat([rows, rows]))
-    with pytest.raises(intervals.StatsError, match="has no label"):
-        stats.count(table(["fear", None], ["fear", "fear"]))
-
-
-def test_a_printed_p_is_never_zero():
-    assert [intervals.p_text(p) for p in (0.25, 0.0011, 0.001, 0.0009, 1 / 5040, 0.0, float("nan"))] == [
-        "0.250", "0.001", "0.001", "< 0.001", "< 0.001", "< 0.001", "n/a"]
+    fewer, later = rows[rows.path != "0"], rows[rows.seed > 0]
+    for other, cause in ((rows[:0], "no predictions of method=multitask"),
+                         (fewer, "different samples"), (later, "different seeds")):
+        with pytest.raises(StatsError, match=cause):
+            stats.paired(pd.concat([rows, other.assign(method="multitask")]), pair)
+    for bad, cause in ((rows[(rows.seed > 0) | (rows.path != "0")], "cover different samples"),
+                       (pd.concat([rows, rows]), "twice"), (rows[:0], "no predictions"),
+                       (table(["fear", None], ["fear", "fear"]), "has no label")):
+        with pytest.raises(StatsError, match=cause):
+            stats.count(bad)
 
 
 def test_a_full_study_takes_seconds():
-    rng = np.random.default_rng(0)
-    rows = pd.concat([made_up(m, subjects=100, rng=rng, pretrained=p, task=t) for t in ("image", "video") for p in (False, True)
-                      for m in ("single", "multitask", "s4d")])
-    pairs = [(dict(task=t, pretrained=p, method="s4d"), dict(task=t, pretrained=p, method=m)) for t in ("image", "video")
-             for p in (False, True) for m in ("single", "multitask")]
+    rng, systems = np.random.default_rng(0), ("single", "multitask", "s4d")
+    cases = [dict(task=t, pretrained=p) for t in ("image", "video") for p in (False, True)]
+    rows = pd.concat([made_up(m, subjects=100, rng=rng).assign(**case)
+                      for case in cases for m in systems])
+    pairs = [(dict(**case, method="s4d"), dict(**case, method=m))
+             for case in cases for m in systems[:2]]
     started = time.process_time()
     assert len(stats.scores(rows)) == 24 and len(stats.paired(rows, pairs)) == 16
     assert time.process_time() - started < 5
+
+
+def test_the_protocol_has_the_scores_of_scikit_learn():
+    rows = made_up(subjects=12, seeds=1)
+    rows.loc[:4, "predicted"] = None                      # unreadable: an error
+    found = protocol({"all": rows}, resamples=20).set_index("metric").value
+    y, p, names = rows.label, rows.predicted.fillna("none"), sorted(rows.label.unique())
+    assert found["WAR"] == pytest.approx(accuracy_score(y, p))
+    given = dict(labels=names, zero_division=0)
+    assert found["UAR"] == pytest.approx(recall_score(y, p, average="macro", **given))
+    assert found["macro F1"] == pytest.approx(f1_score(y, p, average="macro", **given))
+    assert found["weighted F1"] == pytest.approx(f1_score(y, p, average="weighted", **given))
+    each = recall_score(y, p, average=None, **given)
+    assert [found[f"recall {n}"] for n in names] == pytest.approx(list(each))
+    assert matrix(rows)["unreadable"].sum() == 5 and matrix(rows).to_numpy().sum() == len(rows)
+
+
+def test_the_protocol_has_the_intervals_of_the_comparisons():
+    rows, columns = made_up(subjects=25, seeds=1), ["value", "low", "high"]
+    found = protocol({"all": rows}, resamples=300, seed=4).set_index("metric")
+    known = stats.scores(rows, resamples=300, seed=4).set_index("metric")
+    np.testing.assert_allclose(found.loc[known.index, columns], known[columns])
+
+
+def test_folds_have_a_mean_and_a_pool():
+    folds = {}
+    for k in (1, 2):
+        rows = made_up(accuracy=0.3 + 0.2 * k, seeds=1, rng=np.random.default_rng(k))
+        folds[f"fold {k}"] = rows.assign(path=f"{k}/" + rows.path, subject=f"{k}/" + rows.subject)
+    folds["fold 2"] = folds["fold 2"][:140]
+    found = protocol(folds, resamples=100)
+    war = found[found.metric == "WAR"].set_index("part")
+    assert war.value["mean of folds"] == pytest.approx(war.value[["fold 1", "fold 2"]].mean())
+    every = pd.concat(folds.values())
+    assert war.value["pooled"] == pytest.approx((every.label == every.predicted).mean())
+    assert (war.low < war.value).all() and (war.value < war.high).all()
+    assert war.samples.tolist() == [300, 140, 440, 440]
+    assert list(printed.wide(found)) == ["metric", "fold 1", "fold 2", "mean of folds", "pooled"]
+    same = protocol({"a": folds["fold 1"], "b": folds["fold 1"]}, resamples=20)
+    assert set(same.part) == {"a", "b", "mean of folds"}      # one test split, trained twice
+    with pytest.raises(StatsError, match="is tested twice"):
+        protocol({"a": pd.concat([folds["fold 1"]] * 2)})
+    with pytest.raises(StatsError, match="a has no samples"):
+        protocol({"a": every[:0]})

@@ -1,73 +1,16 @@
-"""Scores of the protocol against an independent library and against the bootstrap of the comparisons; folds and their pool."""
+"""The recipes of the paper, and the epochs whose weights are kept."""
 from __future__ import annotations
 
 import sys
 
-import numpy as np
 import pandas as pd
 import pytest
 from conftest import tiny_finetune
-from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from s4d import config
 from s4d.config import Source
 from s4d.emotions import EMOTIONS
-from s4d.study import stats
-from s4d.study.intervals import StatsError
-from s4d.study.printed import wide
-from s4d.study.protocol import matrix, protocol
 from s4d.training import Run, finetune
-
-
-def made_up(accuracy: float = 0.6, subjects: int = 30, each: int = 10, rng=None) -> pd.DataFrame:
-    """Predictions of one system on samples of seven classes, correct with the given probability."""
-    label = np.array([EMOTIONS[i % 7] for i in range(subjects * each)])
-    wrong = np.array([EMOTIONS[(EMOTIONS.index(v) + 1) % 7] for v in label])
-    right = rng.random(len(label)) < accuracy
-    return pd.DataFrame({"method": "s4d", "pretrained": True, "task": "video", "path": [f"{i}.jpg" for i in range(len(label))],
-                         "subject": [f"p{i // each}" for i in range(len(label))], "label": label, "predicted": np.where(right, label, wrong)})
-
-
-def test_scores_are_those_of_scikit_learn():
-    rows = made_up(subjects=12, rng=np.random.default_rng(3))
-    rows.loc[:4, "predicted"] = None                      # unreadable: an error
-    table = protocol({"all": rows}, resamples=20).set_index("metric").value
-    y, p, names = rows.label, rows.predicted.fillna("none"), sorted(rows.label.unique())
-    assert table["WAR"] == pytest.approx(accuracy_score(y, p))
-    for name, average in (("UAR", None), ("macro F1", "macro"), ("weighted F1", "weighted")):
-        score = recall_score(y, p, labels=names, average="macro", zero_division=0) if average is None else f1_score(
-            y, p, labels=names, average=average, zero_division=0)
-        assert table[name] == pytest.approx(score), name
-    each = recall_score(y, p, labels=names, average=None, zero_division=0)
-    assert [table[f"recall {n}"] for n in names] == pytest.approx(list(each))
-    assert matrix(rows)["unreadable"].sum() == 5 and matrix(rows).to_numpy().sum() == len(rows)
-
-
-def test_intervals_are_those_of_the_comparisons():
-    rows = made_up(subjects=25, rng=np.random.default_rng(1))
-    ours = protocol({"all": rows}, resamples=300, seed=4).set_index("metric")
-    theirs = stats.scores(rows, resamples=300, seed=4).set_index("metric")
-    for metric in ("UAR", "WAR"):
-        assert ours.loc[metric, ["value", "low", "high"]].tolist() == pytest.approx(theirs.loc[metric, ["value", "low", "high"]].tolist())
-
-
-def test_folds_have_a_mean_and_a_pool():
-    folds = {f"fold {k}": made_up(accuracy=0.3 + 0.2 * k, rng=np.random.default_rng(k)).assign(
-        path=lambda t, k=k: f"{k}/" + t.path, subject=lambda t, k=k: f"{k}/" + t.subject) for k in (1, 2)}
-    folds["fold 2"] = folds["fold 2"][:140]
-    table = protocol(folds, resamples=100)
-    war = table[table.metric == "WAR"].set_index("part")
-    assert war.value["mean of folds"] == pytest.approx((war.value["fold 1"] + war.value["fold 2"]) / 2)
-    every = pd.concat(folds.values())
-    assert war.value["pooled"] == pytest.approx((every.label == every.predicted).mean()) != war.value["mean of folds"]
-    assert (war.low < war.value).all() and (war.value < war.high).all() and war.samples.tolist() == [300, 140, 440, 440]
-    assert list(wide(table).columns) == ["metric", "fold 1", "fold 2", "mean of folds", "pooled"]
-    same = protocol({"a": folds["fold 1"], "b": folds["fold 1"]}, resamples=20)
-    assert "pooled" not in set(same.part) and "mean of folds" in set(same.part)      # one test part, trained twice
-    with pytest.raises(StatsError, match="is tested twice"):
-        protocol({"a": pd.concat([folds["fold 1"]] * 2)})
-    with pytest.raises(StatsError, match="a has no samples"):
-        protocol({"a": every[:0]})
 
 
 def test_three_ways_of_choosing_an_epoch_are_kept_and_change_nothing(mini, tmp_path):

@@ -1,0 +1,196 @@
+"""Figures of notebooks 04 and 05: what they show stands where it belongs, and can be read."""
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+from study import NAMES, answers, curves, labelled, switched
+
+from s4d.study import confusions, experts, gains, similarity, splits
+from s4d.study.figures import clips as clip_figures
+from s4d.study.figures import correlation as correlation_figures
+from s4d.study.figures import experts as expert_figures
+from s4d.study.figures import marks, style
+
+
+def boxes(ax) -> list:
+    """Where the texts of a drawn panel stand, without lines to their points; none overlap."""
+    found = [Text.get_window_extent(t) for t in ax.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(found) for b in found[:i])
+    return found
+
+
+def texts(items) -> list[str]:
+    return [t.get_text() for t in items]
+
+
+def test_labels_of_the_scatter_cover_neither_each_other_nor_the_border():
+    """Two comparisons with many wrong pairs that lie close together."""
+    rng, pairs = np.random.default_rng(0), [(a, b) for a in NAMES for b in NAMES if a != b]
+    cells = pd.concat([pd.DataFrame(pairs, columns=["label", "wrong"]).assign(
+        comparison=c, static=0.2 + 0.05 * rng.random(42), dynamic=0.2 + 0.05 * rng.random(42))
+        for c in ("m", "s4d")])
+    table = pd.DataFrame(dict(comparison=["m", "s4d"], rho=0.5, low=0.1, high=0.9,
+                              p=[0.0005, 0.25], rho_cells=0.3, p_cells=0.04))
+    fig = correlation_figures.confusability(cells, table, {"m": "One", "s4d": "Two"}, (50, 20))
+    fig.draw_without_rendering()
+    for ax, p in zip(fig.axes, ("p < 0.001", "p = 0.250")):
+        found = boxes(ax)
+        assert len(found) >= 2 and all(0 <= b.x0 and b.x1 <= fig.bbox.x1 for b in found)
+        assert set(texts(ax.texts)) == set(texts(fig.axes[0].texts))     # the same pairs
+        assert p in ax.get_title(loc="left")
+
+
+def test_the_legend_along_a_clip_lies_outside_the_axes():
+    frames = curves(True)
+    tables = (confusions.course(frames, 8, 20), confusions.follow(frames, 20),
+              confusions.lagged(frames, 8, resamples=20)[0])
+    fig = clip_figures.along_clip(*(t.assign(method="static") for t in tables), "s")
+    fig.draw_without_rendering()
+    assert all(ax.get_legend() is None for ax in fig.axes)
+    legend = fig.legends[0].get_window_extent()
+    assert not any(legend.overlaps(ax.get_window_extent()) for ax in fig.axes)
+
+
+def divided(task: float, emotion: float) -> pd.DataFrame:
+    """Usage of two experts by photos and clips that differ by task and by emotion."""
+    rng, n = np.random.default_rng(0), 48
+    kind, label = np.repeat(["image", "video"], 24), np.tile(["fear", "anger"], 24)
+    signs = np.where(kind == "video", 1, -1), np.where(label == "fear", 1, -1)
+    first = 0.5 + task / 2 * signs[0] + emotion / 2 * signs[1] + 0.02 * rng.normal(size=n)
+    usage = np.stack([first, 1 - first], 1)
+    found = [splits.group_split("task", usage, kind, np.arange(n), True)]
+    for t in ("image", "video"):
+        given = usage[kind == t], label[kind == t], np.arange(24), False
+        found.append(splits.group_split(f"emotion, {t}", *given))
+    return experts.usage_table({2: found}, 100)
+
+
+@pytest.mark.parametrize("task, emotion", [(0.05, 0.4), (0.4, 0.05)])
+def test_the_figure_of_usage_shows_what_was_planted(task, emotion):
+    table = divided(task, emotion)
+    ax = expert_figures.usage(table).axes[0]
+    names = texts(ax.get_yticklabels())
+    assert names[0] == "clips minus photos (n = 24, 24)" and len(names) == 5
+    assert ax.texts[0].get_text()[:1] == ("+" if task > 0.1 else "")     # 5 points are not shown
+    unsure = table.assign(difference_low=-0.1, difference_high=0.1)
+    assert set(texts(expert_figures.usage(unsure).axes[0].texts)) == {""}
+
+
+def test_the_label_of_switched_off_experts_fits_into_the_figure():
+    fig = expert_figures.switched_off(switched())
+    fig.draw_without_rendering()
+    ax = fig.axes[0]
+    box, panel = ax.yaxis.label.get_window_extent(), ax.get_window_extent()
+    assert panel.y0 <= box.y0 and box.y1 <= panel.y1 and box.x0 >= 0
+    assert [a.get_title(loc="left") for a in fig.axes] == ["Block 2", "Block 3"]
+
+
+def test_significant_changes_are_filled():
+    table = switched()
+    one = (table.block == 3) & (table.expert == 2) & (table.task == "video")
+    columns = ["change", "low", "high", "p_holm"]
+    table.loc[one & (table.emotion == "all"), columns] = -4.0, -6.0, -2.0, 0.01
+    faces = [[line.get_markerfacecolor() for line in ax.lines if line.get_linestyle() == "None"]
+             for ax in expert_figures.switched_off(table).axes]
+    assert faces == [["white"] * 4, ["white"] * 3 + [style.TASK_COLOURS["video"]]]
+
+
+def test_only_large_significant_changes_are_framed_and_few_subjects_are_hatched():
+    table = switched().assign(p_holm=0.01)                   # small changes, however sure
+    at = (table.block == 3) & (table.expert == 2) & (table.task == "image")
+    table.loc[at & (table.emotion == "fear"), "change"] = -2.0
+    table.loc[at & (table.emotion == "anger"), ["change", "p_holm"]] = -2.0, 0.2
+    few = (table.task == "video") & (table.emotion == "anger")
+    table.loc[few, ["subjects", "p_holm"]] = 4, np.nan
+    axes = expert_figures.switched_off_by_emotion(table).axes
+    emotions = list(style.EMOTION_COLOURS)
+    fear = int(emotions.index("fear") > emotions.index("anger"))
+    framed = [[p.get_xy() for p in ax.patches if not p.get_hatch()] for ax in axes[:4]]
+    assert framed == [[], [pytest.approx((0.54, fear - 0.44))], [], []]
+    assert [len(ax.patches) for ax in axes[2:4]] == [2, 2]
+    assert all(p.get_hatch() for ax in axes[2:4] for p in ax.patches)
+    assert "block 3, photos" in axes[1].get_title(loc="left").lower()
+    assert axes[2].get_yticklabels()[1 - fear].get_text() == "anger (10; 4 people)"
+
+
+def test_names_of_points_cover_neither_points_nor_each_other():
+    fig, ax = style.figure(3, 2)
+    points = np.array([[10, 5], [10.4, 5.2], [11, 5], [50, 20]])
+    ax.plot(*points.T, "o")
+    fig.draw_without_rendering()
+    marks.label_points(ax, points, [(f"name {k}", tuple(p)) for k, p in enumerate(points)])
+    pixels = ax.transData.transform(points)
+    assert texts(ax.texts) == ["name 0", "name 1", "name 2", "name 3"]
+    assert not any(box.count_contains(pixels) for box in boxes(ax))
+
+
+def test_gains_are_filled_where_significant_and_say_how_many():
+    systems = ("static", "image"), ("dynamic", "video"), ("multitask", "video"), ("s4d", "video")
+    tests = {k: answers(dict.fromkeys(NAMES, 0.4), seed=i) for i, k in enumerate(systems)}
+    table = gains.gain_by_emotion(tests, list(NAMES), resamples=30).assign(p_holm=1.0)
+    table.loc[(table.method == "s4d") & (table.label == "fear"), "p_holm"] = 0.01
+    fig = clip_figures.gains(table)
+    fig.draw_without_rendering()
+    assert fig.axes[0].get_yticklabels()[0].get_text() == "neutral (60, 20)"
+    colour = style.METHOD_COLOURS["s4d"]
+    filled = [line.get_xdata()[0] for line in fig.axes[1].lines
+              if line.get_marker() == "o" and line.get_markerfacecolor() == colour]
+    assert filled == table[table.p_holm < 0.05].gain.tolist()
+
+
+def test_layers_of_all_comparisons_are_named_at_their_lines_and_nulls_stand_beside():
+    rng = np.random.default_rng(0)
+    layers = {name: rng.normal(size=(20, 6)) for name in ("embed", "pooled")}
+    noisy = {k: v + rng.normal(size=v.shape) for k, v in layers.items()}
+    titles = {"static": "Static only", "s4d": "S4D", "start": "Before"}
+    couples = {name: [(layers, noisy)] for name in titles}
+    table = similarity.similarity_by_layer(couples, labelled(20, 5), 40)
+    fig = correlation_figures.layer_similarity(table, titles)
+    fig.draw_without_rendering()
+    lines, nulls = fig.axes[:2]
+    assert texts(lines.texts) == list(titles.values()) and len(boxes(lines)) == 3
+    assert "20 clips, 5 people" in lines.get_title(loc="left")
+    assert len(nulls.patches) == 9 and texts(nulls.get_yticklabels()) == list(titles.values())
+
+
+def test_frames_tell_a_network_that_never_saw_the_kind_from_a_head_that_did_not():
+    cells = [(m, h, k, h != k, h != k and m == "static")
+             for m, h in (("static", "image"), ("s4d", "image"), ("s4d", "video"))
+             for k in ("image", "video")]
+    table = pd.DataFrame(cells, columns=["method", "head", "stimuli", "zero_shot", "unseen"])
+    fig = correlation_figures.transfer(table.assign(
+        war=50.0, low=40.0, high=60.0, samples=9, subjects=5, uar=50.0, seeds=1, majority=20.0,
+        reading="head"))
+    fig.draw_without_rendering()
+    framed = [p.get_linestyle() for p in fig.axes[0].patches
+              if p.get_edgecolor()[:3] == (0, 0, 0)]
+    assert [line == "-" for line in framed] == [True, False, False]
+    below = fig.axes[0].get_xticklabels()[1].get_text().split("\n")[1:]
+    assert below == ["n = 9,", "5 people", "majority: 20.0"]
+
+
+def test_leaders_are_numbered_below_the_face_and_lines_run_where_they_change():
+    places = [(0, "image", r, c, 1 + (c > 0)) for r in range(2) for c in range(2)]
+    grid = pd.DataFrame(places, columns=["picture", "task", "row", "column", "expert"])
+    faces, titles = {"image": [np.zeros((3, 32, 32), np.uint8)]}, {"image": ["photos", "fear"]}
+    fig = expert_figures.leaders(grid, faces, titles, splits.region_map(), splits.REGIONS)
+    regions, picture, _, tokens = fig.axes
+    assert not picture.texts and picture.get_title() == "fear"           # nothing covers the face
+    assert texts(tokens.texts) == ["1", "2"]                             # once in each area
+    assert [list(line.get_xdata()) for line in tokens.lines] == [[0.5, 0.5]] * 2
+    assert texts(regions.texts) == list(splits.REGIONS)
+
+
+def test_maps_show_what_their_bar_says():
+    cells = [(2, t, e, 0, c, 0.2 * e + 0.1 * c) for t in ("image", "video") for e in (1, 2)
+             for c in range(2)]
+    table = pd.DataFrame(cells, columns=["block", "task", "expert", "row", "column", "gate"])
+    faces = dict.fromkeys(("image", "video"), np.zeros((8, 8)))
+    axes = expert_figures.maps(table.assign(agreement=-0.5), faces, {"image": 3, "video": 2}).axes
+    assert axes[0].images[0].get_cmap().name == "gray"
+    [image] = axes[1].images
+    assert image.get_alpha() is None and image.get_clim() == (0, pytest.approx(0.5))
+    assert image.get_array().tolist() == [pytest.approx([0.2, 0.3])]
+    assert axes[3].get_ylabel() == "block 2\n2 clips\nr = −0.50"
