@@ -97,6 +97,77 @@ FINDINGS = [
     (RESULTS, "in the last block alone | {ci} |", ABLATIONS, changed("blocks", "last"), "open"),
 ]
 
+NOTEBOOK = [f"notebooks/{name}.ipynb" for name in (
+    "01_faces", "02_pretraining", "03_finetuning", "04_experts", "05_correlation", "06_report")]
+N1, N2, N3, N4, N5, N6 = NOTEBOOK
+TOLD, ERRORS = dict(metric="WAR"), SANDBOX + "pretraining_error.csv"
+MAPS = dict(task="image", expert=1, row=0, column=0)
+FINDINGS += [
+    (N1, "the mouth stretch changes a pixel by {change_full:.1f}", SANDBOX + "faces_actions.csv",
+     dict(name="mouth stretch"), ""),
+    (N1, "the upper lid raiser by {change_full:.1f}", SANDBOX + "faces_actions.csv",
+     dict(name="upper lid raiser"), ""),
+    *((N1, words, HARD, dict(TOLD, task=task, input=reader), "") for words, task, reader in (
+        ("apex is right on {ci} of the photos", "image", "true actions"),
+        ("of the photos and {ci} of the clips", "video", "true actions"),
+        ("reader of grey pixels on {ci}", "image", "raw pixels"),
+        ("[42.1, 50.9] and {ci}.", "video", "raw pixels"),
+        ("linear reader is right on {ci}; told", "video", "true actions, whole clip"),
+        ("the middle frame alone, on {ci}.", "video", "true actions, middle frame"))),
+    *((N2, words + " [{low:.3f}, {high:.3f}]", ERRORS, dict(modality=kind, guess=guess), "")
+      for words, kind, guess in (
+        ("held-out people is {error:.3f}", "photos", "pre-trained model"),
+        ("on photos and {error:.3f}", "clips", "pre-trained model"),
+        ("which looks at nothing, has {error:.3f}", "photos", "average face"),
+        ("[0.687, 0.752] and {error:.3f}", "clips", "average face"))),
+    *((N3, words, SANDBOX + "finetuning_table.csv",
+       dict(task="video", metric="WAR", method="dynamic", pretrained=start_), "")
+      for words, start_ in (("dynamic only reaches {ci} of the clips from scratch", False),
+                            ("from scratch and {ci} pre-trained", True))),
+    (N3, "multi-task gains {ci} points", PAIRS, pair("multitask", "dynamic"), "significant"),
+    (N3, "dynamic only, S4D {ci}, and", PAIRS, pair("s4d", "dynamic"), "significant"),
+    (N3, "S4D differs from multi-task by {ci}", PAIRS, pair("s4d", "multitask"), "open"),
+    (N3, "with 10 % of the photos S4D loses {ci} points", SANDBOX + "ablations_paired.csv",
+     changed("photos", "0.1"), "significant"),
+    (N3, "is right {count:.0f} times of 39", SANDBOX + "finetuning_confusion.csv",
+     dict(task="video", method="s4d", label="disgust", predicted="disgust"), ""),
+    (N4, "tells {ci} of a photo's emotion", USE, used("emotion, image"), "above null"),
+    (N4, "and {ci} of a clip's", USE, used("emotion, video"), "above null"),
+    (N4, "{ci} of the place of a photo's token", USE, used("place, image"), "above null"),
+    (N4, "and {ci} of the task", USE, used("task"), "within null"),
+    *((N4, "{agreement:.2f} [{agreement_low:.2f}, {agreement_high:.2f}] in block " + str(block),
+       SANDBOX + "experts_maps.csv", dict(MAPS, block=block), "") for block in (2, 3)),
+    (N4, "the largest is {change:.2f} [{low:.2f}, {high:.2f}] points",
+     SANDBOX + "experts_switched_off.csv", dict(block=2, expert=2, task="video"), ""),
+    *((N4, "{change:+.1f} [{low:+.1f}, {high:+.1f}]" + words, SANDBOX + "routing_modes.csv",
+       {"task": task, "mode": "released"}, "open") for words, task in (
+        (" points on photos", "image"), (" on clips", "video"))),
+    (N5, "clip head of S4D recognises {ci} of the photos", TRANSFER,
+     dict(method="s4d", head="video", stimuli="image", reading="head"), ""),
+    (N5, "recognises {ci} of the clips", TRANSFER,
+     dict(method="static", head="image", stimuli="video", reading="head"), ""),
+    *((N5, "{corrected:.2f} [{low:.2f}, {high:.2f}] in " + name,
+       SANDBOX + "prototype_similarity.csv",
+       dict(method=method, image_class="fear", video_class="fear"), "above 0")
+      for name, method in (("S4D", "s4d"), ("static only", "static"))),
+    *((N5, words + " {value:.2f} [{low:.2f}, {high:.2f}]", SANDBOX + "layer_similarity.csv",
+       dict(comparison=name, layer="pooled", measure="cka"), "above 0") for words, name in (
+        ("the pooled CKA is", "s4d"), ("in S4D and", "static"), ("fine-tuning it is", "start"))),
+    *((N5, "{mean:.2f} [{low:.2f}, {high:.2f}] for " + name, SANDBOX + "static_along_clip.csv",
+       dict(part="follow", label="expressive", method=method), "above 0")
+      for name, method in (("static only", "static"), ("S4D", "s4d"))),
+    (N5, "on clips correlate with {rho:.2f} [{low:.2f}, {high:.2f}]",
+     SANDBOX + "confusability.csv", dict(comparison="separate", label="fear", wrong="surprise"),
+     "above 0"),
+    (N5, "{gain:+.1f} [{low:+.1f}, {high:+.1f}] points more", SANDBOX + "static_gains.csv",
+     dict(method="s4d", label="fear"), "significant"),
+    (N6, "It gains {ci} points over dynamic only", PAIRS, pair("multitask", "dynamic"),
+     "significant"),
+    (N6, "S4D minus multi-task is {ci} points", PAIRS, pair("s4d", "multitask"), "open"),
+    (N6, "S4D gains {ci} points over dynamic only", PAIRS, pair("s4d", "dynamic"), "significant"),
+    (N6, "It adds {ci} points to S4D", PAIRS, start("s4d"), "significant"),
+]
+
 VERDICTS = {
     "significant": lambda r: r["low"] * r["high"] > 0 and r["p_holm"] < 0.05,
     "corrected away": lambda r: r["low"] * r["high"] > 0 and r["p_holm"] >= 0.05,
@@ -121,7 +192,7 @@ def interval(row: pd.Series) -> str:
     name = next((name for name in ("difference", "value", "war", "mean") if name in row), None)
     if name is None:
         return ""
-    ends = ("mean_low", "mean_high") if name == "mean" else ("low", "high")
+    ends = ("mean_low", "mean_high") if "mean_low" in row else ("low", "high")
     scale = 1 if name in ("war", "mean") else 100
     form = "+.1f" if name == "difference" else ".1f"
     value, low, high = (format(scale * float(row[column]), form) for column in (name, *ends))

@@ -7,7 +7,6 @@ import pandas as pd
 from matplotlib.colors import Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.patheffects import withStroke
 from scipy.ndimage import label as connected
 
 from ..intervals import FEWEST
@@ -144,7 +143,8 @@ def leaders(table: pd.DataFrame, pictures: dict[str, list], titles: dict[str, li
         side = dict(ha="right", va="center", fontsize=7)
         if task != "image":                                   # regions stand beside the photos
             above[0].text(1, 0.5, about, transform=above[0].transAxes, **side)
-        below[0].text(1, 0.5, "expert with\nthe largest\ngate", transform=below[0].transAxes, **side)
+        below[0].text(1, 0.5, "expert with\nthe largest\ngate", transform=below[0].transAxes,
+                      **side)
         for j, picture in enumerate(pictures[task]):
             part = table[(table.task == task) & (table.picture == j)]
             show(picture, above[1 + j], over[j])
@@ -164,30 +164,28 @@ def _leaders(ax, grid: np.ndarray) -> None:
             if len(grid) <= 8 or len(area) >= 4:              # a number needs room
                 row, column = area[np.square(area - area.mean(0)).sum(1).argmin()]
                 ax.text(column, row, str(e), ha="center", va="center", fontsize=SMALL)
-    for i, j in np.argwhere(np.diff(grid, axis=1)):
-        ax.plot([j + 0.5] * 2, [i - 0.5, i + 0.5], color="black", linewidth=0.8)
-    for i, j in np.argwhere(np.diff(grid, axis=0)):
-        ax.plot([j - 0.5, j + 0.5], [i + 0.5] * 2, color="black", linewidth=0.8)
+    for axis, (i, j) in ((a, at) for a in (0, 1) for at in np.argwhere(np.diff(grid, axis=a))):
+        corner = (j - 0.5, i + 0.5) if axis == 0 else (j + 0.5, i - 0.5)
+        ends = (j + 0.5, i + 0.5)
+        ax.plot(*zip(corner, ends, strict=True), color="black", linewidth=0.8)
 
 
 def _regions(ax, picture, regions: np.ndarray, names: tuple[str, ...]) -> None:
-    """Draw outlines of regions over a pale face, named; the last one is what others leave."""
+    """Draw outlines of regions over a pale face, each with its name; the last is the rest."""
     pixels = np.asarray(picture).mean(0) / 255
     ax.imshow(0.55 + 0.45 * pixels, cmap="gray", vmin=0, vmax=1)
     axis = (np.arange(len(regions)) + 0.5) * len(pixels) / len(regions) - 0.5
-    halo = [withStroke(linewidth=1.6, foreground="white")]
     for k, name in enumerate(names):
-        inside, at = regions == k, (axis[0] + 1.5, axis[0] + 1)      # the rest: in the corner
-        if k + 1 < len(names):
-            ax.contour(axis, axis, inside.astype(float), levels=[0.5], colors="black",
+        rows, columns = np.nonzero(regions == k)
+        rest = k == len(names) - 1
+        if not rest:
+            ax.contour(axis, axis, (regions == k).astype(float), levels=[0.5], colors="black",
                        linewidths=0.7)
-            rows = np.flatnonzero(inside.any(1))
-            row = rows[len(rows) // 2]
-            at = axis[np.flatnonzero(inside[row])[0]] + 1.5, axis[row]
-        place = 1 - (0.7 + (k + 1) % len(names)) / len(names)        # the rest first
-        ax.annotate(name, at, (-0.12, place), textcoords="axes fraction", ha="right",
-                    va="center", fontsize=SMALL, arrowprops=dict(
-                        arrowstyle="-", linewidth=0.6, shrinkA=0, shrinkB=0, path_effects=halo))
+        row = 0 if rest else rows[len(rows) // 2]
+        at = axis[columns[rows == row].min()] + 1.5, axis[row]
+        ax.annotate(name, at, (-0.12, 1 - (0.7 + (k + 1) % len(names)) / len(names)),
+                    textcoords="axes fraction", ha="right", va="center", fontsize=SMALL,
+                    arrowprops=dict(arrowstyle="-", linewidth=0.6, shrinkA=0, shrinkB=0))
     heading(ax, "regions", 7, fontweight="normal", loc="center", pad=2)
 
 

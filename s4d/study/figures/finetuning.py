@@ -22,39 +22,38 @@ def _present(table: pd.DataFrame) -> list[str]:
     return [m for m in style.METHOD_NAMES if m in set(table["method"])]
 
 
-def _baselines(ax, rows: pd.DataFrame, metric: str, lowest: float, upright: bool = True) -> list:
-    """Draw chance and the majority class: lines near the values, else words; returns the lines.
+def _baselines(ax, rows: pd.DataFrame, metric: str, upright: bool = True) -> None:
+    """Draw chance and the majority class as lines where they lie within the axes, else as words.
 
     Args:
         rows: baseline, UAR, WAR of one task.
-        lowest: value drawn, per cent.
         upright: whether lines are vertical.
     """
+    low, high = ax.get_xlim() if upright else ax.get_ylim()
     values = {r.baseline.replace("majority", "majority class"): 100 * getattr(r, metric)
               for r in rows.itertuples()}
     if abs(values["majority class"] - values["chance"]) < 0.3:
         values = {"chance, majority class": values["chance"]}
-    near = {name: v for name, v in sorted(values.items(), key=lambda item: item[1])
-            if v > lowest - 5}
-    draw, side = ((ax.axvline, ax.get_xaxis_transform()) if upright else
-                  (ax.axhline, ax.get_yaxis_transform()))
-    for k, (name, v) in enumerate(near.items()):
-        draw(v, color=GREY, lw=0.8, ls="--" if name == "majority class" else ":", zorder=0)
-        first = len(near) == 2 and k == 0              # its name ends where the other's begins
+    low = min([low, *(v - 3 for v in values.values() if v > low - 8)])
+    ax.set(**{"xlim" if upright else "ylim": (low, high)})
+    for name, v in values.items():
+        line = dict(color=GREY, lw=0.8, ls="--" if name == "majority class" else ":", zorder=0)
         how = dict(color=GREY, fontsize=SMALL, textcoords="offset points")
+        before = name == "chance"                     # its name ends where the other's begins
+        if not low < v < high:
+            continue
         if upright:
-            ax.annotate(name, (v, 1), (-2 if first else 2, 1), side, va="bottom",
-                        ha="right" if first else "left", **how)
+            ax.axvline(v, **line)
+            ax.annotate(name, (v, 1), (-2 if before else 2, 1), ax.get_xaxis_transform(),
+                        va="bottom", ha="right" if before else "left", **how)
         else:
-            ax.annotate(name, (1, v), (-2, -1 if first else 1), side, ha="right",
-                        va="top" if first else "bottom", **how)
-    far = ", ".join(f"{name} {v:.1f}" for name, v in values.items() if name not in near)
-    if far and upright:
-        ax.text(0, 1.01, f"← {far}", transform=ax.transAxes, color=GREY, fontsize=SMALL)
-    elif far:
-        ax.text(0.99, 0.02, f"↓ {far}", transform=ax.transAxes, color=GREY, fontsize=SMALL,
-                ha="right")
-    return list(near.values())
+            ax.axhline(v, **line)
+            ax.annotate(name, (1, v), (-2, -1 if before else 1), ax.get_yaxis_transform(),
+                        ha="right", va="top" if before else "bottom", **how)
+    far = ", ".join(f"{name} {v:.1f}" for name, v in values.items() if v <= low)
+    if far:
+        ax.text(*((0, 1.01) if upright else (0.6, 0.02)), f"{'←' if upright else '↓'} {far}",
+                transform=ax.transAxes, color=GREY, fontsize=SMALL)
 
 
 def _scores(ax, scores: pd.DataFrame, single: pd.DataFrame) -> None:
@@ -115,7 +114,7 @@ def comparison(scores: pd.DataFrame, single: pd.DataFrame, baselines: pd.DataFra
     for ax, (task, metric) in zip(axes.flat, panels, strict=False):
         rows, dots = (t[(t["task"] == task) & (t["metric"] == metric)] for t in (scores, single))
         _scores(ax, rows, dots)
-        _baselines(ax, baselines[baselines["task"] == task], metric, 100 * rows["low"].min())
+        _baselines(ax, baselines[baselines["task"] == task], metric)
         ax.set_xlabel(f"{metric}, %")
         ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, steps=[1, 2, 5, 10]))
         first = rows.iloc[0]
@@ -175,9 +174,9 @@ def _curves(ax, rows: pd.DataFrame, baselines: pd.DataFrame) -> None:
         ax.plot(mean.index, mean, **look(method), lw=1.2, ms=3, clip_on=False,
                 markevery=max(1, len(mean) // 5))
         ends[METHOD_LABELS[method]] = mean.iloc[-1]
-    low = min([war.min(), *_baselines(ax, baselines, "WAR", war.min(), upright=False)])
-    margin = 0.08 * max(war.max() - low, 5)
-    ax.set_ylim(low - margin, war.max() + margin)
+    margin = 0.08 * max(war.max() - war.min(), 5)
+    ax.set_ylim(war.min() - margin, war.max() + margin)
+    _baselines(ax, baselines, "WAR", upright=False)
     name_lines(ax, ends, {METHOD_LABELS[m]: c for m, c in METHOD_COLOURS.items()})
 
 

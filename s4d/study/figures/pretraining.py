@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .marks import heading
+from .marks import heading, name_lines
 from .style import COLUMN, GREY, PAGE, SMALL, TASK_COLOURS, figure, show, stamp
 
 PALE = 200                            # level of a removed token's pixels, 0..255
@@ -26,28 +26,19 @@ def pretraining_loss(table: pd.DataFrame, names: dict[str, str], note: str = "")
     ax.axhline(1, color=GREY, lw=0.8, ls=":")
     ax.annotate("predicting each token's mean", (1, 1), (0, 2), ax.get_yaxis_transform(),
                 "offset points", color=GREY, fontsize=SMALL, ha="right", va="bottom")
-    levels, ends = [1.0], {}
-    for task in names:
+    ends = {}
+    for task, name in names.items():
         rows = table[table["modality"] == task].sort_values("step").set_index("step")["loss"]
         middle = rows.rolling(median_window(len(rows)), center=True).median()
         ax.plot(rows.index, rows, color=TASK_COLOURS[task], lw=0.4, alpha=0.3)
         few = "o" if middle.count() < 20 else None     # a single point makes no line
         ax.plot(rows.index, middle, color=TASK_COLOURS[task], lw=1.4, marker=few, ms=2.5)
-        levels += [middle.min(), min(middle.max(), 1.25)]
-        ends[task] = middle.last_valid_index(), middle.dropna().iloc[-1]
-    late = table.loc[table["step"] >= 0.5 * table["step"].max(), "loss"]
-    below = min(late.min(), 1.0) - 0.02                # names stay clear of curves and of 1
-    above = 0.02 + (late.max() if late.max() < 0.88 else max(late.max(), 1.06))
-    order = sorted(ends, key=lambda task: ends[task][1])
-    sides = {order[0]: (below, "top", 1), order[-1]: (above, "bottom", 0)}
-    for task, (at, side, foot) in sides.items():
-        line = dict(arrowstyle="-", color=TASK_COLOURS[task], lw=0.8, relpos=(0.7, foot),
-                    shrinkA=0, shrinkB=0)
-        ax.annotate(names[task], ends[task], (1, at), "data", ax.get_yaxis_transform(),
-                    fontsize=7, ha="right", va=side, arrowprops=line)
-    ax.set(xlabel="step of pre-training",
-           ylabel="masked squared error\n(share of a token's variance)",
-           ylim=(min(*levels, below) - 0.08, max(*levels, above) + 0.07))
+        ends[name] = middle.dropna().iloc[-1]
+    lowest = min(1.0, table["loss"].quantile(0.01))
+    ax.set(xlabel="step of pre-training", ylim=(lowest - 0.05, 1.12),
+           ylabel="masked squared error\n(share of a token's variance)")
+    ax.margins(x=0)
+    name_lines(ax, ends, {names[task]: TASK_COLOURS[task] for task in names})
     return stamp(fig, note)
 
 
@@ -88,39 +79,21 @@ def masks(photo, photo_mask, clip, clip_mask, positions, patch: int, note: str =
         for i in range(1, side):
             ax.axhline(i * patch - 0.5, color="w", lw=0.5)
             ax.axvline(i * patch - 0.5, color="w", lw=0.5)
-    for ax in axes[0, 3:]:
-        ax.remove()
-    place = fig.add_subplot(axes[0, 0].get_gridspec()[0, 3:])
-    _positions(place, np.asarray(positions), side * side)
+    place = fig.add_subplot(axes[0, 3].get_gridspec()[0, 3:])
+    for ax in (place, *axes[0, 3:]):
+        ax.set_axis_off()
+    table = np.asarray(positions)                     # even dimensions are sines, odd ones cosines
+    ax = place.inset_axes([0.15, 0.2, 0.83, 0.66])    # names of axes would push pictures apart
+    ax.set_in_layout(False)
+    ax.imshow(np.concatenate([table[:, 0::2], table[:, 1::2]], axis=1).T, aspect="auto", vmin=-1,
+              vmax=1, origin="lower")
+    ax.axvline(side * side - 0.5, color="w", lw=1.2)
+    ax.axhline(table.shape[1] // 2 - 0.5, color="w", lw=0.6)
+    ax.set_yticks([table.shape[1] // 4, 3 * table.shape[1] // 4], ["sine", "cosine"], fontsize=7)
+    ax.set_xticks([])
+    heading(ax, f"positions: dimension by token; a photo has the first {side * side}", 7,
+            fontweight="normal", loc="center", pad=2)
     return stamp(fig, note)
-
-
-def _positions(place, table: np.ndarray, first: int) -> None:
-    """Draw the position table `[L, D]`, a column a token, sines below cosines.
-
-    It stands inside `place`: ticks and bar of axes of its own would push the pictures apart.
-    """
-    place.set_axis_off()
-    ax, beside = (place.inset_axes(at) for at in ([0.15, 0.3, 0.78, 0.58],
-                                                  [0.945, 0.3, 0.012, 0.58]))
-    half = table.shape[1] // 2                        # even dimensions are sines, odd ones cosines
-    waves = np.concatenate([table[:, 0::2], table[:, 1::2]], axis=1).T
-    picture = ax.imshow(waves, aspect="auto", vmin=-1, vmax=1, origin="lower")
-    ax.axvline(first - 0.5, color="w", lw=1.2)
-    ax.axhline(half - 0.5, color="w", lw=0.6)
-    ax.set_xlabel(f"token; a photo has the first {first}", fontsize=7, labelpad=1)
-    quarter = half // 2
-    ax.set_yticks([0, quarter, half, half + quarter], [0, 2 * quarter, 1, 2 * quarter + 1],
-                  fontsize=SMALL)
-    ax.tick_params(axis="x", labelsize=SMALL)
-    for y, wave in ((0.25, "sine"), (0.75, "cosine")):
-        ax.text(-0.08, y, wave, transform=ax.transAxes, ha="right", va="center", fontsize=7)
-    heading(ax, "table of positions: dimension (rows) by token (columns)", 7, loc="center",
-            fontweight="normal", pad=2)
-    bar = place.figure.colorbar(picture, cax=beside, ticks=[-1, 0, 1])
-    bar.ax.tick_params(labelsize=SMALL)
-    for inset in (ax, beside):
-        inset.set_in_layout(False)
 
 
 def reconstructions(pictures: np.ndarray, rows: Sequence[str], columns: Sequence[str],
