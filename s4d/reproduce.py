@@ -116,9 +116,7 @@ def missing_runs(profile: Profile) -> int:
 
 def forget(job: Job) -> None:
     """Remove what the profile made: corpora, runs, executed notebooks. Published files stay."""
-    from .training.runs import forget as forget_runs
     folders = [d for cfg in configurations(job.profile) for d in run_folders(job.profile, cfg)]
-    forget_runs(folders)
     folders += [job.data / faces.folder for faces in ablations.corpora(job.profile)]
     for folder in (*folders, job.build):
         shutil.rmtree(folder, ignore_errors=True)

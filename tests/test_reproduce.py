@@ -177,15 +177,10 @@ def stages(tmp_path, monkeypatch):
                 done.append(folder.name)
         return [types.SimpleNamespace(dir=folder) for folder in folders]
 
-    def forget(paths):
-        for path in paths:
-            pipeline.shutil.rmtree(path)
-
     corpus = types.SimpleNamespace(ensure=ensure)
     monkeypatch.setattr(s4d.faces, "corpus", corpus, raising=False)
     monkeypatch.setitem(sys.modules, "s4d.faces.corpus", corpus)
     monkeypatch.setitem(sys.modules, "s4d.training", types.SimpleNamespace(run_all=run_all))
-    monkeypatch.setitem(sys.modules, "s4d.training.runs", types.SimpleNamespace(forget=forget))
     return done
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import threading
 import types
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import tiny_finetune, tiny_pretrain
@@ -21,7 +19,6 @@ from safetensors import SafetensorError
 from s4d.config import update
 from s4d.training import RunError, finetune, locate, pretrain, train
 from s4d.training.engine import Engine
-from s4d.training.optim import restore_rng, rng_state
 from s4d.training.runs import CHECKPOINT, LOCK, lock, write_text
 
 CONFIGS = {"pretrain": tiny_pretrain, "finetune": tiny_finetune}
@@ -106,16 +103,6 @@ def test_what_was_counted_before_a_stop_is_counted_after(mini, tmp_path, monkeyp
     assert unused[0]["blocks.1.moae 0"] == -600 and found["skipped"] == 2
     assert found["unreadable"] == {"gone.jpg": "empty"} and "said before" in found["warnings"]
     assert found["seconds"] > 1e6
-
-
-def test_every_generator_is_restored():
-    def draw():
-        return random.random(), np.random.rand(), torch.rand(1).item()
-    state = rng_state()
-    first = draw()
-    assert draw() != first
-    restore_rng(state)
-    assert draw() == first
 
 
 def test_checkpoints_are_written_every_so_many_minutes(mini, tmp_path, monkeypatch):

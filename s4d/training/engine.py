@@ -24,6 +24,7 @@ from .optim import autocast, restore_rng, rng_state
 from .parallel import gathered, of_first, rank, world, wrapped
 from .runs import (
     CHECKPOINT,
+    Board,
     Log,
     Run,
     RunError,
@@ -83,6 +84,7 @@ class Engine:
         self.saved: int | None = None                   # step of the last checkpoint
         self.best: dict = {}
         self.signals, self.lock, self.progress = Signals(), None, None
+        self.metrics, self.board = None, None           # of process 0
 
     def __enter__(self) -> Engine:
         if rank() == 0:
@@ -112,11 +114,12 @@ class Engine:
         return False
 
     def _stopped(self) -> None:
-        number, where = self.signals.number, "before its first step"
-        by = signal.Signals(number).name if number else "a signal to another process"
+        where = "before its first step"
         if self.steps:
             self.checkpoint()
             where = f"after step {self.step} of {self.steps}"
+        number = self.signals.number
+        by = signal.Signals(number).name if number else "a signal to another process"
         self.say(f"{self.run.dir.name} was stopped by {by} {where}; the same call continues there")
 
     def say(self, sentence: str) -> None:
@@ -147,10 +150,9 @@ class Engine:
         model.set_grad_checkpointing(cfg.grad_checkpointing)
         state = of_first(self._read_checkpoint() if rank() == 0 else {})
         self._restore(state)
-        self.metrics = None
         if rank() == 0:
             self.metrics = Log(self.run.dir / "metrics.jsonl", state.get("log", 0))
-        self.board = Board(self.run.dir, self.step) if cfg.tensorboard and rank() == 0 else None
+            self.board = Board(self.run.dir, self.step) if cfg.tensorboard else None
         self.steps = max(1, round(cfg.epochs * per_epoch))
         self.progress = Progress(f"{name} {self.run.dir.name}", self.steps, self.step,
                                  quiet=rank() > 0)
@@ -334,27 +336,3 @@ class Engine:
                 warnings=list(self.guard.warned.values()), versions=versions()))
             (self.run.dir / CHECKPOINT).unlink(missing_ok=True)
         of_first(None)                             # nobody goes on before the files lie there
-
-
-class Board:
-    """Write curves for TensorBoard into the run's folder.
-
-    Raises:
-        ConfigError: where it is not installed.
-    """
-
-    def __init__(self, folder: Path, step: int):
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ConfigError("tensorboard=True, but TensorBoard is not installed: pip install "
-                              "tensorboard, or leave the option out") from error
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
-
-    def add(self, row: dict) -> None:
-        for key, value in row.items():
-            if key not in ("step", "modality"):
-                self.writer.add_scalar(f"{row['modality']}/{key}", value, row["step"])
-
-    def close(self) -> None:
-        self.writer.close()

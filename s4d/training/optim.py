@@ -2,10 +2,8 @@
 from __future__ import annotations
 
 import math
-import random
 from contextlib import nullcontext
 
-import numpy as np
 import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
@@ -17,7 +15,6 @@ from ..config import ConfigError
 def seed_all(seed: int) -> None:
     if seed >= 2 ** 63:
         raise ConfigError(f"seed is {seed}: expected a whole number below 2 ** 63")
-    random.seed(seed)
     torch.manual_seed(seed)
 
 
@@ -63,20 +60,14 @@ def autocast(device: torch.device, enabled: bool):
     return torch.autocast(device.type, torch.bfloat16) if enabled and able else nullcontext()
 
 
-def rng_state() -> dict:
-    """Return the states of this process's random generators, as plain numbers and tensors."""
-    name, keys, *rest = np.random.get_state()
-    state = {"torch": torch.get_rng_state(), "python": random.getstate(),
-             "numpy": (name, keys.tolist(), *rest)}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
+def rng_state() -> list[torch.Tensor]:
+    """Return the states of torch's generators, CPU and CUDA: all that training draws from."""
+    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
+    return [torch.get_rng_state(), *cuda]
 
 
-def restore_rng(state: dict) -> None:
+def restore_rng(states: list[torch.Tensor]) -> None:
     """Restore what `rng_state` returned."""
-    torch.set_rng_state(state["torch"])
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    if torch.cuda.is_available() and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])
+    torch.set_rng_state(states[0])
+    if torch.cuda.is_available() and len(states) > 1:
+        torch.cuda.set_rng_state(states[1])

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -18,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from .. import config as configs
 from .. import files
 from ..files import code_version
-
 from ..models import create
 
 CHECKPOINT, LOCK = "checkpoint.pt", ".lock"
@@ -228,7 +226,26 @@ class Log:
             raise _refused(self.path, error) from error
 
 
-def forget(paths: list[Path]) -> None:
-    """Remove run folders."""
-    for path in paths:
-        shutil.rmtree(path, ignore_errors=True)
+class Board:
+    """Write curves for TensorBoard into the run's folder.
+
+    Raises:
+        ConfigError: where it is not installed.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise configs.ConfigError("tensorboard=True, but TensorBoard is not "
+                                      "installed: pip install tensorboard, or leave the option "
+                                      "out") from error
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+
+    def add(self, row: dict) -> None:
+        for key, value in row.items():
+            if key not in ("step", "modality"):
+                self.writer.add_scalar(f"{row['modality']}/{key}", value, row["step"])
+
+    def close(self) -> None:
+        self.writer.close()
