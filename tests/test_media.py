@@ -15,12 +15,17 @@ from s4d.data import MediaError, count_frames, frame_size, read_clip
 from s4d.data.media import natural
 
 
+def pixels(picture: torch.Tensor) -> np.ndarray:
+    return picture.permute(1, 2, 0).numpy().astype(int)
+
+
 def test_a_video_has_the_frames_that_were_written(tmp_path):
     path = write_video(tmp_path / "v.mp4", 3, frames=9, width=96, height=64)
     clip = read_clip(path)
-    assert clip.shape == (9, 3, 64, 96) and clip.dtype == torch.uint8 and count_frames(path) == 9 and frame_size(path) == (96, 64)
+    assert clip.shape == (9, 3, 64, 96) and clip.dtype == torch.uint8
+    assert count_frames(path) == 9 and frame_size(path) == (96, 64)
     for t in range(9):
-        assert np.abs(clip[t].permute(1, 2, 0).numpy().astype(int) - smooth(3, 96, 64, t / 4)).mean() < 4
+        assert np.abs(pixels(clip[t]) - smooth(3, 96, 64, t / 4)).mean() < 4
     assert torch.equal(read_clip(path, [7, 0, 7]), clip[[7, 0, 7]])
     assert read_clip(path, [2], size=32).shape == (1, 3, 32, 32)
 
@@ -31,7 +36,7 @@ def test_a_video_is_read_at_every_width(tmp_path, width):
     wide = write_video(tmp_path / "w.mp4", 3, frames=4, width=width, height=64)
     for clip, t in ((read_clip(path, [2], size=width)[0], 2), (read_clip(wide)[1], 1)):
         wanted = Image.fromarray(smooth(3, 128, 64, t / 4)).resize((clip.shape[2], clip.shape[1]))
-        assert clip.shape[0] == 3 and np.abs(clip.permute(1, 2, 0).numpy().astype(int) - np.array(wanted)).mean() < 6
+        assert clip.shape[0] == 3 and np.abs(pixels(clip) - np.array(wanted)).mean() < 6
 
 
 def test_a_frame_folder_is_read_in_natural_order_with_mixed_extensions(tmp_path):
@@ -41,11 +46,11 @@ def test_a_frame_folder_is_read_in_natural_order_with_mixed_extensions(tmp_path)
     (tmp_path / ".f0.jpg").write_bytes(b"hidden")
     (tmp_path / "notes.txt").write_text("no frame")
     clip = read_clip(tmp_path)
-    assert count_frames(tmp_path) == 5 and (clip[:, 0].float().mean((1, 2)) / 40).round().tolist() == [0, 1, 2, 3, 4]
+    assert count_frames(tmp_path) == 5
+    assert (clip[:, 0].float().mean((1, 2)) / 40).round().tolist() == [0, 1, 2, 3, 4]
     assert sorted(["b10", "b9", "a", "b01", "B2"], key=natural) == ["B2", "a", "b01", "b9", "b10"]
     Image.new("RGB", (48, 32)).save(tmp_path / "f12.png")
-    with pytest.raises(MediaError, match=r"frame f12.png is 48 x 32 px, f1.jpg is 32 x 32 px: give a size"):
-        read_clip(tmp_path)
+    refused(tmp_path, r"frame f12.png is 48 x 32 px, f1.jpg is 32 x 32 px: give a size")
     assert read_clip(tmp_path, size=32).shape == (6, 3, 32, 32)
 
 
@@ -55,13 +60,14 @@ def test_every_image_mode_becomes_rgb(tmp_path):
 
     def read(image: Image.Image, name: str = "p.png", **options) -> np.ndarray:
         image.save(tmp_path / name, **options)
-        return read_clip(tmp_path / name)[0].permute(1, 2, 0).numpy().astype(int)
+        return pixels(read_clip(tmp_path / name)[0])
 
     assert np.array_equal(read(picture), rgb)
     grey = np.array(picture.convert("L"))
     assert np.array_equal(read(picture.convert("L")), np.stack([grey] * 3, -1))
-    assert np.abs(read(Image.fromarray(grey.astype(np.uint16) * 257)) - grey[..., None]).max() <= 1          # 16 bit
-    assert np.abs(read(Image.fromarray(grey.astype(np.float32)), "p.tiff") - grey[..., None]).max() <= 1
+    sixteen, floats = grey.astype(np.uint16) * 257, grey.astype(np.float32)
+    assert np.abs(read(Image.fromarray(sixteen)) - grey[..., None]).max() <= 1
+    assert np.abs(read(Image.fromarray(floats), "p.tiff") - grey[..., None]).max() <= 1
     black = read(Image.fromarray(np.dstack([rgb, np.zeros_like(grey)]), "RGBA"))
     assert black.max() == 0
     half = read(Image.fromarray(np.dstack([rgb, np.full_like(grey, 128)]), "RGBA"))
@@ -72,17 +78,18 @@ def test_every_image_mode_becomes_rgb(tmp_path):
         picture.convert("CMYK").save(tmp_path / "c.jpg", quality=95)
         found = read_clip(tmp_path / "c.jpg", size=size)
         wanted = picture if size is None else picture.resize((16, 16), Image.Resampling.BICUBIC)
-        assert np.abs(found[0].permute(1, 2, 0).numpy().astype(int) - np.array(wanted)).mean() < 6, size
+        assert np.abs(pixels(found[0]) - np.array(wanted)).mean() < 6, size
     upright = np.array(picture.rotate(-90, expand=True))
     exif = Image.Exif()
     exif[0x0112] = 6                                      # to be turned by 90 degrees for display
     assert np.array_equal(read(picture, exif=exif), upright)
     for name in ("p.png", "p.jpg"):                       # also where it is decoded smaller
         read(picture.resize((160, 120)), name, exif=exif)
-        found = read_clip(tmp_path / name, size=30, aspect=True)[0].permute(1, 2, 0).numpy().astype(int)
+        found = pixels(read_clip(tmp_path / name, size=30, aspect=True)[0])
         assert found.shape == (40, 30, 3) and np.abs(found - upright).mean() < 6
     write_image(path, 1, 40, 30)
-    assert read_clip(path, size=16).shape == (1, 3, 16, 16) and count_frames(path) == 1 and read_clip(path, [0, 0]).shape[0] == 2
+    assert read_clip(path, size=16).shape == (1, 3, 16, 16) and count_frames(path) == 1
+    assert read_clip(path, [0, 0]).shape[0] == 2
 
 
 @pytest.mark.parametrize("place", ["is_dir", "iterdir"])
@@ -121,33 +128,25 @@ def test_what_is_missing_empty_or_no_picture_is_refused(tmp_path):
     refused(write_image(tmp_path / "small.png", width=8, height=8), "at least 16 px")
     path = write_image(tmp_path / "p.png")
     refused(path, "frame 1 was asked for, but it has 1", indices=[1])
-    refused(write_video(tmp_path / "v.mp4"), r"frame 8 was asked for, but it has 8 \(0 to 7\)", indices=[0, 8])
+    refused(write_video(tmp_path / "v.mp4"), r"frame 8 was asked for, but it has 8 \(0 to 7\)",
+            indices=[0, 8])
     refused(path, "no frame was asked for", indices=[])
 
 
 @pytest.mark.parametrize("size", [None, 32])
 @pytest.mark.parametrize("extension", ["jpg", "png", "webp"])
 def test_truncated_and_damaged_images_are_refused(tmp_path, extension, size):
-    for harm in (lambda p: cut_off(p, 0.6), lambda p: damage(p, 0.5, 0.6), lambda p: damage(p, 0.0, 0.1)):
+    for harm in (lambda p: cut_off(p, 0.6), lambda p: damage(p, 0.5, 0.6),
+                 lambda p: damage(p, 0.0, 0.1)):
         refused(harm(write_image(tmp_path / f"p.{extension}", 1, 160, 160)), "damaged", size=size)
 
 
 @pytest.mark.parametrize("gop", [1, 4, 12])
 def test_truncated_and_damaged_videos_are_refused(tmp_path, gop):
-    for harm in (lambda p: cut_off(p, 0.6), lambda p: damage(p, 0.5, 0.52), lambda p: damage(p, 0.8, 0.85), lambda p: damage(p, 0.0, 0.1)):
+    for harm in (lambda p: cut_off(p, 0.6), lambda p: damage(p, 0.5, 0.52),
+                 lambda p: damage(p, 0.8, 0.85), lambda p: damage(p, 0.0, 0.1)):
         path = harm(write_video(tmp_path / "v.mp4", 1, 16, 96, 96, gop=gop))
         refused(path, "damaged")
         refused(path, "damaged", indices=[0], size=32)
     path = write_video(tmp_path / "v.mp4", 1, 16, 96, 96, gop=gop)
     assert len(read_clip(path)) == 16                     # the good file in the damaged one's place is read
-
-
-def test_sound_without_a_picture_is_refused(tmp_path):
-    import av
-    with av.open(str(tmp_path / "s.mp4"), "w") as out:
-        stream = out.add_stream("aac", rate=16000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        frame.rate = 16000
-        out.mux(stream.encode(frame))
-        out.mux(stream.encode())
-    refused(tmp_path / "s.mp4", "sound but no video")

@@ -81,8 +81,7 @@ def count_frames(path: str | Path) -> int:
         return len(frame_files(path))
     if what == "video":
         return _video(*_stamp(path))[0]
-    frame_size(path)
-    return 1
+    return 1 if frame_size(path) else 0      # its header must be readable
 
 
 def frame_size(path: str | Path) -> tuple[int, int]:
@@ -151,8 +150,12 @@ def read_frames(path: str | Path, indices: Sequence[int] | None = None, size: in
         if first is None:
             first = chunk[unique[0]].shape
             shape = fitted(first[1::-1], size, aspect)
-        if shape is None:
-            _same_size(path, files, first, files[unique[0]].name, chunk)
+        odd = [i for i in chunk if shape is None and chunk[i].shape != first]
+        if odd:
+            (h, w), (first_h, first_w) = chunk[odd[0]].shape[:2], first[:2]
+            raise MediaError(path, f"frame {files[odd[0]].name} is {w} x {h} px, "
+                                   f"{files[unique[0]].name} is {first_w} x {first_h} px: give a "
+                                   "size to resize to, or extract the clip again")
         done |= zip(chunk, _resized(list(chunk.values()), shape), strict=True)
     return torch.stack([done[i] for i in wanted])
 
@@ -174,11 +177,8 @@ def _cropped(path: Path, indices: Sequence[int] | None, size: int | None, aspect
         raise MediaError(path, f"it is {whole.shape[2]} x {whole.shape[1]} px, too small for the "
                                f"box of {width} x {height} px at row {top}, column {left}: change "
                                "the source's crop_box")
-    kept = list(whole[:, top:top + height, left:left + width].numpy())
-    shape, out = fitted((width, height), size, aspect), []
-    for start in range(0, len(kept), CHUNK):
-        out += _resized(kept[start:start + CHUNK], shape)
-    return torch.stack(out)
+    kept = whole[:, top:top + height, left:left + width].numpy()
+    return torch.stack(_resized(list(kept), fitted((width, height), size, aspect)))
 
 
 def _resized(pictures: list[np.ndarray], shape: tuple[int, int] | None) -> list[torch.Tensor]:
@@ -194,8 +194,7 @@ def _resized(pictures: list[np.ndarray], shape: tuple[int, int] | None) -> list[
     return out
 
 
-def _stamp(path: str | Path) -> tuple[str, int, int]:
-    """Path, size and time of modification: what tells a changed file."""
+def _stamp(path: str | Path) -> tuple[str, int, int]:      # tells a changed file
     found = Path(path).stat()
     return str(path), found.st_size, found.st_mtime_ns
 
@@ -203,7 +202,8 @@ def _stamp(path: str | Path) -> tuple[str, int, int]:
 @lru_cache(maxsize=1 << 16)
 def _video(path: str, size: int, modified: int) -> tuple[int, int, int]:
     """Number of frames, width and height of a video, read once per file and process."""
-    return len(_reader(path, None)), *frame_size(path)
+    shape = frame_size(path)
+    return len(_reader(path, None)), *shape
 
 
 @lru_cache(maxsize=1 << 16)
@@ -316,14 +316,6 @@ def _check_shape(path: Path, shape: tuple[int, int]) -> None:
         raise MediaError(path, f"it is {width} x {height} px, but a face crop has at least "
                                f"{MIN_SIDE} px a side and is at most {MAX_RATIO} times as long as "
                                "wide: crop the face first")
-
-
-def _same_size(folder: Path, files: list[Path], first: tuple, name: str, frames: dict) -> None:
-    for i, frame in frames.items():
-        if frame.shape != first:
-            raise MediaError(folder, f"frame {files[i].name} is {frame.shape[1]} x "
-                                     f"{frame.shape[0]} px, {name} is {first[1]} x {first[0]} px: "
-                                     "give a size to resize to, or extract the clip again")
 
 
 def _unreachable(error: OSError) -> str:
