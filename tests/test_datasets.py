@@ -35,7 +35,7 @@ def test_affectnet_in_class_folders(tmp_path):
     write_affectnet(tmp_path, 2, 1)
     table = index("affectnet", tmp_path)
     assert list(table.columns) == ["path", "label", "subject", "split", "fold", "frames"]
-    assert table.split.value_counts().to_dict() == {"train": 14, "test": 7}      # val is reported on
+    assert table.split.value_counts().to_dict() == {"train": 14, "test": 7}      # val is tested on
     assert [Path(p).parts[1] for p in table.path] == table.label.tolist()
     write_image(tmp_path / "val/7/a.jpg")
     shutil.copytree(tmp_path / "val", tmp_path / "test")
@@ -180,7 +180,7 @@ def test_mafw_lists_of_names(tmp_path):
     put(tmp_path / lists / "train.txt", "00001.mp4 anger\n00002.mp4 helplessness\n")
     listed = put(tmp_path / lists / "test.txt", "")
     for text, error, match in (("", DatasetError, "test.txt holds no entries"),
-                               ("3.mp4\n", LabelError, "no label for '3.mp4' in .*test.txt, line 1"),
+                               ("3.mp4\n", LabelError, "no label for '3.mp4' in .*.txt, line 1"),
                                ("3.mp4 rage\n", LabelError, "unknown label 'rage'")):
         listed.write_text(text)
         refused(error, match, "mafw", tmp_path, fold=1)
@@ -194,7 +194,8 @@ def test_mafw_lists_of_names(tmp_path):
 
 REAL = {   # samples a class, in the first order's sequence: train, test
     "dfew": ((1956, 1515, 2135, 1738, 1175, 116, 721), (489, 379, 534, 435, 294, 29, 181)),
-    "ferv39k": ((5906, 1833, 1680, 5854, 7790, 5523, 2502), (1487, 467, 431, 1473, 1958, 1393, 638)),
+    "ferv39k": ((5906, 1833, 1680, 5854, 7790, 5523, 2502),
+                (1487, 467, 431, 1473, 1958, 1393, 638)),
     "mafw": ((1112, 732, 188, 145, 511, 500, 993, 209, 910, 1176, 857),
              (278, 183, 47, 36, 128, 125, 249, 52, 227, 296, 218))}
 FOLDERS = {"anger": "Angry", "disgust": "Disgust", "fear": "Fear", "happiness": "Happy",
@@ -255,8 +256,8 @@ def test_an_order_that_nothing_tells_is_asked_for(tmp_path):
     for order in orders:
         table = index("mafw", tmp_path, fold=1, label_order=order)
         assert table.query("split == 'train'").label.tolist() == list(ORDERS[order])
-    refused(DatasetError, "unknown label order 'dfew': choose mafw, mafw-mae-dfer", "mafw", tmp_path,
-            fold=1, label_order="dfew")
+    refused(DatasetError, "unknown label order 'dfew': choose mafw, mafw-mae-dfer", "mafw",
+            tmp_path, fold=1, label_order="dfew")
     write_image(tmp_path / "train/Happy/1.jpg")
     refused(DatasetError, "choose none, this dataset names its emotions", "caer", tmp_path,
             label_order="dfew")

@@ -99,7 +99,8 @@ def sound(root: Path) -> None:
     import numpy as np
     with av.open(str(root / CLIP), "w") as out:
         stream = out.add_stream("aac", rate=16000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence = np.zeros((1, 1024), np.float32)
+        frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
         frame.rate = 16000
         out.mux([*stream.encode(frame), *stream.encode()])
 
@@ -196,7 +197,7 @@ FAULTS = {
         ("line break in a path", append(TRAIN1, '"00003\n.mp4",1\n'), "list", "line break"),
         ("no folder of clips", lambda r: shutil.rmtree(r / "Clip"), DatasetError, "holds no clips"),
         ("person in two splits",
-         put("subjects.csv", b"path,subject\nClip/original/00001.mp4,p\nClip/original/00005.mp4,p\n"),
+         put("subjects.csv", b"path,subject\nClip/original/00001.mp4,p\nClip/original/00005.mp4,p"),
          "subject", "subject p is in test and train"),
         ("subjects.csv names no clip",
          put("subjects.csv", b"path,subject\nClip/original/77777.mp4,p\n"),
@@ -242,7 +243,7 @@ FAULTS = {
 
 
 def audited(name: str, root: Path, published: bool = False):
-    """Problems of a dataset, or the error that ends the audit; a TimeoutError when it takes too long."""
+    """Problems of a dataset, or the error that ends the audit, within a time limit."""
     out = []
 
     def work() -> None:
@@ -275,7 +276,8 @@ EVERY = [(dataset, *fault) for dataset, faults in FAULTS.items() for fault in fa
 
 
 @pytest.mark.parametrize("dataset, fault, plant, kind, words", EVERY, ids=[f[1] for f in EVERY])
-def test_a_planted_fault_is_found_and_named(templates, tmp_path, dataset, fault, plant, kind, words):
+def test_a_planted_fault_is_found_and_named(templates, tmp_path, dataset, fault, plant, kind,
+                                            words):
     root = Path(shutil.copytree(templates / dataset, tmp_path / dataset, symlinks=True))
     if plant is not None:
         plant(root)

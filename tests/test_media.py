@@ -100,7 +100,7 @@ def test_a_folder_that_cannot_be_reached_is_a_sentence(tmp_path, monkeypatch, pl
     def fail(self):
         raise OSError(errno.ESTALE, "Stale file handle")
     monkeypatch.setattr(Path, place, fail)
-    refused(tmp_path / "frames", "stale file handle: make it readable, or restore its disk or mount")
+    refused(tmp_path / "frames", "stale file handle: make it readable, or restore its disk")
 
 
 def refused(path: Path, said: str, **options) -> None:
@@ -124,7 +124,7 @@ def test_what_is_missing_empty_or_no_picture_is_refused(tmp_path):
     refused(tmp_path / "t.jpg", "not an image")
     (tmp_path / "t.mp4").write_text("text, not a video" * 100)
     refused(tmp_path / "t.mp4", "it is no video")
-    refused(write_image(tmp_path / "thin.png", width=200, height=20), "200 x 20 px, but a face crop")
+    refused(write_image(tmp_path / "thin.png", width=200, height=20), "200 x 20 px, but a face")
     refused(write_image(tmp_path / "small.png", width=8, height=8), "at least 16 px")
     path = write_image(tmp_path / "p.png")
     refused(path, "frame 1 was asked for, but it has 1", indices=[1])
@@ -149,4 +149,4 @@ def test_truncated_and_damaged_videos_are_refused(tmp_path, gop):
         refused(path, "damaged")
         refused(path, "damaged", indices=[0], size=32)
     path = write_video(tmp_path / "v.mp4", 1, 16, 96, 96, gop=gop)
-    assert len(read_clip(path)) == 16                     # the good file in the damaged one's place is read
+    assert len(read_clip(path)) == 16      # the good file in the damaged one's place
