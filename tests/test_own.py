@@ -24,7 +24,7 @@ def clips(root, *folders: str, count: int = 3):
     return root
 
 
-def tested(root) -> set[str]:
+def in_test_split(root) -> set[str]:
     return set(index("photos", root).query("split == 'test'")["path"])
 
 
@@ -54,8 +54,8 @@ def test_a_lone_validation_split_is_the_test_split(tmp_path):
 
 
 def test_without_splits_a_hash_decides_for_each_class_and_for_good(tmp_path):
-    names = tested(photos(tmp_path, "happy", "sad", "fear", count=10))
-    assert names == tested(tmp_path)
+    names = in_test_split(photos(tmp_path, "happy", "sad", "fear", count=10))
+    assert names == in_test_split(tmp_path)
     of = {c: {n[-6:] for n in names if n.startswith(c)} for c in ("happy", "sad", "fear")}
     assert {len(n) for n in of.values()} == {2}
     assert len(set(map(frozenset, of.values()))) > 1, "not the first files of each folder"
@@ -143,7 +143,7 @@ def test_one_call_trains_scores_and_draws(tmp_path):
         "confusion.pdf", "curves.png", "curves.pdf"}
     assert all(p.stat().st_size > 100 for p in made.files)
     predictions = pd.read_csv(tmp_path / "out/predictions.csv")
-    assert set(predictions["path"]) == tested(root)
+    assert set(predictions["path"]) == in_test_split(root)
     war = made.scores.query("metric == 'WAR'").iloc[0]
     right = (predictions["label"] == predictions["predicted"]).mean()
     assert war["value"] == pytest.approx(right) and war["low"] <= war["value"] <= war["high"]
@@ -169,7 +169,7 @@ def test_an_unreadable_file_stops_before_training(tmp_path):
 
 def test_the_command_says_what_the_audit_warns_of(tmp_path, capsys):
     root = photos(tmp_path / "own", "happy", "sad", count=6)
-    twin = next(p for p in tested(root) if p.startswith("happy"))
+    twin = next(p for p in in_test_split(root) if p.startswith("happy"))
     (root / "happy/twin.jpg").write_bytes((root / twin).read_bytes())
     arguments = ["own", "--photos", str(root), "--profile", "smoke", "--steps", "1",
                  "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]

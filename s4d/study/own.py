@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from .. import config as configs
-from ..artifacts import pictures
 from ..config import Finetune, Source
 from ..data import index, read_clip
 from ..data.audit import examine
@@ -16,6 +15,7 @@ from ..emotions import EMOTIONS, EMOTIONS_8, EMOTIONS_11
 from ..files import write_all
 from ..training import Run, train
 from ..training.finetune import part, plan, sources, tables
+from .artifacts import pictures
 from .figures import faces as face_figures
 from .figures import finetuning as figures
 from .figures.style import PAGE, TASK_COLOURS, TASK_LABELS, figure
