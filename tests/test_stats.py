@@ -1,8 +1,6 @@
 """Scores and intervals against answers known by hand, by an independent library, by simulation."""
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -245,18 +243,6 @@ def test_what_cannot_be_compared_is_said():
                        (table(["fear", None], ["fear", "fear"]), "has no label")):
         with pytest.raises(StatsError, match=cause):
             stats.count(bad)
-
-
-def test_a_full_study_takes_seconds():
-    rng, systems = np.random.default_rng(0), ("single", "multitask", "s4d")
-    cases = [dict(task=t, pretrained=p) for t in ("image", "video") for p in (False, True)]
-    rows = pd.concat([made_up(m, subjects=100, rng=rng).assign(**case)
-                      for case in cases for m in systems])
-    pairs = [(dict(**case, method="s4d"), dict(**case, method=m))
-             for case in cases for m in systems[:2]]
-    started = time.process_time()
-    assert len(stats.scores(rows)) == 24 and len(stats.paired(rows, pairs)) == 16
-    assert time.process_time() - started < 5
 
 
 def test_the_protocol_has_the_scores_of_scikit_learn():

@@ -273,18 +273,3 @@ def seed_agreement(routes: dict[int, Routes], permutations: int = 100,
                          np.percentile(null, 95), permutation_p(null, matched), a.size))
     return pd.DataFrame(rows, columns=["block", "seed_a", "seed_b", "agreement", "matched",
                                        "null_mean", "null_95", "p", "tokens"])
-
-
-def stability(pairs: pd.DataFrame) -> str:
-    """Name the division of labour of `seed_agreement`: stable, partly, unstable or unknown.
-
-    Stable: every comparison beats its null and closes, on average, more than half of the distance
-    from the null to equality. Partly: most comparisons beat it.
-    """
-    if pairs.empty:
-        return "unknown"
-    closed = ((pairs.matched - pairs.null_mean) / (1 - pairs.null_mean)).mean()
-    beats = pairs.p <= 0.05
-    if beats.all() and closed > 0.5:
-        return "stable"
-    return "partly" if beats.mean() > 0.5 else "unstable"

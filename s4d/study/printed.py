@@ -39,17 +39,6 @@ def readable(table: pd.DataFrame, value: str = "value") -> pd.DataFrame:
     return out.assign(**{c: last[c] for c in ("seeds", "subjects", "samples") if c in last})
 
 
-def verdict(low: float, high: float, p_holm: float, level: float = 0.05) -> str:
-    """What an interval of a difference allows to say, in one clause."""
-    if low <= 0 <= high:
-        return "the interval includes 0, so the two are not told apart"
-    side = "higher" if low > 0 else "lower"
-    if p_holm > level:
-        return (f"the interval lies on the {side} side, but the difference does not outlast the "
-                "correction for all comparisons")
-    return f"the first is {side}, also after the correction for all comparisons"
-
-
 def spans(table: pd.DataFrame, by: list[str], formats: dict[str, str]) -> pd.DataFrame:
     """Mean over runs with the smallest and largest, one row a group; formats: column -> format."""
     def text(values: pd.Series, form: str) -> str:
