@@ -36,12 +36,9 @@ class PanelError(RuntimeError):
 
 
 def found(prof: configs.Profile, method: str | None = None, seed: int | None = None):
-    """Find a profile's finished pre-training, or the run of one of its pre-trained methods.
+    """Find a profile's finished pre-training, or the run of a method, and its configuration.
 
-    Returns:
-        the Run, and its configuration with the data where they are now.
-    Raises:
-        PanelError: when the profile has no such run, or it is not trained yet.
+    Raises PanelError when the profile has no such run, or it is not trained yet.
     """
     seed = prof.seeds[0] if seed is None else seed
     grid = {(m, s): cfg for m, pretrained, s, cfg in prof.methods_grid() if pretrained}
@@ -109,11 +106,9 @@ EMOTION = {"emotion": Control("emotion", "happiness", options=EMOTIONS)}
 
 
 def actor(subject: dict, start: dict[int, float] | None = None, img_size: int = 160) -> Panel:
-    """Move one face by hand: a slider for each action of the seven emotions, and the pose.
+    """Move one of `faces.subjects` by hand: a slider for each action, and the pose.
 
-    Args:
-        subject: of `faces.subjects`.
-        start: action -> intensity at the beginning.
+    `start` gives intensities of actions at the beginning.
     """
     fig, ax = figure(2.9, 2.9)
 
@@ -244,15 +239,10 @@ def experts(prof: configs.Profile, seed: int | None = None) -> Panel:
 
 def scrub(prof: configs.Profile, method: str = "static", seed: int | None = None, clips: int = 20,
           folder=None) -> Panel:
-    """Move through a test clip, and show what a photo head reads in each of its frames.
+    """Move through a test clip, and show what a method's photo head reads in each of its frames.
 
-    Args:
-        method: "static" or "s4d": whose photo head.
-        clips: test clips to choose from.
-        folder: of the procedural corpus, for the true intensity; None leaves it out.
-    Raises:
-        PanelError: without the finished run.
-        StimuliError: when no test clip can be read.
+    `folder` is that of the procedural corpus, for the true intensity. Raises PanelError without
+    the finished run, StimuliError when no test clip can be read.
     """
     run, cfg = found(prof, method, seed)
     model, names = run.load(), vocabulary(cfg.image.num_classes)
