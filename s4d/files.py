@@ -1,4 +1,4 @@
-"""Write files that matter under a temporary name, then rename: readers see the old or the new one."""
+"""Write files that matter under a temporary name, then rename: readers see old or new, no half."""
 from __future__ import annotations
 
 import contextlib
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]       # of the repository
 
 
 class OutputError(RuntimeError):
-    """A result could not be written, or a declared one is missing; the message says which and why."""
+    """A result could not be written, or a declared one is missing; the message says which."""
 
 
 def write(path: str | Path, save: Callable[[Path], object]) -> None:
@@ -47,8 +47,8 @@ def write_all(savers: dict[Path, Callable[[Path], object]]) -> None:
             sync(folder)
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
-        raise OutputError(f"cannot write {path}: {cause}; free space there or choose another folder, "
-                          "then call again") from error
+        raise OutputError(f"cannot write {path}: {cause}; free space there or choose another "
+                          "folder, then call again") from error
     finally:
         for draft in drafts.values():
             with contextlib.suppress(OSError):
@@ -56,11 +56,11 @@ def write_all(savers: dict[Path, Callable[[Path], object]]) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk, so that both outlive a power cut."""
+    """Wait until a file, or the names in a folder, are on the disk, to outlive a power cut."""
     folder = path.is_dir()
     if folder and os.name == "nt":                    # Windows opens no folders
         return
-    with contextlib.suppress(OSError) if folder else contextlib.nullcontext():   # some mounts refuse
+    with contextlib.suppress(OSError) if folder else contextlib.nullcontext():   # some refuse
         handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
         try:
             os.fsync(handle)
