@@ -1,4 +1,4 @@
-"""What all tests share: one thread, no display, notebooks, pictures and datasets in miniature made on the spot."""
+"""What all tests share: one thread, no display, notebooks, datasets in miniature."""
 from __future__ import annotations
 
 import os
@@ -26,8 +26,9 @@ def write_notebook():
     """A function that writes a notebook: title, parameters cell, then the given code cells."""
     def write(path: Path, *cells: str, parameters: str = PARAMETERS) -> Path:
         tagged = new_code_cell(parameters, metadata={"tags": ["parameters"]})
-        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        nb = new_notebook(cells=[new_markdown_cell(f"# {path.stem}"), tagged, *map(new_code_cell, cells)], metadata=kernel)
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nb = new_notebook(metadata={"kernelspec": kernel}, cells=[
+            new_markdown_cell(f"# {path.stem}"), tagged, *map(new_code_cell, cells)])
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(nb, path)
         return path
@@ -38,7 +39,8 @@ def smooth(seed: int, width: int = 64, height: int = 64, t: float = 0.0) -> np.n
     """A random smooth picture `[H, W, 3]` uint8; `t` moves it."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:1:height * 1j, 0:1:width * 1j]
-    channels = [np.sin(rng.uniform(2, 6) * x + rng.uniform(2, 6) * y + rng.uniform(0, 6) + t) for _ in range(3)]
+    channels = [np.sin(rng.uniform(2, 6) * x + rng.uniform(2, 6) * y + rng.uniform(0, 6) + t)
+                for _ in range(3)]
     return np.uint8(127.5 + 120 * np.stack(channels, -1))
 
 
@@ -48,14 +50,17 @@ def write_image(path: Path, seed: int = 0, width: int = 64, height: int = 64) ->
     return path
 
 
-def write_video(path: Path, seed: int = 0, frames: int = 8, width: int = 64, height: int = 64, gop: int = 12) -> Path:
+def write_video(path: Path, seed: int = 0, frames: int = 8, width: int = 64, height: int = 64,
+                gop: int = 12) -> Path:
     """An H.264 clip whose frame t is `smooth(seed, t=t / 4)`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=8, options={"crf": "18", "preset": "ultrafast", "g": str(gop), "threads": "1"})
+        stream = out.add_stream("libx264", rate=8, options={
+            "crf": "18", "preset": "ultrafast", "g": str(gop), "threads": "1"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for t in range(frames):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(smooth(seed, width, height, t / 4), format="rgb24")))
+            picture = smooth(seed, width, height, t / 4)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         out.mux(stream.encode())
     return path
 
@@ -87,7 +92,7 @@ def write_affectnet(root: Path, train: int = 2, test: int = 1) -> Path:
 
 
 def write_dfew(root: Path, train: int = 14, test: int = 7, frames: int = 8) -> Path:
-    """DFEW with fold 1 in the official lists (1 = happiness ... 7 = fear) and clips in Clip/original."""
+    """DFEW with fold 1 in the official lists (1 = happiness ... 7 = fear), clips as files."""
     number = 0
     for split, count in (("train", train), ("test", test)):
         lines = ["video_name,label"]
@@ -104,7 +109,8 @@ def write_dfew(root: Path, train: int = 14, test: int = 7, frames: int = 8) -> P
 def write_voxceleb2(root: Path, people: int = 2, clips: int = 2, frames: int = 8) -> Path:
     for p in range(people):
         for c in range(clips):
-            write_video(root / "dev/mp4" / f"id0000{p}" / "video" / f"{c:05d}.mp4", 10 * p + c, frames)
+            path = root / f"dev/mp4/id0000{p}/video/{c:05d}.mp4"
+            write_video(path, 10 * p + c, frames)
     return root
 
 
@@ -124,16 +130,21 @@ def mini(tmp_path_factory) -> Path:
 
 def tiny_pretrain(root: Path, **changes) -> Pretrain:
     """The smallest pre-training: nano model, 14 photos, 4 clips, one epoch of six steps."""
-    given = dict(model="s4d_mae_nano_patch16_64", img_size=32, num_frames=4, sampling_rate=1, image_batch_size=4, video_batch_size=1, repeat_aug=2, video_epoch_fraction=0.75,
+    given = dict(model="s4d_mae_nano_patch16_64", img_size=32, num_frames=4, sampling_rate=1,
+                 image_batch_size=4, video_batch_size=1, repeat_aug=2, video_epoch_fraction=0.75,
                  epochs=1, num_workers=0, crop_scale=(0.6, 1.0))
-    return Pretrain(Source("affectnet", str(root / "affectnet")), Source("voxceleb2", str(root / "voxceleb2")), **{**given, **changes})
+    return Pretrain(Source("affectnet", str(root / "affectnet")),
+                    Source("voxceleb2", str(root / "voxceleb2")), **{**given, **changes})
 
 
 def tiny_finetune(root: Path, **changes) -> Finetune:
-    """The smallest fine-tuning: nano model, 7 photos, a dozen clips, one epoch of six steps, everything random switched on."""
-    given = dict(model="s4d_nano_patch16_64", img_size=32, num_frames=4, sampling_rate=1, image_batch_size=2, video_batch_size=2, image_epoch_fraction=1.0, epochs=1, lr=1e-3,
-                 drop_path_rate=0.1, crop_scale=(0.8, 1.0), test_segments=1, test_crops=1, num_workers=0)
-    return Finetune(Source("affectnet", str(root / "affectnet")), Source("dfew", str(root / "dfew"), 1), **{**given, **changes})
+    """The smallest fine-tuning: nano model, 7 photos, a dozen clips, six steps, all randomness."""
+    given = dict(model="s4d_nano_patch16_64", img_size=32, num_frames=4, sampling_rate=1,
+                 image_batch_size=2, video_batch_size=2, image_epoch_fraction=1.0, epochs=1,
+                 lr=1e-3, drop_path_rate=0.1, crop_scale=(0.8, 1.0), test_segments=1,
+                 test_crops=1, num_workers=0)
+    return Finetune(Source("affectnet", str(root / "affectnet")),
+                    Source("dfew", str(root / "dfew"), 1), **{**given, **changes})
 
 
 @pytest.fixture(scope="session")

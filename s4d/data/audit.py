@@ -49,7 +49,7 @@ Problems = list[tuple[str, str, str]]      # kind, path, problem
 class Seen(NamedTuple):
     """What is known of one sample after reading it."""
 
-    kind: str = ""                            # of the problem, or ""
+    kind: str = ""                            # of the problem
     problem: str = ""
     frames: int = 0
     size: tuple[int, int] | None = None       # width and height in px

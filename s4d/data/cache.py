@@ -127,7 +127,7 @@ def cache_home(root: Path, cache_dir: str | Path | None = None) -> Path:
 
 def estimate(table: pd.DataFrame, root: str | Path, size: int,
              crop_box: Box | None = None) -> tuple[int, int]:
-    """Bytes that a cache of these samples will take, and of how many samples' headers that is told."""
+    """Bytes that a cache of these samples will take, told by so many samples' headers."""
     paths = list(dict.fromkeys(table["path"]))
     probes = np.linspace(0, len(paths) - 1, min(PROBED, len(paths))).round().astype(int)
     sizes = []

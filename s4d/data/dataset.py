@@ -1,4 +1,4 @@
-"""Indexed tables -> batches: one dataset for photos and clips, one schedule of single-task steps."""
+"""Indexed tables -> batches: one dataset for photos and clips, one plan of single-task steps."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ TASKS = ("image", "video")
 
 @dataclass(frozen=True)
 class Key:
-    """One draw of one sample; `seed` fixes its augmentation, whichever process or order loads it."""
+    """One draw of one sample; `seed` fixes its augmentation, whichever process loads it."""
 
     task: str        # "image" or "video"
     row: int         # of the task's table
@@ -36,8 +36,7 @@ class Samples(Dataset):
         task: "image" or "video".
         img_size: side in px of the pictures given out.
         num_frames, sampling_rate: sampling along time.
-        transform: uint8 clip -> square uint8 clip, drawing from torch's global generator; None gives
-            test views.
+        transform: uint8 clip -> square uint8 clip by torch's global generator; None: test views.
         repeat_aug: draws of one decoded clip, stacked.
         num_classes: vocabulary of the labels; None for unlabelled data.
         test_segments: test views along time; 0 draws a random window, as training does.

@@ -47,7 +47,8 @@ def read_text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise DatasetError(f"list {path} cannot be read ({error.strerror}): copy it again") from error
+        cause = f"({error.strerror}): copy it again"
+        raise DatasetError(f"list {path} cannot be read {cause}") from error
     wide = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
     for code in ("utf-16",) if wide else ("utf-8-sig", "gb18030"):
         try:
@@ -56,8 +57,8 @@ def read_text(path: Path) -> str:
             continue
         if "\0" not in text:
             return text
-    raise DatasetError(f"list {path} cannot be read: it is no text in UTF-8, UTF-16 or GBK; copy it "
-                       "again")
+    raise DatasetError(f"list {path} cannot be read: it is no text in UTF-8, UTF-16 or GBK; copy "
+                       "it again")
 
 
 def read_list(path: Path) -> list[Entry]:

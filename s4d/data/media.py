@@ -330,4 +330,5 @@ def _cause(error: Exception, what: str) -> str:
         return "its content is not an image, or its header is damaged"
     if what == "video":
         return "it is no video, has no frames, or is damaged or truncated: copy or extract it again"
-    return (f"the image is damaged or truncated ({' '.join(str(error).split()) or type(error).__name__})")
+    detail = " ".join(str(error).split()) or type(error).__name__
+    return f"the image is damaged or truncated ({detail})"

@@ -1,4 +1,4 @@
-"""Index tables of datasets: what a dataset is, its columns, the validation split, the fingerprint."""
+"""Index tables of datasets: what a dataset is, columns, validation split, fingerprint."""
 from __future__ import annotations
 
 import hashlib
@@ -120,7 +120,7 @@ def split_validation(index: pd.DataFrame, val_fraction: float = 0.15,
 
 
 def _whole_subjects(subjects: pd.Series, fraction: float, rng: np.random.Generator) -> list:
-    """Rows of random subjects, as near to the fraction as whole subjects come; one subject stays."""
+    """Rows of random subjects, as near to the fraction as whole subjects come; one stays."""
     counts = subjects.value_counts().sort_index()
     order = counts.index.to_numpy()[rng.permutation(len(counts))]
     target, total, chosen = fraction * len(subjects), 0, set()

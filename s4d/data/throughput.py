@@ -32,13 +32,14 @@ def write(root: Path, clips: int, frames: int, side: int) -> dict[str, pd.DataFr
                 Image.fromarray(picture).save(root / f"{i}/{t:03d}.jpg", quality=92)
                 out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             out.mux(stream.encode())
-    return {media: table([(f"{i}{suffix}", "fear", None, "train") for i in range(clips)], None, None)
-            for media, suffix in (("mp4", ".mp4"), ("frames", ""))}
+    rows = {"mp4": [(f"{i}.mp4", "fear", None, "train") for i in range(clips)],
+            "frames": [(f"{i}", "fear", None, "train") for i in range(clips)]}
+    return {media: table(listed, None, None) for media, listed in rows.items()}
 
 
 def throughput(seconds: float = 5.0, img_size: int = 160, num_frames: int = 16, length: int = 40,
                side: int = 256, clips: int = 8) -> pd.DataFrame:
-    """Frames a processor second, measured for `seconds` a pipeline: media, pipeline, rate, ratio."""
+    """Table of frames a processor second: media, pipeline, frames_per_second, ratio."""
     threads, rows = torch.get_num_threads(), []
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""Augmentation on uint8 clips `[T, 3, H, W]` (one draw for all frames), views, normalisation, time."""
+"""Augmentation on uint8 clips `[T, 3, H, W]` (one draw for all frames), views, normalisation."""
 from __future__ import annotations
 
 import math
@@ -168,7 +168,10 @@ def _moved(clip: torch.Tensor, m: tuple[float, ...], fill: tuple[int, int, int])
         if not right.any():
             return pixels(dy, 0).mul_(8)
         return pixels(dy, 0).mul_(8 - right).add_(pixels(dy, 1).mul_(right))
-    out = between(0).mul_(8 - down).add_(between(1).mul_(down)) if down.any() else between(0).mul_(8)
+    if down.any():
+        out = between(0).mul_(8 - down).add_(between(1).mul_(down))
+    else:
+        out = between(0).mul_(8)
     out = out.add_(32).bitwise_right_shift_(6).to(torch.uint8)
     return out.T.reshape(t, 3, h, w)
 

@@ -1,4 +1,4 @@
-"""Datasets on disk -> index tables. To add one, write a module with a `Dataset` and list it here."""
+"""Datasets on disk -> index tables. To add one, write a module with a `Dataset`, list it here."""
 from __future__ import annotations
 
 from pathlib import Path

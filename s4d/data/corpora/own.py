@@ -119,9 +119,9 @@ def _named(root: Path, found: list[Found]) -> list[Found]:
             emotions[folder] = canonical(re.sub(r"^\d+[\s._-]+|[\s._-]+\d+$", "", folder))
         except LabelError as error:
             known = str(error).partition(": expected one of ")[2]
-            raise LabelError(f"class folder {folder!r} in {root} names no emotion: the heads answer "
-                             f"in emotions alone, so rename it to one of {known}, or leave it "
-                             "out") from error
+            raise LabelError(f"class folder {folder!r} in {root} names no emotion: the heads "
+                             f"answer in emotions alone, so rename it to one of {known}, or "
+                             "leave it out") from error
     if len(set(emotions.values())) == 1:
         raise DatasetError(f"{root} holds one class, {next(iter(emotions.values()))}: there is "
                            "nothing to tell apart; add a second class folder")
@@ -168,7 +168,8 @@ def _by_hash(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=lambda n: (hashlib.sha256(n.encode()).hexdigest(), n))
 
 
-LAYOUT = "a folder for each emotion, as in {}, with or without train/, val/ and test/ above or below"
+LAYOUT = ("a folder for each emotion, as in {}, with or without train/, val/ and test/ above or "
+          "below")
 PHOTOS = Dataset("photos", "image", LAYOUT.format("happy/001.jpg"), rows, own=True)
 CLIPS = Dataset("clips", "video", LAYOUT.format("happy/001.mp4 or happy/001/0001.jpg"),
                 partial(rows, clips=True), own=True)
