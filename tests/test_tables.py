@@ -1,4 +1,4 @@
-"""Artifacts and the report: same bytes each time, nothing mixed, claims judged, a paper that fits."""
+"""Artifacts and the report: same bytes each time, claims judged, a paper that fits."""
 from __future__ import annotations
 
 import errno
@@ -199,7 +199,8 @@ def test_published_numbers_are_plausible_and_sourced():
     table = tables.published()
     assert len(table) == 39 and not table.duplicated(["method", "dataset"]).any()
     both = table.dropna(subset=["UAR", "WAR"])
-    assert len(both) == 29 and (both["UAR"] < both["WAR"]).all() and both["WAR"].between(20, 80).all()
+    assert len(both) == 29 and (both["UAR"] < both["WAR"]).all()
+    assert both["WAR"].between(20, 80).all()
     assert [k for k in table["key"].unique() if f"{{{k}," not in BIB] == []
     baseline = table[table["method"] == tables.BASELINE]
     assert baseline["source"].str.startswith("derived").all()
@@ -219,9 +220,6 @@ def test_runs_are_counted_without_times_and_machines():
     summary = tables.runs_summary(rows)
     assert summary[["runs", "seeds", "steps"]].values.tolist() == [[2, 2, 4]]
     assert not {"seconds", "device", "versions"} & set(summary)
-    read = tables.runs_table(summary).iloc[0].tolist()
-    assert read[:4] == ["fine-tuning", "Dynamic only", "nano, tokens of 16 px, pictures of 64 px",
-                        "from scratch"]
 
 
 # Paper and repository ----------------------------------------------------------------------------

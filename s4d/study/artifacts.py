@@ -117,8 +117,8 @@ def read_results(out: str | Path, names: Iterable[str], profile: str) -> dict[st
             raise OutputError(f"{file} is missing: run the notebook that writes it first")
         entry = manifest[name]
         if entry["profile"] != profile:
-            raise OutputError(f"{file} was made with profile {entry['profile']}, not {profile}: run "
-                              f"{entry['notebook']} with this profile, or choose another folder")
+            raise OutputError(f"{file} was made with profile {entry['profile']}, not {profile}: "
+                              f"run {entry['notebook']} with it, or choose another folder")
         tables[name] = pd.read_csv(file)
     return tables
 

@@ -9,11 +9,10 @@ import pandas as pd
 from ..files import ROOT
 from .artifacts import macro_name
 from .figures.marks import number
-from .figures.style import LEVEL, METHOD_LABELS, STARTS
+from .figures.style import LEVEL, METHOD_LABELS
 from .intervals import p_text
 
 BENCHMARKS, METHOD, BASELINE = ("DFEW", "FERV39K", "MAFW"), "S4D", "VideoMAE, as in S4D"
-STAGES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 # What becomes of a claim whose premise is not supported: it is neither right nor wrong.
 UNFOUNDED = {"against": "no harm to repair", "not decided": "harm not shown"}
 
@@ -161,22 +160,6 @@ def runs_summary(rows: pd.DataFrame) -> pd.DataFrame:
     table = rows.groupby(keys, sort=False).agg(runs=("seed", "size"), seeds=("seed", "nunique"),
                                                steps=("steps", "median"))
     return table.astype({"steps": int}).reset_index()
-
-
-def runs_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """The runs of `runs_summary` to read: stage, system, network, start, runs, seeds, steps."""
-    single = {"video": "dynamic", "image": "static"}
-    systems = [single.get(r.tasks) or ("s4d" if r.experts else "multitask")
-               for r in summary.itertuples()]
-    pretraining = summary["stage"] == "pretrain"
-    network = summary["model"].str.replace(r"s4d(?:_mae)?_(.+)_patch(\d+)_(\d+)",
-                                           r"\1, tokens of \2 px, pictures of \3 px", regex=True)
-    labels = pd.Series(systems, index=summary.index).map(METHOD_LABELS)
-    return pd.DataFrame({"stage": summary["stage"].replace(STAGES),
-                         "system": labels.mask(pretraining, "masked autoencoder"),
-                         "network": network,
-                         "start": summary["pretrained"].map(STARTS).mask(pretraining, "-"),
-                         **summary[["runs", "seeds", "steps"]]})
 
 
 def numbers(judged: pd.DataFrame, scores: pd.DataFrame, places: pd.DataFrame,

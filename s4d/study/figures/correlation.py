@@ -100,8 +100,7 @@ def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, counts: dict[
                     fontsize=SMALL, color="black" if value > 0.1 else "white")
         found = stats[stats.method == method].iloc[0]
         heading(ax, f"{METHOD_LABELS[method]}\nΔ drawn {number(found.difference, form='.2f')}, "
-                f"{_p(found.p)}\ncorrected {ranged(found, 'corrected')}", SMALL,
-                fontweight="normal")
+                f"{_p(found.p)}\ncorrected {ranged(found, 'corrected')}", SMALL)
         ax.set_xticks(range(len(names)), [f"{SHORT[n]} ({counts['video'].get(n, 0)})"
                                           for n in names], rotation=90, fontsize=SMALL)
         ax.set_yticks(range(len(names)), [f"{n} ({counts['image'].get(n, 0)})" for n in names],
@@ -192,8 +191,7 @@ def confusability(cells: pd.DataFrame, stats: pd.DataFrame, titles: dict[str, st
                                 zip(part[named].itertuples(), points[named], strict=True)]
         rho = ranged(found, "rho")
         heading(ax, f"{titles[name]}\nρ = {rho}, {_p(found.p)}\nwithout preferences "
-                f"{number(found.rho_cells, form='.2f')}, {_p(found.p_cells)}", 7,
-                fontweight="normal")
+                f"{number(found.rho_cells, form='.2f')}, {_p(found.p_cells)}", 7)
         ax.margins(0.12)
         ax.set_xlim(right=1.3 * points[:, 0].max())         # room for the outermost names
         ax.set_xlabel(f"mean probability of the wrong\nclass, {counts[0]} photos (%)", fontsize=7)

@@ -113,7 +113,7 @@ def maps(table: pd.DataFrame, faces: dict[str, np.ndarray], counts: dict[str, in
         r = f"\nr = {number(part.agreement.iloc[0], form='.2f')}" if task == "video" else ""
         row[0].set_ylabel(f"block {block}\n{counts[task]} {KINDS[task]}{r}", fontsize=SMALL)
     for ax, title in zip(axes[0], ["mean face", *(f"expert {e}" for e in experts)], strict=True):
-        heading(ax, title, 7, fontweight="normal", loc="center")
+        heading(ax, title, 7, loc="center")
     bar = fig.colorbar(picture, ax=axes, shrink=0.7, pad=0.01)
     bar.set_label("mean gate of a token", fontsize=7)
     even = min(1 / len(experts), table.gate.max())
@@ -186,7 +186,7 @@ def _regions(ax, picture, regions: np.ndarray, names: tuple[str, ...]) -> None:
         ax.annotate(name, at, (-0.12, 1 - (0.7 + (k + 1) % len(names)) / len(names)),
                     textcoords="axes fraction", ha="right", va="center", fontsize=SMALL,
                     arrowprops=dict(arrowstyle="-", linewidth=0.6, shrinkA=0, shrinkB=0))
-    heading(ax, "regions", 7, fontweight="normal", loc="center", pad=2)
+    heading(ax, "regions", 7, loc="center", pad=2)
 
 
 def specificity(table: pd.DataFrame, note: str = "") -> Figure:

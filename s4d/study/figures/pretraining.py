@@ -35,7 +35,8 @@ def pretraining_loss(table: pd.DataFrame, names: dict[str, str], note: str = "")
         ax.plot(rows.index, middle, color=TASK_COLOURS[task], lw=1.4, marker=few, ms=2.5)
         ends[name] = middle.dropna().iloc[-1]
     lowest = min(1.0, table["loss"].quantile(0.01))
-    ax.set(xlabel="step of pre-training", ylim=(lowest - 0.05, 1.12),
+    highest = max(1.12, *(value + 0.1 for value in ends.values()))
+    ax.set(xlabel="step of pre-training", ylim=(lowest - 0.05, highest),
            ylabel="masked squared error\n(share of a token's variance)")
     ax.margins(x=0)
     name_lines(ax, ends, {names[task]: TASK_COLOURS[task] for task in names})
@@ -92,7 +93,7 @@ def masks(photo, photo_mask, clip, clip_mask, positions, patch: int, note: str =
     ax.set_yticks([table.shape[1] // 4, 3 * table.shape[1] // 4], ["sine", "cosine"], fontsize=7)
     ax.set_xticks([])
     heading(ax, f"positions: dimension by token; a photo has the first {side * side}", 7,
-            fontweight="normal", loc="center", pad=2)
+            loc="center", pad=2)
     return stamp(fig, note)
 
 

@@ -89,6 +89,5 @@ def claims(table: pd.DataFrame, note: str) -> Figure:
     ax.set(xlim=(-reach, reach), ylim=(-0.55, len(table) - 0.55), yticks=[],
            xlabel="WAR difference, points")
     ax.spines["left"].set_visible(False)
-    heading(ax, "shaded: the side that is expected; hollow: no claim of the paper", SMALL,
-            fontweight="normal", pad=3)
+    heading(ax, "shaded: the side that is expected; hollow: no claim of the paper", SMALL, pad=3)
     return stamp(fig, note)
