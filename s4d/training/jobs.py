@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from statistics import mean
 
 import torch
 from joblib import Parallel, delayed
@@ -107,21 +108,19 @@ class _Watcher(threading.Thread):
                                  runs=f"{finished} of {len(self.runs)} done")
 
     def count(self) -> tuple[float, float, int]:
-        """Return steps done, steps in all, and finished runs. A run that has not begun is taken
-        to have as many steps an epoch as the others of its stage."""
-        done, steps, waiting = 0.0, {"pretrain": [], "finetune": []}, []
-        for cfg, run in self.runs:
-            step, epoch = _position(run)
-            done += step
+        """Return steps done, steps in all, and finished runs.
+
+        A run that has not begun is taken to be as long as the mean of its stage.
+        """
+        places = [(cfg, *_position(run)) for cfg, run in self.runs]
+        steps = {"pretrain": [], "finetune": []}
+        for cfg, step, epoch in places:
             if epoch:
                 steps[cfg.stage].append(step / epoch * cfg.epochs)
-            else:
-                waiting.append(cfg.stage)
-        known = [n for counts in steps.values() for n in counts] or [1.0]
-        total = sum(known)
-        for stage in waiting:
-            counts = steps[stage] or known
-            total += sum(counts) / len(counts)
+        every = sum(steps.values(), []) or [1.0]
+        total = sum(map(sum, steps.values()))
+        total += sum(mean(steps[cfg.stage] or every) for cfg, _, epoch in places if not epoch)
+        done = sum(step for _, step, _ in places)
         return done, max(done, total), sum(run.done for _, run in self.runs)
 
 
