@@ -1,31 +1,38 @@
-"""The models against references written from the paper's equations, against the release's tensors, and against themselves."""
+"""The models against the reference, against the release's tensors, and against themselves."""
 from __future__ import annotations
 
 import argparse
 import hashlib
-import itertools
 import math
 import os
 import re
 
+import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from timm.optim import param_groups_layer_decay
 
 import s4d.models as models
-from s4d.study.routing import record_routing
 from s4d.config import ConfigError
-from s4d.models import CheckpointError, count_parameters, encoder_from, load_released, random_mask, removed_tokens, to_released
-from s4d.models import reference as naive
 from s4d.cost import saved_bytes
-from s4d.models.mae import DualMAE
-from s4d.models.moae import MoAE
-from s4d.models.vit import S4D, Attention
-from s4d.models.tokens import sincos
+from s4d.models import (
+    S4D,
+    DualMAE,
+    MoAE,
+    count_parameters,
+    random_mask,
+    reference,
+    removed_tokens,
+    sincos,
+    to_released,
+)
+from s4d.models.checkpoints import CheckpointError, encoder_from, load_released
+from s4d.study.routing import record_routing
 
-# Number of tensors and a digest of the sorted lines "name d0xd1x..." of each file that the authors released.
+# Number of tensors and a digest of the sorted lines "name d0xd1x..." of each released file.
 RELEASED = {
     "pretrain_small": (218, "7ac20e9f04e4d337"),
     "pretrain_base": (218, "de5e77084c273ee4"),
@@ -33,8 +40,7 @@ RELEASED = {
     "small_cap1_h811": (380, "ec528e90e4b1e09d"),
     "base_cap1_h77": (380, "ef2058915ed78ab4"),
 }
-TINY = dict(img_size=32, num_frames=4, patch_size=16, embed_dim=16, depth=2, num_heads=2)
-NANO = "s4d_nano_patch16_64"
+NANO, MAE, SMALL = "s4d_nano_patch16_64", "s4d_mae_nano_patch16_64", "s4d_small_patch16_160"
 
 
 @pytest.fixture(autouse=True)
@@ -47,15 +53,17 @@ def images(n: int = 2, size: int = 64, seed: int = 0, **kw) -> torch.Tensor:
 
 
 def clips(n: int = 2, frames: int = 8, size: int = 64, seed: int = 1, **kw) -> torch.Tensor:
-    return torch.randn(n, 3, frames, size, size, generator=torch.Generator().manual_seed(seed), **kw)
-
-
-def stirred(model: torch.nn.Module, scale: float = 0.3, seed: int = 0) -> torch.nn.Module:
-    """Random values in every parameter, so that no zero start hides a wrong term."""
     draw = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 3, frames, size, size, generator=draw, **kw)
+
+
+def stirred(model: torch.nn.Module, scale: float = 0.3) -> torch.nn.Module:
+    """Random values in every parameter, so that no zero start hides a wrong term."""
+    draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in model.parameters():
-            p.copy_(torch.randn(p.shape, generator=draw, dtype=p.dtype) * scale + (1 if p.ndim == 1 else 0) * 0.1)
+            noise = torch.randn(p.shape, generator=draw, dtype=p.dtype) * scale
+            p.copy_(noise + (0.1 if p.ndim == 1 else 0))
     return model
 
 
@@ -70,31 +78,35 @@ def test_every_registered_model_constructs(name):
 
 
 def test_registry_holds_what_is_promised():
-    promised = {f"{kind}_{v}" for kind in ("s4d", "s4d_mae") for v in
-                ("nano_patch16_64", "small_patch16_160", "base_patch16_160", "large_patch16_160")}
+    sizes = ("nano_patch16_64", "small_patch16_160", "base_patch16_160", "large_patch16_160")
+    promised = {f"{kind}_{size}" for kind in ("s4d", "s4d_mae") for size in sizes}
     assert promised <= set(timm.list_models("s4d_*"))
-    with pytest.raises(ConfigError, match="unknown model 's4d_tiny': choose one of s4d_nano_patch16_64"):
+    with pytest.raises(ConfigError, match=f"unknown model 's4d_tiny': choose one of {NANO}"):
         models.create("s4d_tiny")
 
 
 @pytest.mark.parametrize("experts", [0, 4])
 def test_nano_forward_backward_save_load(tmp_path, experts):
-    model = timm.create_model(NANO, image_classes=8, video_classes=11, num_experts=experts).train()
+    given = dict(image_classes=8, video_classes=11, num_experts=experts)
+    model = timm.create_model(NANO, **given).train()
     assert model(images()).shape == (2, 8) and model(clips()).shape == (2, 11)
     assert model.forward_features(clips()).shape == (2, model.embed_dim)
     loss = model(images()).logsumexp(-1).sum() + model.balance_loss()
     (loss + model(clips()).square().sum() + model.balance_loss()).backward()
-    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
-    assert not without
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     stirred(model, 0.05)
     save_file(model.state_dict(), tmp_path / "w.safetensors")
-    other = timm.create_model(NANO, image_classes=8, video_classes=11, num_experts=experts)
+    other = timm.create_model(NANO, **given)
     other.load_state_dict(load_file(tmp_path / "w.safetensors"))
     assert torch.equal(model.eval()(clips()), other.eval()(clips()))
+    out = model.forward_intermediates(clips())
+    assert len(out["blocks"]) == len(model.blocks)
+    assert out["embed"].shape == out["blocks"][-1].shape == (2, 64, model.embed_dim)
+    assert torch.allclose(out["logits"], model(clips()), atol=1e-6)
 
 
 def test_nano_autoencoder_forward_backward():
-    model = timm.create_model("s4d_mae_nano_patch16_64")
+    model = timm.create_model(MAE)
     for x, tokens in ((images(), 16), (clips(), 64)):
         mask = random_mask(2, tokens, 0.75)
         loss = model(x, mask)
@@ -104,60 +116,62 @@ def test_nano_autoencoder_forward_backward():
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_forward_intermediates_end_in_the_same_logits():
-    model = stirred(timm.create_model(NANO), 0.05).eval()
-    out = model.forward_intermediates(clips())
-    assert len(out["blocks"]) == len(model.blocks) and out["embed"].shape == out["blocks"][-1].shape == (2, 64, model.embed_dim)
-    assert torch.allclose(out["logits"], model(clips()), atol=1e-6)
-
-
-@pytest.mark.parametrize("name", [NANO, "s4d_mae_nano_patch16_64"])
+@pytest.mark.parametrize("name", [NANO, MAE])
 def test_gradient_checkpointing_keeps_less_and_changes_nothing(name):
     model, found, kept = stirred(timm.create_model(name), 0.05).train(), [], []
     given = (images(),) if name == NANO else (images(), random_mask(2, 16, 0.5))
     for on in (False, True):
         model.set_grad_checkpointing(on)
         model.zero_grad()
-        torch.manual_seed(0)                             # the router's noise is drawn again for the second pass over a block
         kept.append(saved_bytes(model, lambda: model(*given)))
-        torch.manual_seed(0)
+        torch.manual_seed(0)              # the router's noise is drawn again for the second pass
         model(*given).square().sum().backward()
-        found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        found.append(torch.cat(grads))
     assert torch.allclose(*found, rtol=1e-4, atol=1e-5) and kept[1] < 0.5 * kept[0]
 
 
 @pytest.mark.parametrize("x, said", [
-    (torch.zeros(1, 3, 48, 48), r"2 frames of 48 x 48 px: .* of 64 x 64 px; resize"), (torch.zeros(1, 3, 7, 64, 64), "input of 7 frames"),
-    (torch.zeros(1, 3, 10, 64, 64), "up to 8 frames"), (torch.zeros(1, 1, 64, 64), "expected 3 channels"),
-    (torch.zeros(3, 64, 64), r"shape \(3, 64, 64\): expected images"), (torch.zeros(1, 8, 3, 64, 64), "expected 3 channels"),
-    (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "input of torch.uint8: expected ImageNet-normalised floats")])
+    (torch.zeros(1, 3, 48, 48), r"2 frames of 48 x 48 px: .* of 64 x 64 px; resize"),
+    (torch.zeros(1, 3, 7, 64, 64), "input of 7 frames"),
+    (torch.zeros(1, 3, 10, 64, 64), "up to 8 frames"),
+    (torch.zeros(1, 1, 64, 64), "expected 3 channels"),
+    (torch.zeros(3, 64, 64), r"shape \(3, 64, 64\): expected images"),
+    (torch.zeros(1, 8, 3, 64, 64), "expected 3 channels"),
+    (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "input of torch.uint8: expected ImageNet-norm")])
 def test_wrong_input_is_a_sentence(x, said):
     with pytest.raises(ValueError, match=said):
         timm.create_model(NANO)(x)
 
 
-def test_wrong_sizes_are_a_sentence():
-    with pytest.raises(ConfigError, match="multiple of patch_size"):
-        models.create(NANO, img_size=60)
-    with pytest.raises(ConfigError, match="top_k 5: expected 1..4 for 4 experts"):
-        models.create(NANO, num_experts=4, top_k=5)
-    for given, said in ((dict(num_heads=0), "heads 0: expected whole numbers from 1"), (dict(depth=0), "depth 0: "), (dict(patch_size=4), "multiples of 8"),
-                        (dict(moae_start=3), "moae_start 3: expected a block from 0 to 2"), (dict(image_classes=0), "0 image classes")):
-        with pytest.raises(ConfigError, match=said):
-            models.create(NANO, **given)
+@pytest.mark.parametrize("given, said", [
+    (dict(img_size=60), "multiple of patch_size"),
+    (dict(num_experts=4, top_k=5), "top_k 5: expected 1..4 for 4 experts"),
+    (dict(num_heads=0), "heads 0: expected whole numbers from 1"),
+    (dict(depth=0), "depth 0: "), (dict(patch_size=4), "multiples of 8"),
+    (dict(moae_start=3), "moae_start 3: expected a block from 0 to 2"),
+    (dict(image_classes=0), "0 image classes"), (dict(num_classes=5), "not take num_classes=5"),
+    (dict(in_chans=1), "does not take in_chans="), (dict(global_pool="avg"), "take global_pool=")])
+def test_wrong_arguments_are_a_sentence(given, said):
+    with pytest.raises(ConfigError, match=said):
+        models.create(NANO, **given)
     assert not models.create(NANO, moae_start=3, num_experts=0).moae_layers()
-    mae = models.create("s4d_mae_nano_patch16_64")
-    with pytest.raises(ValueError, match="mask of torch.float32: expected booleans"):
-        mae(images(), torch.zeros(2, 16))
-    with pytest.raises(ValueError, match=r"mask of shape \(2, 64\): expected \[2, 16\]"):
-        mae(images(), random_mask(2, 64, 0.5))
-    uneven = random_mask(2, 16, 0.5)
+
+
+def test_wrong_masks_are_a_sentence():
+    mae, uneven = models.create(MAE), random_mask(2, 16, 0.5)
     uneven[0, :] = True
-    with pytest.raises(ValueError, match="with 8 to 16 tokens removed a row"):
-        mae(images(), uneven)
+    for mask, removed, said in (
+            (torch.zeros(2, 16), None, "mask of torch.float32: expected booleans"),
+            (random_mask(2, 64, 0.5), None, r"mask of shape \(2, 64\): expected \[2, 16\]"),
+            (uneven, None, "with 8 to 16 tokens removed a row"),
+            (random_mask(2, 16, 0.5), 9, "8 to 8 tokens removed a row: expected 9 in each row"),
+            (torch.ones(2, 16, dtype=torch.bool), None, "16 of 16 tokens removed: expected at")):
+        with pytest.raises(ValueError, match=said):
+            mae(images(), mask, removed)
 
 
-# --- the release's tensors
+# --- checkpoints
 
 def released_model(variant: str) -> torch.nn.Module:
     with torch.device("meta"):
@@ -165,64 +179,79 @@ def released_model(variant: str) -> torch.nn.Module:
             return models.create(f"s4d_mae_{variant.split('_')[1]}_patch16_160")
         size, _, heads = variant.split("_")
         image, video = {"h77": (7, 7), "h811": (8, 11)}[heads]
-        return models.create(f"s4d_{size}_patch16_160", image_classes=image, video_classes=video)
+        name = f"s4d_{size}_patch16_160"
+        return models.create(name, image_classes=image, video_classes=video)
 
 
 @pytest.mark.parametrize("variant", RELEASED)
 def test_names_and_shapes_are_the_releases(variant):
-    lines = sorted(f"{n} {'x'.join(map(str, v.shape))}" for n, v in to_released(released_model(variant)).items())
-    assert (len(lines), hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]) == RELEASED[variant]
+    state = to_released(released_model(variant))
+    lines = sorted(f"{n} {'x'.join(map(str, v.shape))}" for n, v in state.items())
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    assert (len(lines), digest) == RELEASED[variant]
 
 
 @pytest.mark.parametrize("size, width, depth, total", [
-    ("small", 384, 12, 25_484_270), ("base", 768, 12, 100_513_646), ("large", 1024, 24, 354_526_414)])
+    ("small", 384, 12, 25_484_270), ("base", 768, 12, 100_513_646),
+    ("large", 1024, 24, 354_526_414)])
 def test_numbers_of_parameters_to_the_unit(size, width, depth, total):
-    """The sum written out: the embedding; in a block two norms, attention without a key bias, the MLP; experts in half of the blocks."""
+    """The sum written out: embedding; norms, attention without a key bias, MLP; experts."""
     d, h = width, width // 4
     block = 2 * 2 * d + (3 * d * d + 2 * d) + (d * d + d) + (4 * d * d + 4 * d) + (4 * d * d + d)
     moae = 8 * (d * h + h + h * d + d) + 2 * (8 * d + 8)
     dense = (1536 * d + d) + depth * block + 2 * d + 2 * (7 * d + 7)
     with torch.device("meta"):
         mixed, plain = (models.create(f"s4d_{size}_patch16_160", num_experts=e) for e in (8, 0))
-        reference = naive.Classifier(**models.VARIANTS[f"{size}_patch16_160"])
-    assert count_parameters(plain) == dense and count_parameters(mixed, r"\.moae\.") == depth // 2 * moae
-    assert count_parameters(mixed) == count_parameters(reference) == dense + depth // 2 * moae == total
+        naive = reference.Classifier(**models.VARIANTS[f"{size}_patch16_160"])
+    assert count_parameters(plain) == dense
+    assert count_parameters(mixed, r"\.moae\.") == depth // 2 * moae
+    assert count_parameters(mixed) == count_parameters(naive) == dense + depth // 2 * moae == total
 
 
 @pytest.fixture
 def tiny_release(monkeypatch):
-    """The registry's smallest released size made smaller, so that files of a few hundred kB stand for the release's."""
-    for table, spec in ((models.VARIANTS, dict(img_size=32, num_frames=4, patch_size=16, embed_dim=24, depth=4, num_heads=2)),
-                        (models.DECODERS, dict(decoder_embed_dim=8, decoder_depth=1, decoder_num_heads=2))):
-        monkeypatch.setitem(table, "small_patch16_160", spec)
+    """The smallest released size made smaller: files of some hundred kB stand for the release's."""
+    tiny = dict(img_size=32, num_frames=4, patch_size=16, embed_dim=24, depth=4, num_heads=2)
+    decoder = dict(decoder_embed_dim=8, decoder_depth=1, decoder_num_heads=2)
+    monkeypatch.setitem(models.VARIANTS, "small_patch16_160", tiny)
+    monkeypatch.setitem(models.DECODERS, "small_patch16_160", decoder)
     return lambda kind="s4d", **kw: stirred(models.create(f"{kind}_small_patch16_160", **kw)).eval()
 
 
-@pytest.mark.parametrize("wrap", [lambda s: {"model": s, "args": argparse.Namespace(lr=1.0), "epoch": 3}, lambda s: {"module": s},
-                                  lambda s: s, lambda s: {f"module.{k}": v for k, v in s.items()}])
-def test_a_released_checkpoint_is_read_whatever_its_wrapping(tmp_path, tiny_release, wrap):
+def prefixed(prefix: str):
+    return lambda state: {prefix + k: v for k, v in state.items()}
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda s: {"model": s, "args": argparse.Namespace(lr=1.0), "epoch": 3},
+    lambda s: {"module": s}, lambda s: s, lambda s: {"state_dict": s, "epoch": np.float64(3)},
+    lambda s: {"model_ema": s, "best": np.int64(7), "curve": np.ones(3), "flag": np.bool_(True)},
+    lambda s: {"state_dict": {"model": s}}, prefixed("module."), prefixed("_orig_mod."),
+    prefixed("module._orig_mod."), prefixed("backbone.")])
+def test_a_released_checkpoint_is_read_whatever_its_wrapping(tmp_path, tiny_release, wrap, caplog):
     model = tiny_release(image_classes=8, video_classes=11, num_experts=4, moae_start=1)
     torch.save(wrap(to_released(model)), tmp_path / "c.pth")
     read = load_released(tmp_path / "c.pth")
     assert list(read.moae_layers()) == [1, 2, 3] and read.moae_layers()[1].num_experts == 4
     for name, value in model.state_dict().items():
         assert torch.equal(value, read.state_dict()[name]), name
-    back = to_released(read)
-    assert set(back) == set(to_released(model)) and all(torch.equal(v, back[k]) for k, v in to_released(model).items())
-    assert read.moae_layers()[1].capacity_factor == 1.0 and read.moae_layers()[1].noise_mode == "always"
+    back, given = to_released(read), to_released(model)
+    assert set(back) == set(given) and all(torch.equal(v, back[k]) for k, v in given.items())
+    layer = read.moae_layers()[1]
+    assert (layer.capacity_factor, layer.noise_mode) == (1.0, "always") and not caplog.records
 
 
 def test_a_released_dense_model_and_an_autoencoder_are_told_apart(tmp_path, tiny_release):
     dense, mae = tiny_release(num_experts=0), tiny_release("s4d_mae")
     save_file(to_released(dense), tmp_path / "c.safetensors")
-    read = load_released(tmp_path / "c.safetensors")
-    assert isinstance(read, S4D) and not read.moae_layers() and torch.equal(read(images(1, 32)), dense(images(1, 32)))
-    read, mask = load_released(to_released(mae)), random_mask(1, 8, 0.5)
-    assert isinstance(read, DualMAE) and torch.equal(read(clips(1, 4, 32), mask), mae(clips(1, 4, 32), mask))
+    read, x = load_released(tmp_path / "c.safetensors"), images(1, 32)
+    assert isinstance(read, S4D) and not read.moae_layers() and torch.equal(read(x), dense(x))
+    read, mask, x = load_released(to_released(mae)), random_mask(1, 8, 0.5), clips(1, 4, 32)
+    assert isinstance(read, DualMAE) and torch.equal(read(x, mask), mae(x, mask))
 
 
 class Code:
-    """Unpickling it creates a file."""
+    """Unpickling it creates a folder."""
 
     def __init__(self, path):
         self.path = path
@@ -231,7 +260,7 @@ class Code:
         return os.mkdir, (self.path,)
 
 
-def test_damaged_and_hostile_checkpoints_are_refused_in_a_sentence(tmp_path, tiny_release):
+def test_damaged_and_hostile_checkpoints_are_refused_in_a_sentence(tmp_path, tiny_release, caplog):
     model, path = tiny_release(num_experts=2), tmp_path / "c.pth"
     state = to_released(model)
 
@@ -240,10 +269,11 @@ def test_damaged_and_hostile_checkpoints_are_refused_in_a_sentence(tmp_path, tin
             torch.save(content, path)
         with pytest.raises(CheckpointError, match=said) as caught:
             load_released(path)
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
 
     refused("no checkpoint at .*c.pth")
-    refused("cannot read checkpoint .*c.pth: .*refused", {"model": state, "more": Code(str(tmp_path / "made"))})
+    refused("cannot read checkpoint .*c.pth: it holds posix.mkdir, and code is refused",
+            {"model": state, "more": Code(str(tmp_path / "made"))})
     assert not (tmp_path / "made").exists()
     torch.save(state, path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -252,80 +282,188 @@ def test_damaged_and_hostile_checkpoints_are_refused_in_a_sentence(tmp_path, tin
     refused("cannot read checkpoint")
     refused("holds no tensors", [1, 2])
     refused("holds no tensors", {"model": {}})
-    refused("tensor head.video.bias holds NaN", {**state, "head.video.bias": torch.full((7,), float("nan"))})
-    refused(r"1 tensors of the wrong shape, among them blocks.0.norm1.weight \(5,\) instead of \(24,\)",
+    nan = torch.full((7,), float("nan"))
+    refused("tensor head.video.bias holds NaN", {**state, "head.video.bias": nan})
+    refused(r"1 tensors of the wrong shape, among them blocks.0.norm1.weight \(5,\) instead of",
             {**state, "blocks.0.norm1.weight": torch.zeros(5)})
-    refused("2 of the model's 76 tensors missing, among them blocks.3.mlp.fc1.weight, fc_norm.bias",
-            {k: v for k, v in state.items() if k not in ("blocks.3.mlp.fc1.weight", "fc_norm.bias")})
-    refused("no tensor head.image.weight", {k: v for k, v in state.items() if not k.startswith("head.image")})
+    refused("1 of the model's 76 tensors missing, among them fc_norm.bias",
+            {k: v for k, v in state.items() if k != "fc_norm.bias"})
+    refused("no tensor head.image.weight",
+            {k: v for k, v in state.items() if not k.startswith("head.image")})
     refused("no tensor patch_embed.proj.weight", {"weight": torch.zeros(2)})
-    refused("width 5: expected one of 24, 768, 1024", {**state, "patch_embed.proj.weight": torch.zeros(5, 3, 2, 16, 16)})
-    for name in ("patch_embed.proj.weight", "head.image.weight"):
-        refused(rf"tensor {name} has the shape \(\), which no layer has", {**state, name: torch.tensor(1.0)})
-    refused(r"tensor head.video.weight has the shape \(0, 24\)", {**state, "head.video.weight": torch.zeros(0, 24)})
-    refused("tensor fc_norm.weight is sparse: save", {**state, "fc_norm.weight": state["fc_norm.weight"].to_sparse()})
+    embedding = {"patch_embed.proj.weight": torch.zeros(5, 3, 2, 16, 16)}
+    refused("width 5: expected one of 24, 768, 1024", state | embedding)
+    for shape in ((), (0, 24)):
+        refused(rf"head.video.weight has the shape {re.escape(str(shape))}, which no layer has",
+                {**state, "head.video.weight": torch.zeros(shape)})
+    refused("tensor fc_norm.weight is sparse: save",
+            {**state, "fc_norm.weight": state["fc_norm.weight"].to_sparse()})
     with pytest.raises(CheckpointError, match="tensor patch_embed.proj.weight is without content"):
         load_released({k: v.to("meta") for k, v in state.items()})
     expert = "blocks.2.moe_layer.experts.0.fc1.weight"
-    refused("experts of blocks.2.moae.w1 .*incomplete", {k: v for k, v in state.items() if k != expert})
-    refused("experts of blocks.2.moae.w1 .*all of one shape", {**state, expert: torch.zeros(3, 24)})
+    refused("experts of blocks.2.moae.w1 .*incomplete",
+            {k: v for k, v in state.items() if k != expert})
+    refused("experts of blocks.2.moae.w1 .*of one shape", {**state, expert: torch.zeros(3, 24)})
+    torch.save({**state, "extra": torch.zeros(1)}, path)
+    assert load_released(path)
+    assert "missing and left at their start: nothing; left out: extra" in caplog.text
     path = tmp_path / "c.safetensors"
     path.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}")
     refused("cannot read checkpoint .*c.safetensors")
 
 
-def test_encoder_from_moves_the_encoder_and_reports(tmp_path, tiny_release):
+def test_encoder_from_moves_the_encoder_and_reports(tmp_path, tiny_release, caplog):
     mae, model = tiny_release("s4d_mae"), tiny_release(num_experts=2)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     report = encoder_from(mae, model)
-    assert set(report["loaded"]) == {k.removeprefix("encoder.") for k in mae.state_dict() if k.startswith("encoder.")
-                                  and not k.startswith("encoder.norm.")}
-    assert set(report["loaded"]) | set(report["missing"]) == set(before) and not set(report["loaded"]) & set(report["missing"])
-    assert {k.split(".")[0] for k in report["missing"] if ".moae." not in k} == {"fc_norm", "head"}
-    assert {"encoder.norm.weight", "mask_token"} <= set(report["left_out"]) and "encoder.blocks.0.norm1.bias" not in report["left_out"]
+    encoder = {k.removeprefix("encoder.") for k in mae.state_dict() if k.startswith("encoder.")}
+    assert set(report["loaded"]) == encoder - {"norm.weight", "norm.bias"} and not caplog.records
+    assert set(report["missing"]) == set(before) - set(report["loaded"])
+    fresh = {k.split(".")[0] for k in report["missing"] if ".moae." not in k}
+    assert fresh == {"fc_norm", "head"} and "mask_token" in report["left_out"]
     for k, v in model.state_dict().items():
-        assert torch.equal(v, mae.state_dict()[f"encoder.{k}"] if k in report["loaded"] else before[k]), k
-    torch.save({"model": {k.replace("encoder.", "backbone.", 1): v for k, v in mae.state_dict().items()}}, tmp_path / "b.pth")
+        wanted = mae.state_dict()[f"encoder.{k}"] if k in report["loaded"] else before[k]
+        assert torch.equal(v, wanted), k
+    backbone = {k.replace("encoder.", "backbone.", 1): v for k, v in mae.state_dict().items()}
+    torch.save({"model": backbone}, tmp_path / "b.pth")
     other = tiny_release(num_experts=2)
-    assert set(encoder_from(tmp_path / "b.pth", other)["loaded"]) == set(report["loaded"])
-    assert torch.equal(other.forward_features(images(1, 32)), model.forward_features(images(1, 32)))
+    assert encoder_from(tmp_path / "b.pth", other)["loaded"] == report["loaded"]
+    x = images(1, 32)
+    assert torch.equal(other.forward_features(x), model.forward_features(x))
+    said = ("b.pth: 54 of the model's 76 tensors loaded; missing and left at their start: "
+            "blocks.2.moae, blocks.3.moae, fc_norm, head.image, head.video; left out: mask_token, ")
+    assert said in caplog.text and len(caplog.records) == 1
 
 
 def test_encoder_from_refuses_what_does_not_fit(tiny_release):
     mae, model = tiny_release("s4d_mae").state_dict(), tiny_release(num_experts=2)
-    with pytest.raises(CheckpointError, match="no encoder weights"):
+    with pytest.raises(CheckpointError, match="no encoder weights in the checkpoint"):
         encoder_from(model.state_dict(), model)
-    with pytest.raises(CheckpointError, match=r"48 of the model's 76 tensors missing, among them blocks.1."):
-        encoder_from({k: v for k, v in mae.items() if ".blocks.1." not in k and ".blocks.2." not in k}, model)
-    with pytest.raises(CheckpointError, match=r"among them blocks.0.mlp.fc1.bias \(3,\) instead of \(96,\)"):
-        encoder_from({**mae, "encoder.blocks.0.mlp.fc1.bias": torch.zeros(3)}, model)
+    half = {k: v for k, v in mae.items() if not re.search(r"\.blocks\.[12]\.", k)}
+    with pytest.raises(CheckpointError, match="48 of the model's 76 tensors missing, among them"):
+        encoder_from(half, model)
+    wrong = {**mae, "encoder.blocks.0.mlp.fc1.bias": torch.zeros(3)}
+    with pytest.raises(CheckpointError, match=r"blocks.0.mlp.fc1.bias \(3,\) instead of \(96,\)"):
+        encoder_from(wrong, model)
 
 
-# --- the reference: `s4d.models.reference`, at the widths of the paper; depth and picture are small, since every block is alike
+def test_pretrained_reads_a_local_file(tmp_path, tiny_release, caplog):
+    model, mae = tiny_release(image_classes=8, num_experts=4), tiny_release("s4d_mae")
+    torch.save({"model": to_released(model), "args": argparse.Namespace(lr=1)}, tmp_path / "c.pth")
+    save_file(to_released(mae), tmp_path / "m.safetensors")
 
-SHORT = dict(img_size=64, num_frames=4, depth=2)                 # block 0 is dense, block 1 has experts; 16 and 32 tokens
+    def build(name=SMALL, file="c.pth", **kw):
+        overlay = dict(file=str(tmp_path / file)) if file else dict(state_dict=to_released(model))
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kw).eval()
+
+    x, mask = clips(1, 4, 32), random_mask(1, 8, 0.5)
+    read = build(image_classes=8, num_experts=4)
+    assert torch.equal(read(x), model(x)) and read.moae_layers()[2].capacity_factor is None
+    assert torch.equal(build(file=None, image_classes=8, num_experts=4)(x), model(x))
+    assert not caplog.records
+    read = build(image_classes=5, num_experts=4)
+    assert torch.equal(read.head["video"].weight, model.head["video"].weight)
+    assert read.head["image"].out_features == 5
+    assert "head.image; left out: head.image (8 classes, not 5)" in caplog.text
+    build(image_classes=8, num_experts=0)
+    assert "left out: blocks.2.moae, blocks.3.moae\n" in caplog.text
+    assert torch.equal(build("s4d_mae_small_patch16_160", "m.safetensors")(x, mask), mae(x, mask))
+    fc1 = build(file="m.safetensors").blocks[3].mlp.fc1          # takes the encoder
+    assert torch.equal(fc1.weight, mae.encoder.blocks[3].mlp.fc1.weight)
+    made = tmp_path / "made"
+    torch.save({"model": to_released(model), "more": Code(str(made))}, tmp_path / "b.pth")
+    with pytest.raises(CheckpointError, match="cannot read checkpoint .*b.pth"):
+        build(file="b.pth")
+    assert not made.exists()
+
+
+def test_pretrained_fetches_from_the_hub_or_says_what_to_do(tmp_path, tiny_release, monkeypatch):
+    model, asked = tiny_release(num_experts=8), []
+    save_file(to_released(model), tmp_path / "w.safetensors")
+
+    def fetch(repo, filename, revision=None, cache_dir=None):
+        asked.append((repo, filename, revision, cache_dir))
+        if filename == "gone":
+            raise OSError("\x1b[31mno route to host\x1b[0m\nsecond line")
+        return str(tmp_path / "w.safetensors")
+
+    def build(name, file=None, **kw):
+        overlay = dict(hf_hub_filename=file) if file else None
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kw)
+
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", fetch)
+    assert timm.models.get_pretrained_cfg(SMALL).hf_hub_id == "cyinen/S4D"
+    read = build(SMALL, "w.safetensors", cache_dir=tmp_path)
+    assert torch.equal(read.fc_norm.weight, model.fc_norm.weight)
+    assert asked == [("cyinen/S4D", "w.safetensors", None, tmp_path)]
+    said = "cannot fetch gone from huggingface.co/cyinen/S4D: no route to host; download it your"
+    with pytest.raises(CheckpointError, match=said):
+        build(SMALL, "gone")
+    with pytest.raises(CheckpointError, match=f"no weights of {NANO} were released: leave pretr"):
+        build(NANO)
+    assert len(asked) == 2
+
+
+START = "deep/vit_small_voxceleb2+affectnet_100.pt"
+
+
+@pytest.mark.parametrize("files, said", [
+    (["README.md", START, "small_dfew.pth", "base.pth"], START),
+    (["small.safetensors", "base.pth", "small.txt"], "small.safetensors"),
+    (["small_a.pth", "small_b.pt", "base.pth"],
+     r"holds 2 files that may be s4d_small_patch16_160 \(small_a.pth, small_b.pt\): name one with"),
+    (["base.pth"], r"holds no files that may be s4d_small_patch16_160 \(base.pth\): name one with"),
+    ([], r"\(no weights\)"),
+    (OSError("no route\nsecond line"), r"not say which files it holds \(no route\): name one")])
+def test_pretrained_alone_takes_the_hubs_one_file(files, said, tmp_path, tiny_release, monkeypatch):
+    def listed(hub):
+        if isinstance(files, OSError):
+            raise files
+        return files
+
+    def fetch(repo, filename, **_):
+        asked.append(filename)
+        return str(tmp_path / "w.safetensors")
+
+    asked, model = [], tiny_release(num_experts=8)
+    save_file(to_released(model), tmp_path / "w.safetensors")
+    monkeypatch.setattr("s4d.models.checkpoints.list_repo_files", listed)
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", fetch)
+    if isinstance(files, list) and said in files:
+        read = timm.create_model(SMALL, pretrained=True)
+        assert torch.equal(read.fc_norm.weight, model.fc_norm.weight) and asked == [said]
+    else:
+        with pytest.raises(CheckpointError, match=said):
+            timm.create_model(SMALL, pretrained=True)
+        assert not asked
+
+
+# --- the reference, at the paper's widths; depth and picture are small, since all blocks are alike
+
+SHORT = dict(img_size=64, num_frames=4, depth=2)    # block 0 is dense, block 1 has experts
 CLOSE = {torch.float64: 1e-9, torch.float32: 1e-5}
 
 
 def exact(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    """The model in `dtype`; in float64 its fixed tables too, which it holds in single precision."""
+    """The model in `dtype`; in float64 its fixed tables too, which it holds in float32."""
     model = model.to(dtype)
     for module in model.modules():
         if hasattr(module, "positions"):
-            module.positions = naive.positions(*module.positions.shape).to(dtype)
+            module.positions = reference.positions(*module.positions.shape).to(dtype)
     if isinstance(model, DualMAE):
-        model.mean, model.std = (torch.tensor(v, dtype=dtype).view(1, 3, 1, 1, 1) for v in (models.MEAN, models.STD))
+        for name, values in (("mean", models.MEAN), ("std", models.STD)):
+            setattr(model, name, torch.tensor(values, dtype=dtype).view(1, 3, 1, 1, 1))
     return model
 
 
 def twins(name: str, cls, dtype: torch.dtype, **kw) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """A model with random weights, and the reference with the same ones, handed over under the release's names."""
+    """A model with random weights, and the reference with the same, by the release's names."""
     model = exact(stirred(models.create(name, **SHORT, **kw), 0.05), dtype)
     size = name.removeprefix("s4d_").removeprefix("mae_")
-    spec = {**models.VARIANTS[size], **(models.DECODERS[size] if cls is naive.Autoencoder else {}), **SHORT, **kw}
-    reference = cls(**spec).to(dtype)
-    reference.load_state_dict(to_released(model))
-    return model, reference
+    decoder = models.DECODERS[size] if cls is reference.Autoencoder else {}
+    twin = cls(**{**models.VARIANTS[size], **decoder, **SHORT, **kw}).to(dtype)
+    twin.load_state_dict(to_released(model))
+    return model, twin
 
 
 def far(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -333,112 +471,100 @@ def far(found: torch.Tensor, expected: torch.Tensor) -> float:
     return ((found - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
 
 
-def gradients_agree(model: torch.nn.Module, reference: torch.nn.Module, tolerance: float) -> None:
+def gradients_agree(model: torch.nn.Module, twin: torch.nn.Module, tolerance: float) -> None:
+    def grad(p):
+        return torch.zeros_like(p) if p.grad is None else p.grad
+
     with torch.no_grad():
         for p in model.parameters():
-            p.copy_(torch.zeros_like(p) if p.grad is None else p.grad)
-    expected = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in reference.named_parameters()}
-    found = to_released(model)
+            p.copy_(grad(p))
+    expected, found = {n: grad(p) for n, p in twin.named_parameters()}, to_released(model)
     assert set(found) == set(expected)
-    wrong = {n: far(found[n], g) for n, g in expected.items() if not far(found[n], g) < tolerance}
-    assert not wrong and max(g.abs().max() for g in expected.values()) > 1e-3
+    assert not {n: g for n, g in expected.items() if not far(found[n], g) < tolerance}
+    assert max(g.abs().max() for g in expected.values()) > 1e-3
 
 
 @pytest.mark.parametrize("dtype", CLOSE, ids=str)
 @pytest.mark.parametrize("released", [False, True])
-@pytest.mark.parametrize("size, classes", [("small", (7, 7)), ("small", (8, 11)), ("base", (7, 7)), ("base", (8, 11))])
+@pytest.mark.parametrize("size, classes", [("small", (8, 11)), ("base", (7, 7))])
 def test_the_classifier_is_the_references(size, classes, released, dtype):
-    """Logits, pooled features, chosen experts, loss and gradients of both modalities, with and without capacity limit and noise."""
-    model, reference = twins(f"s4d_{size}_patch16_160", naive.Classifier, dtype, image_classes=classes[0], video_classes=classes[1])
+    """Features, logits, chosen experts, loss, gradients; with and without limit and noise."""
+    model, twin = twins(f"s4d_{size}_patch16_160", reference.Classifier, dtype,
+                        image_classes=classes[0], video_classes=classes[1])
     model.set_routing(capacity_factor=1.0 if released else None, noise=released)
-    for layer in reference.layers():
-        layer.capacity_factor, layer.noise = (1.0, True) if released else (None, False)
-    total, expected = 0, 0
+    layer = twin.layers()[0]
+    layer.capacity_factor, layer.noise = (1.0, True) if released else (None, False)
+    total = expected = 0
     for k, x in enumerate((images(2, 64, dtype=dtype), clips(2, 4, 64, dtype=dtype))):
         with torch.no_grad(), record_routing(model.eval()) as gates:
             torch.manual_seed(k)
             pooled = model.forward_features(x)
             torch.manual_seed(k)
-            assert far(pooled, reference.forward_features(x)) < CLOSE[dtype]
-        used, layer = gates[1][0].flatten(0, 1), reference.layers()[0]
-        assert torch.equal(used > 0, layer.gates > 0) and far(used.to(dtype), layer.gates) < CLOSE[dtype]
+            assert far(pooled, twin.forward_features(x)) < CLOSE[dtype]
+        used = gates[1][0].flatten(0, 1)
+        assert torch.equal(used > 0, layer.gates > 0)
+        assert far(used.to(dtype), layer.gates) < CLOSE[dtype]
         dropped = int((layer.gates > 0).sum()) < 2 * len(layer.gates)
         assert dropped == released                       # the limit does drop tokens here
         model.train()
         if not released:
-            model.moae_layers()[1].noise_mode = "never"       # the paper's noise is of training, and has its own test
+            model.moae_layers()[1].noise_mode = "never"  # noise of training has its own test
         torch.manual_seed(k)
         found = model(x)
         torch.manual_seed(k)
-        right = reference(x)
+        right = twin(x)
         assert found.shape == (2, classes[k]) and far(found, right) < CLOSE[dtype]
         y = torch.tensor([1, 5])
-        total = total + torch.nn.functional.cross_entropy(found, y) + 0.1 * model.balance_loss()
-        expected = expected + torch.nn.functional.cross_entropy(right, y) + 0.1 * reference.balance_loss()
+        total = total + F.cross_entropy(found, y) + 0.1 * model.balance_loss()
+        expected = expected + F.cross_entropy(right, y) + 0.1 * twin.balance_loss()
     assert abs(total.item() - expected.item()) < CLOSE[dtype] * max(1, expected.item())
     total.backward()
     expected.backward()
-    gradients_agree(model, reference, CLOSE[dtype])
+    gradients_agree(model, twin, CLOSE[dtype])
 
 
 @pytest.mark.parametrize("dtype", CLOSE, ids=str)
 @pytest.mark.parametrize("size", ["small", "base"])
 def test_the_autoencoder_is_the_references(size, dtype):
     """Reconstruction of all tokens, loss and gradients of both modalities."""
-    model, reference = twins(f"s4d_mae_{size}_patch16_160", naive.Autoencoder, dtype, decoder_depth=1)
-    total, expected = 0, 0
+    name = f"s4d_mae_{size}_patch16_160"
+    model, twin = twins(name, reference.Autoencoder, dtype, decoder_depth=1)
+    total = expected = 0
     for x, tokens in ((images(2, 64, dtype=dtype), 16), (clips(2, 4, 64, dtype=dtype), 32)):
         mask = random_mask(2, tokens, 0.75, torch.Generator().manual_seed(3))
         with torch.no_grad():
-            assert far(model.reconstruct(x, mask), reference.reconstruct(x, mask)) < CLOSE[dtype]
-            assert far(model.standardise(model.patchify(x))[0], reference.targets(x)) < CLOSE[dtype]
-        total, expected = total + model(x, mask), expected + reference(x, mask)
+            assert far(model.reconstruct(x, mask), twin.reconstruct(x, mask)) < CLOSE[dtype]
+            assert far(model.standardise(model.patchify(x))[0], twin.targets(x)) < CLOSE[dtype]
+        total, expected = total + model(x, mask), expected + twin(x, mask)
     assert abs(total.item() - expected.item()) < CLOSE[dtype] * max(1, expected.item())
     total.backward()
     expected.backward()
-    gradients_agree(model, reference, CLOSE[dtype])
-
-
-def test_attention_is_the_papers():
-    """One query, one head at a time, in the words of the equation."""
-    layer = stirred(Attention(12, 3).double())
-    x = torch.randn(2, 5, 12, dtype=torch.float64)
-    (wq, wk, wv), out = layer.qkv.weight.split(12), torch.zeros_like(x)
-    for b, head, i in itertools.product(range(2), range(3), range(5)):
-        part = slice(4 * head, 4 * head + 4)
-        q, keys, values = (wq @ x[b, i] + layer.q_bias)[part], (x[b] @ wk.T)[:, part], (x[b] @ wv.T + layer.v_bias)[:, part]
-        weights = torch.stack([(q @ k / 2).exp() for k in keys])
-        out[b, i, part] = sum(w * v for w, v in zip(weights / weights.sum(), values))
-    assert (layer(x) - (out @ layer.proj.weight.T + layer.proj.bias)).abs().max() < 1e-9
-
-
-def test_attention_is_fused(monkeypatch):
-    calls, original = [], torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *a: calls.append(len(a)) or original(*a))
-    model, mae = models.create(NANO), models.create("s4d_mae_nano_patch16_64")
-    model(images()), mae(images(), random_mask(2, 16, 0.5))
-    assert len(calls) == len(model.blocks) + len(mae.encoder.blocks) + len(mae.decoder.blocks)
+    gradients_agree(model, twin, CLOSE[dtype])
 
 
 @pytest.mark.parametrize("below, dtype", [(17, torch.float32), (16, torch.bfloat16)])
-def test_short_sequences_are_attended_in_float32_on_a_cpu(monkeypatch, below, dtype):
-    seen, original = [], torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *a: seen.append(a[0].dtype) or original(*a))
+def test_attention_is_fused_and_short_sequences_are_float32_on_a_cpu(monkeypatch, below, dtype):
+    seen, original = [], F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention",
+                        lambda *a: seen.append(a[0].dtype) or original(*a))
     monkeypatch.setattr("s4d.models.vit.FLOAT_BELOW", below)
-    model = models.create(NANO)
+    model, mae = models.create(NANO), models.create(MAE)
     with torch.autocast("cpu", torch.bfloat16):
         assert model(images()).isfinite().all()                            # 16 tokens
-    assert set(seen) == {dtype}
+    assert seen == [dtype] * len(model.blocks)
+    mae(images(), random_mask(2, 16, 0.5))
+    assert len(seen) == len(model.blocks) + len(mae.encoder.blocks) + len(mae.decoder.blocks)
 
 
-@pytest.mark.parametrize("by_expert, width, dtype", [(False, 12, torch.float64), (False, 32, torch.float32), (True, 32, torch.float32)])
-@pytest.mark.parametrize("factor", [None, 0.5, 1.0, 1.25])
+@pytest.mark.parametrize("by_expert, width, dtype", [
+    (False, 12, torch.float64), (False, 32, torch.float32), (True, 32, torch.float32)])
+@pytest.mark.parametrize("factor", [None, 0.5, 1.25])
 def test_both_formulations_of_moae_are_the_papers(by_expert, width, dtype, factor):
-    """Token by token: gates, output, the assignments that a capacity limit drops, the balance loss."""
+    """Token by token: gates, output, what a capacity limit drops, the balance loss."""
     layer = stirred(MoAE(width, num_experts=5, top_k=2).to(dtype)).eval()
     layer.capacity_factor, layer.by_expert, layer.noise_mode = factor, by_expert, "never"
     with torch.no_grad():
-        layer.router.bias[3] = -1e3                      # an expert that nobody chooses: an empty group
+        layer.router.bias[3] = -1e3                      # an expert that nobody chooses
     x = torch.randn(3, 10, width, dtype=dtype)
     room = [30 * 2 if factor is None else int(30 * 2 / 5 * factor)] * 5
     expected, gates = torch.zeros(30, width, dtype=dtype), torch.zeros(30, 5, dtype=dtype)
@@ -446,7 +572,7 @@ def test_both_formulations_of_moae_are_the_papers(by_expert, width, dtype, facto
     for n, token in enumerate(x.flatten(0, 1)):
         scores = layer.router.weight @ token + layer.router.bias
         probability += scores.softmax(0) / 30
-        best = sorted(range(5), key=lambda e: -scores[e].item())[:2]
+        best = sorted(range(5), key=lambda e, s=scores: -s[e].item())[:2]
         for e in best:
             share[e] += 1 / 60
             room[e] -= 1
@@ -455,76 +581,90 @@ def test_both_formulations_of_moae_are_the_papers(by_expert, width, dtype, facto
                 hidden = layer.w1[e] @ token + layer.b1[e]
                 hidden = 0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2)))
                 expected[n] += gates[n, e] * (layer.w2[e] @ hidden + layer.b2[e])
-    close = 1e-9 if dtype == torch.float64 else 1e-5
-    assert far(layer(x).flatten(0, 1), expected) < close and far(layer.route(x)[0].flatten(0, 1), gates) < close
+    close = CLOSE[dtype]
+    assert far(layer(x).flatten(0, 1), expected) < close
+    assert far(layer.route(x)[0].flatten(0, 1), gates) < close
     assert (gates.sum(-1) < 0.99).any() == (factor is not None)           # the limit dropped some
     layer.train()(x)
     assert abs(layer.balance_loss().item() - 5 * (share @ probability).item()) < close
 
 
-@pytest.mark.parametrize("amp", [False, True])
-def test_the_formulations_have_the_same_gradients(amp):
+def test_the_formulations_have_the_same_gradients_under_autocast():
     found = []
     for by_expert in (False, True):
         layer = stirred(MoAE(64), 0.2)
         layer.by_expert, layer.noise_mode = by_expert, "never"
         x = torch.randn(2, 20, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+        with torch.autocast("cpu", torch.bfloat16):
             out = layer(x)
         out.float().square().mean().backward()
-        found.append([out.float(), x.grad, *(p.grad for p in layer.parameters() if p.grad is not None)])
+        grads = [p.grad for p in layer.parameters() if p.grad is not None]
+        found.append([out.float(), x.grad, *grads])
     assert len(found[0]) == len(found[1]) == 8
-    assert all(((a - b).norm() / a.norm()) < (0.02 if amp else 1e-5) for a, b in zip(*found))
+    for a, b in zip(*found, strict=True):
+        assert (a - b).norm() / a.norm() < 0.02
 
 
 def test_the_router_scores_in_full_precision_under_autocast():
-    """bf16 scores would tie, and an expert's number would decide; evaluation, without autocast, would route otherwise than training."""
+    """bf16 scores would tie; evaluation, without autocast, would route otherwise than training."""
     layer, x = stirred(MoAE(64)).eval(), torch.randn(2, 200, 64)
     plain = layer.route(x)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = layer.route(x)
-    assert all(torch.equal(a, b) for a, b in zip(plain, mixed)) and plain[2].dtype == torch.float32
+    assert all(map(torch.equal, plain, mixed)) and plain[2].dtype == torch.float32
     assert layer.bfloat16().route(x.bfloat16())[2].dtype == torch.float32
     assert MoAE(64).to("meta")(x.to("meta")).shape == x.shape
 
 
 def test_the_formulation_follows_width_and_precision():
-    """By expert from `BY_EXPERT_FROM` on; the committed sandbox numbers come from the other one."""
-    assert MoAE(384).pays(torch.zeros(1, 1, 384)) and MoAE(768).pays(torch.zeros(1, 1, 768))
-    assert not MoAE(128).pays(torch.zeros(1, 1, 128)) and not MoAE(384).pays(torch.zeros(1, 1, 384, dtype=torch.float64))
+    """By expert from `BY_EXPERT_FROM` on; the committed sandbox numbers come from the other."""
+    def pays(width: int, **kw) -> bool:
+        return MoAE(width).pays(torch.zeros(1, 1, width, **kw))
+
+    assert pays(384) and pays(768) and not pays(128) and not pays(260)
+    assert not pays(384, dtype=torch.float64) and not pays(384, device="meta")
     with torch.autocast("cpu", torch.bfloat16):
-        assert not MoAE(384).pays(torch.zeros(1, 1, 384)) and MoAE(768).pays(torch.zeros(1, 1, 768))
-    assert not MoAE(384).pays(torch.zeros(1, 1, 384, device="meta")) and not MoAE(260).pays(torch.zeros(1, 1, 260))
+        assert not pays(384) and pays(768)
 
 
 def test_positions_are_the_papers():
     table = sincos(800, 768).double()
-    assert (table - naive.positions(800, 768)).abs().max() < 1e-6
+    assert (table - reference.positions(800, 768)).abs().max() < 1e-6
     for p, j in ((0, 0), (3, 5), (799, 766), (411, 767)):
         angle = p / 10000 ** (2 * (j // 2) / 768)
         assert abs(table[p, j].item() - (math.cos(angle) if j % 2 else math.sin(angle))) < 1e-6
-    model = models.create(NANO)
-    assert model.positions.shape == (64, model.embed_dim) and "positions" not in model.state_dict()
+    assert "positions" not in models.create(NANO).state_dict()
 
 
-# --- compiled, and with other sizes
+def test_other_sizes_get_positions_made_for_them():
+    given = dict(img_size=224, num_frames=8, depth=1)
+    model = models.create(SMALL, **given)
+    assert torch.equal(model.positions, sincos(4 * 14 * 14, 384))
+    assert model(images(1, 224)).shape == model(clips(1, 8, 224)).shape == (1, 7)
+    mae = models.create("s4d_mae_small_patch16_160", decoder_depth=1, **given)
+    assert torch.equal(mae.decoder.positions, sincos(784, 192))
+    assert mae(clips(1, 8, 224), random_mask(1, 784, 0.95)).isfinite()
+
+
+# --- compiled, on a GPU, under timm's optimizer
 
 def same_compiled(module: torch.nn.Module, *given) -> None:
     """Outputs and gradients of the compiled module, in one graph, equal those without."""
     torch.compiler.reset()
+    compiled = torch.compile(module, fullgraph=True, dynamic=False, backend="aot_eager")
     found = []
-    for call in (module, torch.compile(module, fullgraph=True, dynamic=False, backend="aot_eager")):
+    for call in (module, compiled):
         module.zero_grad()
         torch.manual_seed(0)
         out = call(*given)
         out.square().sum().backward()
-        found.append([out.detach(), *(p.grad.clone() for p in module.parameters() if p.grad is not None)])
+        grads = [p.grad.clone() for p in module.parameters() if p.grad is not None]
+        found.append([out.detach(), *grads])
     assert len(found[0]) == len(found[1]) > 4
-    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(*found))
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(*found, strict=True))
 
 
-@pytest.mark.parametrize("by_expert", [False, True])
-@pytest.mark.parametrize("factor", [None, 1.0])
+@pytest.mark.parametrize("by_expert, factor", [(False, 1.0), (True, None), (True, 1.0)])
 def test_moae_compiles_to_one_graph(by_expert, factor):
     layer = stirred(MoAE(32, num_experts=4), 0.2).train()
     layer.by_expert, layer.capacity_factor = by_expert, factor
@@ -541,7 +681,7 @@ def test_the_classifier_compiles_to_one_graph(experts, checkpointing):
 
 
 def test_the_autoencoder_compiles_to_one_graph():
-    mae = stirred(models.create("s4d_mae_nano_patch16_64", depth=1, decoder_depth=1), 0.05).train()
+    mae = stirred(models.create(MAE, depth=1, decoder_depth=1), 0.05).train()
     for x, tokens in ((images(), 16), (clips(), 64)):
         same_compiled(mae, x, random_mask(2, tokens, 0.75), removed_tokens(tokens, 0.75))
 
@@ -549,128 +689,40 @@ def test_the_autoencoder_compiles_to_one_graph():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_step_on_a_gpu_never_waits_for_the_host():
-    model, mae = models.create(NANO).cuda().train(), models.create("s4d_mae_nano_patch16_64").cuda().train()
+    model, mae = models.create(NANO).cuda().train(), models.create(MAE).cuda().train()
     x, mask = clips().cuda(), random_mask(2, 64, 0.75, device="cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
         with torch.autocast("cuda", torch.bfloat16):
-            loss = model(x).float().square().mean() + model.balance_loss() + mae(x, mask, removed_tokens(64, 0.75))
+            loss = model(x).float().square().mean() + model.balance_loss()
+            loss = loss + mae(x, mask, removed_tokens(64, 0.75))
         loss.backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert loss.isfinite()
 
 
-@pytest.mark.parametrize("removed, said", [(9, "8 to 8 tokens removed a row: expected 9 in each row"), (16, "expected 16 in each row")])
-def test_a_count_that_is_not_the_masks_is_an_error(removed, said):
-    with pytest.raises(ValueError, match=said):
-        models.create("s4d_mae_nano_patch16_64")(images(), random_mask(2, 16, 0.5), removed)
-    with pytest.raises(ValueError, match="16 of 16 tokens removed: expected at least one"):
-        models.create("s4d_mae_nano_patch16_64")(images(), torch.ones(2, 16, dtype=torch.bool))
-
-
-def test_other_sizes_get_positions_made_for_them():
-    model = models.create("s4d_small_patch16_160", img_size=224, num_frames=8, depth=1)
-    assert torch.equal(model.positions, sincos(4 * 14 * 14, 384)) and model.num_tokens == {"image": 196, "video": 784}
-    assert model(images(1, 224)).shape == model(clips(1, 8, 224)).shape == (1, 7)
-    mae = models.create("s4d_mae_small_patch16_160", img_size=224, num_frames=8, depth=1, decoder_depth=1)
-    assert torch.equal(mae.decoder.positions, sincos(784, 192)) and mae(clips(1, 8, 224), random_mask(1, 784, 0.95)).isfinite()
-
-
-# --- timm's hooks
-
 def test_layer_decay_groups_go_from_stem_to_heads():
-    model = models.create("s4d_small_patch16_160", depth=4)
-    names = {id(p): n for n, p in model.named_parameters()}
-    groups = param_groups_layer_decay(model, 0.05, no_weight_decay_list=model.no_weight_decay(), layer_decay=0.5)
-    scale = {names[id(p)]: (g["lr_scale"], g["weight_decay"]) for g in groups for p in g["params"]}
+    model = models.create(SMALL, depth=4)
+    names, spared = {id(p): n for n, p in model.named_parameters()}, model.no_weight_decay()
+    groups = param_groups_layer_decay(model, 0.05, no_weight_decay_list=spared, layer_decay=0.5)
+    scale = {names[id(p)]: g["lr_scale"] for g in groups for p in g["params"]}
+    decay = {names[id(p)]: g["weight_decay"] for g in groups for p in g["params"]}
     assert set(scale) == set(names.values())
-    ladder = [scale[n][0] for n in ("patch_embed.proj.weight", *(f"blocks.{i}.mlp.fc1.weight" for i in range(4)), "head.image.weight")]
-    assert ladder == [0.5 ** k for k in (5, 4, 3, 2, 1, 0)] and scale["fc_norm.weight"][0] == scale["head.video.bias"][0] == 1
-    for name, (_, decay) in scale.items():
-        assert decay == (0 if "bias" in name or "norm" in name or re.search(r"moae\.b[12]$", name) else 0.05), name
-    mae = models.create("s4d_mae_nano_patch16_64", num_experts=2)
-    assert mae.no_weight_decay() == {n for n, _ in mae.named_parameters() if re.search(r"moae\.b[12]$", n)} != set()
-    scale = {id(p): g["lr_scale"] for g in param_groups_layer_decay(mae, 0.05, layer_decay=0.5) for p in g["params"]}
-    assert scale[id(mae.encoder.patch_embed.proj[0].weight)] < scale[id(mae.encoder.blocks[0].mlp.fc1.weight)]
-    assert scale[id(mae.encoder.blocks[0].mlp.fc1.weight)] < scale[id(mae.decoder.head.weight)] == 1
-
-
-def test_pretrained_reads_a_local_file(tmp_path, tiny_release, caplog):
-    name, model, mae = "s4d_small_patch16_160", tiny_release(image_classes=8, num_experts=4), tiny_release("s4d_mae")
-    torch.save({"model": to_released(model), "args": argparse.Namespace(lr=1.0)}, tmp_path / "c.pth")
-    save_file(to_released(mae), tmp_path / "m.safetensors")
-    local = lambda file: dict(pretrained=True, pretrained_cfg_overlay=dict(file=str(tmp_path / file)))
-    x = clips(1, 4, 32)
-    read = timm.create_model(name, image_classes=8, num_experts=4, **local("c.pth")).eval()
-    assert torch.equal(read(x), model(x)) and read.moae_layers()[2].capacity_factor is None and not caplog.records
-    given = dict(pretrained=True, pretrained_cfg_overlay=dict(state_dict=to_released(model)))
-    assert torch.equal(timm.create_model(name, image_classes=8, num_experts=4, **given).eval()(x), model(x))
-    read = timm.create_model(name, image_classes=5, num_experts=4, **local("c.pth"))
-    assert torch.equal(read.head["video"].weight, model.head["video"].weight) and read.head["image"].out_features == 5
-    said = "74 of the model's 76 tensors loaded; missing and left at their start: head.image; left out: head.image (8 classes, not 5)"
-    assert said in caplog.text
-    mask = random_mask(1, 8, 0.5)
-    assert torch.equal(timm.create_model("s4d_mae_small_patch16_160", **local("m.safetensors"))(x, mask), mae(x, mask))
-    read = timm.create_model(name, **local("m.safetensors"))               # the encoder of a pre-training checkpoint
-    assert torch.equal(read.blocks[3].mlp.fc1.weight, mae.encoder.blocks[3].mlp.fc1.weight)
-    timm.create_model(name, num_experts=0, image_classes=8, **local("c.pth"))
-    assert "left out: blocks.2.moae, blocks.3.moae\n" in caplog.text
-    torch.save({"model": to_released(model), "more": Code(str(tmp_path / "made"))}, tmp_path / "bad.pth")
-    with pytest.raises(CheckpointError, match="cannot read checkpoint .*bad.pth"):
-        timm.create_model(name, **local("bad.pth"))
-    assert not (tmp_path / "made").exists()
-
-
-def test_pretrained_fetches_from_the_hub_or_says_what_to_do(tmp_path, tiny_release, monkeypatch):
-    model, asked = tiny_release(num_experts=8), []
-    save_file(to_released(model), tmp_path / "w.safetensors")
-
-    def fetch(repo, filename, revision=None, cache_dir=None):
-        asked.append((repo, filename, revision, cache_dir))
-        if filename == "gone":
-            raise OSError("no route to host\nsecond line")
-        return str(tmp_path / "w.safetensors")
-    monkeypatch.setattr("timm.models._hub.hf_hub_download", fetch)
-    name = "s4d_small_patch16_160"
-    assert timm.models.get_pretrained_cfg(name).hf_hub_id == "cyinen/S4D" and timm.models.get_pretrained_cfg(NANO).hf_hub_id is None
-    read = timm.create_model(name, pretrained=True, cache_dir=tmp_path, pretrained_cfg_overlay=dict(hf_hub_filename="w.safetensors"))
-    assert torch.equal(read.fc_norm.weight, model.fc_norm.weight) and asked == [("cyinen/S4D", "w.safetensors", None, tmp_path)]
-    with pytest.raises(CheckpointError, match="cannot fetch gone from huggingface.co/cyinen/S4D: no route to host; download it yourself"):
-        timm.create_model(name, pretrained=True, pretrained_cfg_overlay=dict(hf_hub_filename="gone"))
-    with pytest.raises(CheckpointError, match="no weights of s4d_nano_patch16_64 were released: leave pretrained=True out"):
-        timm.create_model(NANO, pretrained=True)
-    assert len(asked) == 2
-
-
-@pytest.mark.parametrize("files, said", [
-    (["README.md", "deep/vit_small_voxceleb2+affectnet_100.pt", "small_dfew.pth", "base.pth"], "deep/vit_small_voxceleb2+affectnet_100.pt"),
-    (["small.safetensors", "base.pth", "small.txt"], "small.safetensors"),
-    (["small_a.pth", "small_b.pt", "base.pth"], r"holds 2 files that may be s4d_small_patch16_160 \(small_a.pth, small_b.pt\): name one with"),
-    (["base.pth"], r"holds no files that may be s4d_small_patch16_160 \(base.pth\): name one with pretrained_cfg_overlay=.*hf_hub_filename"),
-    ([], r"\(no weights\)"), (OSError("no route to host\nsecond line"), r"does not say which files it holds \(no route to host\): name one with")])
-def test_pretrained_alone_takes_the_one_file_that_the_hub_has_for_the_model(files, said, tmp_path, tiny_release, monkeypatch):
-    def listed(hub):
-        assert hub == "cyinen/S4D"
-        if isinstance(files, OSError):
-            raise files
-        return files
-    asked, model = [], tiny_release(num_experts=8)
-    save_file(to_released(model), tmp_path / "w.safetensors")
-    monkeypatch.setattr("s4d.models.checkpoints.list_repo_files", listed)
-    monkeypatch.setattr("timm.models._hub.hf_hub_download", lambda repo, filename, **_: asked.append(filename) or str(tmp_path / "w.safetensors"))
-    if isinstance(files, list) and said in files:
-        assert torch.equal(timm.create_model("s4d_small_patch16_160", pretrained=True).fc_norm.weight, model.fc_norm.weight) and asked == [said]
-    else:
-        with pytest.raises(CheckpointError, match=f"huggingface.co/cyinen/S4D {said}" if said.startswith(("holds", "does")) else said):
-            timm.create_model("s4d_small_patch16_160", pretrained=True)
-        assert not asked
-
-
-def test_timms_own_arguments_are_not_ignored():
-    for given in (dict(num_classes=5), dict(in_chans=1), dict(global_pool="avg")):
-        with pytest.raises(ConfigError, match=f"does not take {next(iter(given))}="):
-            timm.create_model(NANO, **given)
+    fc1 = [f"blocks.{i}.mlp.fc1.weight" for i in range(4)]
+    ladder = [scale[n] for n in ("patch_embed.proj.weight", *fc1, "head.image.weight")]
+    assert ladder == [0.5 ** k for k in (5, 4, 3, 2, 1, 0)]
+    assert scale["fc_norm.weight"] == scale["head.video.bias"] == 1
+    for name, value in decay.items():
+        assert value == (0 if re.search(r"bias|norm|moae\.b[12]$", name) else 0.05), name
+    mae = models.create(MAE, num_experts=2)
+    stacked = {n for n, _ in mae.named_parameters() if re.search(r"moae\.b[12]$", n)}
+    assert mae.no_weight_decay() == stacked != set()
+    groups = param_groups_layer_decay(mae, 0.05, layer_decay=0.5)
+    scale = {id(p): g["lr_scale"] for g in groups for p in g["params"]}
+    stem, block, head = (scale[id(m.weight)] for m in (
+        mae.encoder.patch_embed.proj[0], mae.encoder.blocks[0].mlp.fc1, mae.decoder.head))
+    assert stem < block < head == 1
 
 
 # --- invariants
@@ -678,9 +730,10 @@ def test_timms_own_arguments_are_not_ignored():
 @pytest.mark.parametrize("tokens, ratio, removed", [
     (100, 0.9, 90), (800, 0.95, 760), (16, 0.9, 14), (64, 0.95, 60), (16, 0.01, 1), (2, 0.99, 1)])
 def test_masks_remove_the_same_count_in_every_row(tokens, ratio, removed):
-    mask = random_mask(5, tokens, ratio, torch.Generator().manual_seed(0))
+    draws = (torch.Generator().manual_seed(0) for _ in range(2))
+    mask, again = (random_mask(5, tokens, ratio, draw) for draw in draws)
     assert mask.dtype == torch.bool and mask.sum(1).tolist() == [removed] * 5
-    assert torch.equal(mask, random_mask(5, tokens, ratio, torch.Generator().manual_seed(0)))
+    assert torch.equal(mask, again)
     if tokens > 50:
         assert len({tuple(row) for row in mask.tolist()}) == 5
 
@@ -693,10 +746,10 @@ def test_masks_remove_every_place_equally_often():
 
 
 def test_hidden_pixels_do_not_leak():
-    """A reconstruction depends on visible tokens alone, in the nano variant's non-linear stem too."""
-    mae, x = stirred(models.create("s4d_mae_nano_patch16_64"), 0.05), images(1)
+    """A reconstruction depends on visible tokens alone, in the nano stem too."""
+    mae, x = stirred(models.create(MAE), 0.05), images(1)
     mask = torch.ones(1, 16, dtype=torch.bool)
-    mask[0, 5] = False                                   # row 1, column 1: pixels 16..31 of both axes
+    mask[0, 5] = False                                   # row 1, column 1: pixels 16..31
     other = torch.randn_like(x)
     other[..., 16:32, 16:32] = x[..., 16:32, 16:32]
     assert torch.equal(mae.reconstruct(x, mask), mae.reconstruct(other, mask))
@@ -705,19 +758,20 @@ def test_hidden_pixels_do_not_leak():
 
 
 def test_pictures_come_back_from_their_tokens():
-    mae = models.create("s4d_mae_nano_patch16_64")
+    mae = models.create(MAE)
     for x in (images(), clips()):
         tokens = mae.patchify(x)
-        pixels = (x if x.ndim == 5 else x[:, :, None].expand(-1, -1, 2, -1, -1)) * mae.std + mae.mean
-        assert torch.allclose(mae.unpatchify(tokens, mae.encoder.grid(x)), pixels, atol=1e-6)
+        clip = x if x.ndim == 5 else x[:, :, None].expand(-1, -1, 2, -1, -1)
+        back = mae.unpatchify(tokens, mae.encoder.grid(x))
+        assert torch.allclose(back, clip * mae.std + mae.mean, atol=1e-6)
         assert torch.allclose(mae.restore(mae.standardise(tokens)[0], x), tokens, atol=1e-5)
 
 
 @pytest.mark.parametrize("experts, k", [(8, 2), (4, 1), (3, 3)])
 def test_gates_sum_to_one_over_k_experts(experts, k):
-    layer = stirred(MoAE(16, experts, k)).train()
-    gates, chosen, _ = layer.route(torch.randn(4, 9, 16))
-    assert torch.allclose(gates.sum(-1), torch.ones(4, 9)) and ((gates > 0).sum(-1) == k).all() and torch.equal(chosen, gates > 0)
+    gates, chosen, _ = stirred(MoAE(16, experts, k)).train().route(torch.randn(4, 9, 16))
+    assert torch.allclose(gates.sum(-1), torch.ones(4, 9)) and torch.equal(chosen, gates > 0)
+    assert ((gates > 0).sum(-1) == k).all()
 
 
 def test_noise_is_of_training_alone_unless_released():
@@ -731,20 +785,23 @@ def test_noise_is_of_training_alone_unless_released():
         assert torch.equal(model(x), model(x))
 
 
-@pytest.mark.parametrize("name, kw", [(NANO, {}), ("s4d_small_patch16_160", SHORT)])
-def test_a_sample_does_not_depend_on_its_batch_in_paper_mode(name, kw):
-    """Alone, first, last, in a shuffled batch, in one padded with zeros; twice the same. Both formulations of MoAE."""
-    model, x = stirred(models.create(name, **kw), 0.08 if name == NANO else 0.03).eval(), clips(4, kw.get("num_frames", 8))
+@pytest.mark.parametrize("name, kw, scale", [(NANO, {}, 0.08), (SMALL, SHORT, 0.03)])
+def test_a_sample_does_not_depend_on_its_batch_in_paper_mode(name, kw, scale):
+    """Alone, reversed, shuffled, padded with zeros; both formulations of MoAE."""
+    model = stirred(models.create(name, **kw), scale).eval()
+    x = clips(4, kw.get("num_frames", 8))
     order, pad = torch.tensor([2, 0, 3, 1]), torch.zeros(3, *x.shape[1:])
+    batches = ((x, slice(None)), (x.flip(0), [3, 2, 1, 0]), (x[order], order.argsort()),
+               (torch.cat([pad, x]), slice(3, None)), (torch.cat([x, pad]), slice(4)))
     with torch.no_grad():
         alone = torch.cat([model(c[None]) for c in x])
         assert alone.std(0).mean() > 0.004               # the samples do differ
-        for batch, places in ((x, slice(None)), (x.flip(0), [3, 2, 1, 0]), (x[order], order.argsort()),
-                              (torch.cat([pad, x]), slice(3, None)), (torch.cat([x, pad]), slice(4))):
+        for batch, places in batches:
             assert (model(batch)[places] - alone).abs().max() < 1e-6
         assert torch.equal(model(x), model(x))
-        model.set_routing(capacity_factor=1.0)           # the released code: mates and their order decide who is dropped
-        assert (model(x) - alone).abs().max() > 1e-3 and (model(x.flip(0)).flip(0) - model(x)).abs().max() > 1e-3
+        model.set_routing(capacity_factor=1.0)           # the release: mates decide who is dropped
+        assert (model(x) - alone).abs().max() > 1e-3
+        assert (model(x.flip(0)).flip(0) - model(x)).abs().max() > 1e-3
 
 
 def test_the_balance_loss_is_one_when_balanced_and_more_when_not():
@@ -762,28 +819,26 @@ def test_the_balance_loss_is_one_when_balanced_and_more_when_not():
 
 
 def test_the_new_branch_changes_nothing_at_step_0():
-    torch.manual_seed(0)
     dense, mixed = models.create(NANO, num_experts=0), models.create(NANO, num_experts=8)
     missing, unexpected = mixed.load_state_dict(dense.state_dict(), strict=False)
     assert all(".moae." in k for k in missing) and not unexpected
     for x in (images(), clips()):
-        assert torch.equal(dense.eval()(x), mixed.eval()(x)) and torch.equal(dense.train()(x), mixed.train()(x))
+        for train in (False, True):
+            assert torch.equal(dense.train(train)(x), mixed.train(train)(x))
 
 
 def test_an_image_is_a_clip_of_its_frame_repeated():
     model, x = stirred(models.create(NANO), 0.05).eval(), images()
     clip = x[:, :, None].repeat(1, 1, 2, 1, 1)
-    assert torch.equal(model.embed(x), model.embed(clip)) and model.embed(x).shape == (2, 16, model.embed_dim)
+    assert torch.equal(model.embed(x), model.embed(clip))
     assert torch.equal(model.forward_features(x), model.forward_features(clip))
 
 
-def test_the_stem_is_its_convolutions():
-    embed = stirred(models.create(NANO).patch_embed, 0.1)
+@pytest.mark.parametrize("name", [NANO, SMALL])
+def test_the_embedding_is_its_convolutions(name):
+    embed = stirred(models.create(name, depth=1).patch_embed, 0.1)
     x = clips()
     assert torch.allclose(embed(x), embed.proj(x).flatten(2).transpose(1, 2), atol=1e-4)
-    plain = stirred(S4D(**TINY).patch_embed)
-    x = clips(2, 4, 32)
-    assert torch.allclose(plain(x), plain.proj(x).flatten(2).transpose(1, 2), atol=1e-3)
 
 
 def test_reset_classifier_replaces_one_head():
@@ -792,34 +847,20 @@ def test_reset_classifier_replaces_one_head():
     model.reset_classifier(11, "video")
     assert model(clips()).shape == (2, 11) and torch.equal(model.head["image"].weight, image)
     assert model.get_classifier("video").out_features == 11
+    with pytest.raises(ConfigError, match="reset_classifier.0, 'video'.: expected a number"):
+        model.reset_classifier(0, "video")
 
 
 def test_eight_samples_are_learned():
-    torch.manual_seed(0)
     model = models.create(NANO, num_experts=4).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    x, y, v, w = images(4), torch.tensor([0, 1, 2, 3]), clips(4), torch.tensor([6, 5, 4, 3])
+    given = ((images(4), torch.tensor([0, 1, 2, 3])), (clips(4), torch.tensor([6, 5, 4, 3])))
     for _ in range(25):
-        loss = torch.nn.functional.cross_entropy(model(x), y) + 1e-3 * model.balance_loss()
-        loss = loss + torch.nn.functional.cross_entropy(model(v), w) + 1e-3 * model.balance_loss()
+        loss = sum(F.cross_entropy(model(x), y) + 1e-3 * model.balance_loss() for x, y in given)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    with torch.no_grad():
-        assert loss.item() < 0.2 and (model.eval()(x).argmax(1) == y).all() and (model(v).argmax(1) == w).all()
+    model.eval()
+    assert loss.item() < 0.2 and all((model(x).argmax(1) == y).all() for x, y in given)
 
 
-def test_the_autoencoder_learns_eight_samples():
-    torch.manual_seed(0)
-    mae = models.create("s4d_mae_nano_patch16_64").train()
-    optimizer = torch.optim.AdamW(mae.parameters(), lr=2e-3)
-    ramp = torch.linspace(-2, 2, 64)
-    x = torch.stack([ramp * math.cos(i) + ramp[:, None] * math.sin(i) for i in range(8)])[:, None].expand(-1, 3, -1, -1)
-    mask = random_mask(8, 16, 0.5, torch.Generator().manual_seed(0))
-    first = mae(x, mask).item()
-    for _ in range(60):
-        loss = mae(x, mask)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < 0.05 * first
