@@ -109,12 +109,13 @@ def test_the_emotion_that_profits_is_found_and_equal_networks_gain_nothing():
 
 
 def test_a_planted_relation_of_static_error_and_gain_is_found_and_a_permuted_one_not():
-    clear = dict(zip(NAMES, np.linspace(0.1, 0.9, 7)))
+    clear = dict(zip(NAMES, np.linspace(0.1, 0.9, 7), strict=True))
     gain = {n: 0.3 + 0.6 * v for n, v in clear.items()}      # clear in photos: gains
-    mixed = dict(zip(NAMES, np.array(list(gain.values()))[[3, 0, 5, 2, 6, 1, 4]]))
+    mixed = dict(zip(NAMES, np.array(list(gain.values()))[[3, 0, 5, 2, 6, 1, 4]], strict=True))
     tests = {("static", "image"): answers(clear),
              ("dynamic", "video"): answers(dict.fromkeys(NAMES, 0.3)),
-             ("multitask", "video"): answers(gain, seed=2), ("s4d", "video"): answers(mixed, seed=3)}
+             ("multitask", "video"): answers(gain, seed=2),
+             ("s4d", "video"): answers(mixed, seed=3)}
     points, found = gains.foretold(tests, list(NAMES), resamples=60)
     found = found.set_index("outcome")
     one = found.loc["multitask"]

@@ -189,7 +189,7 @@ def test_regions_lie_where_they_belong_on_the_face():
     weights = splits.region_weights((1, 4, 4))
     np.testing.assert_allclose(weights.sum(0), 1)
     rows = weights.reshape(5, 4, 4).sum(2) / weights.sum(1)[:, None]
-    down = dict(zip(splits.REGIONS, rows @ np.arange(4)))
+    down = dict(zip(splits.REGIONS, rows @ np.arange(4), strict=True))
     assert down["brows"] < down["eyes"] < down["nose"] < down["mouth"]
     assert min(weights[:4].sum(1)) > 0.2 and weights[-1].reshape(4, 4)[0].min() > 0.8
     np.testing.assert_allclose(splits.region_weights((4, 10, 10)).sum(0), 1)

@@ -35,7 +35,7 @@ def test_labels_of_the_scatter_cover_neither_each_other_nor_the_border():
                               p=[0.0005, 0.25], rho_cells=0.3, p_cells=0.04))
     fig = correlation_figures.confusability(cells, table, {"m": "One", "s4d": "Two"}, (50, 20))
     fig.draw_without_rendering()
-    for ax, p in zip(fig.axes, ("p < 0.001", "p = 0.250")):
+    for ax, p in zip(fig.axes, ("p < 0.001", "p = 0.250"), strict=True):
         found = boxes(ax)
         assert len(found) >= 2 and all(0 <= b.x0 and b.x1 <= fig.bbox.x1 for b in found)
         assert set(texts(ax.texts)) == set(texts(fig.axes[0].texts))     # the same pairs

@@ -1,4 +1,4 @@
-"""The recipes of the paper, and the epochs whose weights are kept."""
+"""The recipes of the paper, and the epochs whose predictions are kept."""
 from __future__ import annotations
 
 import sys
@@ -12,52 +12,70 @@ from s4d.config import Source
 from s4d.emotions import EMOTIONS
 from s4d.training import Run, finetune
 
+FINETUNE = dict(
+    num_frames=16, img_size=160, epochs=100, warmup_ratio=0.05, layer_decay=0.75,
+    video_batch_size=16, image_batch_size=32, lr=1e-5, min_lr=1e-6, image_epoch_fraction=0.5,
+    balanced_sampling=True, mixup=0.8, cutmix=1.0, label_smoothing=0.1, randaugment="m7-n4",
+    image_randaugment="m9-n4", random_erasing=0.25, test_segments=2, test_crops=2, num_experts=8,
+    top_k=2, aux_loss_weight=1e-3)
+PRETRAIN = dict(
+    image_mask_ratio=0.9, video_mask_ratio=0.95, repeat_aug=4, video_epoch_fraction=0.25,
+    lr=1.6e-3, betas=(0.9, 0.95), crop_scale=(0.2, 1.0))
+
+
+@pytest.mark.parametrize("name, clips, classes, rate", [
+    ("paper", "dfew", (7, 7), 4), ("paper-ferv39k", "ferv39k", (7, 7), 1),
+    ("paper-mafw", "mafw", (8, 11), 4)])
+def test_recipes_of_the_paper_are_those_released(name, clips, classes, rate):
+    found = config.profile(name, data="d")
+    fine, pre = found.finetune, found.pretrain
+    fold = None if clips == "ferv39k" else 1
+    assert fine.video == Source(clips, f"d/{clips}", fold, classes[1])
+    assert (fine.image.num_classes, fine.sampling_rate) == (classes[0], rate)
+    assert {k: getattr(fine, k) for k in FINETUNE} == FINETUNE
+    assert {k: getattr(pre, k) for k in PRETRAIN} == PRETRAIN
+    assert pre.video.crop_box == (0, 32, 160, 160) and pre.video.short_side == 192
+    assert pre.image.crop_box is None
+    assert config.profile("gpu").finetune.image_randaugment is None
+    assert config.from_dict(config.to_dict(found)) == found
+    assert config.digest(pre) == config.digest(config.profile("paper").pretrain)   # one for all
+
 
 def test_three_ways_of_choosing_an_epoch_are_kept_and_change_nothing(mini, tmp_path):
     plain = finetune(tiny_finetune(mini, epochs=2), tmp_path)
     watched = finetune(tiny_finetune(mini, epochs=2, test_each_epoch=True), tmp_path)
-    assert watched.dir != plain.dir and (watched.dir / "weights.safetensors").read_bytes() == (plain.dir / "weights.safetensors").read_bytes()
-    assert (watched.dir / "predictions.csv").read_bytes() == (plain.dir / "predictions.csv").read_bytes()
-    metrics = watched.metrics()
-    on_test = metrics[metrics.modality == "test"]
-    tables = {name: pd.read_csv(watched.dir / f"predictions_{name}.csv").query("split == 'test'") for name in ("last", "best_test")}
+    assert watched.dir != plain.dir and not (plain.dir / "predictions_last.csv").exists()
+    for name in ("weights.safetensors", "predictions.csv"):
+        assert (watched.dir / name).read_bytes() == (plain.dir / name).read_bytes()
+    on_test = watched.metrics().query("modality == 'test'")
+    assert len(on_test) == 2
     for task in ("image", "video"):
-        war = {name: (t[t.task == task].label == t[t.task == task].predicted).mean() for name, t in tables.items()}
+        war = {}
+        for name in ("last", "best_test"):
+            rows = pd.read_csv(watched.dir / f"predictions_{name}.csv")
+            rows = rows[(rows.split == "test") & (rows.task == task)]
+            war[name] = (rows.label == rows.predicted).mean()
         assert war["last"] == pytest.approx(on_test[f"{task}_war"].iloc[-1], abs=1e-5)
-        assert war["best_test"] == pytest.approx(on_test[f"{task}_war"].max(), abs=1e-5) and len(on_test) == 2
-    assert not (plain.dir / "predictions_last.csv").exists()
-
-
-@pytest.mark.parametrize("name, clips, classes, stride", [("paper", "dfew", (7, 7), 4), ("paper-ferv39k", "ferv39k", (7, 7), 1),
-                                                          ("paper-mafw", "mafw", (8, 11), 4)])
-def test_recipes_of_the_paper_are_those_released(name, clips, classes, stride):
-    found = config.profile(name, data="d")
-    fine, pre = found.finetune, found.pretrain
-    assert fine.video == Source(clips, f"d/{clips}", None if clips == "ferv39k" else 1, classes[1]) and fine.image.num_classes == classes[0]
-    assert (fine.sampling_rate, fine.num_frames, fine.img_size, fine.epochs, fine.warmup_ratio, fine.layer_decay) == (stride, 16, 160, 100, 0.05, 0.75)
-    assert (fine.video_batch_size, fine.image_batch_size, fine.lr, fine.min_lr, fine.image_epoch_fraction, fine.balanced_sampling) == (16, 32, 1e-5, 1e-6, 0.5, True)
-    assert (fine.mixup, fine.cutmix, fine.label_smoothing, fine.randaugment, fine.random_erasing) == (0.8, 1.0, 0.1, "m7-n4", 0.25)
-    assert fine.image_randaugment == "m9-n4" and config.profile("gpu").finetune.image_randaugment is None
-    assert (fine.test_segments, fine.test_crops, fine.num_experts, fine.top_k, fine.aux_loss_weight) == (2, 2, 8, 2, 1e-3)
-    assert (pre.image_mask_ratio, pre.video_mask_ratio, pre.repeat_aug, pre.video_epoch_fraction, pre.lr, pre.betas) == (0.9, 0.95, 4, 0.25, 1.6e-3, (0.9, 0.95))
-    assert pre.crop_scale == (0.2, 1.0) and pre.video.crop_box == (0, 32, 160, 160) and pre.video.short_side == 192 and pre.image.crop_box is None
-    assert config.from_dict(config.to_dict(found)) == found
-    assert config.digest(pre) == config.digest(config.profile("paper").pretrain)      # one pre-training serves all three
+        assert war["best_test"] == pytest.approx(on_test[f"{task}_war"].max(), abs=1e-5)
 
 
 def test_the_epoch_best_on_test_is_kept_by_task(mini, tmp_path, monkeypatch):
-    stage = sys.modules[finetune.__module__]
-    right = {"image": iter((1, 5, 3)), "video": iter((6, 2, 4))}      # correct ones of seven, epoch by epoch
+    stage, run = sys.modules[finetune.__module__], Run(tmp_path)
+    right = {"image": iter((1, 5, 3)), "video": iter((6, 2, 4))}     # of seven, epoch by epoch
 
     def tested(*_):
-        parts = [pd.DataFrame({"path": list("abcdefg"), "task": task, "split": "test", "subject": None, "label": EMOTIONS,
-                               "predicted": [e if i < n else "none" for i, e in enumerate(EMOTIONS)]})
-                 for task, n in ((t, next(v)) for t, v in right.items())]
+        parts = []
+        for task, counts in right.items():
+            n = next(counts)
+            predicted = [e if i < n else "none" for i, e in enumerate(EMOTIONS)]
+            parts.append(pd.DataFrame(dict(path=list("abcdefg"), task=task, split="test",
+                                           subject=None, label=EMOTIONS, predicted=predicted)))
         return pd.concat(parts, ignore_index=True), {}
     monkeypatch.setattr(stage, "test", tested)
-    best, run = {}, Run(tmp_path)
-    scores = [stage.test_epoch(tiny_finetune(mini), None, {}, None, run, best)["image_war"] for _ in range(3)]
-    of = lambda name, task: (lambda t: int((t.label == t.predicted).sum()))(pd.read_csv(tmp_path / name).query("task == @task"))
-    assert (of("predictions_best_test.csv", "image"), of("predictions_best_test.csv", "video")) == (5, 6)
-    assert (of("predictions_last.csv", "image"), of("predictions_last.csv", "video")) == (3, 4)
+    cfg, best = tiny_finetune(mini), {}
+    scores = [stage.test_epoch(cfg, None, {}, None, run, best)["image_war"] for _ in range(3)]
     assert scores == pytest.approx([1 / 7, 5 / 7, 3 / 7], abs=1e-5)
+    for name, counts in (("best_test", [5, 6]), ("last", [3, 4])):
+        rows = pd.read_csv(tmp_path / f"predictions_{name}.csv")
+        hits = (rows.label == rows.predicted).groupby(rows.task).sum()
+        assert hits[["image", "video"]].tolist() == counts

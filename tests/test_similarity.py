@@ -179,7 +179,7 @@ def test_a_probe_finds_emotions_that_a_line_separates_and_none_in_permuted_label
         given = [centres + 0.3 * rng.normal(size=(140, 10)) for _ in range(3)]
         tables = [transfer.read_by_probe(given[0], pd.Series(labels), x, rows, shared).assign(
             method="m", seed=0, head="image", stimuli=kind)
-            for kind, x in zip(("image", "video"), given[1:])]
+            for kind, x in zip(("image", "video"), given[1:], strict=True)]
         return pd.concat(tables)
     table = transfer.transfer_matrix(read(LABELS, list(NAMES)), saw, 50)
     assert table.war.min() > 95 and table.zero_shot.tolist() == [False, True]

@@ -68,7 +68,8 @@ def test_unreadable_samples_count_as_errors(absent):
     rows = table(labels, ["neutral", absent, "fear", "fear"])
     assert score(rows).value.tolist() == pytest.approx([0.75, 0.75])
     share = confusion(rows).set_index(["label", "predicted"])["share"]
-    assert share["neutral", "unreadable"] == pytest.approx(0.5) and np.isnan(share["anger", "anger"])
+    assert share["neutral", "unreadable"] == pytest.approx(0.5)
+    assert np.isnan(share["anger", "anger"])
 
 
 def test_subjects_are_resampled_not_samples():
@@ -224,7 +225,7 @@ def test_only_trained_tasks_are_collected():
     grid = [("static", False, 0, Finetune(None, None, tasks=("image",))),
             ("s4d", False, 0, Finetune(None, None))]
     found = stats.collect(grid, [Stored(), Stored()])
-    assert list(zip(found["method"], found["task"])) == [
+    assert list(zip(found["method"], found["task"], strict=True)) == [
         ("static", "image"), ("s4d", "image"), ("s4d", "video")]
     with pytest.raises(ValueError):
         stats.collect(grid, [Stored()])

@@ -36,8 +36,8 @@ def class_orders(classes: int, most: int = 5040, seed: int = 0) -> np.ndarray:
 
 def true_probability(found: np.ndarray, labels: pd.Series, names: tuple[str, ...]) -> np.ndarray:
     """Probability `[N]` of each sample's own class; missing where the head does not know it."""
-    columns = [names.index(label) if label in names else None for label in labels]
-    return np.array([np.nan if c is None else row[c] for row, c in zip(found, columns)])
+    pairs = zip(found, labels, strict=True)
+    return np.array([row[names.index(n)] if n in names else np.nan for row, n in pairs])
 
 
 def course(frames: pd.DataFrame, fps: float | None = None, resamples: int = 1000) -> pd.DataFrame:

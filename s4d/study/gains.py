@@ -92,7 +92,7 @@ def rank_correlation(x: np.ndarray, y: np.ndarray, x_drawn: np.ndarray,
     orders = class_orders(emotions)
     scale = np.sqrt(a.var() * b.var()) * emotions
     null = (a - a.mean()) @ (b - b.mean())[orders].T / scale
-    drawn = [_rho(*pair) for pair in zip(x_drawn[:, known], y_drawn[:, known])]
+    drawn = [_rho(*pair) for pair in zip(x_drawn[:, known], y_drawn[:, known], strict=True)]
     low = high = np.nan
     if np.isfinite(drawn).any():
         low, high = np.nanquantile(drawn, LIMITS)
@@ -140,7 +140,7 @@ def clips_saved(predictions: pd.DataFrame, clips: int, method: str = "s4d",
     (at, value, drawn), (shares, alone, alone_drawn) = curve(method), curve(reference)
     out = []
     for i, share in enumerate(at):
-        pairs = zip(alone_drawn, drawn[:, i])
+        pairs = zip(alone_drawn, drawn[:, i], strict=True)
         needed = np.array([reached(shares, other, level) for other, level in pairs])
         low, high = np.quantile(needed, LIMITS, method="nearest")   # no mean with infinity
         out.append(dict(share=share, clips=round(share * clips), war=value[i],

@@ -11,7 +11,7 @@ from .stats import METRICS
 def wide(table: pd.DataFrame) -> pd.DataFrame:
     """`protocol` as it is printed: a row a metric, a column a split, `41.5 [37.0, 46.1]`, %."""
     text = [f"{100 * v:.2f} [{100 * low:.1f}, {100 * high:.1f}]" if v == v else "-"
-            for v, low, high in zip(table["value"], table["low"], table["high"])]
+            for v, low, high in zip(table["value"], table["low"], table["high"], strict=True)]
     out = table.assign(text=text).pivot(index="metric", columns="part", values="text")
     out = out.reindex(index=table["metric"].unique(), columns=table["part"].unique())
     return out.rename_axis(columns=None).rename_axis("metric").reset_index()
@@ -30,7 +30,7 @@ def readable(table: pd.DataFrame, value: str = "value") -> pd.DataFrame:
         if len(rows) != len(out):
             raise StatsError(f"{metric} has {len(rows)} rows for {len(out)} systems: give all "
                              f"of {', '.join(METRICS)}")
-        numbers = zip(*(100 * rows[c] for c in (value, "low", "high")))
+        numbers = zip(*(100 * rows[c] for c in (value, "low", "high")), strict=True)
         out[metric] = [f"{v:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
                        for v, low, high in numbers]
         if "p_holm" in rows:

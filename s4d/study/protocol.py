@@ -71,7 +71,7 @@ def protocol(splits: dict[str, pd.DataFrame], resamples: int = 2000, seed: int =
                for i, (name, rows) in enumerate(splits.items())}
     tables = dict(splits)
     if len(splits) > 1:
-        value, drawn = (np.nanmean(np.stack(v), 0) for v in zip(*results.values()))
+        value, drawn = (np.nanmean(np.stack(v), 0) for v in zip(*results.values(), strict=True))
         results[MEAN], tables[MEAN] = (value, drawn), every
         if not every["path"].duplicated().any():   # photos are the same in every fold
             results[POOLED], tables[POOLED] = _resampled(every, classes, resamples, seed), every

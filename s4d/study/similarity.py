@@ -66,8 +66,8 @@ def match_without(photos: list[np.ndarray], clips: list[np.ndarray], photo_rows:
 
     def difference(kept: np.ndarray) -> float:
         kept, found = (kept[kept < n], kept[kept >= n] - n), []
-        for pair in zip(photos, clips):
-            a, b = (prototypes(x[k], of[k], names) for x, of, k in zip(pair, labels, kept))
+        for pair in zip(photos, clips, strict=True):
+            a, b = (prototypes(pair[i][kept[i]], labels[i][kept[i]], names) for i in (0, 1))
             cosine = a @ b.T
             found.append(np.nanmean(cosine[equal]) - np.nanmean(cosine[~equal]))
         return np.mean(found)
@@ -264,7 +264,8 @@ def _shuffled(forms: dict[str, list[tuple[np.ndarray, np.ndarray]]],
     found = np.array([2 * np.einsum("mc,mc->c", given, moved[o[i] * len(o) + o[j]])
                       for o in orders])                                              # [R, C]
     ends = np.cumsum([len(pairs) for pairs in forms.values()])[:-1]
-    return {name: part.mean(1) for name, part in zip(forms, np.split(found, ends, axis=1))}
+    parts = np.split(found, ends, axis=1)
+    return {name: part.mean(1) for name, part in zip(forms, parts, strict=True)}
 
 
 def _against(value: float, nulls: dict[str, np.ndarray]) -> dict[str, float]:

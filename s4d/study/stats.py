@@ -58,7 +58,8 @@ def count(predictions: pd.DataFrame) -> Counts:
         path = rows.loc[rows["label"].isna(), "path"].iloc[0]
         raise StatsError(f"{path} has no label: only labelled samples can be scored")
     groups = {int(seed): part for seed, part in rows.groupby("seed")}
-    keys = {seed: tuple(zip(part["path"], part["label"])) for seed, part in groups.items()}
+    keys = {seed: tuple(zip(part["path"], part["label"], strict=True))
+            for seed, part in groups.items()}
     first = next(iter(groups.values()))
     if first["path"].duplicated().any():
         path = first.loc[first["path"].duplicated(), "path"].iloc[0]
@@ -127,8 +128,8 @@ def scores(predictions: pd.DataFrame, by: Iterable[str] = SYSTEM, resamples: int
         for metric in METRICS:
             low, high = interval(drawn[metric])
             several = len(counts.seeds) > 1
-            out.append({**dict(zip(by, name)), "metric": metric, "value": each[metric].mean(),
-                        "low": low, "high": high,
+            out.append({**dict(zip(by, name, strict=True)), "metric": metric,
+                        "value": each[metric].mean(), "low": low, "high": high,
                         "seed_sd": each[metric].std(ddof=1) if several else np.nan,
                         "seeds": len(counts.seeds), "subjects": len(counts.total),
                         "samples": int(counts.total.sum())})
@@ -141,7 +142,7 @@ def per_seed(predictions: pd.DataFrame, by: Iterable[str] = SYSTEM) -> pd.DataFr
     for name, rows in predictions.groupby(by, sort=False):
         counts = count(rows)
         each = point_rates(counts)
-        out += [{**dict(zip(by, name)), "seed": s, "metric": m, "value": each[m][i]}
+        out += [{**dict(zip(by, name, strict=True)), "seed": s, "metric": m, "value": each[m][i]}
                 for m in METRICS for i, s in enumerate(counts.seeds)]
     return pd.DataFrame(out)
 

@@ -72,7 +72,7 @@ def transfer_matrix(read: pd.DataFrame, saw: dict[str, tuple[str, ...]],
     share = labels.agg(lambda names: names.value_counts(normalize=True).iloc[0])
     table["majority"] = 100 * table.stimuli.map(share)
     table["zero_shot"] = table["head"] != table.stimuli
-    new = [kind not in saw[m] for m, kind in zip(table.method, table.stimuli)]
+    new = [kind not in saw[m] for m, kind in zip(table.method, table.stimuli, strict=True)]
     table["unseen"] = table.zero_shot & np.array(new)
     return table[[*cells, "zero_shot", "unseen", "war", "low", "high", "samples", "subjects",
                   "uar", "seeds", "majority"]]
