@@ -161,8 +161,8 @@ def reproduce(profile: str = "sandbox", data: Folder = "data", runs: Folder = "r
         notebook: only this one; may be given several times.
         parameter: NAME=VALUE, a further notebook parameter; may be given several times.
     """
-    from .study.artifacts import default_out
     from .reproduce import reproduce as run
+    from .study.artifacts import default_out
     given = dict(map(key_value, parameter))
     run(profile, out or default_out(profile), data, runs, fresh, list(notebook) or None, given,
         n_jobs=n_jobs)

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from . import config as configs
-from .study.artifacts import default_out
 from .config import ConfigError
 from .data import MediaError, count_frames, index, read_clip
 from .files import ROOT, write, write_all, write_text
+from .study.artifacts import default_out
 from .study.printed import wide
 from .study.protocol import matrix, protocol
 from .training import Run, RunError, along_time, war_uar

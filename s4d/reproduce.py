@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import config as configs
-from .study.artifacts import manifest_text, packages, read_manifest
 from .config import Profile
 from .files import ROOT, OutputError, code_version, sha256, write_all, write_text
 from .notebooks import NOTEBOOKS, ReproduceError, cells_of, check_parameters, execute, select
 from .study import ablations
+from .study.artifacts import manifest_text, packages, read_manifest
 
 # Seconds per stage on two cores: corpus, training, one notebook.
 EXPECTED = {"smoke": (15, 20, 12), "sandbox": (110, 1150, 25), "night": (440, 7000, 60),

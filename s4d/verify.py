@@ -24,7 +24,7 @@ FIXED = {"corpus_counts", "faces_actions", "faces_emotions", "faces_filmstrip", 
          "faces_turn", "model_sizes", "pretraining_masks", "report_runs", "report_published"}
 TRAINED = {"expert", "count", "unused", "verdict", "text", "reading", "people", "tokens"}
 BESIDE = ("low", "high", "seed_sd", "null_95", "p")       # accompany a number and are not judged
-SKIPPED = {"numbers", "shared_space", "experts_tokens"}   # repeated elsewhere, a map, single pictures
+SKIPPED = {"numbers", "shared_space", "experts_tokens"}   # repeated, a map, pictures
 
 
 def committed(folder: str, repository: Path) -> dict[str, bytes]:

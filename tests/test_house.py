@@ -9,8 +9,9 @@ PACKAGE = sorted((ROOT / "s4d").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 CORE = ("config", "emotions", "__init__", "__main__", "models", "data", "training")
 # Each room may import from rooms above it and from its own.
-STOREYS = (("config", "emotions", "files"), ("models", "data", "faces"), ("training",), ("study",),
-           ("panels", "bench", "notebooks", "reproduce", "verify", "commands"), ("__main__",))
+STOREYS = (("config", "emotions", "files", "progress"), ("models", "data", "faces"),
+           ("training", "cost"), ("study",), ("panels", "bench", "notebooks", "verify"),
+           ("reproduce",), ("commands",), ("__main__",))
 MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
            for p in PACKAGE}
 
