@@ -29,7 +29,6 @@ from s4d.data.transforms import (
     COLOUR,
     GEOMETRY,
     augment,
-    denormalise,
     eval_views,
     normalise,
     pretrain_transform,
@@ -379,10 +378,7 @@ def test_views_across_the_picture():
     assert eval_views(clips, 20, 2)[0].shape == (2, 3, 4, 20, 20)
 
 
-def test_normalisation_has_an_inverse():
-    for shape in ((2, 3, 8, 8), (2, 3, 4, 8, 8)):
-        x = torch.randint(0, 256, shape, dtype=torch.uint8)
-        assert torch.equal(denormalise(normalise(x)), x)
+def test_normalisation_is_that_of_imagenet():
     white = normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
     wanted = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
     assert torch.allclose(white, torch.tensor(wanted))

@@ -4,30 +4,25 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from ..emotions import LabelError
 from .corpora import find, index
-from .labels import emotion_in
-from .lists import noting
-from .media import (
-    IMAGES,
-    VIDEOS,
-    MediaError,
-    frame_files,
-    frame_size,
-    header,
-    kind,
-    natural,
-    read_clip,
+from .lists import emotion_in, noting
+from .media import IMAGES, VIDEOS, MediaError, frame_files, frame_size, header, natural, read_clip
+from .tables import (
+    Dataset,
+    DatasetError,
+    files,
+    folders,
+    in_threads,
+    listed_subjects,
+    stamps,
 )
-from .tables import Dataset, DatasetError, files, folders, listed_subjects, stamps
 
 MIN_FRAMES = 4        # a shorter clip shows no course of an expression
 EXAMPLES = 20         # problems of a kind that a report shows
@@ -62,8 +57,6 @@ def audit(name: str, root: str | Path, fold: int | None = None, num_workers: int
     """Read every file of a dataset and check its lists.
 
     Args:
-        name: key of the registry of datasets.
-        root: the dataset's folder.
         fold: one fold; None checks all.
         num_workers: decoding threads.
         label_order: of the lists' integers, where the lists do not tell.
@@ -82,25 +75,37 @@ def examine(name: str, root: str | Path, fold: int | None = None, num_workers: i
             published: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
     """As `audit`, and a table of samples: fold, split, label, found, published (if known)."""
     dataset, root = find(name, root), Path(root)
-    problems, tables = _indexed(dataset, root, fold, label_order)
+    tables, problems, last = {}, [], None
+    with noting() as notes:
+        for k in [fold] if fold is not None or not dataset.folds else dataset.folds:
+            try:
+                tables[k] = index(name, root, k, label_order=label_order)
+            except (DatasetError, LabelError) as error:
+                problems.append(("list", f"fold {k}", str(error)))
+                last = error
+    if not tables:
+        raise last
+    problems += [("note", examples[0], f"{what} ({len(set(examples))} entries)")
+                 for what, examples in notes.items()]
     counts = _counts(dataset, root, tables, published)
-    known = counts[counts["published"].notna()]
-    for row in known[known["found"] != known["published"]].itertuples():
-        of = f" of {row.label}" if row.label else ""
-        where = f"fold {row.fold} " if row.fold else ""
-        problems.append(("counts", f"{where}{row.split or 'all'}",
-                         f"{row.found} samples{of}, where {row.published} are published"))
-    for k, table in tables.items():
-        problems += _lists(table, f" of fold {k}" if k else "")
-    if fold is None and len(tables) > 1:
-        problems += _test_folds(tables)
+    for row in counts[counts["published"].notna()].itertuples():
+        if row.found != row.published:
+            of = f" of {row.label}" if row.label else ""
+            where = f"fold {row.fold} " if row.fold else ""
+            problems.append(("counts", f"{where}{row.split or 'all'}",
+                             f"{row.found} samples{of}, where {row.published} are published"))
     everything = pd.concat(tables.values(), ignore_index=True)
+    problems += _lists(tables) + (_test_folds(everything) if len(tables) > 1 else [])
     paths = sorted(set(everything["path"]))
     if fold is None and len(paths) != (dataset.listed or len(paths)):
         problems += _unlisted(root, set(paths))
     problems += [("subjects", path, "it is in subjects.csv but not in the dataset")
                  for path in sorted(set(listed_subjects(root)) - set(paths))]
-    seen = dict(zip(paths, _read(root, paths, num_workers), strict=True))
+    sizes = [size for size, _ in stamps(paths, root)]
+    alike = Counter(sizes)
+    work = [(root / p, size, alike[size] > 1) for p, size in zip(paths, sizes, strict=True)]
+    seen = in_threads(lambda given: check(*given), work, num_workers, "auditing")
+    seen = dict(zip(paths, seen, strict=True))
     problems += _media(seen, dataset.task) + _duplicates(seen, everything)
     return pd.DataFrame(problems, columns=["kind", "path", "problem"]), counts
 
@@ -118,24 +123,6 @@ def report(problems: pd.DataFrame, counts: pd.DataFrame) -> str:
             examples.append(f"... and {len(rows) - EXAMPLES} more: --csv FILE writes all")
     number = (problems["kind"] != "note").sum()
     return "\n".join([*lines, f"{number} problems" if number else "no problems", *examples])
-
-
-def _indexed(dataset: Dataset, root: Path, fold: int | None,
-             label_order: str | None) -> tuple[Problems, dict]:
-    """Problems of the lists, and the index table of each fold that can be read."""
-    problems, tables, last = [], {}, None
-    with noting() as notes:
-        for k in [fold] if fold is not None or not dataset.folds else dataset.folds:
-            try:
-                tables[k] = index(dataset.name, root, k, label_order=label_order)
-            except (DatasetError, LabelError) as error:
-                problems.append(("list", f"fold {k}", str(error)))
-                last = error
-    if not tables:
-        raise last
-    for what, examples in notes.items():
-        problems.append(("note", examples[0], f"{what} ({len(set(examples))} entries)"))
-    return problems, tables
 
 
 def _counts(dataset: Dataset, root: Path, tables: dict, published: bool) -> pd.DataFrame:
@@ -159,35 +146,34 @@ def _counts(dataset: Dataset, root: Path, tables: dict, published: bool) -> pd.D
     return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
-def _lists(table: pd.DataFrame, where: str) -> Problems:
+def _lists(tables: dict[int | None, pd.DataFrame]) -> Problems:
     """Samples listed twice or against their folder's name, and subjects in two splits."""
     out = []
-    for path, rows in table[table["path"].duplicated(keep=False)].groupby("path"):
-        listed = ", ".join(f"{row.split} as {row.label}" for row in rows.itertuples())
-        out.append(("twice", path, f"it is listed {len(rows)} times{where}: {listed}"))
-    for path, label in zip(table["path"], table["label"], strict=True):
-        folder = emotion_in(path) if isinstance(label, str) else None
-        if folder is not None and folder != label:
-            out.append(("label", path, f"it is listed as {label}{where}, but its folder is named "
-                                       f"after {folder}"))
-    for subject, rows in table[table["subject"].notna()].groupby("subject"):
-        splits = sorted(rows["split"].unique())
-        if len(splits) > 1:
-            out.append(("subject", rows["path"].iloc[0],
-                        f"its subject {subject} is in {' and '.join(splits)}{where}"))
+    for k, table in tables.items():
+        where = f" of fold {k}" if k else ""
+        for path, rows in table[table["path"].duplicated(keep=False)].groupby("path"):
+            listed = ", ".join(f"{row.split} as {row.label}" for row in rows.itertuples())
+            out.append(("twice", path, f"it is listed {len(rows)} times{where}: {listed}"))
+        for path, label in zip(table["path"], table["label"], strict=True):
+            folder = emotion_in(path.rpartition("/")[0]) if isinstance(label, str) else None
+            if folder is not None and folder != label:
+                out.append(("label", path, f"it is listed as {label}{where}, but its folder is "
+                                           f"named after {folder}"))
+        for subject, rows in table[table["subject"].notna()].groupby("subject"):
+            splits = sorted(rows["split"].unique())
+            if len(splits) > 1:
+                out.append(("subject", rows["path"].iloc[0], f"its subject {subject} is in "
+                                                             f"{' and '.join(splits)}{where}"))
     return out
 
 
-def _test_folds(tables: dict[int, pd.DataFrame]) -> Problems:
+def _test_folds(table: pd.DataFrame) -> Problems:
     """Samples that are not in exactly one test fold."""
-    found = {path: [] for table in tables.values() for path in table["path"]}
-    for k, table in tables.items():
-        for path in set(table.loc[table["split"] == "test", "path"]):
-            found[path].append(k)
-    out = []
-    for path, folds in sorted(found.items()):
-        if len(folds) != 1:
-            where = f"test folds {', '.join(map(str, folds))}" if folds else "no test fold"
+    out, tested = [], table[table["split"] == "test"].groupby("path")["fold"].unique()
+    for path in sorted(set(table["path"])):
+        folds = ", ".join(map(str, sorted(tested.get(path, ()))))
+        if not folds or "," in folds:
+            where = f"test folds {folds}" if folds else "no test fold"
             out.append(("folds", path, f"it is in {where}: expected exactly one"))
     return out
 
@@ -242,19 +228,6 @@ def _duplicates(seen: dict[str, Seen], table: pd.DataFrame) -> Problems:
     return out
 
 
-def _read(root: Path, paths: list[str], num_workers: int) -> Iterator[Seen]:
-    """What is in each file, in order."""
-    sizes, step = [size for size, _ in stamps(paths, root)], 64 * max(1, num_workers)
-    alike = Counter(sizes)
-    with ThreadPoolExecutor(max(1, num_workers)) as pool, \
-            tqdm(total=len(paths), desc="auditing", unit="file", disable=None) as bar:
-        for start in range(0, len(paths), step):       # decoders release Python's lock
-            part = [(root / p, size, alike[size] > 1) for p, size in
-                    zip(paths[start:start + step], sizes[start:start + step], strict=True)]
-            yield from pool.map(check, *zip(*part, strict=True))
-            bar.update(len(part))
-
-
 def check(path: Path, size: int, digest: bool = False) -> Seen:
     """Decode one sample in full, at a small size.
 
@@ -262,22 +235,24 @@ def check(path: Path, size: int, digest: bool = False) -> Seen:
         size: bytes on disk, -1 where the file is missing.
         digest: whether its bytes are to be compared with others'.
     """
-    if size < 0:
-        return Seen("missing", "it is listed but not on disk")
-    if size == 0:
-        return Seen("empty", "it is empty: copy or extract it again")
+    if size <= 0:
+        return (Seen("empty", "it is empty: copy or extract it again") if size == 0
+                else Seen("missing", "it is listed but not on disk"))
     try:
-        folder = kind(path) == "frames"
         frames = len(read_clip(path, size=32))
-        sizes = sorted({frame_size(f) for f in (frame_files(path) if folder else [path])})
+        images = frame_files(path) if path.is_dir() else []
+        sizes = sorted({frame_size(f) for f in images or [path]})
         if len(sizes) > 1:
             return Seen("sizes", f"its frames differ in size: {', '.join(map(_text, sizes))}",
                         frames)
-        lacking = _gap(path) if folder else None
+        lacking = _gap(images)
         if lacking:
             return Seen("gap", lacking, frames, sizes[0])
-        rate = None if folder else header(path)[2]
-        return Seen("", "", frames, sizes[0], rate, _digest(path) if digest else None)
+        alike = hashlib.sha256()
+        for file in (images or [path]) if digest else []:
+            alike.update(file.read_bytes())
+        rate = None if images else header(path)[2]
+        return Seen("", "", frames, sizes[0], rate, alike.hexdigest()[:16] if digest else None)
     except MediaError as error:
         inside = f"frame {error.path.name}: " if error.path != path else ""
         return Seen("unreadable", f"it cannot be read: {inside}{error.cause}")
@@ -285,31 +260,21 @@ def check(path: Path, size: int, digest: bool = False) -> Seen:
         return Seen("unreadable", f"it cannot be read: {error.strerror}")
 
 
-def _gap(folder: Path) -> str | None:
+def _gap(images: list[Path]) -> str | None:
     """The first number that numbered frames leave out, or None; any even step is no gap."""
     numbers = []
-    for file in frame_files(folder):
+    for file in images:
         digits = [n for n, _ in natural(file.stem)[0] if n >= 0]
         if not digits:
             return None
         numbers.append(digits[-1])
-    steps = [b - a for a, b in zip(numbers, numbers[1:], strict=False)]
-    if len(steps) < 2:
-        return None
-    usual = Counter(steps).most_common(1)[0][0]
+    steps = [after - before for before, after in pairwise(numbers)]
+    usual = Counter(steps).most_common(1)[0][0] if len(steps) > 1 else None
     for before, step in zip(numbers, steps, strict=False):
-        if step != usual:
+        if usual is not None and step != usual:
             return (f"between frames {before} and {before + step} there are none, while others are "
                     f"{usual} apart: extract the clip again")
     return None
-
-
-def _digest(path: Path) -> str:
-    """Sixteen hex digits of a file's bytes, or of a folder's frames in order."""
-    digest = hashlib.sha256()
-    for file in frame_files(path) if path.is_dir() else [path]:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _text(size: tuple[int, int]) -> str:

@@ -6,8 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,11 +14,10 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
-from tqdm.auto import tqdm
 
 from ..files import OutputError, write_text
 from .media import Box, MediaError, count_frames, fitted, frame_size, read_frames
-from .tables import DatasetError, stamps
+from .tables import DatasetError, in_threads, stamps
 
 FORMAT = 3       # raised whenever decoding or the layout change: older files are not read
 PROBED = 200     # samples whose headers tell the size of the whole
@@ -56,17 +54,18 @@ class Packed:
             MediaError: for an unreadable sample, an index outside it, or a damaged cache.
         """
         path, (length, height, width) = self.paths[i], self.shapes[i]
-        if path in self.unreadable:
-            raise MediaError(self.root / path, self.unreadable[path])
         wanted = np.arange(length) if indices is None else np.asarray(indices, dtype=np.int64)
-        if ((wanted < 0) | (wanted >= length)).any():
-            raise MediaError(self.root / path, f"frames {wanted.min()} to {wanted.max()} were "
-                                               f"asked for, but it has {length}")
-        if self._map is None:
-            if not _whole(self.file, self.bytes):
-                raise MediaError(self.root / path, f"the packed cache {self.file} is missing or "
-                                                   "cut short: call again, and it is made anew")
-            self._map = np.memmap(self.file, np.uint8, mode="r")
+        cause = self.unreadable.get(path)
+        if not cause and ((wanted < 0) | (wanted >= length)).any():
+            cause = f"frames {wanted.min()} to {wanted.max()} were asked for, but it has {length}"
+        if not cause and self._map is None:
+            if _whole(self.file, self.bytes):
+                self._map = np.memmap(self.file, np.uint8, mode="r")
+            else:
+                cause = (f"the packed cache {self.file} is missing or cut short: call again, and "
+                         "it is made anew")
+        if cause:
+            raise MediaError(self.root / path, cause)
         start = int(self.offsets[i])
         frames = self._map[start:start + int(length * height * width) * 3]
         frames = np.asarray(frames).reshape(length, height, width, 3)
@@ -92,7 +91,7 @@ def packed(table: pd.DataFrame, root: str | Path, size: int, cache_dir: str | Pa
     """
     root, unique = Path(root), list(dict.fromkeys(table["path"]))
     stamp = dict(zip(unique, map(list, stamps(unique, root)), strict=True))
-    home = cache_home(root, cache_dir)
+    home = _home(root, cache_dir)
     form = f"{size}" + (f"-box{'.'.join(map(str, crop_box))}" if crop_box else "")
     found = _covering(home, form, stamp)
     if found is None:
@@ -109,8 +108,8 @@ def packed(table: pd.DataFrame, root: str | Path, size: int, cache_dir: str | Pa
     return Packed(found, root, list(table["path"]))
 
 
-def cache_home(root: Path, cache_dir: str | Path | None = None) -> Path:
-    """The first writable folder for a cache: `cache_dir`, or `<root>/.cache`, or the user's own."""
+def _home(root: Path, cache_dir: str | Path | None) -> Path:
+    """The first writable folder: `cache_dir`, or `<root>/.cache`, or the user's own."""
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s4d"
     homes = [root / ".cache", user] if cache_dir is None else [Path(cache_dir)]
     for home in homes:
@@ -141,7 +140,6 @@ def estimate(table: pd.DataFrame, root: str | Path, size: int,
 
 
 def _whole(file: Path, size: int) -> bool:
-    """Whether the pixels are all there."""
     return file.is_file() and file.stat().st_size == size
 
 
@@ -150,10 +148,9 @@ def _index(file: str, modified: int) -> dict:
     """A cache's index, with the row and the offset of each sample; `modified` tells a new one."""
     stored = json.loads(Path(file).with_suffix(".json").read_text(encoding="utf-8"))
     shapes = np.array(stored["shapes"], dtype=np.int64).reshape(-1, 3)
-    ends = np.cumsum(3 * shapes.prod(1))
-    rows = {p: i for i, p in enumerate(stored["paths"])}
-    return {**stored, "rows": rows, "shapes": shapes, "offsets": ends - 3 * shapes.prod(1),
-            "bytes": int(ends[-1])}
+    sizes = 3 * shapes.prod(1)
+    return {**stored, "rows": {p: i for i, p in enumerate(stored["paths"])}, "shapes": shapes,
+            "offsets": np.cumsum(sizes) - sizes, "bytes": int(sizes.sum())}
 
 
 def _covering(home: Path, form: str, stamp: dict[str, list[int]]) -> Path | None:
@@ -174,6 +171,12 @@ def _covering(home: Path, form: str, stamp: dict[str, list[int]]) -> Path | None
 def _write(file: Path, stamp: dict, root: Path, size: int, num_workers: int,
            crop_box: Box | None) -> Path:
     """Write the pixels under a temporary name and, when they are whole, the index beside them."""
+    def decode(path: str) -> torch.Tensor | str:
+        try:
+            return read_frames(root / path, size=size, aspect=True, crop_box=crop_box)
+        except MediaError as error:
+            return error.cause
+
     paths, draft = list(stamp), file.with_name(f".part-{file.name}")
     total, _ = estimate(pd.DataFrame({"path": paths}), root, size, crop_box)
     free = shutil.disk_usage(file.parent).free
@@ -182,7 +185,8 @@ def _write(file: Path, stamp: dict, root: Path, size: int, num_workers: int,
     shapes, unreadable = [], {}
     try:
         with open(draft, "wb") as out:
-            for path, clip in _decoded(paths, root, size, num_workers, crop_box):
+            decoded = in_threads(decode, paths, num_workers, "decoding")
+            for path, clip in zip(paths, decoded, strict=True):
                 if isinstance(clip, str):
                     unreadable[path] = clip
                     shapes.append([0, 0, 0])
@@ -196,20 +200,3 @@ def _write(file: Path, stamp: dict, root: Path, size: int, num_workers: int,
              "unreadable": unreadable}
     write_text(file.with_suffix(".json"), json.dumps(index))
     return file
-
-
-def _decoded(paths: list[str], root: Path, size: int, num_workers: int,
-             crop_box: Box | None) -> Iterator[tuple[str, torch.Tensor | str]]:
-    """(path, clip, or the cause why there is none) in order; a few dozen clips are in memory."""
-    def decode(path: str) -> torch.Tensor | str:
-        try:
-            return read_frames(root / path, size=size, aspect=True, crop_box=crop_box)
-        except MediaError as error:
-            return error.cause
-    threads = max(1, num_workers)
-    with ThreadPoolExecutor(threads) as pool, \
-            tqdm(total=len(paths), desc="decoding", unit="file", disable=None) as bar:
-        for start in range(0, len(paths), 16 * threads):
-            part = paths[start:start + 16 * threads]
-            yield from zip(part, pool.map(decode, part), strict=True)
-            bar.update(len(part))

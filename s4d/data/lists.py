@@ -1,28 +1,41 @@
-"""Label lists: their text, and the files that they name."""
+"""Label lists: their text, the files that they name, and the order that their integers are in."""
 from __future__ import annotations
 
 import csv
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
-from ..emotions import LabelError
-from .labels import Entry, labels_of
+import numpy as np
+
+from ..emotions import ORDERS, LabelError, by_index, canonical
 from .media import IMAGES, VIDEOS
 from .tables import DatasetError, files, folders
 
-NAME_COLUMNS = ("video_name", "path", "image", "image_path", "file", "filename", "name", "clip",
-                "subdirectory_filepath")
-LABEL_COLUMNS = ("label", "labels", "id", "expression", "emotion", "class")
+COLUMNS = {"name": ("video_name", "path", "image", "image_path", "file", "filename", "name",
+                    "clip", "subdirectory_filepath"),
+           "label": ("label", "labels", "id", "expression", "emotion", "class")}
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",
           "validation": "val", "test": "test"}
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+FIT, APART = 0.1, 0.2      # of class shares (sum of differences): of a match, to the next order
 
 _notes: ContextVar[dict[str, list[str]] | None] = ContextVar("notes", default=None)
+
+
+class Entry(NamedTuple):
+    """One line of a list."""
+
+    name: str      # of the file or folder, as listed, made safe
+    label: str     # as listed
+    where: str     # file and line, for errors
 
 
 @contextmanager
@@ -37,18 +50,46 @@ def noting() -> Iterator[dict[str, list[str]]]:
 
 
 def note(what: str, example: str) -> None:
-    found = _notes.get()
-    if found is not None:
-        found.setdefault(what, []).append(example)
+    if _notes.get() is not None:
+        _notes.get().setdefault(what, []).append(example)
 
 
-def read_text(path: Path) -> str:
-    """A text file in UTF-8 (with or without a byte-order mark), UTF-16 with one, or GBK."""
+def read_list(path: Path) -> list[Entry]:
+    """The entries of a list, with or without a header, separated by commas, tabs or blanks.
+
+    The text is in UTF-8 (with or without a byte-order mark), UTF-16 with one, or GBK. A name may
+    hold blanks. A label such as 1.0 is the integer 1: pandas writes it so beside a missing value.
+
+    Raises:
+        DatasetError: for a list without entries or columns, and for a name that is not safe.
+        LabelError: for an entry without a label.
+    """
+    lines = re.split(r"\r\n|\r|\n", _text(path))
+    first = next((line for line in lines if line.strip()), "")
+    head = re.split(r"[,;\t]" if re.search(r"[,;\t]", first) else r"\s+", first)
+    head = [c.strip().strip('"').lower() for c in head]
+    has_header = len(head) > 1 and set(head) & set(COLUMNS["name"])
+    out = []
+    for number, name, label in _table(path, lines, head) if has_header else _lines(path, lines):
+        where = f"{path}, line {number}"
+        if not label:
+            raise LabelError(f"no label for {name!r} in {where}: expected `name label` or "
+                             "`name,label`")
+        if re.fullmatch(r"\d+\.0+", label):
+            label = label.partition(".")[0]
+            note("a label written as a float, such as 1.0, is read as an integer", where)
+        out.append(Entry(_safe(name, where), label, where))
+    if not out:
+        raise DatasetError(f"list {path} holds no entries: copy it again")
+    return out
+
+
+def _text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        cause = f"({error.strerror}): copy it again"
-        raise DatasetError(f"list {path} cannot be read {cause}") from error
+        raise DatasetError(f"list {path} cannot be read ({error.strerror}): copy it "
+                           "again") from error
     wide = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
     for code in ("utf-16",) if wide else ("utf-8-sig", "gb18030"):
         try:
@@ -61,40 +102,10 @@ def read_text(path: Path) -> str:
                        "it again")
 
 
-def read_list(path: Path) -> list[Entry]:
-    """The entries of a list, with or without a header, separated by commas, tabs or blanks.
-
-    A name may hold blanks. A label such as 1.0 is the integer 1: pandas writes it so beside a
-    missing value.
-
-    Raises:
-        DatasetError: for a list without entries or columns, and for a name that is not safe.
-        LabelError: for an entry without a label.
-    """
-    lines = re.split(r"\r\n|\r|\n", read_text(path))
-    first = next((line for line in lines if line.strip()), "")
-    separator = r"[,;\t]" if re.search(r"[,;\t]", first) else r"\s+"
-    head = [c.strip().strip('"').lower() for c in re.split(separator, first)]
-    has_header = len(head) > 1 and set(head) & set(NAME_COLUMNS)
-    out = []
-    for number, name, label in _table(path, lines, head) if has_header else _lines(path, lines):
-        where = f"{path}, line {number}"
-        if not label:
-            raise LabelError(f"no label for {name!r} in {where}: expected `name label` or "
-                             "`name,label`")
-        if re.fullmatch(r"\d+\.0+", label):
-            label = label.partition(".")[0]
-            note("a label written as a float, such as 1.0, is read as an integer", where)
-        out.append(Entry(safe(name, where), label, where))
-    if not out:
-        raise DatasetError(f"list {path} holds no entries: copy it again")
-    return out
-
-
 def _table(path: Path, lines: list[str], head: list[str]) -> Iterator[tuple[int, str, str]]:
     """(line, name, label) below a header."""
     columns = []
-    for what, allowed in (("name", NAME_COLUMNS), ("label", LABEL_COLUMNS)):
+    for what, allowed in COLUMNS.items():
         column = next((c for c in allowed if c in head), None)
         if column is None:
             raise DatasetError(f"list {path} has no column for the {what}: expected one of "
@@ -114,57 +125,31 @@ def _lines(path: Path, lines: list[str]) -> Iterator[tuple[int, str, str]]:
     """(line, name, label) of lines without a header."""
     for number, line in enumerate(lines, 1):
         line = line.strip(" \t")
-        if not line:
-            continue
         if line.count('"') % 2:
             raise DatasetError(f"list {path}, line {number} opens a quote and does not close it: a "
                                "path with a line break is refused")
         match = re.fullmatch(r'(.+?)[,;\s]+"?([^,;\s"]+)"?', line)
         name, label = (match[1], match[2]) if match else (line, "")
-        yield number, name.strip('"'), label
+        if line:
+            yield number, name.strip('"'), label
 
 
-def safe(name: str, where: str) -> str:
-    """A listed name as a path below the dataset's folder, with forward slashes.
-
-    Raises:
-        DatasetError: for a name that is empty, absolute, leaves the folder or holds control
-            characters such as line breaks.
-    """
+def _safe(name: str, where: str) -> str:
+    """A listed name as a path below the dataset's folder, with forward slashes."""
     path = name.replace("\\", "/")
-    if CONTROL.search(path):
-        raise DatasetError(f"{name!r} in {where} holds a line break or another control character: "
-                           "write each path on one line")
-    if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:", path):
-        raise DatasetError(f"{name!r} in {where} is an absolute path: make it relative to the "
-                           "dataset's folder")
     parts = [p for p in path.split("/") if p not in ("", ".")]
-    if ".." in parts:
-        raise DatasetError(f"{name!r} in {where} leaves the dataset's folder by '..': make it "
-                           "relative to that folder")
-    if not parts:
-        raise DatasetError(f"{name!r} in {where} names no file: remove the line")
+    relative, said = "make it relative to the dataset's folder", None
+    if CONTROL.search(path):
+        said = "holds a line break or another control character: write each path on one line"
+    elif path.startswith(("/", "~")) or re.match(r"[A-Za-z]:", path):
+        said = f"is an absolute path: {relative}"
+    elif ".." in parts:
+        said = f"leaves the dataset's folder by '..': {relative}"
+    elif not parts:
+        said = "names no file: remove the line"
+    if said:
+        raise DatasetError(f"{name!r} in {where} {said}")
     return "/".join(parts)
-
-
-def fold_lists(root: Path, patterns: tuple[tuple[str, int], ...], fold: int | None, name: str,
-               layout: str) -> tuple[dict[str, Path], int]:
-    """The lists of the first layout that is there, by split, and its integer of the first class.
-
-    Args:
-        patterns: (path with {split} and {fold}, first integer).
-    """
-    what = f"fold {fold}" if fold else "train and test"
-    for pattern, base in patterns:
-        found = {s: root / pattern.format(split=s, fold=fold) for s in ("train", "test")}
-        there = [s for s, p in found.items() if p.is_file()]
-        if len(there) == 2:
-            return found, base
-        if there:
-            missing = found["test" if there == ["train"] else "train"]
-            raise DatasetError(f"{name} {what} has {found[there[0]].name} but no {missing}: copy "
-                               "the list of the same release")
-    raise DatasetError(f"{name} in {root} has no lists of {what}: expected {layout}")
 
 
 class Files:
@@ -184,10 +169,9 @@ class Files:
                  variants: tuple[str, ...] = ("{}",)):
         self.root, self.suffixes, self.frames, self.variants = root, suffixes, frames, variants
         self.listed: dict[str, tuple] = {}
-        bases = list(bases)
         parts = [b.split("/") for b in bases if b]
-        self.repeated = sorted({"/".join(p[i:]) + "/" for p in parts for i in range(len(p))},
-                               key=len, reverse=True)
+        repeated = {"/".join(p[i:]) + "/" for p in parts for i in range(len(p))}
+        self.repeated = sorted(repeated, key=lambda p: (-len(p), p))
         self.bases = [f"{b}/" if b else "" for b in bases if (root / b).is_dir()]
         if frames:
             self.bases = [b for b in self.bases if self.inside(b.rstrip("/"))[0]][:1]
@@ -200,7 +184,7 @@ class Files:
             names, keys = {}, {}
             for entry in entries:
                 names[unicodedata.normalize("NFC", entry)] = entry
-                keys.setdefault(key(entry), entry)
+                keys.setdefault(_key(entry), entry)
             self.listed[folder] = names, keys
         return self.listed[folder]
 
@@ -213,39 +197,36 @@ class Files:
             note(f"a name that repeats the folder {prefix[:-1]} is read without it", name)
             name = name.removeprefix(prefix)
             found = self._lookup(name)
-        return found or self._expected(name)
+        if found:
+            return found
+        folder, _, leaf = f"{(self.bases or [''])[0]}{name}".rpartition("/")
+        neighbour = next(iter(self.inside(folder)[0].values()), None) if self.frames else None
+        if neighbour is not None:      # a missing sample would be named as its neighbours are
+            (stem, _), (like, suffix) = _split_suffix(leaf), _split_suffix(neighbour)
+            leaf = (stem.zfill(len(like)) if stem.isdigit() and like.isdigit() else stem) + suffix
+        return f"{folder}/{leaf}" if folder else leaf
 
     def _lookup(self, name: str) -> str | None:
         for base in self.bases or [""]:
             folder, _, leaf = f"{base}{name}".rpartition("/")
             names, keys = self.inside(folder)
-            stem, suffix = split_suffix(leaf)
-            for variant in self.variants:
-                wanted = variant.format(stem)
-                found = names.get(wanted + suffix) or keys.get(key(wanted))
+            stem, suffix = _split_suffix(leaf)
+            for wanted in (variant.format(stem) for variant in self.variants):
+                found = names.get(wanted + suffix) or keys.get(_key(wanted))
                 if found:
                     return f"{folder}/{found}" if folder else found
         return None
 
-    def _expected(self, name: str) -> str:
-        """Where a missing sample would lie, named as its neighbours are."""
-        folder, _, leaf = f"{(self.bases or [''])[0]}{name}".rpartition("/")
-        neighbour = next(iter(self.inside(folder)[0].values()), None) if self.frames else None
-        if neighbour is not None:
-            (stem, _), (like, suffix) = split_suffix(leaf), split_suffix(neighbour)
-            leaf = (stem.zfill(len(like)) if stem.isdigit() and like.isdigit() else stem) + suffix
-        return f"{folder}/{leaf}" if folder else leaf
 
-
-def split_suffix(name: str) -> tuple[str, str]:
+def _split_suffix(name: str) -> tuple[str, str]:
     """Stem and extension; only the extensions of media count, so that `a.1` stays whole."""
     stem, suffix = os.path.splitext(name)
     return (stem, suffix) if suffix.lower() in IMAGES | VIDEOS else (name, "")
 
 
-def key(name: str) -> str:
+def _key(name: str) -> str:
     """What equal samples share: the stem, without leading zeros where it is a number."""
-    stem = unicodedata.normalize("NFC", split_suffix(name)[0])
+    stem = unicodedata.normalize("NFC", _split_suffix(name)[0])
     return (stem.lstrip("0") or "0") if stem.isdigit() else stem
 
 
@@ -266,19 +247,84 @@ def class_folders(root: Path, suffixes: set[str],
     return out
 
 
-def listed_rows(root: Path, name: str, found: dict[str, Path], media: Files, layout: str,
-                **reading) -> list[tuple]:
-    """(path, label, None, split) of a dataset with one list a split.
+def labels_of(entries: list[Entry], orders: tuple[str, ...], num_classes: int, base: int = 0,
+              counts: dict[str, int] | None = None, label_order: str | None = None,
+              sample: list[Entry] | None = None) -> list[str]:
+    """Emotion names of a list's entries; a label written as a name is taken at its word.
 
     Args:
-        found: list of each split.
-        reading: orders, num_classes, base, counts (of the training list) and label_order, as
-            `labels_of` takes them.
+        entries: of all splits, labelled by names or by integers.
+        orders: keys of ORDERS that integers may be in.
+        num_classes: size of the vocabulary that names must belong to.
+        base: integer of the first class where the integers do not tell (0 occurs, or the number of
+            classes does).
+        counts: published number of samples by emotion, to tell the order from.
+        label_order: the order's name, where it is known.
+        sample: the entries that `counts` is about; all when left out.
+    Raises:
+        LabelError: for a label outside the vocabulary, or integers that fit no order.
+        DatasetError: for an unknown order, and when nothing tells which order it is.
     """
-    if not media.bases:
-        raise DatasetError(f"{name} in {root} holds no clips: expected {layout}")
-    entries = {split: read_list(path) for split, path in found.items()}
-    everything = [(split, e) for split, listed in entries.items() for e in listed]
-    labels = labels_of([e for _, e in everything], sample=entries["train"], **reading)
-    return [(media.find(e.name), label, None, split)
-            for (split, e), label in zip(everything, labels, strict=True)]
+    if label_order is not None and label_order not in orders:
+        allowed = ", ".join(orders) or "none, this dataset names its emotions"
+        raise DatasetError(f"unknown label order {label_order!r}: choose {allowed}")
+    integers = {e for e in entries if orders and re.fullmatch(r"\d{1,3}", e.label)}
+    order = label_order or (orders or (None,))[0]
+    if integers:
+        numbers, size = {int(e.label) for e in integers}, len(ORDERS[order])
+        if min(numbers) == 0:
+            base = 0
+        elif max(numbers) == size:
+            base = 1
+        in_range = base <= min(numbers) and max(numbers) < base + size
+        if label_order is None and in_range and len(orders) > 1:
+            listed = [e for e in entries if e in integers]
+            counted = [e for e in sample or listed if e.label.isdigit()]
+            order = (_told_by_folders(listed, orders, base)
+                     or _told_by_counts(counted, orders, base, counts))
+    return [by_index(int(e.label), order, base, e.where) if e in integers
+            else canonical(e.label, num_classes, e.where) for e in entries]
+
+
+@lru_cache(maxsize=4096)
+def emotion_in(folder: str) -> str | None:
+    """The emotion that the last of a path's folders that names one is named after."""
+    for part in reversed(folder.split("/")):
+        try:
+            return canonical(part)
+        except LabelError:
+            continue
+    return None
+
+
+def _told_by_folders(entries: list[Entry], orders: tuple[str, ...], base: int) -> str | None:
+    """The order in which nine of ten integers agree with folders named after emotions, if any."""
+    named = [(int(e.label) - base, emotion_in(e.name.rpartition("/")[0])) for e in entries]
+    if any(emotion is None for _, emotion in named):
+        return None
+    agree = {o: sum(ORDERS[o][n] == emotion for n, emotion in named) for o in orders}
+    best = max(agree, key=agree.get)
+    if agree[best] < 0.9 * len(named):
+        raise LabelError(f"the integers of {entries[0].where.rpartition(',')[0]} fit the folders' "
+                         f"emotions in no known order (at best {best}, in {agree[best]} of "
+                         f"{len(named)} entries): copy the list again, or give label_order, one of "
+                         f"{', '.join(orders)}")
+    return best
+
+
+def _told_by_counts(entries: list[Entry], orders: tuple[str, ...], base: int,
+                    counts: dict[str, int]) -> str:
+    """The one order in which the classes have the published shares."""
+    found = Counter(int(e.label) - base for e in entries)
+    share = np.array([found[k] for k in range(len(ORDERS[orders[0]]))]) / len(entries)
+    distance = {}
+    for order in orders:
+        published = np.array([counts[e] for e in ORDERS[order]]) / sum(counts.values())
+        distance[order] = np.abs(share - published).sum()
+    best, second = sorted(orders, key=distance.get)[:2]
+    if distance[best] > FIT or distance[second] < APART:
+        listed = ", ".join(f"{found[k]} of {k + base}" for k in range(len(share)))
+        raise DatasetError(f"{entries[0].where.rpartition(',')[0]} labels by integers whose order "
+                           f"its class counts do not tell ({listed}): give label_order, one of "
+                           f"{', '.join(orders)}")
+    return best

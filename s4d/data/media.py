@@ -38,6 +38,7 @@ class MediaError(ValueError):
 def kind(path: str | Path) -> str:
     """What a path holds: "frames" (a folder), "image" or "video", by its extension."""
     path = Path(path)
+    suffix = path.suffix.lower()
     try:
         if path.is_dir():
             return "frames"
@@ -46,8 +47,7 @@ def kind(path: str | Path) -> str:
         if path.stat().st_size == 0:
             raise MediaError(path, "the file is empty (0 bytes): copy or extract it again")
     except OSError as error:        # no permission, or a mount that has vanished
-        raise MediaError(path, _unreachable(error)) from error
-    suffix = path.suffix.lower()
+        raise MediaError(path, _cause(error)) from error
     if suffix not in IMAGES | VIDEOS:
         raise MediaError(path, f"unknown extension {suffix!r}: expected an image "
                                f"({', '.join(sorted(IMAGES))}), a video "
@@ -68,7 +68,7 @@ def frame_files(folder: str | Path) -> list[Path]:
         files = [f for f in folder.iterdir()
                  if f.suffix.lower() in IMAGES and not f.name.startswith(".")]
     except OSError as error:
-        raise MediaError(folder, _unreachable(error)) from error
+        raise MediaError(folder, _cause(error)) from error
     if not files:
         raise MediaError(folder, "the folder holds no frames: extract the clip again")
     return sorted(files, key=lambda f: natural(f.name))
@@ -81,7 +81,8 @@ def count_frames(path: str | Path) -> int:
         return len(frame_files(path))
     if what == "video":
         return _video(*_stamp(path))[0]
-    return 1 if frame_size(path) else 0      # its header must be readable
+    header(path)      # must be readable
+    return 1
 
 
 def frame_size(path: str | Path) -> tuple[int, int]:
@@ -112,10 +113,9 @@ def header(path: str | Path) -> tuple[int, int, float | None]:
 
 def read_clip(path: str | Path, indices: Sequence[int] | None = None, size: int | None = None,
               aspect: bool = False) -> torch.Tensor:
-    """Decode frames.
+    """Decode frames of a video file, a folder of frames, or an image.
 
     Args:
-        path: a video file, a folder of frames, or an image.
         indices: frame numbers from 0, in any order, repeats allowed; None reads all.
         size: side in px of the square that frames are resized to; None keeps the file's size.
         aspect: resize the short side to `size` and keep the ratio of the (first frame's) sides.
@@ -137,7 +137,13 @@ def read_frames(path: str | Path, indices: Sequence[int] | None = None, size: in
     """
     path = Path(path)
     if crop_box is not None:
-        return _cropped(path, indices, size, aspect, crop_box)
+        whole, (top, left, height, width) = read_frames(path, indices), crop_box
+        if top + height > whole.shape[1] or left + width > whole.shape[2]:
+            raise MediaError(path, f"it is {whole.shape[2]} x {whole.shape[1]} px, too small for "
+                                   f"the box of {width} x {height} px at row {top}, column {left}: "
+                                   "change the source's crop_box")
+        kept = whole[:, top:top + height, left:left + width].numpy()
+        return torch.stack(_resized(list(kept), fitted((width, height), size, aspect)))
     what = kind(path)
     if what == "video":
         return torch.from_numpy(np.stack(_read_video(path, indices, size, aspect)))
@@ -168,17 +174,6 @@ def fitted(shape: tuple[int, int], size: int | None, aspect: bool) -> tuple[int,
         return size, size
     width, height = (max(size, round(side * size / min(shape))) for side in shape)
     return width, height
-
-
-def _cropped(path: Path, indices: Sequence[int] | None, size: int | None, aspect: bool,
-             crop_box: Box) -> torch.Tensor:
-    whole, (top, left, height, width) = read_frames(path, indices), crop_box
-    if top + height > whole.shape[1] or left + width > whole.shape[2]:
-        raise MediaError(path, f"it is {whole.shape[2]} x {whole.shape[1]} px, too small for the "
-                               f"box of {width} x {height} px at row {top}, column {left}: change "
-                               "the source's crop_box")
-    kept = whole[:, top:top + height, left:left + width].numpy()
-    return torch.stack(_resized(list(kept), fitted((width, height), size, aspect)))
 
 
 def _resized(pictures: list[np.ndarray], shape: tuple[int, int] | None) -> list[torch.Tensor]:
@@ -247,18 +242,14 @@ def _read_video(path: Path, indices: Sequence[int] | None, size: int | None,
         try:
             if t > at:
                 reader.skip_frames(t - at)      # decoded, but not turned into RGB
-            frames[t] = _unpadded(reader.next().asnumpy())
+            frame = reader.next().asnumpy()
         except Exception as error:      # DECORDError, DECORDLimitReachedError, StopIteration
             raise MediaError(path, f"decoding fails at frame {t} of {len(reader)}: the video is "
                                    "damaged or truncated") from error
+        h, w, c = frame.shape      # at widths such as 24 and 72, padding of rows is in c too
+        frames[t] = frame if c == 3 else frame.reshape(h, w * c)[:, :3 * w].reshape(h, w, 3)
         at = t + 1
     return [frames[t] for t in wanted]
-
-
-def _unpadded(frame: np.ndarray) -> np.ndarray:
-    """A frame `[H, W, 3]`: at widths such as 24 and 72 decord counts row padding as channels."""
-    h, w, c = frame.shape
-    return frame if c == 3 else frame.reshape(h, w * c)[:, :3 * w].reshape(h, w, 3)
 
 
 def _reader(path: str | Path, shape: tuple[int, int] | None) -> decord.VideoReader:
@@ -273,30 +264,28 @@ def _reader(path: str | Path, shape: tuple[int, int] | None) -> decord.VideoRead
 
 
 def _read_image(path: Path, size: int | None) -> np.ndarray:
-    """An image as RGB `[H, W, 3]`, upright; both sides at least `size` where the file's are."""
+    """An image as RGB `[H, W, 3]`, upright, transparent parts black.
+
+    Both sides have at least `size` px where the file's have.
+    """
     try:
-        with Image.open(path) as image:
-            _check_shape(path, image.size)
+        with Image.open(path) as file:
+            _check_shape(path, file.size)
             if size:
-                image.draft("RGB", (size, size))      # JPEG decodes at a fraction of its size
-            return np.array(_rgb(ImageOps.exif_transpose(image)))
+                file.draft("RGB", (size, size))      # JPEG decodes at a fraction of its size
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith(("I", "F")):      # 16 and 32 bit grey: convert() would clip
+                grey = np.asarray(image, dtype=np.float64)
+                grey = grey / 257 if grey.max() > 255 else grey
+                image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+            if image.has_transparency_data:
+                black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+                image = Image.alpha_composite(black, image.convert("RGBA"))
+            return np.array(image.convert("RGB"))
     except MediaError:
         raise
     except Exception as error:      # OSError, SyntaxError, ValueError, DecompressionBombError ...
         raise MediaError(path, _cause(error, "image")) from error
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """RGB; transparent parts black."""
-    if image.mode.startswith(("I", "F")):      # 16 and 32 bit grey: convert() would clip
-        grey = np.asarray(image, dtype=np.float64)
-        grey = grey / 257 if grey.max() > 255 else grey
-        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, image).convert("RGB")
-    return image.convert("RGB")
 
 
 def _checked(path: Path, indices: Sequence[int] | None, count: int) -> list[int]:
@@ -318,17 +307,14 @@ def _check_shape(path: Path, shape: tuple[int, int]) -> None:
                                "wide: crop the face first")
 
 
-def _unreachable(error: OSError) -> str:
-    return (f"{(error.strerror or str(error)).lower()}: make it readable, or restore its disk or "
-            "mount")
-
-
-def _cause(error: Exception, what: str) -> str:
-    if isinstance(error, PermissionError):
-        return _unreachable(error)
+def _cause(error: Exception, what: str = "") -> str:
+    """Why a file cannot be read; without `what` the file system is the reason."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, PermissionError) or not what:
+        return (f"{(error.strerror or text).lower()}: make it readable, or restore its disk or "
+                "mount")
     if isinstance(error, UnidentifiedImageError):
         return "its content is not an image, or its header is damaged"
     if what == "video":
         return "it is no video, has no frames, or is damaged or truncated: copy or extract it again"
-    detail = " ".join(str(error).split()) or type(error).__name__
-    return f"the image is damaged or truncated ({detail})"
+    return f"the image is damaged or truncated ({text})"

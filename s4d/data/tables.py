@@ -3,15 +3,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
-COLUMNS = ["path", "label", "subject", "split", "fold", "frames"]
+COLUMNS = ["path", "label", "subject", "split"]
 
 
 class DatasetError(ValueError):
@@ -42,7 +43,7 @@ class Dataset:
 def table(rows: Iterable[tuple], fold: int | None, frames: int | None) -> pd.DataFrame:
     """Rows (path, label, subject, split) as an index table, in one order on every machine."""
     rows = sorted(rows, key=lambda row: (row[3], row[0]))
-    out = pd.DataFrame(rows, columns=COLUMNS[:4], dtype=object)      # an unknown label stays None
+    out = pd.DataFrame(rows, columns=COLUMNS, dtype=object)      # an unknown label stays None
     out["fold"] = pd.array([fold] * len(out), dtype="Int64")
     out["frames"] = pd.array([frames] * len(out), dtype="Int64")
     return out
@@ -52,41 +53,33 @@ def folders(path: Path) -> list[Path]:
     """Visible folders inside a folder, sorted by name; none when it does not exist."""
     if not path.is_dir():
         return []
-    entries = [e for e in os.scandir(path) if not e.name.startswith(".") and e.is_dir()]
-    return [path / e.name for e in sorted(entries, key=lambda e: e.name)]
+    return sorted(path / e.name for e in os.scandir(path) if e.name[0] != "." and e.is_dir())
 
 
 def files(path: Path, suffixes: set[str]) -> list[str]:
     """Names of the visible files with one of the extensions, sorted; none without the folder."""
     if not path.is_dir():
         return []
-    return sorted(e.name for e in os.scandir(path)
-                  if not e.name.startswith(".")
-                  and os.path.splitext(e.name)[1].lower() in suffixes and e.is_file())
+    fit = [e for e in os.scandir(path) if os.path.splitext(e.name)[1].lower() in suffixes]
+    return sorted(e.name for e in fit if e.name[0] != "." and e.is_file())
 
 
-def read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """A list with a header; all values as stripped text."""
-    wanted = f"expected a table with the columns {','.join(columns)}"
+def listed_subjects(root: Path) -> dict[str, str]:
+    """{path: subject} of the optional `<root>/subjects.csv`."""
+    path, wanted = root / "subjects.csv", "expected a table with the columns path,subject"
+    if not path.is_file():
+        return {}
     try:
         found = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         cause = " ".join(str(error).split())
         raise DatasetError(f"list {path} cannot be read ({cause}): {wanted}") from error
-    found.columns = [c.strip() for c in found.columns]
-    missing = [c for c in columns if c not in found]
-    if missing:
-        raise DatasetError(f"list {path} has no column {missing[0]!r}: {wanted}")
-    return found[list(columns)].apply(lambda c: c.str.strip())
-
-
-def listed_subjects(root: Path) -> dict[str, str]:
-    """{path: subject} of the optional `<root>/subjects.csv`."""
-    path = root / "subjects.csv"
-    if not path.is_file():
-        return {}
-    listed = read_csv(path, ("path", "subject"))
-    return {p: s for p, s in zip(listed["path"], listed["subject"], strict=True) if s}
+    found.columns = found.columns.str.strip()
+    for column in ("path", "subject"):
+        if column not in found:
+            raise DatasetError(f"list {path} has no column {column!r}: {wanted}")
+    pairs = zip(found["path"].str.strip(), found["subject"].str.strip(), strict=True)
+    return {p: s for p, s in pairs if s}
 
 
 def split_validation(index: pd.DataFrame, val_fraction: float = 0.15,
@@ -103,33 +96,25 @@ def split_validation(index: pd.DataFrame, val_fraction: float = 0.15,
         raise DatasetError(f"validation fraction {val_fraction} is outside 0..1: choose for "
                            "example 0.15")
     out, rng = index.copy(), np.random.default_rng(seed)
-    train = out.index[out["split"] == "train"]
-    known = out.loc[train, "subject"].notna()
-    chosen = _whole_subjects(out.loc[train[known], "subject"], val_fraction, rng)
-    rest = out.loc[train[~known], "label"].fillna("")
-    for name in sorted(rest.unique()):
-        rows = rest.index[rest == name]
+    train = out[out["split"] == "train"]
+    counts = train["subject"].value_counts().sort_index()
+    order = counts.index.to_numpy()[rng.permutation(len(counts))]
+    target, total, taken = val_fraction * counts.sum(), 0, set()
+    for name in order[:-1]:      # as near as whole subjects come; one is left to train on
+        more = total + int(counts[name])
+        if not taken or abs(more - target) < abs(total - target):
+            taken.add(name)
+            total = more
+    chosen = list(train.index[train["subject"].isin(taken)])
+    for _, rows in train[train["subject"].isna()].groupby(train["label"].fillna("")):
         count = max(1, round(val_fraction * len(rows))) if len(rows) > 1 else 0
-        chosen += list(rng.permutation(rows.to_numpy())[:count])
+        chosen += list(rng.permutation(rows.index.to_numpy())[:count])
     if not chosen:
         raise DatasetError(f"no validation split can be taken from {len(train)} training samples "
-                           f"of {out.loc[train, 'subject'].nunique()} subject(s): two subjects, or "
-                           "two samples of a class, are the least")
+                           f"of {len(counts)} subject(s): two subjects, or two samples of a class, "
+                           "are the least")
     out.loc[chosen, "split"] = "val"
     return out
-
-
-def _whole_subjects(subjects: pd.Series, fraction: float, rng: np.random.Generator) -> list:
-    """Rows of random subjects, as near to the fraction as whole subjects come; one stays."""
-    counts = subjects.value_counts().sort_index()
-    order = counts.index.to_numpy()[rng.permutation(len(counts))]
-    target, total, chosen = fraction * len(subjects), 0, set()
-    for name in order[:-1]:
-        more = total + int(counts[name])
-        if not chosen or abs(more - target) < abs(total - target):
-            chosen.add(name)
-            total = more
-    return list(subjects.index[subjects.isin(chosen)])
 
 
 def fingerprint(index: pd.DataFrame, root: str | Path) -> str:
@@ -147,20 +132,29 @@ def fingerprint(index: pd.DataFrame, root: str | Path) -> str:
 
 def stamps(paths: Iterable[str], root: str | Path) -> list[tuple[int, int]]:
     """(bytes, modification time in ns) of each file, -1 where missing; over all of a folder."""
+    def stamp(path: str) -> tuple[int, int]:
+        try:
+            found = [os.stat(path)]
+            if os.path.isdir(path):
+                found = [e.stat() for e in os.scandir(path) if e.name[0] != "."]
+            return sum(s.st_size for s in found), max((s.st_mtime_ns for s in found), default=-1)
+        except OSError:
+            return -1, -1
+
     full = [os.path.join(root, p) for p in paths]
     if len(full) < 2000:
-        return [_stamp(p) for p in full]
+        return [stamp(p) for p in full]
     groups = [full[i:i + 500] for i in range(0, len(full), 500)]      # a task a file costs more
     with ThreadPoolExecutor(8) as pool:                               # hides a network's latency
-        return [s for group in pool.map(lambda g: [_stamp(p) for p in g], groups) for s in group]
+        return [s for group in pool.map(lambda g: [stamp(p) for p in g], groups) for s in group]
 
 
-def _stamp(path: str) -> tuple[int, int]:
-    try:
-        if os.path.isdir(path):
-            inside = [e.stat() for e in os.scandir(path) if not e.name.startswith(".")]
-            return sum(s.st_size for s in inside), max((s.st_mtime_ns for s in inside), default=-1)
-        found = os.stat(path)
-        return found.st_size, found.st_mtime_ns
-    except OSError:
-        return -1, -1
+def in_threads(function: Callable, items: list, num_workers: int, what: str) -> Iterator:
+    """Results in order; a few dozen are in memory at once. Decoders release Python's lock."""
+    threads = max(1, num_workers)
+    with ThreadPoolExecutor(threads) as pool, \
+            tqdm(total=len(items), desc=what, unit="file", disable=None) as bar:
+        for start in range(0, len(items), 16 * threads):
+            part = items[start:start + 16 * threads]
+            yield from pool.map(function, part)
+            bar.update(len(part))

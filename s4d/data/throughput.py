@@ -16,8 +16,36 @@ from .tables import table
 from .transforms import train_transform
 
 
-def write(root: Path, clips: int, frames: int, side: int) -> dict[str, pd.DataFrame]:
-    """Moving smooth pictures with grain, as mp4 files and as folders of jpg; their tables."""
+def throughput(seconds: float = 5.0, img_size: int = 160, num_frames: int = 16, length: int = 40,
+               side: int = 256, clips: int = 8) -> pd.DataFrame:
+    """Table of frames a processor second: media, pipeline, frames_per_second, ratio."""
+    threads, rows = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _write(Path(folder), clips, length, side)
+            for media, name in (("mp4", "{}.mp4"), ("frames", "{}")):
+                listed = [(name.format(i), "fear", None, "train") for i in range(clips)]
+                for pipeline in ("files", "packed"):
+                    data = Samples(table(listed, None, None), folder, "video", img_size,
+                                   num_frames, 2, train_transform(img_size),
+                                   cache=pipeline == "packed")
+                    data[Key("video", 0, 0)]
+                    begun, stop, n = time.process_time(), time.perf_counter() + seconds, 0
+                    while n == 0 or time.perf_counter() < stop:
+                        n += 1
+                        data[Key("video", n % clips, n)]
+                    rate = n * num_frames / max(time.process_time() - begun, 1e-9)
+                    first = rate if pipeline == "files" else rows[-1]["frames_per_second"]
+                    rows.append({"media": media, "pipeline": pipeline, "frames_per_second": rate,
+                                 "ratio": rate / first})
+    finally:
+        torch.set_num_threads(threads)
+    return pd.DataFrame(rows)
+
+
+def _write(root: Path, clips: int, frames: int, side: int) -> None:
+    """Moving smooth pictures with grain, as mp4 files and as folders of jpg."""
     y, x = np.mgrid[0:1:side * 1j, 0:1:side * 1j]
     for i in range(clips):
         rng = np.random.default_rng(i)
@@ -32,31 +60,3 @@ def write(root: Path, clips: int, frames: int, side: int) -> dict[str, pd.DataFr
                 Image.fromarray(picture).save(root / f"{i}/{t:03d}.jpg", quality=92)
                 out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             out.mux(stream.encode())
-    rows = {"mp4": [(f"{i}.mp4", "fear", None, "train") for i in range(clips)],
-            "frames": [(f"{i}", "fear", None, "train") for i in range(clips)]}
-    return {media: table(listed, None, None) for media, listed in rows.items()}
-
-
-def throughput(seconds: float = 5.0, img_size: int = 160, num_frames: int = 16, length: int = 40,
-               side: int = 256, clips: int = 8) -> pd.DataFrame:
-    """Table of frames a processor second: media, pipeline, frames_per_second, ratio."""
-    threads, rows = torch.get_num_threads(), []
-    torch.set_num_threads(1)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            for media, listed in write(Path(folder), clips, length, side).items():
-                for pipeline in ("files", "packed"):
-                    data = Samples(listed, folder, "video", img_size, num_frames, 2,
-                                   train_transform(img_size), cache=pipeline == "packed")
-                    data[Key("video", 0, 0)]
-                    begun, stop, n = time.process_time(), time.perf_counter() + seconds, 0
-                    while n == 0 or time.perf_counter() < stop:
-                        n += 1
-                        data[Key("video", n % clips, n)]
-                    rate = n * num_frames / max(time.process_time() - begun, 1e-9)
-                    first = rate if pipeline == "files" else rows[-1]["frames_per_second"]
-                    rows.append({"media": media, "pipeline": pipeline, "frames_per_second": rate,
-                                 "ratio": rate / first})
-    finally:
-        torch.set_num_threads(threads)
-    return pd.DataFrame(rows)

@@ -19,13 +19,6 @@ COLOUR = ("AutoContrast", "Equalize", "Invert", "PosterizeIncreasing", "Solarize
 PROBABILITY, SPREAD = 0.5, 0.5      # that an operation is carried out; SD of its magnitude
 
 
-def _crop(img_size: int, crop_scale: tuple[float, float]) -> v2.Transform:
-    if tuple(crop_scale) == (1, 1):      # aligned faces stay aligned, and nothing is resampled
-        return v2.Resize((img_size, img_size), InterpolationMode.BICUBIC, antialias=True)
-    return v2.RandomResizedCrop(img_size, tuple(crop_scale),
-                                interpolation=InterpolationMode.BICUBIC, antialias=True)
-
-
 def pretrain_transform(img_size: int, crop_scale: tuple[float, float] = (0.2, 1.0),
                        flip: bool = True) -> v2.Transform:
     """Random resized crop and, for photos, horizontal flip (docs/method.md, section 4).
@@ -38,8 +31,12 @@ def pretrain_transform(img_size: int, crop_scale: tuple[float, float] = (0.2, 1.
         uint8 `[T, 3, H, W]` -> uint8 `[T, 3, img_size, img_size]`, drawing from torch's global
         generator.
     """
-    steps = [_crop(img_size, crop_scale)]
-    return v2.Compose(steps + ([v2.RandomHorizontalFlip()] if flip else []))
+    size, how = (img_size, img_size), dict(interpolation=InterpolationMode.BICUBIC, antialias=True)
+    if tuple(crop_scale) == (1, 1):      # aligned faces stay aligned, and nothing is resampled
+        crop = v2.Resize(size, **how)
+    else:
+        crop = v2.RandomResizedCrop(size, tuple(crop_scale), **how)
+    return v2.Compose([crop, v2.RandomHorizontalFlip()] if flip else [crop])
 
 
 def train_transform(img_size: int, crop_scale: tuple[float, float] = (0.5, 1.0),
@@ -50,14 +47,10 @@ def train_transform(img_size: int, crop_scale: tuple[float, float] = (0.5, 1.0),
 
     Args:
         img_size, crop_scale: as for `pretrain_transform`.
-        randaugment: timm's notation "m<magnitude 0..10>-n<operations>"; empty for none.
+        randaugment: as for `ClipRandAugment`; empty for none.
         random_erasing: probability that a rectangle is painted over, the same in all frames.
-    Returns:
-        a function as of `pretrain_transform`.
-    Raises:
-        ValueError: for a RandAugment text of another form.
     """
-    steps = [_crop(img_size, crop_scale), v2.RandomHorizontalFlip()]
+    steps = [pretrain_transform(img_size, crop_scale)]
     if randaugment:
         steps.append(ClipRandAugment(randaugment, GREY))
     if random_erasing:
@@ -97,20 +90,13 @@ class ClipRandAugment(torch.nn.Module):
 def augment(clip: torch.Tensor, name: str, level: float, sign_seed: int,
             fill: tuple[int, int, int]) -> torch.Tensor:
     """One of timm's operations at its magnitude 0..10 on uint8 frames `[T, 3, H, W]`."""
-    arguments = ()
+    value = 0
     if LEVEL_TO_ARG[name] is not None:
         state = random.getstate()      # timm draws the sign from Python's generator
         random.seed(sign_seed)
-        arguments = LEVEL_TO_ARG[name](level, {})
+        value, = LEVEL_TO_ARG[name](level, {})
         random.setstate(state)
-    if name in GEOMETRY:
-        return _moved(clip, _matrix(name, *arguments, *clip.shape[:-3:-1]), fill)
-    return _recoloured(clip, name, *arguments)
-
-
-def _recoloured(clip: torch.Tensor, name: str, value: float = 0) -> torch.Tensor:
-    """An operation on colours; statistics are those of each frame."""
-    match name:
+    match name:      # statistics are those of each frame
         case "AutoContrast":
             return F.autocontrast(clip)
         case "Equalize":
@@ -129,25 +115,26 @@ def _recoloured(clip: torch.Tensor, name: str, value: float = 0) -> torch.Tensor
             return F.adjust_contrast(clip, value)
         case "BrightnessIncreasing":
             return F.adjust_brightness(clip, value)
-    clip = clip.contiguous(memory_format=torch.channels_last)      # a third of the time
-    return F.adjust_sharpness(clip, value).contiguous()
-
-
-def _matrix(name: str, value: float, width: int, height: int) -> tuple[float, ...]:
-    """(a, b, c, d, e, f): the result at x, y shows the source at ax + by + c, dx + ey + f (px)."""
+        case "SharpnessIncreasing":
+            clip = clip.contiguous(memory_format=torch.channels_last)      # a third of the time
+            return F.adjust_sharpness(clip, value).contiguous()
+    height, width = clip.shape[-2:]
     if name == "Rotate":
         angle, x, y = -math.radians(value), width / 2, height / 2
         cos, sin = math.cos(angle), math.sin(angle)
-        return cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y
-    return {"ShearX": (1, value, 0, 0, 1, 0), "ShearY": (1, 0, 0, value, 1, 0),
+        return _moved(clip, (cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y),
+                      fill)
+    maps = {"ShearX": (1, value, 0, 0, 1, 0), "ShearY": (1, 0, 0, value, 1, 0),
             "TranslateXRel": (1, 0, value * width, 0, 1, 0),
-            "TranslateYRel": (1, 0, 0, 0, 1, value * height)}[name]
+            "TranslateYRel": (1, 0, 0, 0, 1, value * height)}
+    return _moved(clip, maps[name], fill)
 
 
 def _moved(clip: torch.Tensor, m: tuple[float, ...], fill: tuple[int, int, int]) -> torch.Tensor:
     """All frames under one affine map, bilinear in steps of 1/8 px; the outside takes `fill`.
 
-    Every source pixel is looked up once for all frames: twice as fast as torchvision's maps.
+    The result at x, y shows the source at m0 x + m1 y + m2, m3 x + m4 y + m5 (px). Every source
+    pixel is looked up once for all frames: twice as fast as torchvision's maps.
     """
     t, _, h, w = clip.shape
     y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
@@ -197,22 +184,13 @@ def eval_views(x: torch.Tensor, img_size: int, test_crops: int = 1) -> list[torc
     return [F.crop(x, s if h > w else 0, s if w >= h else 0, img_size, img_size) for s in starts]
 
 
-def _per_channel(values: list[float], x: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(values, device=x.device).view(1, 3, *[1] * (x.ndim - 2))
-
-
 def normalise(x: torch.Tensor) -> torch.Tensor:
     """uint8 pixels with channels on axis 1 -> float32, ImageNet mean 0, standard deviation 1."""
-    scale = _per_channel([1 / (255 * s) for s in STD], x)
-    shift = _per_channel([-m / s for m, s in zip(MEAN, STD, strict=True)], x)
+    scale, shift = (torch.tensor(values, device=x.device).view(1, 3, *[1] * (x.ndim - 2))
+                    for values in ([1 / (255 * s) for s in STD],
+                                   [-m / s for m, s in zip(MEAN, STD, strict=True)]))
     x = x.to(torch.float32, memory_format=torch.contiguous_format)
     return x.mul_(scale).add_(shift)      # one pass less than the formula
-
-
-def denormalise(x: torch.Tensor) -> torch.Tensor:
-    """The inverse of `normalise`: rounded and clamped to uint8."""
-    x = (x.float() * _per_channel(list(STD), x) + _per_channel(list(MEAN), x)) * 255
-    return x.round().clamp(0, 255).to(torch.uint8)
 
 
 def _window(start: int, n: int, num_frames: int, sampling_rate: int) -> list[int]:

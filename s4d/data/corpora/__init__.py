@@ -8,11 +8,11 @@ import pandas as pd
 from ...config import Source
 from ...emotions import vocabulary
 from ..tables import Dataset, DatasetError, listed_subjects, table
-from . import acted, affectnet, caer, dfew, ferv39k, mafw, own, rafdb, voxceleb2
+from . import acted, affectnet, folders, own, rafdb, wild
 
 REGISTRY = {d.name: d for d in (
-    affectnet.DATASET, caer.DATASET, own.CLIPS, acted.CREMAD, dfew.DATASET, ferv39k.DATASET,
-    mafw.DATASET, own.PHOTOS, rafdb.DATASET, acted.RAVDESS, voxceleb2.DATASET)}
+    affectnet.DATASET, folders.CAER, own.CLIPS, acted.CREMAD, wild.DFEW, wild.FERV39K, wild.MAFW,
+    own.PHOTOS, rafdb.DATASET, acted.RAVDESS, folders.VOXCELEB2)}
 
 
 def find(name: str, root: str | Path) -> Dataset:
@@ -32,11 +32,9 @@ def index(name: str, root: str | Path, fold: int | None = None, num_classes: int
 
     Args:
         name: key of REGISTRY.
-        root: the dataset's folder.
         fold: which fold, of datasets that have some.
         num_classes: 7, 8 or 11 keeps the samples of that vocabulary; None keeps all.
-        label_order: key of `s4d.emotions.ORDERS` that a list's integers are in, where it does not
-            tell.
+        label_order: key of `s4d.emotions.ORDERS` of a list's integers, where it does not tell.
         task: "image" or "video" that the samples are for; None takes any.
         subject_separator: the sign that ends a subject's name in file names of an own folder.
     Returns:
@@ -48,39 +46,13 @@ def index(name: str, root: str | Path, fold: int | None = None, num_classes: int
         LabelError: for a label outside the dataset's vocabulary.
     """
     dataset, root = find(name, root), Path(root)
-    _check(dataset, fold, task, subject_separator)
-    given = {"subject_separator": subject_separator} if dataset.own else {}
-    rows = dataset.rows(root, fold, label_order, **given)
-    out = table(rows, fold, 1 if dataset.task == "image" else None)
-    if out.empty:
-        raise DatasetError(f"{name} in {root} holds no samples: expected {dataset.layout}")
-    subjects = listed_subjects(root)
-    if subjects:
-        known = [subjects.get(p) or s for p, s in zip(out["path"], out["subject"], strict=True)]
-        out["subject"] = pd.Series(known, dtype=object)
-    if num_classes is not None:
-        kept = out["label"].isna() | out["label"].isin(vocabulary(num_classes))
-        out = out[kept].reset_index(drop=True)
-    return out
-
-
-def index_of(source: Source, task: str | None = None,
-             num_classes: int | None = None) -> pd.DataFrame:
-    """`index` of a dataset as a configuration names it."""
-    return index(source.name, source.root, source.fold, num_classes, source.label_order, task,
-                 source.subject_separator)
-
-
-def _check(dataset: Dataset, fold: int | None, task: str | None,
-           subject_separator: str | None) -> None:
-    """Raise DatasetError for a fold, task or separator that the dataset does not have."""
-    name, folds = dataset.name, ", ".join(map(str, dataset.folds))
+    folds = ", ".join(map(str, dataset.folds))
     if task not in (None, dataset.task):
         holds = {"image": "photos", "video": "clips"}
         others = ", ".join(n for n, d in sorted(REGISTRY.items()) if d.task == task)
         raise DatasetError(f"{name} holds {holds[dataset.task]} and was named as the source of "
                            f"{holds[task]}: choose one of {others}")
-    if fold is None and dataset.folds:
+    if fold is None and folds:
         raise DatasetError(f"{name} has folds and none was chosen: give fold, one of {folds}")
     if fold is not None and fold not in dataset.folds:
         allowed = f"one of {folds}" if folds else "none, it has no folds"
@@ -88,3 +60,23 @@ def _check(dataset: Dataset, fold: int | None, task: str | None,
     if subject_separator is not None and not dataset.own:
         raise DatasetError(f"{name} tells its subjects itself, if at all: leave subject_separator="
                            f"{subject_separator!r} out, it is for `photos` and `clips` of your own")
+    given = {"subject_separator": subject_separator} if dataset.own else {}
+    out = table(dataset.rows(root, fold, label_order, **given), fold,
+                1 if dataset.task == "image" else None)
+    if out.empty:
+        raise DatasetError(f"{name} in {root} holds no samples: expected {dataset.layout}")
+    subjects = listed_subjects(root)
+    if subjects:
+        known = [subjects.get(p) or s for p, s in zip(out["path"], out["subject"], strict=True)]
+        out["subject"] = pd.Series(known, dtype=object)
+    if num_classes is None:
+        return out
+    kept = out["label"].isna() | out["label"].isin(vocabulary(num_classes))
+    return out[kept].reset_index(drop=True)
+
+
+def index_of(source: Source, task: str | None = None,
+             num_classes: int | None = None) -> pd.DataFrame:
+    """`index` of a dataset as a configuration names it."""
+    return index(source.name, source.root, source.fold, num_classes, source.label_order, task,
+                 source.subject_separator)

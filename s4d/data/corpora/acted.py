@@ -21,12 +21,7 @@ RAVDESS_CODES = {"01": "neutral", "02": "neutral", "03": "happiness", "04": "sad
 
 def acted(names: list[str], pattern: str, codes: dict[str, str], fold: int, root: Path,
           example: str) -> list[tuple]:
-    """(path, label, actor, split) of files named by actor and emotion.
-
-    Args:
-        pattern: of a file's stem, with the groups actor and emotion.
-        codes: code -> emotion.
-    """
+    """(path, label, actor, split) of files; `pattern` has the groups actor and emotion."""
     parsed = []
     for name in names:
         match = re.fullmatch(pattern, Path(name).stem)
@@ -38,10 +33,8 @@ def acted(names: list[str], pattern: str, codes: dict[str, str], fold: int, root
             raise LabelError(f"unknown label {code!r} in {root}/{name}: expected one of "
                              f"{', '.join(codes)}")
         parsed.append((name, codes[code], match["actor"]))
-    actors = sorted({actor for *_, actor in parsed})
-    turn = {actor: i % len(FOLDS) + 1 for i, actor in enumerate(actors)}
-    return [(name, label, actor, "test" if turn[actor] == fold else "train")
-            for name, label, actor in parsed]
+    tested = sorted({actor for *_, actor in parsed})[fold - 1::len(FOLDS)]
+    return [(*row, "test" if row[2] in tested else "train") for row in parsed]
 
 
 def cremad_rows(root: Path, fold: int, label_order: str | None = None) -> list[tuple]:
@@ -64,13 +57,12 @@ def ravdess_rows(root: Path, fold: int, label_order: str | None = None) -> list[
             if fields[1:2] != ["02"]:      # sorted: 01, with sound, comes before 02, without
                 kept.setdefault(tuple(fields[1:]), f"{actor.name}/{name}")
     pattern = r"\d\d-01-(?P<emotion>\d\d)(-\d\d){3}-(?P<actor>\d\d)"
-    return acted(list(kept.values()), pattern, RAVDESS_CODES, fold, root,
-                 "01-01-03-01-01-01-01.mp4")
+    return acted([*kept.values()], pattern, RAVDESS_CODES, fold, root, "01-01-03-01-01-01-01.mp4")
 
 
 CREMAD = Dataset(      # 91 actors, twelve sentences; open: ODbL
-    "cremad", "video", "VideoFlash/1001_DFA_ANG_XX.flv", cremad_rows, folds=FOLDS,
+    "cremad", "video", "VideoFlash/1001_DFA_ANG_XX.flv", cremad_rows, FOLDS,
     published={(None, None): 7442})
 RAVDESS = Dataset(     # 24 actors, 60 spoken performances each; open: CC BY-NC-SA 4.0
-    "ravdess", "video", "Actor_01/01-01-03-01-01-01-01.mp4", ravdess_rows, folds=FOLDS,
+    "ravdess", "video", "Actor_01/01-01-03-01-01-01-01.mp4", ravdess_rows, FOLDS,
     published={(None, None): 1440})

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from ...emotions import EMOTIONS, EMOTIONS_8
-from ..labels import Entry, labels_of
-from ..lists import SPLITS, Files, class_folders, read_list
+from ..lists import SPLITS, Entry, Files, class_folders, labels_of, read_list
 from ..media import IMAGES
 from ..tables import Dataset, DatasetError, files, folders
+from .own import tested_on_val
 
 NOT_EXPRESSIONS = {"8": "None", "9": "Uncertain", "10": "No-Face"}      # dropped, as in the field
 TRAIN = dict(zip(EMOTIONS, (74874, 134415, 25459, 14090, 6378, 3803, 24882), strict=True))
@@ -25,28 +25,23 @@ TESTS = (dict(zip(EMOTIONS, (471, 457, 473, 458, 469, 469, 470), strict=True)),
          dict.fromkeys(EMOTIONS, 500), dict.fromkeys(EMOTIONS_8, 500), 3999)
 
 
-def read(entries: list[Entry], label_order: str | None = None) -> list[str]:
-    return labels_of(entries, ("affectnet",), 8, label_order=label_order) if entries else []
-
-
 def rows(root: Path, fold: None = None, label_order: str | None = None) -> list[tuple]:
     """(path, label, None, split) of the first layout that the folder has."""
-    found = next(filter(None, (layout(root, label_order) for layout in LAYOUTS)), [])
-    if not any(split == "test" for *_, split in found):
-        found = [(*row, "test" if split == "val" else split) for *row, split in found]
-    return found
+    read = partial(labels_of, orders=("affectnet",), num_classes=8, label_order=label_order)
+    found = class_folders(root, IMAGES, read)      # train/happiness/0001.jpg or train/1/0001.jpg
+    if not found:
+        listed = release_2021(root) or original(root) or lists(root)
+        labels = iter(read([entry for _, entry, _ in listed]))
+        found = [(path, label, None, split)
+                 for (path, _, split), label in zip(listed, labels, strict=True)]
+    return found if any(split == "test" for *_, split in found) else tested_on_val(found)
 
 
-def in_folders(root: Path, label_order: str | None) -> list[tuple]:
-    """train/happiness/0001.jpg or train/1/0001.jpg."""
-    return class_folders(root, IMAGES, partial(read, label_order=label_order))
-
-
-def release_2021(root: Path, label_order: str | None) -> list[tuple]:
+def release_2021(root: Path) -> list[tuple]:
     """train_set/images/N.jpg with train_set/annotations/N_exp.npy."""
     out = []
     for split in ("train", "val"):
-        folder, entries = root / f"{split}_set", []
+        folder = root / f"{split}_set"
         for file in files(folder / "images", IMAGES):
             name = f"{folder.name}/images/{file}"
             note = folder / "annotations" / f"{Path(file).stem}_exp.npy"
@@ -55,25 +50,23 @@ def release_2021(root: Path, label_order: str | None) -> list[tuple]:
             except (OSError, ValueError, EOFError) as error:
                 raise DatasetError(f"{name} has no readable annotation {note} ({error}): copy the "
                                    "annotations again") from error
-            entries.append(Entry(name, label, str(note)))
-        labels = read(entries, label_order)
-        out += [(e.name, label, None, split) for e, label in zip(entries, labels, strict=True)]
+            out.append((name, Entry(name, label, str(note)), split))
     return out
 
 
-def original(root: Path, label_order: str | None) -> list[tuple]:
+def original(root: Path) -> list[tuple]:
     """training.csv and validation.csv with images in Manually_Annotated_Images/."""
     out, base = [], "Manually_Annotated_Images"
     images = Files(root, (base, f"Manually_Annotated/{base}"), IMAGES)
     images.bases = images.bases or [f"{base}/"]
     for path in (root / "training.csv", root / "validation.csv"):
         if is_original(path):
-            entries = [e for e in read_list(path) if e.label not in NOT_EXPRESSIONS]
-            out += _found(images, entries, SPLITS[path.stem], label_order)
+            out += [(images.find(e.name), e, SPLITS[path.stem]) for e in read_list(path)
+                    if e.label not in NOT_EXPRESSIONS]
     return out
 
 
-def lists(root: Path, label_order: str | None) -> list[tuple]:
+def lists(root: Path) -> list[tuple]:
     """train.csv, affectnet_val.txt ...: lines `680/<hash>_aligned/face_det_000000.bmp 0`."""
     out, usual = [], ("image", "images", "manually_annotated_images")
     inside = [f.name for f in folders(root) if f.name.lower() in usual]
@@ -81,14 +74,8 @@ def lists(root: Path, label_order: str | None) -> list[tuple]:
     for name in files(root, {".csv", ".txt"}):
         split = SPLITS.get(re.split(r"[_\-]", Path(name).stem.lower())[-1])
         if split is not None:
-            out += _found(images, read_list(root / name), split, label_order)
+            out += [(images.find(e.name), e, split) for e in read_list(root / name)]
     return out
-
-
-def _found(images: Files, entries: list[Entry], split: str, label_order: str | None) -> list[tuple]:
-    labels = read(entries, label_order)
-    return [(images.find(e.name), label, None, split)
-            for e, label in zip(entries, labels, strict=True)]
 
 
 def is_original(path: Path) -> bool:
@@ -115,7 +102,6 @@ def published(root: Path, table: pd.DataFrame) -> dict:
     return {(None, "test"): TESTS[int(np.argmin(np.abs(np.array(sizes) - size)))]}
 
 
-LAYOUTS = (in_folders, release_2021, original, lists)
 DATASET = Dataset(
     "affectnet", "image",
     "train/ and val/ or test/ with a folder per class (name or 0..7), lists train.csv and test.csv "

@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from ...emotions import LabelError, canonical
 from ..lists import SPLITS
@@ -24,15 +23,6 @@ from ..media import IMAGES, VIDEOS
 from ..tables import Dataset, DatasetError, listed_subjects
 
 TEST = 0.2          # of the samples in the test split, where no folder tells
-
-
-class Found(NamedTuple):
-    """One sample."""
-
-    path: str                  # relative to the root
-    label: str                 # first the folder's name, then the emotion
-    subject: str | None
-    split: str | None
 
 
 def rows(root: Path, fold: None = None, label_order: None = None,
@@ -44,30 +34,29 @@ def rows(root: Path, fold: None = None, label_order: None = None,
             single class, or splits that are incomplete.
         LabelError: for a class folder that names no emotion.
     """
-    folders = _walk(root)
-    found = [_sample(p, root, subject_separator) for p in _paths(root, folders, clips)]
+    inside = {}      # names of files by folder, hidden ones left out
+    for folder, below, names in os.walk(root):
+        below[:] = sorted(d for d in below if d[0] != ".")
+        path = Path(folder).relative_to(root).as_posix()
+        inside["" if path == "." else path] = sorted(n for n in names if n[0] != ".")
+    found = [_sample(p, root, subject_separator) for p in _paths(root, inside, clips)]
     full = {p.rsplit("/", k)[0] for p, *_ in found for k in range(p.count("/") + 1)}
-    for path, _ in folders:
-        if len(_classes(path)) == 1 and not _is_split(path) and path not in full:
+    for path in inside:
+        is_split = path.rpartition("/")[2].lower() in SPLITS
+        if len(_classes(path)) == 1 and not is_split and path not in full:
             raise DatasetError(f"class folder {path} in {root} holds no "
                                f"{'clips' if clips else 'photos'}: fill it or remove it")
-    return _split(root, _named(root, found)) if found else []
+    if not found:
+        return []
+    emotions, subjects = _emotions(root, {row[1] for row in found}), listed_subjects(root)
+    return _split(root, [(path, emotions[folder], subjects.get(path) or subject, split)
+                         for path, folder, subject, split in found])
 
 
-def _walk(root: Path) -> list[tuple[str, list[str]]]:
-    """(relative path, names of files) of every visible folder, in order."""
-    out = []
-    for folder, below, names in os.walk(root):
-        below[:] = sorted(d for d in below if not d.startswith("."))
-        path = Path(folder).relative_to(root).as_posix()
-        out.append(("" if path == "." else path, sorted(n for n in names if n[0] != ".")))
-    return out
-
-
-def _paths(root: Path, folders: list[tuple[str, list[str]]], clips: bool) -> list[str]:
+def _paths(root: Path, inside: dict[str, list[str]], clips: bool) -> list[str]:
     """Samples of the wanted kind; both kinds in one folder are refused."""
     photos, videos = [], []
-    for path, names in folders:
+    for path, names in inside.items():
         by_suffix = [(f"{path}/{n}" if path else n, os.path.splitext(n)[1].lower()) for n in names]
         pictures = [p for p, suffix in by_suffix if suffix in IMAGES]
         videos += [p for p, suffix in by_suffix if suffix in VIDEOS]
@@ -84,17 +73,13 @@ def _paths(root: Path, folders: list[tuple[str, list[str]]], clips: bool) -> lis
     return samples
 
 
-def _is_split(path: str) -> bool:
-    return path.rpartition("/")[2].lower() in SPLITS
-
-
 def _classes(path: str) -> list[str]:
     """Folders of a path that are no split."""
     return [part for part in path.split("/") if part and part.lower() not in SPLITS]
 
 
-def _sample(path: str, root: Path, subject_separator: str | None) -> Found:
-    """What a path tells."""
+def _sample(path: str, root: Path, subject_separator: str | None) -> tuple:
+    """(path, class folder, subject, split) as a path tells."""
     folder, _, name = path.rpartition("/")
     classes = _classes(folder)
     splits = sorted({SPLITS[p.lower()] for p in folder.split("/") if p.lower() in SPLITS})
@@ -108,13 +93,13 @@ def _sample(path: str, root: Path, subject_separator: str | None) -> Found:
     stem = os.path.splitext(name)[0]
     if subject_separator and subject_separator in stem:
         subject = stem.split(subject_separator)[0]
-    return Found(path, classes[0], subject, splits[0] if splits else None)
+    return path, classes[0], subject, splits[0] if splits else None
 
 
-def _named(root: Path, found: list[Found]) -> list[Found]:
-    """The samples with emotions for labels, and the subjects of subjects.csv."""
+def _emotions(root: Path, folders: set[str]) -> dict[str, str]:
+    """{class folder: emotion}, of two emotions at least."""
     emotions = {}
-    for folder in sorted({f.label for f in found}):
+    for folder in sorted(folders):
         try:
             emotions[folder] = canonical(re.sub(r"^\d+[\s._-]+|[\s._-]+\d+$", "", folder))
         except LabelError as error:
@@ -125,18 +110,17 @@ def _named(root: Path, found: list[Found]) -> list[Found]:
     if len(set(emotions.values())) == 1:
         raise DatasetError(f"{root} holds one class, {next(iter(emotions.values()))}: there is "
                            "nothing to tell apart; add a second class folder")
-    subjects = listed_subjects(root)
-    return [f._replace(label=emotions[f.label], subject=subjects.get(f.path) or f.subject)
-            for f in found]
+    return emotions
 
 
-def _split(root: Path, found: list[Found]) -> list[tuple]:
-    given = {f.split for f in found}
+def _split(root: Path, found: list[tuple]) -> list[tuple]:
+    """Rows with the splits of their folders, or else a test split that hashes decide."""
+    given = {split for *_, split in found}
     if given == {None}:
         tests = _test_paths(found)
-        return [f._replace(split="test" if f.path in tests else "train") for f in found]
+        return [(*row, "test" if row[0] in tests else "train") for *row, _ in found]
     if None in given:
-        lone = next(f.path for f in found if f.split is None)
+        lone = next(path for path, *_, split in found if split is None)
         raise DatasetError(f"{lone} in {root} lies in no split folder and others do: put all "
                            "samples into train, val and test, or none")
     if "train" not in given or len(given) == 1:
@@ -144,28 +128,28 @@ def _split(root: Path, found: list[Found]) -> list[tuple]:
         raise DatasetError(f"{root} has split folders for {' and '.join(sorted(given))} alone: add "
                            f"{missing}, or remove the split folders and let a hash of the names "
                            "decide")
-    if "test" in given:
-        return found
-    return [f._replace(split="test") if f.split == "val" else f for f in found]
+    return found if "test" in given else tested_on_val(found)
 
 
-def _test_paths(found: list[Found]) -> set[str]:
+def tested_on_val(rows: list[tuple]) -> list[tuple]:
+    """Rows whose validation split is their test split."""
+    return [(*row, "test" if split == "val" else split) for *row, split in rows]
+
+
+def _test_paths(found: list[tuple]) -> set[str]:
     """The test split: the first by hash of the subjects, and of each class's other files."""
-    known, rest = [f for f in found if f.subject], [f for f in found if not f.subject]
-    tests = set()
-    for subject in _by_hash(f.subject for f in known)[:-1]:      # somebody is left to train on
+    def by_hash(names: Iterable[str]) -> list[str]:      # as good as drawn, the same everywhere
+        return sorted(set(names), key=lambda n: (hashlib.sha256(n.encode()).hexdigest(), n))
+
+    known, rest, tests = [f for f in found if f[2]], [f for f in found if not f[2]], set()
+    for subject in by_hash(who for _, _, who, _ in known)[:-1]:      # somebody is left to train on
         if len(tests) >= TEST * len(known):
             break
-        tests |= {f.path for f in known if f.subject == subject}
-    for label in {f.label for f in rest}:
-        paths = _by_hash(f.path for f in rest if f.label == label)
+        tests |= {path for path, _, who, _ in known if who == subject}
+    for emotion in {label for _, label, *_ in rest}:
+        paths = by_hash(path for path, label, *_ in rest if label == emotion)
         tests |= set(paths[:max(1, round(TEST * len(paths))) if len(paths) > 1 else 0])
     return tests
-
-
-def _by_hash(names: Iterable[str]) -> list[str]:
-    """Names in the order of their hash: as good as drawn, and the same everywhere."""
-    return sorted(set(names), key=lambda n: (hashlib.sha256(n.encode()).hexdigest(), n))
 
 
 LAYOUT = ("a folder for each emotion, as in {}, with or without train/, val/ and test/ above or "

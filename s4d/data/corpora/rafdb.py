@@ -4,8 +4,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from ..labels import labels_of
-from ..lists import Files, class_folders, read_list
+from ..lists import Files, class_folders, labels_of, read_list
 from ..media import IMAGES
 from ..tables import Dataset, DatasetError
 
@@ -16,21 +15,17 @@ FOLDERS = ("Image/aligned", "aligned", "Image/original", "original")
 def rows(root: Path, fold: None = None, label_order: str | None = None) -> list[tuple]:
     """(path, label, None, split); integers count from 1, and the name's first part is the split."""
     read = partial(labels_of, orders=("rafdb",), num_classes=7, base=1, label_order=label_order)
-    for folder in [top + lists for top in TOP for lists in ("EmoLabel/", "")]:
-        path = root / folder / "list_patition_label.txt"
-        if path.is_file():
-            return _listed(root, path, read)
-    for top in ("", "DATASET"):
-        found = class_folders(root / top, IMAGES, read)
-        if found:
-            return [(f"{top}/{path}" if top else path, *rest) for path, *rest in found]
-    return []
-
-
-def _listed(root: Path, path: Path, read) -> list[tuple]:
+    lists = [root / top / sub for top in TOP for sub in ("EmoLabel", "")]
+    path = next((p for p in (f / "list_patition_label.txt" for f in lists) if p.is_file()), None)
+    if path is None:
+        for top in ("", "DATASET/"):
+            found = class_folders(root / top, IMAGES, read)
+            if found:
+                return [(top + path, *rest) for path, *rest in found]
+        return []
+    images = Files(root, [top + folder for top in TOP for folder in FOLDERS], IMAGES,
+                   variants=("{}_aligned", "{}"))
     entries, out = read_list(path), []
-    bases = [top + folder for top in TOP for folder in FOLDERS]
-    images = Files(root, bases, IMAGES, variants=("{}_aligned", "{}"))
     for entry, label in zip(entries, read(entries), strict=True):
         split = entry.name.rpartition("/")[2].split("_")[0]
         if split not in ("train", "test"):
