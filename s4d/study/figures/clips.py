@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from . import style
-from .marks import heading, key, legend, look, name_lines, point, zero
-from .style import EMOTION_COLOURS, GREY, METHOD_COLOURS, METHOD_LABELS, METHOD_NAMES, figure, stamp
+from .marks import heading, key, legend, look, name_lines, point, present, zero
+from .style import EMOTION_COLOURS, GREY, METHOD_COLOURS, METHOD_LABELS, METHOD_MARKERS, figure
 
 
 def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, curves: pd.DataFrame, unit: str,
@@ -26,9 +26,15 @@ def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, curves: pd.DataFrame
         zero(ax)
         ax.set_xlabel(f"time from the {'apex' if known else 'middle'} ({unit})")
         ax.set_ylabel("probability of the true class", fontsize=7)
-    _course(axes[0, 0], courses[courses.label == "expressive"])
+    rows = courses[courses.label == "expressive"]
+    truth = rows[rows.quantity == "intensity"].drop_duplicates("time").sort_values("time")
+    axes[0, 0].plot(truth.time, truth["mean"], "--", color=GREY)
+    _lines(axes[0, 0], rows[rows.quantity == "probability"], "time")
+    axes[0, 0].set_ylim(0, None)
+    heading(axes[0, 0],
+            f"All but neutral ({rows.samples.max()} clips, {rows.subjects.max()} people)")
     _by_emotion(axes[0, 1], courses[courses.label != "expressive"])
-    methods = [m for m in METHOD_NAMES if m in set(courses.method)]
+    methods = present(courses.method)
     handles = [key(METHOD_LABELS[m], **look(m)) for m in methods]
     handles.append(Patch(color=METHOD_COLOURS[methods[0]], alpha=0.25,
                          label=f"95 % interval of {METHOD_LABELS[methods[0]]}"))
@@ -40,33 +46,24 @@ def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, curves: pd.DataFrame
         handles.append(Patch(facecolor=style.NULL_COLOUR, edgecolor=GREY, linewidth=0.5,
                              label="another person's clip, mean to 95 %"))
     legend(fig, handles, 5)
-    return stamp(fig, note)
+    return style.stamp(fig, note)
 
 
 def _lines(ax, table: pd.DataFrame, along: str) -> None:
     """Draw a line a method, with a band about the first alone: two would cover one another."""
-    methods = [m for m in METHOD_NAMES if m in set(table.method)]
-    for method in methods:
+    for k, method in enumerate(present(table.method)):
         rows = table[table.method == method].sort_values(along)
-        if method == methods[0]:
-            ax.fill_between(rows[along].astype(float), rows.low.astype(float),
-                            rows.high.astype(float), color=METHOD_COLOURS[method], alpha=0.25,
+        if k == 0:
+            band = rows[[along, "low", "high"]].astype(float)
+            ax.fill_between(*band.to_numpy().T, color=METHOD_COLOURS[method], alpha=0.25,
                             linewidth=0)
         ax.plot(rows[along], rows["mean"], **look(method), markersize=3)
-
-
-def _course(ax, rows: pd.DataFrame) -> None:
-    truth = rows[rows.quantity == "intensity"].drop_duplicates("time").sort_values("time")
-    ax.plot(truth.time, truth["mean"], "--", color=GREY)
-    _lines(ax, rows[rows.quantity == "probability"], "time")
-    ax.set_ylim(0, None)
-    heading(ax, f"All but neutral ({rows.samples.max()} clips, {rows.subjects.max()} people)")
 
 
 def _by_emotion(ax, courses: pd.DataFrame) -> None:
     table = courses[(courses.method == "static") & (courses.quantity == "probability")]
     half, ends = ((table.high - table.low) / 2).astype(float).median(), {}
-    for label in [n for n in EMOTION_COLOURS if n in set(table.label)]:
+    for label in present(table.label, EMOTION_COLOURS):
         rows = table[table.label == label].sort_values("time")
         ax.plot(rows.time, rows["mean"], color=EMOTION_COLOURS[label],
                 marker=style.EMOTION_MARKERS[label], markersize=3)
@@ -91,8 +88,8 @@ def _lag(ax, curves: pd.DataFrame, unit: str) -> None:
 
 def _follow(ax, follow: pd.DataFrame) -> None:
     """Draw a row an emotion, the first for all; hollow without an interval."""
-    labels = [n for n in ("expressive", *EMOTION_COLOURS) if n in set(follow.label)]
-    methods = [m for m in METHOD_NAMES if m in set(follow.method)]
+    labels = present(follow.label, ("expressive", *EMOTION_COLOURS))
+    methods = present(follow.method)
     for k, method in enumerate(methods):
         rows = follow[follow.method == method].set_index("label").reindex(labels)
         y = np.arange(len(labels)) + (k - (len(methods) - 1) / 2) * 0.36
@@ -100,12 +97,11 @@ def _follow(ax, follow: pd.DataFrame) -> None:
                 edgecolor=GREY, linewidth=0.5)
         for at, r in zip(y, rows.to_dict("records"), strict=True):
             point(ax, at, r["mean"], r["low"], r["high"], METHOD_COLOURS[method],
-                  style.METHOD_MARKERS[method], filled=pd.notna(r["low"]))
+                  METHOD_MARKERS[method], filled=pd.notna(r["low"]))
     zero(ax)
     n = follow.groupby("label")[["clips", "subjects"]].max()
-    ax.set_yticks(range(len(labels)), [
-        f"{name.replace('expressive', 'all')} ({n.clips[name]}, {n.subjects[name]})"
-        for name in labels])
+    names = [f"{name} ({n.clips[name]}, {n.subjects[name]})" for name in labels]
+    ax.set_yticks(range(len(labels)), [name.replace("expressive", "all") for name in names])
     ax.invert_yaxis()
     ax.set_xlabel("r with the true intensity")
     heading(ax, "Inside a clip (n clips, people)")
@@ -117,14 +113,13 @@ def gains(table: pd.DataFrame, note: str = "") -> Figure:
     Args:
         table: of `s4d.study.gains.gain_by_emotion`.
     """
-    names = [n for n in EMOTION_COLOURS if n in set(table.label)]
-    methods = list(dict.fromkeys(table.method))
+    names, methods = present(table.label, EMOTION_COLOURS), list(dict.fromkeys(table.method))
     fig, (left, right) = figure(style.PAGE, 0.8 + 0.3 * len(names), 1, 2, sharey=True)
     for r in table.itertuples():
         y = names.index(r.label) + (methods.index(r.method) - (len(methods) - 1) / 2) * 0.34
-        colour, marker = METHOD_COLOURS[r.method], style.METHOD_MARKERS[r.method]
+        colour, marker = METHOD_COLOURS[r.method], METHOD_MARKERS[r.method]
         left.hlines(y, r.without, r.recall, color=colour, linewidth=0.8)
-        left.plot(r.without, y, style.METHOD_MARKERS["dynamic"], color=METHOD_COLOURS["dynamic"],
+        left.plot(r.without, y, METHOD_MARKERS["dynamic"], color=METHOD_COLOURS["dynamic"],
                   markersize=3)
         left.plot(r.recall, y, marker, color=colour, markersize=4)
         point(right, y, r.gain, r.low, r.high, colour, marker, filled=r.p_holm <= style.LEVEL)
@@ -136,6 +131,6 @@ def gains(table: pd.DataFrame, note: str = "") -> Figure:
     zero(right)
     right.set_xlabel("gain over dynamic only (points)")
     heading(right, "Paired difference, 95 %; filled: significant (Holm)")
-    legend(fig, [key(METHOD_LABELS[m], marker=style.METHOD_MARKERS[m], color=METHOD_COLOURS[m])
+    legend(fig, [key(METHOD_LABELS[m], marker=METHOD_MARKERS[m], color=METHOD_COLOURS[m])
                  for m in ("dynamic", *methods)])
-    return stamp(fig, note)
+    return style.stamp(fig, note)

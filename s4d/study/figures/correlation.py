@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..intervals import p_text
-from . import style
-from .marks import heading, label_points, legend, look, name_lines, number, point, ranged, zero
+from . import marks, style
+from .marks import heading, legend, look, name_lines, number, point, present, ranged, zero
 from .style import EMOTION_COLOURS, KINDS, METHOD_LABELS, METHOD_NAMES, PAGE, SMALL, figure, stamp
 
 HEADS = {"head": {"image": "photo head", "video": "clip head"},
@@ -18,15 +18,17 @@ ORDER = ("static", "dynamic", "multitask", "s4d")
 SHORT = {"neutral": "neu", "happiness": "hap", "sadness": "sad", "surprise": "sur", "fear": "fea",
          "disgust": "dis", "anger": "ang", "contempt": "con", "anxiety": "anx",
          "helplessness": "hel", "disappointment": "dsp"}
-FRAMES = {True: "-", False: (0, (2.5, 1.5))}      # whether the network, too, never saw the kind
-OTHERS = {"between": dict(color="#555555", marker="X", linestyle="-"),
-          "start": dict(color="#555555", marker="*", linestyle=":")}
+# Of a cell's frame, by whether the network, too, never saw labels of the kind.
+FRAMES = {True: ("-", "neither network nor head saw labels of this kind"),
+          False: ((0, (2.5, 1.5)), "network did, head or probe did not")}
+LOOKS = {m: look(m) for m in METHOD_NAMES} | {
+    "between": dict(color="#555555", marker="X", linestyle="-"),
+    "start": dict(color="#555555", marker="*", linestyle=":")}
 NULLS = {"any": ("at will", "white", ""), "within": ("within each emotion", style.NULL_COLOUR, ""),
          "person": ("within each person", "white", "//////")}
 
 
 def _p(p: float) -> str:
-    """Write `p = 0.006` or `p < 0.001`."""
     text = p_text(p)
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
@@ -34,11 +36,10 @@ def _p(p: float) -> str:
 def transfer(table: pd.DataFrame, note: str = "") -> Figure:
     """Draw WAR of trained heads and linear probes (rows) on photos and clips (columns).
 
-    Args:
-        table: of `s4d.study.transfer.transfer_matrix` with a column reading (head, probe);
-            zero-shot cells are framed.
+    Zero-shot cells of `transfer_matrix`, with a column reading (head, probe), are framed.
     """
-    readings = [r for r in TITLES if r in set(table.reading)]
+    readings = present(table.reading, TITLES)
+    n = table.groupby("stimuli")[["samples", "subjects", "majority"]].max()
     wide = table.pivot(index=["reading", "method", "head"], columns="stimuli", values="war")
     rows = {r: [(m, h) for m in ORDER for h in KINDS if (r, m, h) in wide.index] for r in readings}
     fig, axes = figure(PAGE, 1.25 + 0.3 * max(map(len, rows.values())), 1, len(readings),
@@ -48,10 +49,15 @@ def transfer(table: pd.DataFrame, note: str = "") -> Figure:
         picture = ax.imshow(wide.loc[reading].loc[rows[reading], list(KINDS)], vmin=0, vmax=top,
                             aspect="auto")
         for r in table[table.reading == reading].itertuples():
-            _reading(ax, r, rows[reading].index((r.method, r.head)), top)
-        names = [f"{METHOD_LABELS[m]}, {HEADS[reading][h]}" for m, h in rows[reading]]
-        ax.set_yticks(range(len(names)), names)
-        n = table.groupby("stimuli")[["samples", "subjects", "majority"]].max()
+            x, y = list(KINDS).index(r.stimuli), rows[reading].index((r.method, r.head))
+            ax.text(x, y, number(r.war, r.low, r.high).replace(" [", "\n["), ha="center",
+                    va="center", fontsize=SMALL, color="white" if r.war < 0.55 * top else "black")
+            frames = (("white", 2.4, "-"), ("black", 1.1, FRAMES[bool(r.unseen)][0]))
+            for edge, width, dash in frames if r.zero_shot else ():   # two are seen on every colour
+                ax.add_patch(Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, fill=False,
+                                       edgecolor=edge, linewidth=width, linestyle=dash))
+        ax.set_yticks(range(len(rows[reading])), [f"{METHOD_LABELS[m]}, {HEADS[reading][h]}"
+                                                  for m, h in rows[reading]])
         ax.set_xticks([0, 1], [
             f"{style.TASK_LABELS[t]}\nn = {n.samples[t]},\n{n.subjects[t]} people\n"
             f"majority: {n.majority[t]:.1f}" for t in KINDS])
@@ -60,22 +66,8 @@ def transfer(table: pd.DataFrame, note: str = "") -> Figure:
         ax.set_title(TITLES[reading])
     fig.colorbar(picture, ax=axes, pad=0.01).set_label("WAR (%)")
     legend(fig, [Rectangle((0, 0), 1, 1, fill=False, linewidth=1.2, linestyle=dash, label=text)
-                 for dash, text in zip(FRAMES.values(), (
-                     "neither network nor head saw labels of this kind",
-                     "network did, head or probe did not"), strict=True)], 2)
+                 for dash, text in FRAMES.values()], 2)
     return stamp(fig, note)
-
-
-def _reading(ax, r, row: int, top: float) -> None:
-    """Write a cell's number and frame it when its head or probe never saw the kind."""
-    column = list(KINDS).index(r.stimuli)
-    text = number(r.war, r.low, r.high).replace(" [", "\n[")
-    ax.text(column, row, text, ha="center", va="center", fontsize=SMALL,
-            color="white" if r.war < 0.55 * top else "black")
-    if r.zero_shot:                                # black on white is seen on every colour
-        for edge, width, dash in (("white", 2.4, "-"), ("black", 1.1, FRAMES[bool(r.unseen)])):
-            ax.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False,
-                                   edgecolor=edge, linewidth=width, linestyle=dash))
 
 
 def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, counts: dict[str, pd.Series],
@@ -87,8 +79,7 @@ def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, counts: dict[
         stats: of `s4d.study.similarity.prototype_study`.
         counts: "image" and "video" -> number of samples by class.
     """
-    methods = [m for m in METHOD_NAMES if m in set(cells.method)]
-    names = list(dict.fromkeys(cells.image_class))
+    methods, names = present(cells.method), list(dict.fromkeys(cells.image_class))
     fig, axes = figure(PAGE, 2.75, 1, len(methods), squeeze=False, sharey=True)
     for ax, method in zip(axes[0], methods, strict=True):
         wide = cells[cells.method == method].pivot(index="image_class", columns="video_class",
@@ -101,10 +92,10 @@ def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, counts: dict[
         found = stats[stats.method == method].iloc[0]
         heading(ax, f"{METHOD_LABELS[method]}\nΔ drawn {number(found.difference, form='.2f')}, "
                 f"{_p(found.p)}\ncorrected {ranged(found, 'corrected')}", SMALL)
-        ax.set_xticks(range(len(names)), [f"{SHORT[n]} ({counts['video'].get(n, 0)})"
-                                          for n in names], rotation=90, fontsize=SMALL)
-        ax.set_yticks(range(len(names)), [f"{n} ({counts['image'].get(n, 0)})" for n in names],
-                      fontsize=SMALL)
+        labels = [[f"{words.get(n, n)} ({counts[kind].get(n, 0)})" for n in names]
+                  for kind, words in (("image", {}), ("video", SHORT))]
+        ax.set_yticks(range(len(names)), labels[0], fontsize=SMALL)
+        ax.set_xticks(range(len(names)), labels[1], rotation=90, fontsize=SMALL)
         ax.tick_params(length=0)
         ax.set_xlabel("prototype of clips (n)", fontsize=7)
     axes[0, 0].set_ylabel("prototype of photos (n)", fontsize=7)
@@ -114,23 +105,20 @@ def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, counts: dict[
 
 def layer_similarity(table: pd.DataFrame, titles: dict[str, str], layer: str = "pooled",
                      note: str = "") -> Figure:
-    """Draw CKA by layer, a line a comparison, and CKA of one layer beside its null models.
+    """Draw CKA of `similarity_by_layer`: by layer, and of one layer beside its null models.
 
     Args:
-        table: of `s4d.study.similarity.similarity_by_layer`.
         titles: comparison -> title, in order.
         layer: of the right panel.
     """
     table = table[table.measure == "cka"]
-    layers = list(dict.fromkeys(table.layer))
-    names = [c for c in titles if c in set(table.comparison)]
+    layers, names, ends = list(dict.fromkeys(table.layer)), present(table.comparison, titles), {}
     fig, (left, right) = figure(PAGE, 2.9, 1, 2)
-    ends = {}
     for k, name in enumerate(names):
         rows = table[table.comparison == name].set_index("layer").loc[layers]
-        x, drawn = np.arange(len(layers)) + 0.05 * (k - (len(names) - 1) / 2), _look(name)
-        left.vlines(x, rows.low, rows.high, color=drawn["color"], linewidth=0.8)
-        left.plot(x, rows.value, **drawn, markersize=3)
+        x = np.arange(len(layers)) + 0.05 * (k - (len(names) - 1) / 2)
+        left.vlines(x, rows.low, rows.high, color=LOOKS[name]["color"], linewidth=0.8)
+        left.plot(x, rows.value, **LOOKS[name], markersize=3)
         ends[titles[name]] = rows.value.iloc[-1]
     left.set(ylim=(min(0, left.get_ylim()[0]), 1.03), xlim=(-0.3, len(layers) - 0.8))
     name_lines(left, ends)
@@ -147,11 +135,6 @@ def layer_similarity(table: pd.DataFrame, titles: dict[str, str], layer: str = "
     return stamp(fig, note)
 
 
-def _look(name: str) -> dict:
-    """Colour, marker and dash of a method, or of a comparison that is none."""
-    return OTHERS.get(name) or look(name)
-
-
 def _beside_nulls(ax, rows: pd.DataFrame, titles: dict[str, str]) -> None:
     """Draw a row a comparison: its value, and below it a bar of each null, mean to 95 %."""
     y = np.arange(len(rows))
@@ -161,7 +144,7 @@ def _beside_nulls(ax, rows: pd.DataFrame, titles: dict[str, str]) -> None:
             ax.barh(y + 0.25, np.maximum(high - low, 0.006), 0.3, low, color=colour,
                     edgecolor="#444444", hatch=hatch, linewidth=0.6, label=label)
     for at, r in zip(y, rows.itertuples(), strict=True):
-        drawn = _look(r.Index)
+        drawn = LOOKS[r.Index]
         point(ax, at - 0.15, r.value, r.low, r.high, drawn["color"], drawn["marker"])
     ax.set_yticks(y, [titles[n] for n in rows.index], fontsize=SMALL)
     ax.set_ylim(len(rows) - 0.45, -0.55)
@@ -173,55 +156,46 @@ def confusability(cells: pd.DataFrame, stats: pd.DataFrame, titles: dict[str, st
                   counts: tuple[int, int], note: str = "") -> Figure:
     """Draw the probability given to wrong classes: static against dynamic, a panel a comparison.
 
+    The six pairs that both sides confuse most, mean over comparisons, are named.
+
     Args:
         cells: comparison, label, wrong, static, dynamic (shares 0..1), a row a point.
         stats: comparison, rho, low, high, p, rho_cells, p_cells.
         titles: comparison -> title, in order.
         counts: number of photos and of clips.
     """
-    names = [c for c in titles if c in set(cells.comparison)]
+    names, labels = present(cells.comparison, titles), {}
     fig, axes = figure(PAGE, 2.6, 1, len(names), squeeze=False)
-    most, labels = most_confused(cells), {}
+    rank = cells.groupby("comparison")[["static", "dynamic"]].rank().sum(axis=1)
+    mean = rank.groupby([cells.label, cells.wrong]).mean()
+    most = mean.sort_values(ascending=False, kind="stable").index[:6]
     for ax, name in zip(axes[0], names, strict=True):
         part, found = cells[cells.comparison == name], stats[stats.comparison == name].iloc[0]
         points = 100 * part[["static", "dynamic"]].to_numpy()
         named = part.set_index(["label", "wrong"]).index.isin(most)
         ax.scatter(*points.T, s=12, c=np.where(named, "black", "#aaaaaa"), linewidths=0)
-        labels[name] = points, [(f"{SHORT[r.label]} → {SHORT[r.wrong]}", tuple(at)) for r, at in
-                                zip(part[named].itertuples(), points[named], strict=True)]
-        rho = ranged(found, "rho")
-        heading(ax, f"{titles[name]}\nρ = {rho}, {_p(found.p)}\nwithout preferences "
-                f"{number(found.rho_cells, form='.2f')}, {_p(found.p_cells)}", 7)
+        labels[ax] = points, [(f"{SHORT[r.label]} → {SHORT[r.wrong]}", tuple(at)) for r, at in
+                              zip(part[named].itertuples(), points[named], strict=True)]
+        heading(ax, f"{titles[name]}\nρ = {ranged(found, 'rho')}, {_p(found.p)}\nwithout "
+                f"preferences {number(found.rho_cells, form='.2f')}, {_p(found.p_cells)}", 7)
         ax.margins(0.12)
         ax.set_xlim(right=1.3 * points[:, 0].max())         # room for the outermost names
         ax.set_xlabel(f"mean probability of the wrong\nclass, {counts[0]} photos (%)", fontsize=7)
     axes[0, 0].set_ylabel(f"mean probability of the wrong\nclass, {counts[1]} clips (%)",
                           fontsize=7)
-    stamp(fig, note)
-    fig.draw_without_rendering()         # fixes the axes, so that names find places in them
-    for ax, name in zip(axes[0], names, strict=True):
-        label_points(ax, *labels[name])
+    stamp(fig, note).draw_without_rendering()     # fixes the axes, so that names find places
+    for ax, found in labels.items():
+        marks.label_points(ax, *found)
     return fig
 
 
-def most_confused(cells: pd.DataFrame, most: int = 6) -> list[tuple[str, str]]:
-    """The pairs (true, wrong) that are confused most on both sides, mean over comparisons."""
-    rank = cells.groupby("comparison")[["static", "dynamic"]].rank().sum(axis=1)
-    mean = rank.groupby([cells.label, cells.wrong]).mean()
-    return list(mean.sort_values(ascending=False, kind="stable").index[:most])
-
-
 def shared_space(table: pd.DataFrame, note: str = "") -> Figure:
-    """Draw t-SNE of photos and clips in one space: one kind in colour, the other in grey.
-
-    Args:
-        table: of `s4d.study.transfer.shared_space`.
-    """
+    """Draw t-SNE of photos and clips, of `shared_space`: one kind in colour, the other in grey."""
     fig, axes = figure(PAGE, 3.4, 1, 2, sharex=True, sharey=True)
     for ax, task in zip(axes, KINDS, strict=True):
         rows, other = table[table.task == task], table[table.task != task]
         ax.scatter(other.x, other.y, s=5, color="#b0b0b0", linewidths=0, zorder=1)
-        for label in [n for n in EMOTION_COLOURS if n in set(table.label)]:
+        for label in present(table.label, EMOTION_COLOURS):
             part = rows[rows.label == label]
             ax.scatter(part.x, part.y, s=16, marker=style.EMOTION_MARKERS[label], linewidths=0,
                        color=EMOTION_COLOURS[label], zorder=2, label=label)

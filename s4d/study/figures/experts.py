@@ -1,6 +1,8 @@
 """Figures of the experts: usage, maps over the face, specificity, what switching one off costs."""
 from __future__ import annotations
 
+from itertools import product
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -11,15 +13,13 @@ from scipy.ndimage import label as connected
 
 from ..intervals import FEWEST
 from . import style
-from .marks import heading, key, legend, number, point, zero
+from .marks import heading, key, legend, number, point, present, zero
 from .style import KINDS, LEVEL, PAGE, SMALL, TASK_COLOURS, TASK_MARKERS, figure, show, stamp
 
 WORTH = 0.5           # points of probability from which an effect is framed
 LINEAR = 0.1          # points up to which a scale is linear; beyond it is logarithmic
-BOUNDS = ["difference", "difference_low", "difference_high"]
-ASKED = ("emotion", "place", "region", "phase")
 QUESTIONS = {f"{what}, {task}": (f"{what}, {kind}", TASK_COLOURS[task], TASK_MARKERS[task])
-             for what in ASKED for task, kind in KINDS.items()}
+             for what in ("emotion", "place", "region", "phase") for task, kind in KINDS.items()}
 QUESTIONS |= {text: (text, "#222222", "o") for text in ("task", "task, first time step")}
 
 
@@ -28,12 +28,13 @@ def ends(blocks) -> list[int]:
     return sorted({min(blocks), max(blocks)})
 
 
-def cells(ax, values: np.ndarray, texts: list[list[str]], norm: Normalize):
-    """Draw a table in colours, purple above 0 and orange below, with numbers."""
+def cells(ax, values: np.ndarray, shown: np.ndarray, norm: Normalize, whole: float = np.inf):
+    """Draw a table in colours, purple above 0 and orange below; whole numbers from `whole` up."""
     picture = ax.imshow(values, norm=norm, cmap="PuOr", aspect="auto")
     for (i, j), v in np.ndenumerate(values):
+        text = number(v, form="+.0f" if abs(v) >= whole else "+.1f") if shown[i, j] else ""
         dark = picture.cmap(float(norm(v)))[:3] @ np.array([0.3, 0.6, 0.1]) < 0.5
-        ax.text(j, i, texts[i][j], ha="center", va="center", fontsize=SMALL,
+        ax.text(j, i, text, ha="center", va="center", fontsize=SMALL,
                 color="white" if dark else "black")
     ax.tick_params(length=0, labelsize=SMALL)
     ax.spines[:].set_visible(False)
@@ -43,11 +44,10 @@ def cells(ax, values: np.ndarray, texts: list[list[str]], norm: Normalize):
 def usage(table: pd.DataFrame, note: str = "") -> Figure:
     """Draw which expert serves which task and emotion: its share less that in other groups.
 
-    Args:
-        table: of `s4d.study.experts.usage_table`, one seed.
+    From one seed of `s4d.study.experts.usage_table`.
     """
     blocks = ends(table.block)
-    table = table[(table.by == "emotion") | (table.by == "task")]
+    table = table[table.by.isin(["emotion", "task"])]
     drawn = table[(table.by == "emotion") | (table.group == "video")]
     drawn = drawn.drop_duplicates(["task", "by", "group"])
     order = ("image", "video", *style.EMOTION_COLOURS)
@@ -57,12 +57,12 @@ def usage(table: pd.DataFrame, note: str = "") -> Figure:
     top = max(1.0, 100 * table.difference.abs().max())
     for ax, block in zip(axes[0], blocks, strict=True):
         part = table[table.block == block]
-        wide = part.set_index(["by", "task", "group", "expert"]).unstack("expert")
-        wide = 100 * wide.loc[[r[:3] for r in rows], BOUNDS]
-        values, low, high = (wide[c].to_numpy() for c in BOUNDS)
-        texts = [[_points(v) if a > 0 or b < 0 else "" for v, a, b in zip(*row, strict=True)]
-                 for row in zip(values, low, high, strict=True)]
-        picture = cells(ax, values, texts, Normalize(-top, top))
+        wide = part.set_index(["by", "task", "group", "expert"])
+        wide = wide[["difference", "difference_low", "difference_high"]].unstack("expert")
+        wide = 100 * wide.loc[[r[:3] for r in rows]]
+        shown = (wide["difference_low"] > 0) | (wide["difference_high"] < 0)
+        picture = cells(ax, wide["difference"].to_numpy(), shown.to_numpy(), Normalize(-top, top),
+                        whole=0.95)
         for i in range(1, len(rows)):
             if rows[i][:2] != rows[i - 1][:2]:
                 ax.axhline(i - 0.5, color="black", linewidth=0.8)
@@ -79,25 +79,19 @@ def usage(table: pd.DataFrame, note: str = "") -> Figure:
     return stamp(fig, note)
 
 
-def _points(value: float) -> str:
-    """Write whole points; tenths where they would be 0."""
-    return number(value, form="+.0f" if abs(value) >= 0.95 else "+.1f")
-
-
 def maps(table: pd.DataFrame, faces: dict[str, np.ndarray], counts: dict[str, int],
          note: str = "") -> Figure:
     """Draw the mean gate of every expert on the token grid, beside the mean face.
 
     Args:
         table: of `s4d.study.experts.maps_table`, both tasks, one seed, with a column agreement.
-        faces: task -> grey mean picture `[H, W]`, 0..1.
-        counts: task -> number of samples.
+        faces, counts: task -> grey mean picture `[H, W]`, 0..1; task -> number of samples.
     """
     rows = [(block, task) for block in sorted(table.block.unique()) for task in KINDS]
     experts = sorted(table.expert.unique())
-    fig, axes = figure(PAGE, 0.45 + 0.68 * len(rows), len(rows), 1 + len(experts), squeeze=False)
+    fig, axes = figure(PAGE, 0.45 + 0.68 * len(rows), len(rows), 1 + len(experts), squeeze=False,
+                       subplot_kw=dict(xticks=[], yticks=[]))
     for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     square = (0, 1, 1, 0)
     for row, (block, task) in zip(axes, rows, strict=True):
@@ -108,8 +102,8 @@ def maps(table: pd.DataFrame, faces: dict[str, np.ndarray], counts: dict[str, in
         row[0].imshow(faces[task], cmap="gray", vmin=0, vmax=1, extent=square,
                       interpolation="bilinear")
         for k in range(1, len(grid)):
-            row[0].axhline(k / len(grid), color="white", linewidth=0.5)
-            row[0].axvline(k / len(grid), color="white", linewidth=0.5)
+            for line in (row[0].axhline, row[0].axvline):
+                line(k / len(grid), color="white", linewidth=0.5)
         r = f"\nr = {number(part.agreement.iloc[0], form='.2f')}" if task == "video" else ""
         row[0].set_ylabel(f"block {block}\n{counts[task]} {KINDS[task]}{r}", fontsize=SMALL)
     for ax, title in zip(axes[0], ["mean face", *(f"expert {e}" for e in experts)], strict=True):
@@ -129,8 +123,7 @@ def leaders(table: pd.DataFrame, pictures: dict[str, list], titles: dict[str, li
 
     Args:
         table: of `s4d.study.experts.leading_table`, with columns task and picture.
-        pictures: task -> uint8 pictures `[3, H, W]`.
-        titles: task -> what a row shows, then one title a picture.
+        pictures, titles: task -> uint8 `[3, H, W]`; what a row shows, then one title a picture.
         regions: int `[H, W]`, region of each pixel, an index into `names`.
     """
     across = 1 + max(map(len, pictures.values()))
@@ -138,9 +131,9 @@ def leaders(table: pd.DataFrame, pictures: dict[str, list], titles: dict[str, li
                        squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
+    side = dict(ha="right", va="center", fontsize=7)
     for above, below, task in zip(axes[::2], axes[1::2], pictures, strict=True):
         about, *over = titles[task]
-        side = dict(ha="right", va="center", fontsize=7)
         if task != "image":                                   # regions stand beside the photos
             above[0].text(1, 0.5, about, transform=above[0].transAxes, **side)
         below[0].text(1, 0.5, "expert with\nthe largest\ngate", transform=below[0].transAxes,
@@ -148,8 +141,8 @@ def leaders(table: pd.DataFrame, pictures: dict[str, list], titles: dict[str, li
         for j, picture in enumerate(pictures[task]):
             part = table[(table.task == task) & (table.picture == j)]
             show(picture, above[1 + j], over[j])
-            _leaders(below[1 + j], part.pivot(index="row", columns="column",
-                                              values="expert").to_numpy())
+            grid = part.pivot(index="row", columns="column", values="expert")
+            _leaders(below[1 + j], grid.to_numpy())
     _regions(axes[0, 0], pictures["image"][0], regions, names)
     return stamp(fig, note)
 
@@ -164,10 +157,11 @@ def _leaders(ax, grid: np.ndarray) -> None:
             if len(grid) <= 8 or len(area) >= 4:              # a number needs room
                 row, column = area[np.square(area - area.mean(0)).sum(1).argmin()]
                 ax.text(column, row, str(e), ha="center", va="center", fontsize=SMALL)
-    for axis, (i, j) in ((a, at) for a in (0, 1) for at in np.argwhere(np.diff(grid, axis=a))):
-        corner = (j - 0.5, i + 0.5) if axis == 0 else (j + 0.5, i - 0.5)
-        ends = (j + 0.5, i + 0.5)
-        ax.plot(*zip(corner, ends, strict=True), color="black", linewidth=0.8)
+    line = dict(color="black", linewidth=0.8)
+    for i, j in np.argwhere(np.diff(grid, axis=0)):
+        ax.plot([j - 0.5, j + 0.5], [i + 0.5, i + 0.5], **line)
+    for i, j in np.argwhere(np.diff(grid, axis=1)):
+        ax.plot([j + 0.5, j + 0.5], [i - 0.5, i + 0.5], **line)
 
 
 def _regions(ax, picture, regions: np.ndarray, names: tuple[str, ...]) -> None:
@@ -192,17 +186,25 @@ def _regions(ax, picture, regions: np.ndarray, names: tuple[str, ...]) -> None:
 def specificity(table: pd.DataFrame, note: str = "") -> Figure:
     """Draw what emotion, place, region, phase and task tell about the expert beyond chance.
 
-    Args:
-        table: of `s4d.study.experts.beyond_null`; shares of the largest possible bits.
+    A row a question: the null, a point a seed, the interval of their mean, and the mean as text,
+    all of `s4d.study.experts.beyond_null`; shares of the largest possible bits.
     """
-    blocks, rows = ends(table.block), [q for q in QUESTIONS if q in set(table.about)]
+    blocks, rows = ends(table.block), present(table.about, QUESTIONS)
     fig, axes = figure(PAGE, 0.95 + 0.27 * len(rows), 1, len(blocks), squeeze=False, sharex=True,
                        sharey=True)
+    for (k, block), (y, about) in product(enumerate(blocks), enumerate(rows)):
+        ax, part = axes[0, k], table[(table.block == block) & (table.about == about)]
+        if part["mean"].isna().all():
+            continue
+        r, (_, colour, marker) = part.iloc[0], QUESTIONS[about]
+        ax.barh(y, r.null_top, height=0.8, color=style.NULL_COLOUR, zorder=0)
+        ax.hlines(y, r.mean_low, r.mean_high, color=colour, linewidth=1.4)
+        places = y + 0.22 * (np.arange(len(part)) - (len(part) - 1) / 2)
+        ax.plot(part.beyond, places, marker, color=colour, markersize=3.5,
+                markerfacecolor=colour if r.p_holm <= LEVEL else "white")
+        ax.text(1.02, y, number(r["mean"], r.mean_low, r.mean_high), va="center", fontsize=SMALL,
+                transform=ax.get_yaxis_transform())
     for ax, block in zip(axes[0], blocks, strict=True):
-        for y, about in enumerate(rows):
-            part = table[(table.block == block) & (table.about == about)]
-            if part["mean"].notna().any():
-                _question(ax, y, part, *QUESTIONS[about][1:])
         zero(ax)
         ax.tick_params(axis="y", length=0)
         ax.set_title(f"Block {block}")
@@ -217,23 +219,10 @@ def specificity(table: pd.DataFrame, note: str = "") -> Figure:
     return stamp(fig, note)
 
 
-def _question(ax, y: float, part: pd.DataFrame, colour: str, marker: str) -> None:
-    """Draw a row: the null, a point a seed, the interval of their mean, and the mean as text."""
-    r = part.iloc[0]
-    ax.barh(y, r.null_top, height=0.8, color=style.NULL_COLOUR, zorder=0)
-    ax.hlines(y, r.mean_low, r.mean_high, color=colour, linewidth=1.4)
-    places = y + 0.22 * (np.arange(len(part)) - (len(part) - 1) / 2)
-    ax.plot(part.beyond, places, marker, color=colour, markersize=3.5,
-            markerfacecolor=colour if r.p_holm <= LEVEL else "white")
-    ax.text(1.02, y, number(r["mean"], r.mean_low, r.mean_high),
-            transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
-
-
 def switched_off(table: pd.DataFrame, note: str = "") -> Figure:
     """Draw the change of the true class's probability when one expert is never chosen.
 
-    Args:
-        table: of `s4d.study.routing.corrected`, both tasks, one seed; filled: significant.
+    From one seed of `s4d.study.routing.corrected`; filled: significant.
     """
     table = table[table.emotion == "all"]
     blocks = sorted(table.block.unique())
@@ -249,13 +238,11 @@ def switched_off(table: pd.DataFrame, note: str = "") -> Figure:
         ax.set_xlabel("expert switched off")
     largest = max(2 * LINEAR, 1.3 * table[["change", "low", "high"]].abs().max().max())
     decades = [d for d in (0.1, 1.0, 10.0, 100.0) if d <= largest]
-    ticks = [*(-d for d in reversed(decades)), 0, *decades]
-    ax = axes[0, 0]
+    ticks, ax = [*(-d for d in reversed(decades)), 0, *decades], axes[0, 0]
     ax.set_yscale("symlog", linthresh=LINEAR)                # a large change hides no small one
     ax.set_yticks(ticks, [number(t, form="+g") for t in ticks])
     ax.set_yticks([], minor=True)
-    ax.set_ylim(-largest, largest)
-    ax.set_ylabel("change of true class\nprobability (points)")
+    ax.set(ylim=(-largest, largest), ylabel="change of true class\nprobability (points)")
     size = table.groupby("task")[["samples", "subjects"]].max()
     legend(fig, [*(key(f"{size.samples[t]} {kind} of {size.subjects[t]} people", linestyle="-",
                        color=TASK_COLOURS[t], marker=TASK_MARKERS[t]) for t, kind in KINDS.items()),
@@ -271,9 +258,8 @@ def switched_off_by_emotion(table: pd.DataFrame, note: str = "") -> Figure:
     """
     table = table[table.emotion != "all"]
     blocks, experts = ends(table.block), sorted(table.expert.unique())
-    tasks = [t for t in KINDS if t in set(table.task)]
-    names = {t: [n for n in style.EMOTION_COLOURS if n in set(table[table.task == t].emotion)]
-             for t in tasks}
+    tasks = present(table.task, KINDS)
+    names = {t: present(table[table.task == t].emotion, style.EMOTION_COLOURS) for t in tasks}
     fig, axes = figure(PAGE, 0.9 + sum(0.4 + 0.16 * len(names[t]) for t in tasks), len(tasks),
                        len(blocks), squeeze=False, sharey="row")
     top = max(1e-3, table.change.abs().max())
@@ -283,8 +269,7 @@ def switched_off_by_emotion(table: pd.DataFrame, note: str = "") -> Figure:
         part = table[(table.block == block) & (table.task == task)]
         wide = part.pivot(index="emotion", columns="expert", values="change")
         wide = wide.loc[names[task], experts].to_numpy()
-        texts = [[number(v, form="+.1f") if abs(v) >= 0.05 else "" for v in row] for row in wide]
-        picture = cells(ax, wide, texts, norm)
+        picture = cells(ax, wide, np.abs(wide) >= 0.05, norm)
         for r in part.itertuples():
             corner = experts.index(r.expert) - 0.46, names[task].index(r.emotion) - 0.44
             if r.subjects < FEWEST:
@@ -297,11 +282,10 @@ def switched_off_by_emotion(table: pd.DataFrame, note: str = "") -> Figure:
         ax.set_yticks(range(len(names[task])), [
             f"{n} ({size.samples[n]}; {size.subjects[n]} people)" for n in names[task]])
         ax.set_title(f"Block {block}, {KINDS[task]}")
-    for ax in axes[-1]:
-        ax.set_xlabel("expert switched off")
-    ticks = [sign * d for d in (0.1, 1.0, 10.0) if d <= top for sign in (-1, 1)]
-    bar = fig.colorbar(picture, ax=axes, shrink=0.7, pad=0.01, ticks=sorted([0, *ticks]),
-                       format="%g")
+        if task == tasks[-1]:
+            ax.set_xlabel("expert switched off")
+    ticks = [0, *(sign * d for d in (0.1, 1.0, 10.0) if d <= top for sign in (-1, 1))]
+    bar = fig.colorbar(picture, ax=axes, shrink=0.7, pad=0.01, ticks=sorted(ticks), format="%g")
     bar.set_label("change of true class\nprobability (points)", fontsize=7)
     bar.minorticks_off()
     return stamp(fig, note)

@@ -53,10 +53,9 @@ def filmstrip(frames, table: pd.DataFrame, shown: int = 8, note: str = "") -> Fi
     """Draw frames of a clip, each above its time, and below them a row for each action.
 
     Args:
-        frames: uint8 `[T, 3, H, W]`.
+        frames: uint8 `[T, 3, H, W]`, of which `shown` at most are drawn, in equal steps.
         table: time (s), action (name), intensity (0..1), phase, apex (bool), a row a frame and
             action; actions in the order of the rows.
-        shown: number of frames drawn at most, in equal steps from the first.
     """
     times, names = np.sort(table["time"].unique()), list(dict.fromkeys(table["action"]))
     spacing = times[1] - times[0]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from . import style
-from .marks import heading, key, legend, look, name_lines, number, point, zero
+from .marks import heading, key, legend, look, name_lines, number, point, present, zero
 from .style import GREY, KINDS, METHOD_COLOURS, METHOD_LABELS, PAGE, SMALL, STARTS, figure, stamp
 
 TASKS = ("video", "image")                            # the task that the method is for comes first
@@ -18,17 +18,8 @@ COMPARED = (("multitask", ALONE), ("s4d", ALONE), ("s4d", ("multitask",)),
             ("adapters", ("multitask",)), ("s4d", ("adapters",)))
 
 
-def _present(table: pd.DataFrame) -> list[str]:
-    return [m for m in style.METHOD_NAMES if m in set(table["method"])]
-
-
 def _baselines(ax, rows: pd.DataFrame, metric: str, upright: bool = True) -> None:
-    """Draw chance and the majority class as lines where they lie within the axes, else as words.
-
-    Args:
-        rows: baseline, UAR, WAR of one task.
-        upright: whether lines are vertical.
-    """
+    """Draw one task's chance and majority class as lines, or as words outside of the axes."""
     low, high = ax.get_xlim() if upright else ax.get_ylim()
     values = {r.baseline.replace("majority", "majority class"): 100 * getattr(r, metric)
               for r in rows.itertuples()}
@@ -36,12 +27,12 @@ def _baselines(ax, rows: pd.DataFrame, metric: str, upright: bool = True) -> Non
         values = {"chance, majority class": values["chance"]}
     low = min([low, *(v - 3 for v in values.values() if v > low - 8)])
     ax.set(**{"xlim" if upright else "ylim": (low, high)})
+    how = dict(color=GREY, fontsize=SMALL, textcoords="offset points")
     for name, v in values.items():
-        line = dict(color=GREY, lw=0.8, ls="--" if name == "majority class" else ":", zorder=0)
-        how = dict(color=GREY, fontsize=SMALL, textcoords="offset points")
-        before = name == "chance"                     # its name ends where the other's begins
         if not low < v < high:
             continue
+        line = dict(color=GREY, lw=0.8, ls="--" if name == "majority class" else ":", zorder=0)
+        before = name == "chance"                     # its name ends where the other's begins
         if upright:
             ax.axvline(v, **line)
             ax.annotate(name, (v, 1), (-2 if before else 2, 1), ax.get_xaxis_transform(),
@@ -58,7 +49,7 @@ def _baselines(ax, rows: pd.DataFrame, metric: str, upright: bool = True) -> Non
 
 def _scores(ax, scores: pd.DataFrame, single: pd.DataFrame) -> None:
     """Draw a metric of a task: a row a method, hollow from scratch, ticks of seeds below."""
-    methods, starts = _present(scores), set(scores["pretrained"])
+    methods, starts = present(scores["method"]), set(scores["pretrained"])
     for (y, method), start in ((m, s) for m in enumerate(methods) for s in sorted(starts)):
         rows, dots = (t[(t["method"] == method) & (t["pretrained"] == start)]
                       for t in (scores, single))
@@ -105,9 +96,7 @@ def comparison(scores: pd.DataFrame, single: pd.DataFrame, baselines: pd.DataFra
                differences: pd.DataFrame, note: str = "") -> Figure:
     """Draw UAR and WAR on clips, UAR on photos, and the paired differences that are claimed.
 
-    Args:
-        scores, single, baselines, differences: of `stats.scores`, `stats.per_seed`,
-            `stats.baselines` and `stats.paired`; shares.
+    The tables are those of `stats.scores`, `per_seed`, `baselines` and `paired`; shares.
     """
     fig, axes = figure(PAGE, 4.6, 2, 2)
     panels = (("video", "UAR"), ("video", "WAR"), ("image", "UAR"))
@@ -117,11 +106,10 @@ def comparison(scores: pd.DataFrame, single: pd.DataFrame, baselines: pd.DataFra
         _baselines(ax, baselines[baselines["task"] == task], metric)
         ax.set_xlabel(f"{metric}, %")
         ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, steps=[1, 2, 5, 10]))
-        first = rows.iloc[0]
-        ax.set_title(f"{KINDS[task].capitalize()}: {first['samples']:.0f} of "
-                     f"{first['subjects']:.0f} people", pad=10)
-    photos = scores[scores["task"] == "image"].pivot(index=["pretrained", "method"],
-                                                     columns="metric", values="value")
+        n, people = rows[["samples", "subjects"]].iloc[0]
+        ax.set_title(f"{KINDS[task].capitalize()}: {n:.0f} of {people:.0f} people", pad=10)
+    photos = scores[scores["task"] == "image"]
+    photos = photos.pivot(index=["pretrained", "method"], columns="metric", values="value")
     gap = np.ceil(np.round(1000 * (photos["UAR"] - photos["WAR"]).abs().max(), 6)) / 10
     axes[1, 0].set_xlabel(f"UAR, % (WAR within {gap:.1f} points of it)")
     _differences(axes[1, 1], differences)
@@ -139,12 +127,10 @@ def confusion(table: pd.DataFrame, note: str = "") -> Figure:
             `stats.confusion`), samples of the label.
     """
     table = table if "method" in table else table.assign(method="")
-    panels = list(table.groupby(["method", "task"], sort=False))
+    panels, before = list(table.groupby(["method", "task"], sort=False)), None
     fig, axes = figure(PAGE, 2.75, 1, len(panels), squeeze=False)
-    before = None
     for ax, ((method, task), rows) in zip(axes[0], panels, strict=True):
-        order = list(dict.fromkeys(rows["label"]))
-        across = list(dict.fromkeys(rows["predicted"]))
+        order, across = (list(dict.fromkeys(rows[c])) for c in ("label", "predicted"))
         wide = rows.pivot(index="label", columns="predicted", values="share")
         matrix = 100 * wide.reindex(index=order, columns=across)
         text = matrix.map(lambda v: f"{v:.0f}" if v >= 0.5 else "")
@@ -164,38 +150,32 @@ def confusion(table: pd.DataFrame, note: str = "") -> Figure:
     return stamp(fig, note)
 
 
-def _curves(ax, rows: pd.DataFrame, baselines: pd.DataFrame) -> None:
-    """Draw one task and start: mean and range over seeds of every method, named at its end."""
-    ends, war = {}, 100 * rows["war"]
-    for method in _present(rows):
-        by_epoch = war[rows["method"] == method].groupby(rows["epoch"])
-        mean, colour = by_epoch.mean(), METHOD_COLOURS[method]
-        ax.fill_between(mean.index, by_epoch.min(), by_epoch.max(), color=colour, alpha=0.13, lw=0)
-        ax.plot(mean.index, mean, **look(method), lw=1.2, ms=3, clip_on=False,
-                markevery=max(1, len(mean) // 5))
-        ends[METHOD_LABELS[method]] = mean.iloc[-1]
-    margin = 0.08 * max(war.max() - war.min(), 5)
-    ax.set_ylim(war.min() - margin, war.max() + margin)
-    _baselines(ax, baselines, "WAR", upright=False)
-    name_lines(ax, ends, {METHOD_LABELS[m]: c for m, c in METHOD_COLOURS.items()})
-
-
 def curves(table: pd.DataFrame, baselines: pd.DataFrame, samples: dict[str, tuple[int, int]],
            note: str = "") -> Figure:
     """Draw validation WAR over the epochs of fine-tuning: mean over seeds, and their range.
 
     Args:
         table: task, method, pretrained, seed, epoch, war (share).
-        baselines: as in `comparison`, of the validation split.
-        samples: task -> samples and people of the validation split.
+        baselines, samples: of the validation split; task -> samples and people.
     """
-    starts = [s for s in STARTS if s in set(table["pretrained"])]
+    starts, last = present(table["pretrained"], STARTS), table["epoch"].max()
     fig, axes = figure(PAGE, 4.2, len(TASKS), len(starts), squeeze=False, sharex=True)
-    last = table["epoch"].max()
     for (r, c), ax in np.ndenumerate(axes):
         task, start = TASKS[r], starts[c]
-        _curves(ax, table[(table["task"] == task) & (table["pretrained"] == start)],
-                baselines[baselines["task"] == task])
+        rows, ends = table[(table["task"] == task) & (table["pretrained"] == start)], {}
+        war = 100 * rows["war"]
+        for method in present(rows["method"]):
+            by_epoch = war[rows["method"] == method].groupby(rows["epoch"])
+            mean, colour = by_epoch.mean(), METHOD_COLOURS[method]
+            ax.fill_between(mean.index, by_epoch.min(), by_epoch.max(), color=colour, alpha=0.13,
+                            lw=0)
+            ax.plot(mean.index, mean, **look(method), lw=1.2, ms=3, clip_on=False,
+                    markevery=max(1, len(mean) // 5))
+            ends[METHOD_LABELS[method]] = mean.iloc[-1]
+        margin = 0.08 * max(war.max() - war.min(), 5)
+        ax.set_ylim(war.min() - margin, war.max() + margin)
+        _baselines(ax, baselines[baselines["task"] == task], "WAR", upright=False)
+        name_lines(ax, ends, {METHOD_LABELS[m]: c for m, c in METHOD_COLOURS.items()})
         n, people = samples[task]
         heading(ax, f"{KINDS[task].capitalize()}: {n} of {people} people, {STARTS[start]}")
         ax.set(xlabel="epoch" if r else "", ylabel="" if c else "validation WAR, %",
@@ -207,10 +187,10 @@ def curves(table: pd.DataFrame, baselines: pd.DataFrame, samples: dict[str, tupl
 def _study(ax, rows: pd.DataFrame, default: str, write: bool) -> None:
     """Draw one panel of `ablations`."""
     values = list(dict.fromkeys(rows["setting"]))
-    numeric = all(s.replace(".", "", 1).isdigit() for s in values)
-    joined = numeric and rows["study"].iloc[0] not in UNORDERED
-    several = [m for m in _present(rows) if (rows["method"] == m).sum() > 1]
-    for method in _present(rows):
+    joined = rows["study"].iloc[0] not in UNORDERED
+    joined &= all(s.replace(".", "", 1).isdigit() for s in values)
+    several = [m for m in present(rows["method"]) if (rows["method"] == m).sum() > 1]
+    for method in present(rows["method"]):
         mine, colour = rows[rows["method"] == method], METHOD_COLOURS[method]
         shift = several.index(method) - (len(several) - 1) / 2 if method in several else 0.0
         places = mine["setting"].map(values.index) + 0.14 * shift
@@ -218,9 +198,8 @@ def _study(ax, rows: pd.DataFrame, default: str, write: bool) -> None:
             ax.plot(places, 100 * mine["value"], color=colour, lw=0.8, zorder=1,
                     ls=style.METHOD_DASHES[method])
         for x, row in zip(places, mine.itertuples(), strict=True):
-            low, high = _bar(row)
             hollow = getattr(row, "p_holm", 0) > style.LEVEL              # the default has no p
-            point(ax, x, 100 * row.value, 100 * low, 100 * high, colour,
+            point(ax, x, 100 * row.value, 100 * row.low, 100 * row.high, colour,
                   style.METHOD_MARKERS[method], not hollow, vertical=True)
             if not hasattr(row, "difference_low"):
                 continue
@@ -239,16 +218,6 @@ def _study(ax, rows: pd.DataFrame, default: str, write: bool) -> None:
         text.set_fontweight("bold" if text.get_text() == default else "normal")
 
 
-def _bar(row) -> tuple[float, float]:
-    """Ends of a bar: the paired difference's interval around the default's level, if any."""
-    if not hasattr(row, "difference_low"):
-        return row.low, row.high
-    if np.isnan(row.difference):                                              # the default itself
-        return row.value, row.value
-    level = row.value - row.difference
-    return level + row.difference_low, level + row.difference_high
-
-
 def ablations(table: pd.DataFrame, titles: dict[str, str], default: dict[str, str], note: str = "",
               ylabel: str = "WAR on clips, %", differences: bool = False) -> Figure:
     """Draw a panel per study: a score against the setting; the default's name is bold.
@@ -260,11 +229,16 @@ def ablations(table: pd.DataFrame, titles: dict[str, str], default: dict[str, st
         titles, default: study -> name of its axis, and setting of the comparison itself.
         differences: whether values are differences, so that 0 gets a line.
     """
+    if "difference_low" in table:                               # the default itself has no bar
+        value = table["value"]
+        ends = (value - table["difference"] + table[f"difference_{end}"] for end in ("low", "high"))
+        low, high = (end.where(table["difference"].notna(), value) for end in ends)
+        table = table.assign(low=low, high=high)
     studies = list(dict.fromkeys(table["study"]))
     columns = min(3, len(studies))
     rows = -(-len(studies) // columns)
-    width = style.COLUMN if columns == 1 else PAGE
-    fig, axes = figure(width, 0.6 + 1.75 * rows, rows, columns, squeeze=False, sharey=True)
+    fig, axes = figure(style.COLUMN if columns == 1 else PAGE, 0.6 + 1.75 * rows, rows, columns,
+                       squeeze=False, sharey=True)
     for ax in axes.flat[len(studies):]:
         ax.set_axis_off()
     for ax, study in zip(axes.flat, studies, strict=False):
@@ -274,6 +248,6 @@ def ablations(table: pd.DataFrame, titles: dict[str, str], default: dict[str, st
         ax.set_xlabel(titles[study])
     for ax in axes[:, 0]:
         ax.set_ylabel(ylabel)
-    legend(fig, [key(METHOD_LABELS[m], **look(m)) for m in _present(table)],
+    legend(fig, [key(METHOD_LABELS[m], **look(m)) for m in present(table["method"])],
            ncols=2 if columns == 1 else 5)
     return stamp(fig, note)

@@ -1,23 +1,22 @@
 """Marks that many figures share: numbers as text, points with intervals, names beside lines."""
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import product
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
-from .style import METHOD_COLOURS, METHOD_DASHES, METHOD_MARKERS, SMALL
+from .style import METHOD_COLOURS, METHOD_DASHES, METHOD_MARKERS, METHOD_NAMES, SMALL
 
 
 def number(value: float, low: float = np.nan, high: float = np.nan, form: str = ".1f") -> str:
-    """Write a number with its interval, `+3.2 [+1.0, +5.5]`; without one where a limit is missing.
-
-    A value that rounds to 0 has no sign; a limit keeps its own.
-    """
+    """Write a number, and its interval if known: `+3.2 [+1.0, +5.5]`. A rounded 0 has no sign."""
     text = f"{value:{form}}"
-    if float(text) == 0:
-        text = text.lstrip("+-")
+    text = text.lstrip("+-") if float(text) == 0 else text
     if not (np.isnan(low) or np.isnan(high)):
         text += f" [{low:{form}}, {high:{form}}]"
     return text.replace("-", "\N{MINUS SIGN}")
@@ -32,8 +31,14 @@ def ranged(row, value: str = "value", form: str = ".2f", low: str = "low", high:
 
 def key(label: str, **drawn) -> Line2D:
     """Make an entry of a legend; by default a black mark without a line."""
-    return Line2D([], [], **(dict(color="#222222", linestyle="none", markersize=4) | drawn),
-                  label=label)
+    drawn = dict(color="#222222", linestyle="none", markersize=4) | drawn
+    return Line2D([], [], label=label, **drawn)
+
+
+def present(values, order: Iterable[str] = METHOD_NAMES) -> list[str]:
+    """Those names of an order, by default of the methods, that a column has."""
+    values = set(values)
+    return [name for name in order if name in values]
 
 
 def legend(fig: Figure, handles: list, ncols: int = 4) -> None:
@@ -44,8 +49,7 @@ def legend(fig: Figure, handles: list, ncols: int = 4) -> None:
 
 def heading(ax, text: str, size: float = 7.5, **how) -> None:
     """Title an axes in letters smaller than the style's; plain ones below 7.5 points."""
-    weight = "bold" if size > 7 else "normal"
-    ax.set_title(text, fontsize=size, **{"fontweight": weight, **how})
+    ax.set_title(text, fontsize=size, fontweight="bold" if size > 7 else "normal", **how)
 
 
 def look(method: str) -> dict[str, object]:
@@ -67,8 +71,7 @@ def point(ax, at: float, value: float, low: float, high: float, colour: str, mar
 
 def zero(ax, horizontal: bool = False) -> None:
     """Draw a thin grey line at 0."""
-    line = ax.axhline if horizontal else ax.axvline
-    line(0, color="#aaaaaa", linewidth=0.6, zorder=0)
+    (ax.axhline if horizontal else ax.axvline)(0, color="#aaaaaa", linewidth=0.6, zorder=0)
 
 
 def spread(values, gap: float, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
@@ -85,21 +88,15 @@ def spread(values, gap: float, low: float = -np.inf, high: float = np.inf) -> np
             groups[-2:] = [[(a * n + b * m) / (n + m), n + m]]
     places = [mean + gap * (np.arange(n) - (n - 1) / 2) for mean, n in groups]
     places = np.concatenate([*places, []])
-    rank = np.arange(len(places))
-    out = np.empty_like(values)
+    rank, out = np.arange(len(places)), np.empty_like(values)
     out[order] = np.maximum(np.minimum(places, high - gap * rank[::-1]), low + gap * rank)
     return out
 
 
 def name_lines(ax, ends: dict[str, float], colours: dict[str, str] | None = None) -> None:
-    """Write names beside the right ends of lines, pushed apart, each with a thin line to its own.
-
-    Args:
-        ends: name -> value at the right border, in the axes' final limits.
-    """
+    """Write names beside the right ends of lines, apart, each joined to its end by a thin line."""
     bottom, top = ax.get_ylim()
-    side = ax.get_yaxis_transform()
-    tall = top - bottom
+    side, tall = ax.get_yaxis_transform(), top - bottom
     places = spread(list(ends.values()), 0.085 * tall, bottom + 0.03 * tall, top)
     for (name, value), place in zip(ends.items(), places, strict=True):
         line = dict(arrowstyle="-", linewidth=0.5, color=(colours or {}).get(name, "#888888"),
@@ -114,28 +111,26 @@ def label_points(ax, points: np.ndarray, labels: list[tuple[str, tuple[float, fl
     Call it when the axes have their final limits and place.
 
     Args:
-        points: all points that stay uncovered `[n, 2]`, data units.
-        labels: (text, point) of those that are named.
+        points: all points that stay uncovered `[n, 2]`, data units; labels: (text, point).
     """
     scale = ax.figure.dpi / 72                                          # pixels in a point
     pixels = ax.transData.transform(np.asarray(points, float))
     inside, taken = ax.get_window_extent(), []
+    line = dict(arrowstyle="-", linewidth=0.4, shrinkA=0, shrinkB=2)
     ways = [(np.cos(a), np.sin(a)) for a in np.arange(8) * np.pi / 4]
     for text, at in labels:
         note = ax.annotate(text, at, (0, 0), textcoords="offset points", ha="center", va="center",
-                           fontsize=SMALL, arrowprops=dict(arrowstyle="-", linewidth=0.4,
-                                                           shrinkA=0, shrinkB=2))
+                           fontsize=SMALL, arrowprops=line)
         note.set_in_layout(False)                                       # or the axes move again
         box = Bbox(note.get_window_extent().get_points())
         half, best = np.array([box.width, box.height]) / 2, None
-        for distance in range(1, 12):
-            for way in ways:
-                shift = (half + 3 * distance * scale) * way
-                moved = box.translated(*shift)
-                out = not (inside.contains(*moved.p0) and inside.contains(*moved.p1))
-                crossed = moved.padded(2 * scale).count_contains(pixels)
-                crossed += 3 * (moved.count_overlaps(taken) + out)
-                if best is None or crossed < best[0]:
-                    best = crossed, shift, moved
+        for distance, way in product(range(1, 12), ways):
+            shift = (half + 3 * distance * scale) * way
+            moved = box.translated(*shift)
+            out = not (inside.contains(*moved.p0) and inside.contains(*moved.p1))
+            crossed = moved.padded(2 * scale).count_contains(pixels)
+            crossed += 3 * (moved.count_overlaps(taken) + out)
+            if best is None or crossed < best[0]:
+                best = crossed, shift, moved
         note.set_position(best[1] / scale)
         taken.append(best[2].padded(scale))

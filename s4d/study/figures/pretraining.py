@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,6 @@ PALE = 200                            # level of a removed token's pixels, 0..25
 
 def pretraining_loss(table: pd.DataFrame, names: dict[str, str], note: str = "") -> Figure:
     """Draw the loss of both modalities: every step faint, the running median over it.
-
-    The median of a step looks as far back as ahead, so it starts and ends half a window inside.
 
     Args:
         table: step, modality (image or video), loss (1: predicting each token's mean).
@@ -50,18 +49,15 @@ def median_window(steps: int) -> int:
 
 def covered(frame: np.ndarray, removed: np.ndarray, patch: int) -> np.ndarray:
     """Paint removed tokens grey: uint8 `[3, H, W]`, bool `[rows, columns]`."""
-    hide = np.kron(removed, np.ones((patch, patch), dtype=bool)).astype(bool)
-    return np.where(hide, np.uint8(PALE), frame)
+    return np.where(np.kron(removed, np.ones((patch, patch), dtype=bool)), np.uint8(PALE), frame)
 
 
 def masks(photo, photo_mask, clip, clip_mask, positions, patch: int, note: str = "") -> Figure:
     """Draw tokens of a photo and a clip, what masking leaves of them, and the position table.
 
     Args:
-        photo, clip: uint8 `[3, H, W]` and `[T, 3, H, W]`.
-        photo_mask, clip_mask: bool `[L]`, True = removed; L in time, row, column order.
-        positions: float `[L, D]`.
-        patch: side of a token, px.
+        photo, clip: uint8 `[3, H, W]` and `[T, 3, H, W]`; masks bool `[L]`, True = removed.
+        positions: float `[L, D]`; patch: side of a token, px.
     """
     photo, clip = np.asarray(photo), np.asarray(clip)
     side = photo.shape[-1] // patch
@@ -76,10 +72,9 @@ def masks(photo, photo_mask, clip, clip_mask, positions, patch: int, note: str =
         show(clip[t], axes[1, column], "clip, frame 1" if first else f"frame {t + 1}")
         show(covered(clip[t], moving[t // 2], patch), axes[2, column],
              f"{(~moving).sum()} of {moving.size} visible" if first else "")
-    for ax in (axes[0, 1], *axes[1]):
-        for i in range(1, side):
-            ax.axhline(i * patch - 0.5, color="w", lw=0.5)
-            ax.axvline(i * patch - 0.5, color="w", lw=0.5)
+    for ax, i in product((axes[0, 1], *axes[1]), range(1, side)):
+        ax.axhline(i * patch - 0.5, color="w", lw=0.5)
+        ax.axvline(i * patch - 0.5, color="w", lw=0.5)
     place = fig.add_subplot(axes[0, 3].get_gridspec()[0, 3:])
     for ax in (place, *axes[0, 3:]):
         ax.set_axis_off()
@@ -103,7 +98,6 @@ def reconstructions(pictures: np.ndarray, rows: Sequence[str], columns: Sequence
 
     Args:
         pictures: `[R, C, 3, H, W]`, uint8 or floats in 0..1.
-        rows, columns: names.
         measured: what is written at the right end of each row.
     """
     side = (PAGE - 0.75) / len(columns)

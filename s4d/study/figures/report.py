@@ -14,11 +14,10 @@ DARK, SHADE = "#333333", "#D5DDE6"              # of marks; of the side that is 
 def published(table: pd.DataFrame, method: str, baseline: str) -> Figure:
     """Draw published WAR (filled) and UAR (hollow) of every method, one panel per dataset.
 
-    The gain over the baseline is shaded. All panels have axes of equal width.
+    The gain over the baseline, whose WAR is derived, is shaded; all axes have equal width.
 
     Args:
         table: method, year, dataset, UAR, WAR (per cent), in the order of the rows.
-        method, baseline: the rows set apart; the baseline's WAR is derived.
     """
     datasets = list(dict.fromkeys(table["dataset"]))
     names = table.drop_duplicates("method")[["method", "year"]].iloc[::-1]
@@ -61,15 +60,9 @@ def _recalls(ax, row, y: int, colour: str, mark: str) -> None:
 
 
 def claims(table: pd.DataFrame, note: str) -> Figure:
-    """Draw each claim's difference with its interval; the side that it expects is shaded.
-
-    Args:
-        table: claim, difference, low, high (points), expected (+1 or -1), verdict, paper, of
-            `s4d.study.tables.judge`. Marks are hollow for what is no claim of the paper.
-    """
+    """Draw each claim that `s4d.study.tables.judge` judged: its difference with its interval."""
     fig, ax = figure(COLUMN, 0.65 + 0.42 * len(table))
-    ends = table[["low", "high"]].to_numpy(float)
-    reach = 1.15 * float(np.nanmax(np.abs(ends), initial=1.0))
+    reach = 1.15 * float(np.nanmax(np.abs(table[["low", "high"]].to_numpy(float)), initial=1.0))
     edge = ax.get_yaxis_transform()
     for y, row in enumerate(table.iloc[::-1].itertuples()):
         ax.barh(y - 0.2, row.expected * reach, height=0.42, color=SHADE, zorder=0)
