@@ -13,7 +13,7 @@ from .vit import S4D, Encoder, count_parameters
 
 __all__ = ["S4D", "DualMAE", "Encoder", "MoAE", "CheckpointError", "encoder_from", "load_released",
            "to_released", "random_mask", "removed_tokens", "sincos", "count_parameters", "create",
-           "MEAN", "STD", "VARIANTS", "DECODERS", "HUB"]
+           "MEAN", "STD", "VARIANTS", "DECODERS"]
 
 # Encoder and decoder of each variant (docs/method.md section 3). The nano variants are ours: they
 # train on a laptop, on faces of 64 px.
@@ -31,25 +31,22 @@ DECODERS = {
     "base_patch16_160": dict(decoder_embed_dim=384, decoder_depth=4, decoder_num_heads=6),
     "large_patch16_160": dict(decoder_embed_dim=512, decoder_depth=8, decoder_num_heads=8),
 }
-HUB = "cyinen/S4D"    # the authors' weights on the Hugging Face hub: small and base
-
+RELEASED = ("small_patch16_160", "base_patch16_160")     # whose weights are on the hub
 # timm's own arguments, which would do nothing here, and what to use instead
 _FOREIGN = {"num_classes": "image_classes and video_classes",
             "global_pool": "nothing: the mean over tokens is the model's",
             "in_chans": "nothing: inputs have 3 channels"}
 
 
-def _timm_cfg(variant: str, autoencoder: bool) -> dict:
-    side = VARIANTS[variant]["img_size"]
-    return dict(input_size=(3, side, side), mean=MEAN, std=STD, interpolation="bicubic",
-                num_classes=7, hf_hub_id=HUB if variant.startswith(("small", "base")) else None,
-                first_conv=f"{'encoder.' if autoencoder else ''}patch_embed.proj",
-                classifier=None if autoencoder else ("head.image", "head.video"))
+def _timm_cfg(variant: str, encoder: str = "", **kwargs) -> dict:
+    return dict(input_size=(3, *[VARIANTS[variant]["img_size"]] * 2), mean=MEAN, std=STD,
+                hf_hub_id="cyinen/S4D" if variant in RELEASED else None, interpolation="bicubic",
+                num_classes=7, first_conv=f"{encoder}patch_embed.proj", **kwargs)
 
 
 default_cfgs = generate_default_cfgs(
-    {f"s4d_{v}": _timm_cfg(v, False) for v in VARIANTS}
-    | {f"s4d_mae_{v}": _timm_cfg(v, True) for v in VARIANTS})
+    {f"s4d_{v}": _timm_cfg(v, classifier=("head.image", "head.video")) for v in VARIANTS}
+    | {f"s4d_mae_{v}": _timm_cfg(v, "encoder.", classifier=None) for v in VARIANTS})
 
 
 def _register(name: str, cls: type, variant: str) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
-from huggingface_hub import list_repo_files
+from huggingface_hub import hf_hub_download, list_repo_files
 from safetensors.torch import load_file
-from timm.models import load_pretrained as timm_load
 from torch import Tensor, nn
 
 CONTAINERS = ("model", "module", "state_dict", "model_ema")
+RENAMED = ((".moe_layer.router.topkroute_linear.", ".moae.router."),
+           (".moe_layer.router.noise_linear.", ".moae.noise_proj."))      # the release's, ours
 STARTED_FROM = "vit_{size}_voxceleb2+affectnet_100.pt"   # the file that the release fine-tunes
-ANOTHER = "pretrained_cfg_overlay=dict(file='...')"
+LOCAL = "pretrained_cfg_overlay=dict(file='...')"
 
 
 class CheckpointError(ValueError):
@@ -55,8 +55,8 @@ def read_file(path: Path) -> dict:
         raise CheckpointError(f"cannot read checkpoint {path}: {cause}") from error
 
 
-def read_state(source: str | Path | dict) -> dict[str, Tensor]:
-    """Tensors of a checkpoint under our names, out of any usual container and prefix."""
+def read_state(source: str | Path | dict) -> tuple[dict[str, Tensor], str]:
+    """Tensors of a checkpoint under our names, out of any usual container, and its own name."""
     content = source if isinstance(source, dict) else read_file(Path(source))
     for _ in range(2):              # a container may lie in another
         for key in CONTAINERS:
@@ -73,12 +73,12 @@ def read_state(source: str | Path | dict) -> dict[str, Tensor]:
                               f"under {', '.join(CONTAINERS)}")
     for name, value in state.items():
         if value.layout != torch.strided or value.is_meta:
-            what = "without content" if value.is_meta else "sparse"
-            raise CheckpointError(f"tensor {name} is {what}: save a state_dict of plain tensors")
+            raise CheckpointError(f"tensor {name} is sparse or without content: save a state_dict "
+                                  "of plain tensors")
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise CheckpointError(f"tensor {name} holds NaN or infinite values: the checkpoint is "
                                   "damaged or its training diverged")
-    return from_released(state)
+    return from_released(state), "the checkpoint" if isinstance(source, dict) else str(source)
 
 
 def from_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -86,21 +86,20 @@ def from_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
     out, experts = {}, {}
     for name, value in state.items():
         pattern = r"(.*blocks\.\d+)\.moe_layer\.experts\.(\d+)\.fc([12])\.(weight|bias)"
-        found = re.fullmatch(pattern, name)
-        if found:
+        if found := re.fullmatch(pattern, name):
             block, expert, layer, kind = found.groups()
             stacked = f"{block}.moae.{'w' if kind == 'weight' else 'b'}{layer}"
             experts.setdefault(stacked, {})[int(expert)] = value
             continue
-        name = name.replace(".moe_layer.router.topkroute_linear.", ".moae.router.")
-        out[name.replace(".moe_layer.router.noise_linear.", ".moae.noise_proj.")] = value
+        for theirs, ours in RENAMED:
+            name = name.replace(theirs, ours)
+        out[name] = value
     for name, parts in experts.items():
-        parts = dict(sorted(parts.items()))
-        if list(parts) != list(range(len(parts))) or len({v.shape for v in parts.values()}) > 1:
-            shapes = ", ".join(f"{e}: {tuple(v.shape)}" for e, v in parts.items())
+        if {*parts} != {*range(len(parts))} or len({v.shape for v in parts.values()}) > 1:
+            shapes = ", ".join(f"{e}: {tuple(v.shape)}" for e, v in sorted(parts.items()))
             raise CheckpointError(f"the experts of {name} are {shapes}: expected numbers from 0 "
                                   "without a gap, all of one shape; the checkpoint is incomplete")
-        out[name] = torch.stack(list(parts.values()))
+        out[name] = torch.stack([parts[e] for e in range(len(parts))])
     return out
 
 
@@ -108,15 +107,14 @@ def to_released(model: nn.Module) -> dict[str, Tensor]:
     """A model's tensors under the release's names; the inverse of `from_released`, lossless."""
     out = {}
     for name, value in model.state_dict().items():
-        found = re.fullmatch(r"(.*blocks\.\d+)\.moae\.([wb])([12])", name)
-        if found:
+        if found := re.fullmatch(r"(.*blocks\.\d+)\.moae\.([wb])([12])", name):
             block, kind, layer = found.groups()
             end = f"fc{layer}.{'weight' if kind == 'w' else 'bias'}"
             for e, part in enumerate(value):
                 out[f"{block}.moe_layer.experts.{e}.{end}"] = part.clone()
             continue
-        name = name.replace(".moae.router.", ".moe_layer.router.topkroute_linear.")
-        name = name.replace(".moae.noise_proj.", ".moe_layer.router.noise_linear.")
+        for theirs, ours in RENAMED:
+            name = name.replace(ours, theirs)
         out[name] = value.clone()
     return out
 
@@ -126,24 +124,22 @@ def fill(model: nn.Module, state: dict[str, Tensor], where: str | None = None,
     """Fills a model with those tensors of a checkpoint that it has.
 
     A classifier takes the encoder of a pre-training checkpoint. A head with another number of
-    classes keeps its start.
+    classes keeps its start. Tensors of a wrong shape, and fewer than half, are errors.
 
     Args:
         where: name of the checkpoint in a logged line on what was not loaded; None logs nothing.
         complete: a missing tensor is an error.
     Returns:
         {"loaded": names, "missing": names left at their start, "left_out": of the checkpoint}.
-    Raises:
-        CheckpointError: for tensors of the wrong shape, and where fewer than half are found.
     """
     own = model.state_dict()
     inside = "encoder." if "fc_norm.weight" in own else ""
     offered = {name.removeprefix(inside): name for name in state}
     both = {name: state[offered[name]] for name in own if name in offered}
-    wrong = [name for name, value in both.items() if value.shape != own[name].shape]
-    heads = {name for name in wrong if name.startswith("head.") and not complete}
-    shapes = [f"{n} {tuple(both[n].shape)} instead of {tuple(own[n].shape)}"
-              for n in wrong if n not in heads]
+    wrong = {n: f"{n} {tuple(value.shape)} instead of {tuple(own[n].shape)}"
+             for n, value in both.items() if value.shape != own[n].shape}
+    heads = () if complete else [name for name in wrong if name.startswith("head.")]
+    shapes = [text for name, text in wrong.items() if name not in heads]
     if shapes:
         raise CheckpointError(f"{len(shapes)} tensors of the wrong shape, among them "
                               f"{', '.join(shapes[:3])}: the checkpoint is of another model")
@@ -172,18 +168,15 @@ def _places(names: list[str], notes: dict[str, str]) -> str:
     return ", ".join(place + notes.get(place, "") for place in parts) or "nothing"
 
 
-def encoder_from(source, model: nn.Module) -> dict[str, list[str]]:
-    """Moves pre-trained encoder weights into a classifier.
+def encoder_from(source: nn.Module | str | Path | dict, model: nn.Module) -> dict[str, list[str]]:
+    """Moves pre-trained encoder weights, of a `DualMAE` or a checkpoint, into an `S4D`.
 
-    Args:
-        source: a `DualMAE`, a state dictionary or a checkpoint file (ours or the release's).
-        model: an `S4D`.
     Returns:
         as `fill`; experts, heads and `fc_norm` are among "missing".
     """
     if isinstance(source, nn.Module):
         return fill(model, source.state_dict())
-    state, where = read_state(source), "the checkpoint" if isinstance(source, dict) else str(source)
+    state, where = read_state(source)
     if not any(name.startswith("encoder.blocks.") for name in state):
         raise CheckpointError(f"no encoder weights in {where}: expected names that begin with "
                               "'encoder.' or 'backbone.'")
@@ -191,47 +184,37 @@ def encoder_from(source, model: nn.Module) -> dict[str, list[str]]:
 
 
 def load_released(source: str | Path | dict) -> nn.Module:
-    """Builds the model of a released checkpoint, a file or a state dictionary, off its tensors.
-
-    Returns:
-        `DualMAE` or `S4D` in evaluation mode; a classifier routes as the release does.
-    """
+    """Builds a checkpoint's model off its tensors, in evaluation mode, routing as released."""
     from . import VARIANTS, create
-    state = read_state(source)
-    where = "the checkpoint" if isinstance(source, dict) else str(source)
+    state, where = read_state(source)
     autoencoder = "encoder_to_decoder.weight" in state
     if not autoencoder:             # all of a classifier may lie behind one prefix
         state = {name.removeprefix("encoder."): value for name, value in state.items()}
     embed = f"{'encoder.' if autoencoder else ''}patch_embed.proj.weight"
-    width = _first_axis(state, embed, "this is not an S4D checkpoint")
+    heads = [] if autoencoder else ["head.image.weight", "head.video.weight"]
+    found = (re.fullmatch(r"blocks\.(\d+)\.moae\.w1", name) for name in state)
+    start = min((int(match[1]) for match in found if match), default=None)
+    first = [] if start is None else [f"blocks.{start}.moae.w1"]
+    for name in (embed, *heads, *first):
+        if name not in state:
+            raise CheckpointError(f"no tensor {name}: this is not a whole S4D checkpoint")
+        shape = tuple(state[name].shape)
+        if not shape or 0 in shape:
+            raise CheckpointError(f"tensor {name} has the shape {shape}, which no layer has: the "
+                                  "checkpoint is damaged")
     sizes = {spec["embed_dim"]: name for name, spec in VARIANTS.items() if not spec.get("stem_dim")}
+    width = len(state[embed])
     if width not in sizes:
         raise CheckpointError(f"width {width}: expected one of {', '.join(map(str, sizes))}")
     if autoencoder:
         model = create(f"s4d_mae_{sizes[width]}")
     else:
-        found = (re.fullmatch(r"blocks\.(\d+)\.moae\.w1", name) for name in state)
-        layers = [int(match[1]) for match in found if match]
-        start = min(layers, default=None)
-        experts = _first_axis(state, f"blocks.{start}.moae.w1", "it has experts") if layers else 0
-        classes = {f"{task}_classes": _first_axis(
-            state, f"head.{task}.weight", "a fine-tuned S4D has one head per task")
-            for task in ("image", "video")}
-        model = create(f"s4d_{sizes[width]}", num_experts=experts, moae_start=start, **classes)
-        model.set_routing(capacity_factor=1.0, noise=True)
+        image, video = (len(state[name]) for name in heads)
+        experts = len(state[first[0]]) if first else 0
+        model = create(f"s4d_{sizes[width]}", image_classes=image, video_classes=video,
+                       num_experts=experts, moae_start=start).set_routing(1.0, noise=True)
     fill(model, state, where, complete=True)
     return model.eval()
-
-
-def _first_axis(state: dict[str, Tensor], name: str, otherwise: str) -> int:
-    """Length of a tensor's first axis; `otherwise` says what its absence means."""
-    if name not in state:
-        raise CheckpointError(f"no tensor {name}: {otherwise}")
-    shape = tuple(state[name].shape)
-    if not shape or 0 in shape:
-        raise CheckpointError(f"tensor {name} has the shape {shape}, which no layer has: the "
-                              "checkpoint is damaged")
-    return shape[0]
 
 
 def load_pretrained(model: nn.Module, cfg: dict, cache_dir: str | Path | None = None) -> None:
@@ -240,47 +223,29 @@ def load_pretrained(model: nn.Module, cfg: dict, cache_dir: str | Path | None = 
     source = cfg.get("state_dict") or cfg.get("file")
     if not source and not hub:
         raise CheckpointError(f"no weights of {what} were released: leave pretrained=True out, or "
-                              f"name your own with {ANOTHER}")
+                              f"name your own with {LOCAL}")
     if not source:
-        source = fetch(hub, cfg.get("hf_hub_filename") or hub_file(hub, what), cache_dir)
-    where = "the checkpoint" if isinstance(source, dict) else str(source)
-    fill(model, read_state(source), where)
+        source = fetch(hub, cfg.get("hf_hub_filename"), what, cache_dir)
+    fill(model, *read_state(source))
 
 
-def fetch(hub: str, name: str, cache_dir: str | Path | None) -> str:
-    """The path of a file that timm fetches from the Hugging Face hub."""
-    fetched, given = [], {"cache_dir": cache_dir} if cache_dir else {}
-    wanted = {"hf_hub_id": hub, "hf_hub_filename": name, "custom_load": "hf"}
-    try:      # timm hands the path to what it is to fill
-        timm_load(SimpleNamespace(load_pretrained=fetched.append), wanted, **given)
-    except Exception as error:      # no network, no such file, no permission: many kinds
-        raise CheckpointError(f"cannot fetch {name} from huggingface.co/{hub}: {_cause(error)}; "
-                              f"download it yourself and name it with {ANOTHER}") from error
-    return fetched[0]
-
-
-def hub_file(hub: str, model: str) -> str:
-    """The file of a hub repository that fills `model`: the one that the release starts from, or the
-    only one of the model's size; an error lists the files where that leaves a choice."""
-    remedy = ("name one with pretrained_cfg_overlay=dict(hf_hub_filename='...'), or a local copy "
-              "with dict(file='...')")
-    try:
-        files = list_repo_files(hub)
-    except Exception as error:      # as in `fetch`
-        raise CheckpointError(f"huggingface.co/{hub} does not say which files it holds "
-                              f"({_cause(error)}): {remedy}") from error
+def fetch(hub: str, name: str | None, model: str, cache_dir: str | Path | None) -> str:
+    """The path of a file from the Hugging Face hub. Without a name it is the one that the release
+    starts from, or the only one of the model's size; an error lists the files that it may be."""
     size = re.search(r"small|base|large|nano", model)[0]
-    weights = [f for f in files if Path(f).suffix in (".pt", ".pth", ".safetensors")]
-    fitting = [f for f in weights if size in f.lower()]
-    chosen = [f for f in fitting if Path(f).name == STARTED_FROM.format(size=size)] or fitting
-    if len(chosen) == 1:
-        return chosen[0]
-    listed = ", ".join(chosen or weights) or "no weights"
-    raise CheckpointError(f"huggingface.co/{hub} holds {len(chosen) or 'no'} files that may be "
-                          f"{model} ({listed}): {remedy}")
-
-
-def _cause(error: Exception) -> str:
-    """The first line of an error of a library, without escape codes."""
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()
-    return lines[0] if lines else type(error).__name__
+    try:
+        if name:
+            return hf_hub_download(hub, name, cache_dir=cache_dir)
+        files = [f for f in list_repo_files(hub) if f.endswith((".pt", ".pth", ".safetensors"))]
+        fitting = [f for f in files if size in f.lower()]
+        chosen = [f for f in fitting if Path(f).name == STARTED_FROM.format(size=size)] or fitting
+        if len(chosen) == 1:
+            return hf_hub_download(hub, chosen[0], cache_dir=cache_dir)
+    except Exception as error:      # no network, no such file, no permission: many kinds
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() or [type(error).__name__]
+        raise CheckpointError(f"cannot fetch {name or 'the weights'} from huggingface.co/{hub}: "
+                              f"{lines[0]}; download it and name it with {LOCAL}") from error
+    raise CheckpointError(
+        f"huggingface.co/{hub} holds {len(chosen) or 'no'} files that may be {model} "
+        f"({', '.join(chosen or files) or 'no weights'}): name one with pretrained_cfg_overlay="
+        "dict(hf_hub_filename='...'), or a local copy with dict(file='...')")

@@ -40,25 +40,22 @@ class DualMAE(nn.Module):
                  decoder_num_heads: int = 6, **kwargs):
         super().__init__()
         self.encoder = Encoder(final_norm=True, **kwargs)
-        embed_dim, patch_size = self.encoder.embed_dim, self.encoder.patch_size
-        self.encoder_to_decoder = nn.Linear(embed_dim, decoder_embed_dim, bias=False)
+        self.encoder_to_decoder = nn.Linear(self.encoder.embed_dim, decoder_embed_dim, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
         self.decoder = Decoder(self.encoder.num_tokens["video"], decoder_embed_dim, decoder_depth,
-                               decoder_num_heads, TUBELET_SIZE * patch_size ** 2 * 3)
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1, 1), persistent=False)
+                               decoder_num_heads, TUBELET_SIZE * self.encoder.patch_size ** 2 * 3)
+        for name, values in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1, 1), persistent=False)
         self.apply(init_weights)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def forward(self, x: Tensor, mask: Tensor, removed: int | None = None) -> Tensor:
-        """Loss of one batch of one modality.
+        """Squared error, mean over the values of the removed tokens, of a batch of one modality.
 
         Args:
             x: ImageNet-normalised images `[B, 3, H, W]` or clips `[B, 3, T, H, W]`.
             mask: bool `[B, L]`, True = removed, the same count in each row.
             removed: that count, see `split`.
-        Returns:
-            scalar: squared error, mean over a token's values, then over the removed tokens.
         """
         visible, hidden = self.split(mask, x, removed)
         predicted = self.decode(x, visible, mask.shape[1], hidden)
@@ -80,24 +77,19 @@ class DualMAE(nn.Module):
     def split(self, mask: Tensor, x: Tensor, removed: int | None = None) -> tuple[Tensor, Tensor]:
         """Mask `[B, L]` (True = removed) -> indices of visible and of removed tokens of `x`.
 
-        Args:
-            removed: count of True in each row, from `removed_tokens`. Shapes depend on it: reading
-                it off a mask on a GPU waits for the device, and a compiled graph cannot read it at
-                all. Without it, it is counted and checked.
+        `removed`, the count of True in each row, sets shapes: reading it off a mask on a GPU waits
+        for the device, and a compiled graph cannot read it. Without it, it is counted.
         """
         tokens = math.prod(self.encoder.grid(x))
-        if mask.shape != (len(x), tokens):
-            raise ValueError(f"mask of shape {tuple(mask.shape)}: expected [{len(x)}, {tokens}], "
-                             "a row a sample, a column a token")
-        if mask.dtype != torch.bool:
-            raise ValueError(f"mask of {mask.dtype}: expected booleans, True = token removed")
+        if mask.shape != (len(x), tokens) or mask.dtype != torch.bool:
+            raise ValueError(f"mask of {mask.dtype} of shape {tuple(mask.shape)}: expected "
+                             f"booleans [{len(x)}, {tokens}], True = token removed")
         if removed is None or not (torch.compiler.is_compiling() or mask.is_cuda):
             counts = mask.sum(1).tolist()
-            wanted = counts[0] if removed is None else removed
-            if set(counts) != {wanted}:
+            removed = counts[0] if removed is None else removed
+            if set(counts) != {removed}:
                 raise ValueError(f"mask with {min(counts)} to {max(counts)} tokens removed a row: "
-                                 f"expected {wanted} in each row")
-            removed = wanted
+                                 f"expected {removed} in each row")
         if not 0 < removed < tokens:
             raise ValueError(f"{removed} of {tokens} tokens removed: expected at least one removed "
                              "and one visible")
@@ -134,10 +126,3 @@ class DualMAE(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recomputes activations of encoder and decoder blocks in the backward pass."""
         self.encoder.grad_checkpointing = self.decoder.grad_checkpointing = enable
-
-    def no_weight_decay(self) -> set[str]:
-        return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
-
-    def group_matcher(self, coarse: bool = False) -> dict:
-        """timm's order of depth: the encoder's stem, its blocks, the rest (decoder)."""
-        return dict(stem=r"^encoder\.patch_embed", blocks=r"^encoder\.blocks\.(\d+)")

@@ -18,14 +18,10 @@ class MoAE(nn.Module):
     """E adapters, each Linear(D, D/4) - GELU - Linear(D/4, D), of which a router picks k per token.
 
     Images and videos share router and experts. Two formulations give the same sum with static
-    shapes and no loop over experts. *All experts*: one matrix product for all first layers, gates
-    (zero for experts not chosen) on the hidden units, one product for all second layers. *By
-    expert*: the N k assignments are ordered by expert and multiplied group by group, which takes
-    half the time of wide layers on CPUs and serves them from `BY_EXPERT_FROM` on.
+    shapes: *all experts* multiplies all and gates the hidden units; *by expert* orders the N k
+    assignments by expert and multiplies group by group, in half the time of wide layers on CPUs.
 
     Args:
-        embed_dim: D.
-        num_experts: E.
         top_k: experts per token; 0 has no router: all adapters serve all tokens, with gate 1 / E.
         adapter_reduction: D over the bottleneck's width.
     Attributes:
@@ -34,8 +30,7 @@ class MoAE(nn.Module):
             batch's N tokens, in batch-then-token order (the release, docs/method.md section 8).
         by_expert: True or False fixes the formulation; None lets device and width decide.
         record: a list to which each forward pass appends its gates, or None.
-    Source: S4D, section on MoAE; gating after Shazeer et al. 2017; balance loss after the Switch
-        Transformer.
+    Source: S4D, MoAE; gating of Shazeer et al. 2017; balance loss of the Switch Transformer.
     """
 
     def __init__(self, embed_dim: int, num_experts: int = 8, top_k: int = 2,
@@ -61,15 +56,15 @@ class MoAE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised tokens `[B, L, D]` -> the branch's output `[B, L, D]`."""
-        if not self.top_k:
-            gates = x.new_full((*x.shape[:-1], self.num_experts), 1 / self.num_experts)
-            self._balance = x.new_zeros(())
-        else:
+        if self.top_k:
             gates, chosen, scores = self.route(x)
             if self.training:
                 share = chosen.to(scores.dtype).mean((0, 1)) / self.top_k
                 probability = scores.softmax(-1).mean((0, 1))
                 self._balance = self.num_experts * (share * probability).sum()
+        else:
+            gates = x.new_full((*x.shape[:-1], self.num_experts), 1 / self.num_experts)
+            self._balance = x.new_zeros(())
         if self.record is not None:
             self.record.append(gates.detach())
         by_expert = self.pays(x) if self.by_expert is None else self.by_expert
@@ -79,12 +74,17 @@ class MoAE(nn.Module):
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens `[B, L, D]` -> gates (0 if not chosen), chosen (bool), scores `[B, L, E]`."""
-        # Scores in half precision would tie. Tensors without content know no autocast.
+        dtype = torch.promote_types(x.dtype, torch.float32)      # half precision would tie
+        full = x.to(dtype)
+
+        def linear(layer: nn.Linear) -> Tensor:
+            return F.linear(full, layer.weight.to(dtype), layer.bias.to(dtype))
+
+        # Tensors without content know no autocast.
         with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
-            scores = _full(self.router, x)
+            scores = linear(self.router)
             if self.noise_mode == "always" or (self.noise_mode == "train" and self.training):
-                noise = torch.randn_like(scores)
-                scores = scores + noise * F.softplus(_full(self.noise_proj, x))
+                scores = scores + torch.randn_like(scores) * F.softplus(linear(self.noise_proj))
         top, index = scores.topk(self.top_k, dim=-1)
         gates = torch.zeros_like(scores).scatter(-1, index, top.softmax(-1))
         chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, index, True)
@@ -131,12 +131,6 @@ class MoAE(nn.Module):
         if self._balance is None:
             raise RuntimeError("no balance loss yet: it is made by a forward pass in training mode")
         return self._balance
-
-
-def _full(layer: nn.Linear, x: Tensor) -> Tensor:
-    """A linear map in float32 at least."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return F.linear(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype))
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:

@@ -25,8 +25,7 @@ class Attention(nn.Module):
     def __init__(self, embed_dim: int, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
-        self.q_bias = nn.Parameter(torch.zeros(embed_dim))
-        self.v_bias = nn.Parameter(torch.zeros(embed_dim))
+        self.q_bias, self.v_bias = (nn.Parameter(torch.zeros(embed_dim)) for _ in range(2))
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=False)
         self.proj = nn.Linear(embed_dim, embed_dim)
 
@@ -106,18 +105,6 @@ class Block(nn.Module):
         return x + self.mlp(n) + (0 if self.moe_layer is None else self.moe_layer(n))
 
 
-class Embedding(nn.Module):
-    """A convolution that steps by its kernel: a token per tubelet in time, row, column order."""
-
-    def __init__(self, embed_dim: int, patch_size: int):
-        super().__init__()
-        kernel = (2, patch_size, patch_size)
-        self.proj = nn.Conv3d(3, embed_dim, kernel, stride=kernel)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2)
-
-
 def clip_of(x: Tensor) -> Tensor:
     """An image `[B, 3, H, W]` as a clip of two equal frames; clips as they are."""
     return torch.stack([x, x], 2) if x.ndim == 4 else x
@@ -130,15 +117,16 @@ class Transformer(nn.Module):
                  num_heads=12, num_experts=0, top_k=2, norm=False):
         super().__init__()
         length = num_frames // 2 * (img_size // patch_size) ** 2
-        self.patch_embed = Embedding(embed_dim, patch_size)
+        kernel = (2, patch_size, patch_size)     # a token per tubelet in time, row, column order
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv3d(3, embed_dim, kernel, stride=kernel)})
         self.register_buffer("positions", positions(length, embed_dim), persistent=False)
-        self.blocks = nn.ModuleList(
+        self.blocks = nn.Sequential(*(
             Block(embed_dim, num_heads, num_experts if i >= depth // 2 else 0, top_k)
-            for i in range(depth))
+            for i in range(depth)))
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6) if norm else nn.Identity()
 
     def embed(self, x: Tensor) -> Tensor:
-        tokens = self.patch_embed(clip_of(x))
+        tokens = self.patch_embed["proj"](clip_of(x)).flatten(2).transpose(1, 2)
         return tokens + self.positions[: tokens.shape[1]].to(tokens)
 
 
@@ -159,10 +147,7 @@ class Classifier(Transformer):
         return sum(layer.balance for layer in self.layers())
 
     def forward_features(self, x: Tensor) -> Tensor:
-        tokens = self.embed(x)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.fc_norm(tokens.mean(1))
+        return self.fc_norm(self.blocks(self.embed(x)).mean(1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head["image" if x.ndim == 4 else "video"](self.forward_features(x))
@@ -174,14 +159,12 @@ class Decoder(nn.Module):
     def __init__(self, length: int, embed_dim: int, depth: int, num_heads: int, out: int):
         super().__init__()
         self.register_buffer("positions", positions(length, embed_dim), persistent=False)
-        self.blocks = nn.ModuleList(Block(embed_dim, num_heads) for _ in range(depth))
+        self.blocks = nn.Sequential(*(Block(embed_dim, num_heads) for _ in range(depth)))
         self.norm, self.head = nn.LayerNorm(embed_dim, eps=1e-6), nn.Linear(embed_dim, out)
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.positions[: tokens.shape[1]].to(tokens)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.head(self.norm(tokens))
+        return self.head(self.norm(self.blocks(tokens)))
 
 
 class Autoencoder(nn.Module):
@@ -212,9 +195,7 @@ class Autoencoder(nn.Module):
         """Predictions of all tokens in place."""
         tokens = self.encoder.embed(x)
         seen = tokens[~mask].reshape(len(x), -1, tokens.shape[-1])
-        for block in self.encoder.blocks:
-            seen = block(seen)
-        latent = self.encoder_to_decoder(self.encoder.norm(seen))
+        latent = self.encoder_to_decoder(self.encoder.norm(self.encoder.blocks(seen)))
         full = self.mask_token.to(latent.dtype).repeat(*mask.shape, 1)
         full[~mask] = latent.flatten(0, 1)
         return self.decoder(full)

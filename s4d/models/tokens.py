@@ -9,11 +9,8 @@ TUBELET_SIZE = 2   # frames that a token spans
 
 
 def sincos(length: int, embed_dim: int) -> Tensor:
-    """Fixed sine-cosine positions over the flattened token index (docs/method.md section 2).
-
-    Returns:
-        float32 `[L, D]`: angle p / 10000^(2 floor(j / 2) / D), even j sine, odd j cosine.
-    """
+    """Fixed positions `[L, D]` over the flattened token index (docs/method.md section 2): angle
+    p / 10000^(2 floor(j / 2) / D), even j sine, odd j cosine."""
     p = torch.arange(length, dtype=torch.float64)[:, None]
     j = torch.arange(embed_dim, dtype=torch.float64)[None]
     angle = p / 10000 ** (2 * torch.div(j, 2, rounding_mode="floor") / embed_dim)
@@ -22,13 +19,9 @@ def sincos(length: int, embed_dim: int) -> Tensor:
 
 def as_clip(x: Tensor) -> Tensor:
     """`[B, 3, H, W]` or `[B, 3, T, H, W]` -> `[B, 3, T, H, W]`; an image fills one tubelet."""
-    shape = tuple(x.shape)
-    if x.ndim not in (4, 5):
-        raise ValueError(f"input of shape {shape}: expected images [B, 3, H, W] or clips "
-                         "[B, 3, T, H, W]")
-    if x.shape[1] != 3:
-        raise ValueError(f"input of shape {shape}: expected 3 channels (RGB) on axis 1, as in "
-                         "[B, 3, H, W] or [B, 3, T, H, W]")
+    if x.ndim not in (4, 5) or x.shape[1] != 3:
+        raise ValueError(f"input of shape {tuple(x.shape)}: expected images [B, 3, H, W] or clips "
+                         "[B, 3, T, H, W], with 3 channels (RGB) on axis 1")
     if not x.is_floating_point():
         raise ValueError(f"input of {x.dtype}: expected ImageNet-normalised floats, as "
                          "s4d.data.transforms.normalise makes them of pixels")
@@ -36,19 +29,13 @@ def as_clip(x: Tensor) -> Tensor:
 
 
 def cut(x: Tensor, patch_size: int, parts: int = 1) -> Tensor:
-    """Cuts clips into tubelets, and these into parts, in one copy.
+    """Cuts clips into tubelets, and these into `parts` rows and columns of parts, in one copy.
 
-    Args:
-        x: float `[B, 3, T, H, W]`, T a multiple of 2, H and W of `patch_size`.
-        parts: rows and columns of parts in a tubelet; divides `patch_size`.
     Returns:
         `[B, L, 3, 2, P, P]`, L in time, row, column order; with parts of side p
         `[B, L, parts, parts, 3, 2, p, p]`.
     """
     b, c, t, h, w = x.shape
-    if t % TUBELET_SIZE or h % patch_size or w % patch_size:
-        raise ValueError(f"clip of {t} frames of {h} x {w} px: frames must be a multiple of "
-                         f"{TUBELET_SIZE}, sides of {patch_size}")
     side = patch_size // parts
     x = x.reshape(b, c, t // TUBELET_SIZE, TUBELET_SIZE, h // patch_size, parts, side,
                   w // patch_size, parts, side)
@@ -74,15 +61,14 @@ class TubeletEmbed(nn.Module):
 
     def __init__(self, embed_dim: int, patch_size: int, stem_dim: int = 0):
         super().__init__()
-        self.patch_size, self.embed_dim, self.stem_dim = patch_size, embed_dim, stem_dim
-        if stem_dim:
-            inner = patch_size // 8
-            self.proj = nn.Sequential(
-                _merge(3, stem_dim, (TUBELET_SIZE, 4, 4)), nn.GELU(),
-                _merge(stem_dim, 2 * stem_dim, (1, 2, 2)), nn.GELU(),
-                _merge(2 * stem_dim, embed_dim, (1, inner, inner)))
-        else:
-            self.proj = _merge(3, embed_dim, (TUBELET_SIZE, patch_size, patch_size))
+        self.patch_size, self.stem_dim = patch_size, stem_dim
+        if not stem_dim:
+            self.proj = _stepping(3, embed_dim, TUBELET_SIZE, patch_size)
+            return
+        self.proj = nn.Sequential(
+            _stepping(3, stem_dim, TUBELET_SIZE, 4), nn.GELU(),
+            _stepping(stem_dim, 2 * stem_dim, 1, 2), nn.GELU(),
+            _stepping(2 * stem_dim, embed_dim, 1, patch_size // 8))
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Clips `[B, 3, T, H, W]` -> tokens `[B, L, D]`, or only those at `keep` `[B, N]`."""
@@ -91,29 +77,18 @@ class TubeletEmbed(nn.Module):
             tubes = gather(tubes, keep)
         if not self.stem_dim:   # a convolution whose kernel is its stride is a matrix product
             return F.linear(tubes.flatten(2), self.proj.weight.flatten(1), self.proj.bias)
-        return self.stem(tubes.flatten(0, 1)).view(*tubes.shape[:2], self.embed_dim)
-
-    def stem(self, parts: Tensor) -> Tensor:
-        """Parts `[N, s, s, 3, 2, 4, 4]` -> `[N, D]` by three matrix products.
-
-        Channels come last between them: the CPU copies whole rows several times faster.
-        """
-        first, second, third = self.proj[0], self.proj[2], self.proj[4]
-        x = F.linear(parts.flatten(3), first.weight.flatten(1), first.bias)     # [N, s, s, C]
-        x = self.merged(second, F.gelu(x))
-        return self.merged(third, F.gelu(x)).flatten(1)
-
-    @staticmethod
-    def merged(conv: nn.Conv3d, x: Tensor) -> Tensor:
-        """A convolution with stride k = kernel: `[N, s, s, C]` -> `[N, s / k, s / k, C']`."""
-        k, (n, rows, columns, c) = conv.kernel_size[1], x.shape
-        x = x.reshape(n, rows // k, k, columns // k, k, c).transpose(2, 3).flatten(3)
-        return F.linear(x, conv.weight.permute(0, 2, 3, 4, 1).flatten(1), conv.bias)
+        first, _, *stages = self.proj       # parts [B N, s, s, 3, 2, 4, 4] -> [B N, s, s, C]
+        x = F.linear(tubes.flatten(0, 1).flatten(3), first.weight.flatten(1), first.bias)
+        for conv in stages[::2]:            # channels last: a CPU copies whole rows faster
+            k, (n, rows, columns, c) = conv.kernel_size[1], x.shape
+            x = F.gelu(x).reshape(n, rows // k, k, columns // k, k, c).transpose(2, 3).flatten(3)
+            x = F.linear(x, conv.weight.permute(0, 2, 3, 4, 1).flatten(1), conv.bias)
+        return x.view(*tubes.shape[:2], -1)
 
 
-def _merge(channels: int, out: int, kernel: tuple[int, int, int]) -> nn.Conv3d:
+def _stepping(channels: int, out: int, time: int, side: int) -> nn.Conv3d:
     """A convolution that steps by its kernel."""
-    return nn.Conv3d(channels, out, kernel, stride=kernel)
+    return nn.Conv3d(channels, out, (time, side, side), stride=(time, side, side))
 
 
 def removed_tokens(tokens: int, ratio: float) -> int:
@@ -126,6 +101,5 @@ def removed_tokens(tokens: int, ratio: float) -> int:
 def random_mask(batch: int, tokens: int, ratio: float, generator: torch.Generator | None = None,
                 device: torch.device | str = "cpu") -> Tensor:
     """Draws a mask per sample: bool `[B, L]`, True = removed, the same count in each row."""
-    removed = removed_tokens(tokens, ratio)
     rank = torch.rand(batch, tokens, generator=generator).argsort(1)
-    return (rank < removed).to(device)
+    return (rank < removed_tokens(tokens, ratio)).to(device)

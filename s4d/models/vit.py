@@ -34,15 +34,12 @@ class Attention(nn.Module):
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(x, self.qkv.weight, bias).view(b, n, 3, self.num_heads, d // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)                   # [B, heads, L, D / heads]
-        return self.proj(attend(q, k, v).transpose(1, 2).reshape(b, n, d))
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention of `[B, heads, L, D / heads]`, see `FLOAT_BELOW`."""
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or q.shape[2] >= FLOAT_BELOW:
-        return F.scaled_dot_product_attention(q, k, v)
-    with torch.autocast("cpu", enabled=False):
-        return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+        if q.device.type != "cpu" or q.dtype != torch.bfloat16 or n >= FLOAT_BELOW:
+            out = F.scaled_dot_product_attention(q, k, v)
+        else:
+            with torch.autocast("cpu", enabled=False):
+                out = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+        return self.proj(out.transpose(1, 2).reshape(b, n, d))
 
 
 class Block(nn.Module):
@@ -55,18 +52,14 @@ class Block(nn.Module):
         self.attn = Attention(embed_dim, num_heads)
         self.norm2 = nn.LayerNorm(embed_dim, eps=EPS)
         self.mlp = Mlp(embed_dim, 4 * embed_dim)
-        self.moae = None
-        if num_experts:
-            self.moae = MoAE(embed_dim, num_experts, top_k, adapter_reduction)
+        moae = MoAE(embed_dim, num_experts, top_k, adapter_reduction) if num_experts else None
+        self.moae = moae
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
         n = self.norm2(x)
-        out = self.mlp(n)
-        if self.moae is not None:
-            out = out + self.moae(n)
-        return x + self.drop_path(out)
+        return x + self.drop_path(self.mlp(n) if self.moae is None else self.mlp(n) + self.moae(n))
 
 
 def run_blocks(blocks: nn.ModuleList, x: Tensor, recompute: bool) -> Tensor:
@@ -98,8 +91,6 @@ class Encoder(nn.Module):
     """Tubelet embedding, fixed positions, transformer blocks; shared by both stages.
 
     Args:
-        num_frames: T of a clip.
-        patch_size: side of a tubelet, px.
         num_experts: experts per MoAE layer; 0 for dense blocks.
         moae_start: first block with experts; None for the upper half.
         drop_path_rate: of stochastic depth in the last block, rising linearly from 0.
@@ -112,17 +103,14 @@ class Encoder(nn.Module):
                  top_k: int = 2, moae_start: int | None = None, adapter_reduction: int = 4,
                  drop_path_rate: float = 0.0, stem_dim: int = 0, final_norm: bool = False):
         super().__init__()
-        check_sizes(img_size=img_size, num_frames=num_frames, patch_size=patch_size,
+        check_sizes(stem_dim, img_size=img_size, num_frames=num_frames, patch_size=patch_size,
                     embed_dim=embed_dim, depth=depth, num_heads=num_heads,
                     adapter_reduction=adapter_reduction)
-        if stem_dim and patch_size % 8:
-            raise ConfigError(f"patch_size {patch_size}: the nano variants need multiples of 8")
         if num_experts and moae_start is not None and not 0 <= moae_start < depth:
             raise ConfigError(f"moae_start {moae_start}: expected a block from 0 to {depth - 1}")
         self.img_size, self.num_frames = img_size, num_frames
         self.patch_size, self.embed_dim = patch_size, embed_dim
-        self.side = img_size // patch_size
-        steps = num_frames // TUBELET_SIZE
+        self.side, steps = img_size // patch_size, num_frames // TUBELET_SIZE
         self.num_tokens = {"image": self.side ** 2, "video": steps * self.side ** 2}
         self.patch_embed = TubeletEmbed(embed_dim, patch_size, stem_dim)
         positions = sincos(self.num_tokens["video"], embed_dim)
@@ -139,21 +127,16 @@ class Encoder(nn.Module):
         steps = 1 if x.ndim == 4 else x.shape[2] // TUBELET_SIZE
         return steps, x.shape[-2] // self.patch_size, x.shape[-1] // self.patch_size
 
-    def check(self, x: Tensor) -> Tensor:
-        """The input as a clip, or a ValueError that says which size the model takes."""
-        x = as_clip(x)
+    def embed(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Inputs -> tokens with positions `[B, L, D]`, or only those at `keep` `[B, N]`."""
+        x, side = as_clip(x), self.img_size
         t, h, w = x.shape[2:]
-        side = self.img_size
         if (h, w) != (side, side) or t > self.num_frames or t % TUBELET_SIZE:
             raise ValueError(
                 f"input of {t} frames of {h} x {w} px: this model takes an image or up to "
                 f"{self.num_frames} frames (an even number) of {side} x {side} px; resize the "
                 f"input or create the model with img_size={h}")
-        return x
-
-    def embed(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Inputs -> tokens with positions `[B, L, D]`, or only those at `keep` `[B, N]`."""
-        tokens = self.patch_embed(self.check(x), keep)
+        tokens = self.patch_embed(x, keep)
         return tokens + self.positions[slice(tokens.shape[1]) if keep is None else keep]
 
     def encode(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -170,26 +153,23 @@ class Encoder(nn.Module):
         return {name for name, _ in self.named_parameters() if re.search(r"\.moae\.b[12]$", name)}
 
 
-def check_sizes(**sizes: int) -> None:
+def check_sizes(stem_dim: int, **sizes: int) -> None:
     """Raises ConfigError for sizes of an encoder that do not fit together."""
-    small = [f"{name} {size}" for name, size in sizes.items() if size < 1]
-    if small:
-        raise ConfigError(f"{', '.join(small)}: expected whole numbers from 1")
-    divisors = {"img_size": sizes["patch_size"], "num_frames": TUBELET_SIZE,
-                "embed_dim": sizes["num_heads"]}
-    if any(sizes[name] % divisor for name, divisor in divisors.items()):
-        raise ConfigError(
-            f"{', '.join(f'{k} {v}' for k, v in sizes.items())}: img_size must be a multiple of "
-            f"patch_size, num_frames of {TUBELET_SIZE}, embed_dim of num_heads")
+    if min(sizes.values()) < 1:
+        small = ", ".join(f"{name} {size}" for name, size in sizes.items() if size < 1)
+        raise ConfigError(f"{small}: expected whole numbers from 1")
+    for name, of, what in (("img_size", sizes["patch_size"], "patch_size"),
+                           ("embed_dim", sizes["num_heads"], "num_heads"),
+                           ("num_frames", TUBELET_SIZE, "the frames of a tubelet"),
+                           ("patch_size", 8 if stem_dim else 1, "for the nano variants' stem")):
+        if sizes[name] % of:
+            raise ConfigError(f"{name} {sizes[name]}: expected a multiple of {of}, {what}")
 
 
 class S4D(Encoder):
     """The fine-tuned model: mean of the tokens, LayerNorm, one linear head per task.
 
-    Args:
-        image_classes, video_classes: outputs of the two heads.
-        num_experts: 0 is the dense multi-task model.
-        kwargs: of `Encoder`.
+    `kwargs` are those of `Encoder`; `num_experts=0` is the dense multi-task model.
     """
 
     def __init__(self, image_classes: int = 7, video_classes: int = 7, num_experts: int = 8,
@@ -235,9 +215,7 @@ class S4D(Encoder):
     def set_routing(self, capacity_factor: float | None = None, noise: bool = False) -> S4D:
         """Selects the routing mode: the paper's by default, `(1.0, True)` for the released code's.
 
-        Args:
-            capacity_factor: see `MoAE`; the released code drops tokens over it, in batch order.
-            noise: on the router's scores in evaluation too.
+        `capacity_factor`: see `MoAE`; `noise`: on the router's scores in evaluation too.
         """
         for layer in self.moae_layers().values():
             layer.capacity_factor = capacity_factor
@@ -258,9 +236,6 @@ class S4D(Encoder):
         nn.init.trunc_normal_(head.weight, std=0.02)
         nn.init.zeros_(head.bias)
         self.head[task] = head
-
-    def get_classifier(self, task: str = "video") -> nn.Module:
-        return self.head[task]
 
     def group_matcher(self, coarse: bool = False) -> dict:
         """timm's order of depth for layer-wise learning rates: stem, blocks, the rest (heads)."""
