@@ -30,8 +30,7 @@ from ..files import OutputError, write_text
 from . import facs
 from .plan import CORPORA, FOLDS, SHARD, FacesError, Sample, distance, num_subjects, samples
 from .renderer import render
-from .scene import sample_scene
-from .subject import sample_subjects
+from .subject import subjects, views
 
 ANGLES = ("yaw", "pitch", "roll")
 COLUMNS = ("path", "corpus", "frame", "subject", "label", "performed", "before", "phase", "apex",
@@ -179,7 +178,7 @@ def _clip(cfg: Faces, sample: Sample, rng: np.random.Generator) -> dict:
 @lru_cache(1)
 def _everyone(count: int, seed: int) -> dict[str, torch.Tensor]:
     """All subjects of the corpora: drawn once a process, not once a shard."""
-    return sample_subjects(count, torch.Generator().manual_seed(seed))
+    return subjects(count, seed)
 
 
 def _pixels(cfg: Faces, members: list[Sample], acts: list[dict], seed: int) -> list[np.ndarray]:
@@ -189,7 +188,7 @@ def _pixels(cfg: Faces, members: list[Sample], acts: list[dict], seed: int) -> l
     sample = torch.arange(len(members)).repeat_interleave(torch.tensor(counts))
     who = torch.tensor([m.row for m in members])[sample]
     subject = {k: v[who] for k, v in _everyone(num_subjects(cfg), cfg.seed).items()}
-    scene = sample_scene(len(members), gen, cfg.nuisance, cfg.zoom)
+    scene = views(len(members), nuisance=cfg.nuisance, zoom=cfg.zoom, seed=gen)
     scene = {k: v[sample] for k, v in scene.items()}
     pose, gaze, actions = (np.concatenate([a[k] for a in acts])
                            for k in ("pose", "gaze", "actions"))

@@ -66,12 +66,12 @@ def mouth_lines(C, x, y, occ):
     occ += gauss(y - level, .022).mul_(.26 * (P.chinw + .25) * gauss(x, .15))
 
 
-def spots(C, add, cell):
-    """Add wings of the nose, nostrils and dimples to `head.Bumps`; cell is the table's spacing."""
-    nl = C.nose_length
-    add(.55, C.nose_width + .035, .020, C.ala - nl + .02, .035)
-    add(.72, .052, .026, .4 * C.ala - nl - .022, .012 + .3 * cell)
-    add(.62 * C.dimple, C.cx + .050, .020, C.ym + C.up, .06)
+def spots(C, cell):
+    """Wings of the nose, nostrils and dimples, for `head.bumps`; cell is the table's spacing."""
+    nl, ala = C.nose_length, C.ala
+    return [(.55, C.nose_width + .035, .020, ala - nl + .02, .035),
+            (.72, .052, .026, .4 * ala - nl - .022, .012 + .3 * cell),
+            (.62 * C.dimple, C.cx + .050, .020, C.ym + C.up, .06)]
 
 
 def beard_zone(C, x, y):

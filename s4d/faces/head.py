@@ -66,12 +66,8 @@ def outline(P, y, low):
 def features(C, x, y):
     """Height of everything on the face, and darkness of its folds, `[n, rows, columns]` each."""
     n = len(C.jaw)
-    bumps = Bumps(n, x, y)
-    skull(C, bumps.add)
-    creases(C, bumps.add)
-    h, dark = bumps.sum(), Bumps(n, x, y)
-    spots(C, dark.add, (Y1 - Y0) / (y.shape[1] - 1))
-    occ = dark.sum()
+    h = bumps(skull(C) + creases(C), n, x, y)
+    occ = bumps(spots(C, (Y1 - Y0) / (y.shape[1] - 1)), n, x, y)
     darken(C, x, y, occ)
     box, xs, ys = part(x, y, (-.42, .42), (-.56, .36))
     at(h, box).add_(nose(C.maps, xs, ys))
@@ -84,83 +80,71 @@ def features(C, x, y):
     return h, occ
 
 
-class Bumps:
-    """A sum of bumps that factor into x and y: all bells at once, then one matrix product."""
+def bumps(entries, n, x, y):
+    """Sum bumps `amp * exp(-((|x| - xc) / xs)^2 - ((y - yc) / ys)^2)`: `[n, rows, columns]`.
 
-    def __init__(self, n, x, y):
-        self.n, self.x, self.y = n, x.view(1, 1, -1), y.view(1, 1, -1)
-        self.sign = []
-        self.columns = ([], [], [], [], [])
-
-    def add(self, amp, xc, xs, yc, ys):
-        """Add amp * exp(-((|x| - xc) / xs)^2 - ((y - yc) / ys)^2), left and right by `[n, 2]`.
-
-        xc None is one bump at x = 0.
-        """
-        signs = (1.,) if xc is None else (1., -1.)
-        self.sign += signs
-        values = (amp, 0. if xc is None else xc, xs, yc, ys)
-        for column, value in zip(self.columns, values, strict=True):
-            column.append((value, len(signs)))
-
-    def sum(self):
-        """The map `[n, rows, columns]`."""
-        amp, xc, xs, yc, ys = (self._gather(c) for c in self.columns)
-        sign = self.x.new_tensor(self.sign).view(1, -1, 1)
-        fx = gauss(sign * self.x - xc, xs).mul_(amp)
-        return torch.bmm(gauss(self.y - yc, ys).transpose(1, 2), fx)
-
-    def _gather(self, column):
-        """One argument of all bumps `[n, K, 1]`."""
-        values = [v.expand(self.n, k) if torch.is_tensor(v) else self.x.new_full((self.n, k), v)
-                  for v, k in column]
-        return torch.cat(values, 1)[..., None]
+    Entries hold amp, xc, xs, yc, ys: numbers or `[n, 1]`, or left and right `[n, 2]`. A bump whose
+    xc is None lies at x = 0. They factor: all bells at once, then one matrix product.
+    """
+    signs, columns = [], ([], [], [], [], [])
+    for amp, xc, *others in entries:
+        sides = (1.,) if xc is None else (1., -1.)
+        signs += sides
+        for column, v in zip(columns, (amp, 0. if xc is None else xc, *others), strict=True):
+            column.append(v.expand(n, len(sides)) if torch.is_tensor(v)
+                          else x.new_full((n, len(sides)), v))
+    amp, xc, xs, yc, ys = (torch.cat(column, 1)[..., None] for column in columns)
+    fx = gauss(x.new_tensor(signs).view(1, -1, 1) * x.view(1, 1, -1) - xc, xs).mul_(amp)
+    return torch.bmm(gauss(y.view(1, 1, -1) - yc, ys).transpose(1, 2), fx)
 
 
-def skull(C, bump):
+def skull(C):
     """Bones, cheeks, eyeballs, nose wings and muzzle."""
     base, ala = -C.nose_length, C.ala
     raised = C.b1 * .5 + C.b2 * .6 - C.b4 * .8
     philtrum = (C.ym + base) / 2 + .01
-    bump(C.brow_ridge + .25 * C.b4, .27, .20, C.brow_height - .01 + raised, .075)
-    bump(C.brow_ridge * .6 + .30 * both(C.b4), None, .10, .17 + both(raised), .09)
-    bump(C.forehead_round, None, .38, .50, .2)
-    bump(-C.eye_depth * .9, C.ex - .02, .16, .01, .115)
-    bump(-.035, .10, .055, .01, .07)                               # hollow at the inner corner
-    bump(.055 + .012 * C.close, C.ex, .115, C.ey, .072)                # eyeball under the lids
-    bump(C.cheekbone + .025, .47, .15, -.17, .11)
-    bump(C.cheek_full, .40, .17, -.42, .18)
-    bump(C.cheek, .37, .135, -.215, .085)                              # raised cheek, AU6 and AU12
-    bump(-.35 * C.cheek, .36, .15, -.095, .028)
-    bump(.080 + .03 * C.oval, None, .27, C.ym, .17)                    # muzzle
-    bump(C.chin_proj + .012 * C.chinw, None, C.chin_width, C.chin, .105)
-    bump(-C.chin_cleft, None, .03, C.chin, .07)
-    sulcus = (C.ym + C.chin) / 2 - .02 - .5 * C.jaw                    # between lower lip and chin
-    bump(-.045 - .020 * C.chinw, None, .15, sulcus, .045)
-    bump(C.nose_tip, None, .065, base + .045, .05)
-    bump(.085 + .02 * ala, C.nose_width * .98, .048, base + .022 + ala, .046)
-    bump(-.022, None, .022, philtrum, .06)
-    bump(.012, .04, .016, philtrum, .06)
-    bump(C.nose_bump, None, .05, -.03, .07)
+    sulcus = (C.ym + C.chin) / 2 - .02 - .5 * C.jaw                 # between lower lip and chin
+    return [
+        (C.brow_ridge + .25 * C.b4, .27, .20, C.brow_height - .01 + raised, .075),
+        (C.brow_ridge * .6 + .30 * both(C.b4), None, .10, .17 + both(raised), .09),
+        (C.forehead_round, None, .38, .50, .2),
+        (-C.eye_depth * .9, C.ex - .02, .16, .01, .115),
+        (-.035, .10, .055, .01, .07),                                   # hollow at the inner corner
+        (.055 + .012 * C.close, C.ex, .115, C.ey, .072),                # eyeball under the lids
+        (C.cheekbone + .025, .47, .15, -.17, .11),
+        (C.cheek_full, .40, .17, -.42, .18),
+        (C.cheek, .37, .135, -.215, .085),                              # raised cheek, AU6 and AU12
+        (-.35 * C.cheek, .36, .15, -.095, .028),
+        (.080 + .03 * C.oval, None, .27, C.ym, .17),                    # muzzle
+        (C.chin_proj + .012 * C.chinw, None, C.chin_width, C.chin, .105),
+        (-C.chin_cleft, None, .03, C.chin, .07),
+        (-.045 - .020 * C.chinw, None, .15, sulcus, .045),
+        (C.nose_tip, None, .065, base + .045, .05),
+        (.085 + .02 * ala, C.nose_width * .98, .048, base + .022 + ala, .046),
+        (-.022, None, .022, philtrum, .06),
+        (.012, .04, .016, philtrum, .06),
+        (C.nose_bump, None, .05, -.03, .07)]
 
 
-def creases(C, bump):
+def creases(C):
     """Dimples, marionette lines, furrows of brow, forehead and nose root."""
-    bump(-.060 * C.dimple, C.cx + .060, .034, C.ym + C.up * .9, .055)       # dimple, AU14
-    bump(.030 * C.dimple, C.cx + .125, .040, C.ym + C.up, .075)
-    bump(-.030 * C.mario, C.cx + .012, .028, C.ym - C.down - .075, .055)    # marionette fold, AU15
-    bump(-.055 * C.frown, .050, .016, .165, .075)                           # between the brows, AU4
-    bump(.035 * C.frown, .082, .022, .150, .06)
-    bump(.020 * C.frown, None, .024, .165, .06)
-    bump(.028 * C.press, None, .20, C.ym + .085, .03)                       # round pressed lips
-    bump(.030 * C.press, None, .18, C.ym - .10, .035)
+    found = [
+        (-.060 * C.dimple, C.cx + .060, .034, C.ym + C.up * .9, .055),  # dimple, AU14
+        (.030 * C.dimple, C.cx + .125, .040, C.ym + C.up, .075),
+        (-.030 * C.mario, C.cx + .012, .028, C.ym - C.down - .075, .055),  # marionette fold, AU15
+        (-.055 * C.frown, .050, .016, .165, .075),                      # between the brows, AU4
+        (.035 * C.frown, .082, .022, .150, .06),
+        (.020 * C.frown, None, .024, .165, .06),
+        (.028 * C.press, None, .20, C.ym + .085, .03),                  # round pressed lips
+        (.030 * C.press, None, .18, C.ym - .10, .035)]
     for y, a in ((.330, 1.), (.415, .9), (.500, .7)):           # forehead: AU1 centre, AU2 sides
-        bump(-.013 * a * C.fore1, .07, .13, y, .018)
-        bump(-.013 * a * C.fore2, .33, .13, y + .008, .018)
-        bump(.006 * a * C.fore1, .07, .15, y - .04, .02)
+        found += [(-.013 * a * C.fore1, .07, .13, y, .018),
+                  (-.013 * a * C.fore2, .33, .13, y + .008, .018),
+                  (.006 * a * C.fore1, .07, .15, y - .04, .02)]
     for k in range(3):                                          # nose root, AU9
-        bump(-.026 * C.nosew, None, .075, .105 - .042 * k, .011)
-        bump(-.022 * C.nosew, .085, .03, .055 - .045 * k, .011)
+        found += [(-.026 * C.nosew, None, .075, .105 - .042 * k, .011),
+                  (-.022 * C.nosew, .085, .03, .055 - .045 * k, .011)]
+    return found
 
 
 def nose(P, x, y):
