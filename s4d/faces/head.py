@@ -11,33 +11,23 @@ import torch
 import torch.nn.functional as F
 
 from .controls import both, lip_curves, sided
-from .folds import beard_zone, darken, spots
+from .folds import beard_zone, lower_lines, spots, upper_lines
 from .rays import DEPTH
 from .shapes import LOG2E, X0, X1, Y0, Y1, at, gauss, part, power, smooth
 
 
-def grid(T, device):
-    """Head coordinates of a table's columns `[1, 1, 5 T / 6]` and rows `[1, T, 1]`."""
-    columns = torch.linspace(X0, X1, T * 5 // 6, device=device)
-    return columns.view(1, 1, -1), torch.linspace(Y0, Y1, T, device=device).view(1, T, 1)
-
-
 def head_table(C, light, T):
-    """Tabulate the head in T rows; `light` is the direction towards it, head frame `[n, 3]`.
+    """Tabulate the head `[n, 8 or 9, T, 5 T / 6]`; `light` is the direction to it `[n, 3]`.
 
-    Returns:
-        `[n, 8, T, 5 T / 6]`: profile G, height h / DEPTH; slopes of h and of G / 2 along x and y;
-        occlusion; cast shadow. A ninth is the zone where a beard grows, if anybody has one.
+    Tables: profile G, height h / DEPTH; slopes of h and of G / 2 along x and y; occlusion; cast
+    shadow; and, if anybody has a beard, the zone where it grows.
     """
-    x, y = grid(T, light.device)
-    P = C.maps
-    low = (-y / (P.face_length + P.jaw)).clamp(0, 1.15)
-    iw2, Y = outline(P, y, low)
+    x = torch.linspace(X0, X1, T * 5 // 6, device=light.device).view(1, 1, -1)
+    y = torch.linspace(Y0, Y1, T, device=light.device).view(1, T, 1)
     h, occ = features(C, x, y)
+    G, low = profile(C.maps, x, y)
     h += .10 * low
-    square = x * x * iw2
-    G = torch.addcmul(Y, square, .74 + .26 * square * square)
-    bearded = bool((P.beard + P.stubble > 0).any())
+    bearded = bool((C.beard + C.stubble > 0).any())
     out = h.new_empty(len(h), 9 if bearded else 8, *h.shape[1:])
     out[:, 0] = G
     torch.mul(h, 1 / DEPTH, out=out[:, 1])
@@ -51,32 +41,39 @@ def head_table(C, light, T):
     return out
 
 
-def outline(P, y, low):
-    """1 / W^2 and profile Y of each row `[n, T, 1]`; low is 0 at the eyes and 1 at the chin."""
+def profile(P, x, y):
+    """Profile G `[n, rows, columns]`, and 0 at the eyes to 1 at the chin `[n, rows, 1]`."""
     L = P.face_length
+    low = (-y / (L + P.jaw)).clamp(0, 1.15)
     yn = torch.where(y > 0, y / 1.0, -y / (L + P.jaw))
     Y = yn ** 2 * torch.where(y > 0, .72 + .28 * yn ** 2, .45 + .55 * yn ** 4)
     W = (P.face_width * (1 - P.jaw_taper * low ** 2)
          + (P.cheekbone + P.raised * .25) * gauss(y + .16, .22)
          + P.jaw_angle * gauss(y + .56 * L, .2) - P.temple * gauss(y - .30, .16)
          + .3 * (P.cheek_full - .045) * gauss(y + .4, .25))
-    return 1 / W ** 2, Y
+    square = x * x * (1 / W ** 2)
+    return torch.addcmul(Y, square, .74 + .26 * square * square), low
 
 
 def features(C, x, y):
     """Height of everything on the face, and darkness of its folds, `[n, rows, columns]` each."""
-    n = len(C.jaw)
+    n, P = len(C.jaw), C.maps
     h = bumps(skull(C) + creases(C), n, x, y)
     occ = bumps(spots(C, (Y1 - Y0) / (y.shape[1] - 1)), n, x, y)
-    darken(C, x, y, occ)
+    upper_lines(C, x, y, occ)
+    lower_lines(C, x, y, occ)
     box, xs, ys = part(x, y, (-.42, .42), (-.56, .36))
-    at(h, box).add_(nose(C.maps, xs, ys))
+    at(h, box).add_(nose(P, xs, ys))
     box, xs, ys = part(x, y, (-.62, .62), (-1.15, -.22))
     height, fold = mouth_relief(C, xs, ys)
     at(h, box).add_(height)
     at(occ, box).add_(fold)
-    box, xs, ys = part(x, y, (X0, X1), (-.25, .2))
-    at(h, box).add_(crow_feet(C, xs, ys))
+    box, xs, ys = part(x, y, (X0, X1), (-.25, .2))              # lines at the eyes' outer corners
+    crow, = sided(C, ("crow",), xs)
+    dx, dy = xs.abs() - (P.ew + P.eye_spacing + .01), ys - .005
+    r = (dx * dx + dy * dy).sqrt() + 1e-4
+    sector = smooth(dx, .0, .04) * gauss(r - .10, .06)
+    at(h, box).add_(-.013 * crow * sector * (torch.cos(dy / r * 9 + .5) ** 2 * 2 - 1))
     return h, occ
 
 
@@ -193,15 +190,6 @@ def nasolabial(C, x, y):
     groove = gauss(d, .024)
     height = strength * (.048 * gauss(d - .075, .070) - .040 * groove)
     return height, strength.mul_(groove).mul_(.36)
-
-
-def crow_feet(C, x, y):
-    """Height of the lines at the outer corners of the eyes, in their rows."""
-    crow, = sided(C, ("crow",), x)
-    dx, dy = x.abs() - (C.maps.ew + C.maps.eye_spacing + .01), y - .005
-    r = (dx * dx + dy * dy).sqrt() + 1e-4
-    sector = smooth(dx, .0, .04) * gauss(r - .10, .06)
-    return -.013 * crow * sector * (torch.cos(dy / r * 9 + .5) ** 2 * 2 - 1)
 
 
 def slopes(a, scale, along_x, along_y):
