@@ -35,30 +35,24 @@ class PanelError(RuntimeError):
     """A panel lacks what it shows; the message says what to do first."""
 
 
-def found(prof: configs.Profile, method: str | None = None, seed: int | None = None):
-    """Find a profile's finished pre-training, or the run of a method, and its configuration.
-
-    Raises PanelError when the profile has no such run, or it is not trained yet.
-    """
-    seed = prof.seeds[0] if seed is None else seed
-    grid = {(m, s): cfg for m, pretrained, s, cfg in prof.methods_grid() if pretrained}
-    cfg, name = prof.pretrain, "pre-training"
+def found(prof: configs.Profile, method: str | None = None):
+    """Find a profile's finished pre-training, or a method's first run, and its configuration."""
+    name, cfg = "pre-training", prof.pretrain
     if method is not None:
-        cfg = grid.get((method, seed))
-        name = f"run of {METHOD_LABELS.get(method, method)}, seed {seed}"
+        name = f"run of {METHOD_LABELS[method]}"
+        runs = [c for m, pretrained, _, c in prof.methods_grid() if m == method and pretrained]
+        cfg = runs[0] if runs else None
     if cfg is None:
-        raise PanelError(f"profile {prof.name} has no {name}: it has the methods "
-                         f"{', '.join(prof.methods)} with seeds {', '.join(map(str, prof.seeds))}")
-    remedy = ("execute this notebook's cells above, or "
-              f"`python -m s4d reproduce --profile {prof.name}`, which make it")
+        raise PanelError(f"profile {prof.name} has no {name}: it has {', '.join(prof.methods)}")
     try:
         run = locate(cfg, prof.runs)
+        missing = None if run.done else f"no finished run in {prof.runs}"
     except DatasetError as error:
-        raise PanelError(f"the {name} of profile {prof.name} cannot be looked up without its data "
-                         f"({error}): {remedy}") from error
-    if not run.done:
-        raise PanelError(f"there is no finished {name} of profile {prof.name} in {prof.runs}: "
-                         f"{remedy}")
+        missing = f"its data are not here: {error}"
+    if missing:
+        raise PanelError(f"the {name} of profile {prof.name} cannot be shown ({missing}): execute "
+                         "this notebook's cells above, or `python -m s4d reproduce --profile "
+                         f"{prof.name}`, which make it")
     return run, cfg
 
 
@@ -78,9 +72,8 @@ def prototype(emotion: str) -> dict[int, float]:
 def course(actions: np.ndarray, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Let an expression rise and fall in few distinct frames, since drawing takes most of the time.
 
-    Returns:
-        actions of the distinct frames `[N, 2, 23]`, the last the full expression; which of them
-        each frame shows `[num_frames]`.
+    Returns actions of the distinct frames `[N, 2, 23]`, the last the full expression, and which of
+    them each frame shows `[num_frames]`.
     """
     half = -(-num_frames // 2)
     places = np.linspace(1, 0, min(half, len(RISE)))[::-1]
@@ -106,10 +99,7 @@ EMOTION = {"emotion": Control("emotion", "happiness", options=EMOTIONS)}
 
 
 def actor(subject: dict, start: dict[int, float] | None = None, img_size: int = 160) -> Panel:
-    """Move one of `faces.subjects` by hand: a slider for each action, and the pose.
-
-    `start` gives intensities of actions at the beginning.
-    """
+    """Move one of `faces.subjects` by hand, from the actions of `start`: actions and pose."""
     fig, ax = figure(2.9, 2.9)
 
     def draw(yaw: float, pitch: float, **levels: float) -> None:
@@ -122,7 +112,7 @@ def actor(subject: dict, start: dict[int, float] | None = None, img_size: int = 
 def masking(prof: configs.Profile) -> Panel:
     """Mask a face and have the pre-trained autoencoder fill it in, beside each token's mean.
 
-    Errors are in units of a token's variance. Raises PanelError without the finished run.
+    Errors are in units of a token's variance.
     """
     run, cfg = found(prof)
     model = run.load()
@@ -153,21 +143,19 @@ def masking(prof: configs.Profile) -> Panel:
                              **SUBJECT, **EMOTION})
 
 
-def heads(prof: configs.Profile, seed: int | None = None) -> Panel:
-    """Set facial actions by hand and read them by three heads: static's, and S4D's photo and clip.
-
-    Raises PanelError without the finished runs of that seed (None: the profile's first).
-    """
-    runs = {m: found(prof, m, seed) for m in ("static", "s4d")}
+def heads(prof: configs.Profile) -> Panel:
+    """Set facial actions by hand; three heads read them: static's, and S4D's photo and clip."""
+    runs = {m: found(prof, m) for m in ("static", "s4d")}
     models, cfg = {m: run.load() for m, (run, _) in runs.items()}, runs["s4d"][1]
-    asked = (("static", "image", "photo"), ("s4d", "image", "photo"), ("s4d", "video", "clip"))
+    asked = (("static", "image"), ("s4d", "image"), ("s4d", "video"))
     names = {task: vocabulary(getattr(cfg, task).num_classes) for task in ("image", "video")}
     shared = [e for e in EMOTIONS if all(e in n for n in names.values())]
     fig, pictures, charts = strip(3.1, 1 / 2.1, cfg.num_frames + 1, len(asked))
-    bars = []
-    for ax, (method, _, what) in zip(charts, asked, strict=True):
-        bars.append(ax.barh(shared, [0] * len(shared), color=[EMOTION_COLOURS[e] for e in shared]))
-        ax.set(xlim=(0, 1), title=f"{METHOD_LABELS[method]}, {what}", xlabel="probability")
+    bars, colours = [], [EMOTION_COLOURS[e] for e in shared]
+    for ax, (method, task) in zip(charts, asked, strict=True):
+        bars.append(ax.barh(shared, [0] * len(shared), color=colours))
+        what = f"{METHOD_LABELS[method]}, {'photo' if task == 'image' else 'clip'}"
+        ax.set(xlim=(0, 1), title=what, xlabel="probability")
         ax.invert_yaxis()
         ax.tick_params(labelleft=ax is charts[0])
 
@@ -178,7 +166,7 @@ def heads(prof: configs.Profile, seed: int | None = None) -> Panel:
         titles = ("the photo", "the clip", *[""] * (cfg.num_frames - 1))
         for ax, pixels, title in zip(pictures, (drawn[-1], *drawn[which]), titles, strict=True):
             put(ax, pixels, title)
-        for chart, (method, task, _) in zip(bars, asked, strict=True):
+        for chart, (method, task) in zip(bars, asked, strict=True):
             read = models[method](x[task])[0].softmax(-1)
             for bar, emotion in zip(chart, shared, strict=True):
                 bar.set_width(float(read[names[task].index(emotion)]))
@@ -187,15 +175,12 @@ def heads(prof: configs.Profile, seed: int | None = None) -> Panel:
         return {name: slider.value for name, slider in sliders(prototype(emotion)).items()}
 
     start = {"prototype": Control("start from", "happiness", options=EMOTIONS), **SUBJECT}
-    return Panel(fig, draw, start | sliders(prototype("happiness")), {"prototype": preset})
+    return Panel(fig, draw, start | sliders(prototype("happiness")), prototype=preset)
 
 
-def experts(prof: configs.Profile, seed: int | None = None) -> Panel:
-    """Light the tokens of a face that ask one expert of S4D, as brightly as its gate is open.
-
-    Raises PanelError without the finished run of that seed (None: the profile's first).
-    """
-    run, cfg = found(prof, "s4d", seed)
+def experts(prof: configs.Profile) -> Panel:
+    """Light the tokens of a face that ask one expert of S4D, as brightly as its gate is open."""
+    run, cfg = found(prof, "s4d")
     model = run.load()
     blocks, numbers = list(model.moae_layers()), range(1, cfg.num_experts + 1)
     fig, steps, (chart,) = strip(3.0, 1.6, cfg.num_frames // TUBELET_SIZE, 1)
@@ -237,14 +222,12 @@ def experts(prof: configs.Profile, seed: int | None = None) -> Panel:
                              **SUBJECT, **EMOTION})
 
 
-def scrub(prof: configs.Profile, method: str = "static", seed: int | None = None, clips: int = 20,
-          folder=None) -> Panel:
+def scrub(prof: configs.Profile, method: str = "static", clips: int = 20, folder=None) -> Panel:
     """Move through a test clip, and show what a method's photo head reads in each of its frames.
 
-    `folder` is that of the procedural corpus, for the true intensity. Raises PanelError without
-    the finished run, StimuliError when no test clip can be read.
+    `folder` is that of the procedural corpus, for the true intensity.
     """
-    run, cfg = found(prof, method, seed)
+    run, cfg = found(prof, method)
     model, names = run.load(), vocabulary(cfg.image.num_classes)
     _, rows = stimuli.subset(cfg, "video", limit=clips, unreadable={})
     pictures, table = stimuli.frames_of(cfg, rows, unreadable={})

@@ -1,10 +1,10 @@
 """The panels as a reader has them: JupyterLab in a headless browser, every control moved.
 
-Run by hand: `python -m pytest tests/test_browser.py -s`; the pictures go to build/browser.
+Run by hand: `python -m pytest tests/test_browser.py -s`.
 """
 from __future__ import annotations
 
-import base64
+import contextlib
 import itertools
 import json
 import os
@@ -16,25 +16,19 @@ import time
 import urllib.request
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 from test_panels import prof  # noqa: F401  a fixture
 
 from s4d import config as configs
 from s4d.panels import SLIDERS
 
-NAMES_OF_CHROME = ("chromium", "chromium-browser", "google-chrome", "chrome")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES_OF_CHROME)), None)
+CHROMIUM = next(filter(None, map(shutil.which, (
+    "chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 PATIENCE = 240          # seconds for JupyterLab to start and the kernel to load torch
 ROOT = Path(__file__).resolve().parents[1]
-PICTURES = ROOT / "build" / "browser"
-PANELS = {"actor": "panels.actor(subjects(1, seed=3))", "masking": "panels.masking(prof)",
-          "heads": "panels.heads(prof)", "experts": "panels.experts(prof)",
-          "scrub": "panels.scrub(prof)"}
-CONTROLS = {"actor": len(SLIDERS) + 2, "masking": 4, "heads": len(SLIDERS) + 2, "experts": 5,
-            "scrub": 2}
+PANELS = {"actor(subjects(1, seed=3))": len(SLIDERS) + 2, "masking(prof)": 4,   # how many controls
+          "heads(prof)": len(SLIDERS) + 2, "experts(prof)": 5, "scrub(prof)": 2}
 # Panels in order, each with its picture and its controls.
 BOXES = ("[...document.querySelectorAll('.jp-OutputArea-output .widget-vbox')]"
          ".filter(b => b.querySelector('img'))")
@@ -77,23 +71,14 @@ class Page:
     def until(self, text: str, seconds: float = PATIENCE):
         return wait(lambda: self.js(text), seconds, text)
 
-    def picture(self, name: str, **clip) -> None:
-        """Save what the tab looks like."""
-        shot = self.call("Page.captureScreenshot", format="png", **clip)
-        PICTURES.mkdir(parents=True, exist_ok=True)
-        (PICTURES / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
-
 
 def wait(found, seconds: float, what: str):
     """Poll until something is true; return it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        try:
-            value = found()
-        except OSError:
-            value = None
-        if value:
-            return value
+        with contextlib.suppress(OSError):
+            if value := found():
+                return value
         time.sleep(0.02)
     raise AssertionError(f"{what}: not within {seconds} s")
 
@@ -136,16 +121,11 @@ def browse(tmp_path):
     yield open_page
     for process in reversed(running):
         process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        process.wait(60)
 
 
-def move(page: Page, k: int, c: int) -> float:
-    """Move control c of panel k and wait for another picture; the milliseconds between."""
-    control = f"{BOXES}[{k}].querySelectorAll('.widget-slider, .widget-dropdown')[{c}]"
-    picture = f"{BOXES}[{k}].querySelector('img').src"
+def move(page: Page, picture: str, control: str) -> float:
+    """Move a control and wait for another picture; the milliseconds between."""
     before = page.js(picture)
     page.js(f"{control}.scrollIntoView()")
     start = time.monotonic()
@@ -164,29 +144,22 @@ def move(page: Page, k: int, c: int) -> float:
     return 1000 * (time.monotonic() - start)
 
 
-def test_every_control_of_every_panel_moves(prof, tmp_path, browse):  # noqa: F811
+def test_every_control_of_every_panel_moves(prof, tmp_path, browse, write_notebook):  # noqa: F811
     (tmp_path / "prof.json").write_text(json.dumps(configs.to_dict(prof)))
     first = ("import json\nfrom s4d import config, panels\nfrom s4d.faces import subjects\n"
              "prof = config.from_dict(json.load(open('prof.json')))")
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    cells = [new_code_cell(text) for text in (first, *PANELS.values())]
-    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}),
-                   tmp_path / "play.ipynb")
+    write_notebook(tmp_path / "play.ipynb", first, *(f"panels.{made}" for made in PANELS))
     page = browse("doc/tree/play.ipynb")
     page.until("!!window.jupyterapp && !!document.querySelector('.jp-Notebook .jp-Cell')")
     page.until(f"{KERNEL}?.status === 'idle'")
     page.js(f"{RUN_ALL}.then(() => true)")
     page.until(f"{BOXES}.length === {len(PANELS)} && "
                f"{BOXES}.every(b => b.querySelector('img').src.startsWith('blob:'))")
-    for k, (name, count) in enumerate(CONTROLS.items()):
-        box = f"{BOXES}[{k}]"
-        assert count == page.js(
-            f"{box}.querySelectorAll('.widget-slider, .widget-dropdown').length")
-        spent = [move(page, k, c) for c in range(count)]
-        page.js(f"{box}.scrollIntoView()")
-        corner = page.js(f"(b => [b.x, b.y, b.width, b.height])({box}.getBoundingClientRect())")
-        sides = dict(zip(("x", "y", "width", "height"), corner, strict=True), scale=1)
-        page.picture(name, clip=sides)
-        print(f"{name}: {count} controls, from key to picture {np.median(spent):.0f} ms (median)")
+    for k, (name, count) in enumerate(PANELS.items()):
+        controls = f"{BOXES}[{k}].querySelectorAll('.widget-slider, .widget-dropdown')"
+        assert count == page.js(f"{controls}.length")
+        spent = [move(page, f"{BOXES}[{k}].querySelector('img').src", f"{controls}[{c}]")
+                 for c in range(count)]
+        print(f"{name}: from key to picture {np.median(spent):.0f} ms (median)")
     errors = "document.querySelectorAll('[data-mime-type=\"application/vnd.jupyter.stderr\"]')"
     assert page.js(f"{errors}.length") == 0

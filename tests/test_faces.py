@@ -40,10 +40,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_two_workers_write_the_same_bytes_and_an_interrupted_build_continues(built, tmp_path):
     build = tmp_path / f"{TINY.folder}.part"
-    (build / "parts").mkdir(parents=True)
     shard = corpus.shards(TINY)[0]
-    for sample in shard[2]:
-        (build / sample.corpus / sample.path).parent.mkdir(parents=True, exist_ok=True)
     corpus.draw_shard(TINY, build, *shard)              # as after an interruption
     stamp = (build / "affectnet" / shard[2][0].path).stat().st_mtime_ns
     folder = corpus.ensure(TINY, tmp_path, workers=2)

@@ -5,9 +5,7 @@ never reads it.
 """
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import json
 import os
 import shutil
@@ -30,27 +28,22 @@ from ..files import OutputError, write_text
 from . import facs
 from .plan import CORPORA, FOLDS, SHARD, FacesError, Sample, distance, num_subjects, samples
 from .renderer import render
-from .scene import sample_scene
-from .subject import sample_subjects
+from .subject import subjects, views
 
 ANGLES = ("yaw", "pitch", "roll")
+TURNING = np.array([1, .7, .6])    # how far heads turn about each, relative to yaw
 COLUMNS = ("path", "corpus", "frame", "subject", "label", "performed", "before", "phase", "apex",
            "intensity", *(f"AU{a}_{side}" for a in facs.ACTIONS for side in "LR"), *ANGLES)
 LARGE = 200_000                    # frames from which a GPU draws where there is one
 
 
 def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bool = False) -> Path:
-    """Return the corpora's folder, built first when it is not there.
+    """Return the corpora's folder `<data>/<cfg.folder>`, built first when it is not there.
 
-    An interrupted build goes on where it stopped. Files are equal whatever `workers` is.
+    It holds affectnet/, dfew/, mafw/, voxceleb2/, truth.csv.gz and, written last, corpus.json. An
+    interrupted build goes on where it stopped. Files are equal whatever number of processes
+    (`workers`, one thread each) draws them.
 
-    Args:
-        data: folder of all corpora.
-        workers: processes, one thread each; 1 draws in this process.
-        progress: show a bar.
-    Returns:
-        `<data>/<cfg.folder>` with affectnet/, dfew/, mafw/, voxceleb2/, truth.csv.gz and, written
-        last, corpus.json.
     Raises:
         FacesError: when a drawing process was killed.
         OutputError: for a folder that cannot be written.
@@ -63,7 +56,6 @@ def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bo
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):                                 # two callers do not build at once
             if not (folder / "corpus.json").is_file():
-                build.mkdir(exist_ok=True)
                 _draw_all(cfg, build, max(1, int(workers)), progress)
                 _finish(cfg, build)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -94,12 +86,9 @@ def device(cfg: Faces) -> torch.device:
 
 def _draw_all(cfg: Faces, build: Path, workers: int, progress: bool) -> None:
     todo = [s for s in shards(cfg) if not _part(build, s[0], s[1]).is_file()]
-    for folder in sorted({(build / s.corpus / s.path).parent for *_, of in todo for s in of}):
-        folder.mkdir(parents=True, exist_ok=True)
-    (build / "parts").mkdir(exist_ok=True)
     drawing = Parallel(workers, return_as="generator_unordered")(
         delayed(draw_shard)(cfg, build, *shard) for shard in todo)
-    files = sum(len(of) for *_, of in todo)
+    files = sum(len(members) for *_, members in todo)
     try:
         with tqdm(total=files, unit="file", desc="faces", disable=not progress) as bar:
             for drawn in drawing:
@@ -117,12 +106,12 @@ def _part(build: Path, corpus: str, number: int) -> Path:
 def draw_shard(cfg: Faces, build: Path, corpus: str, number: int, members: list[Sample]) -> int:
     """Draw and write one shard's files and, last, its part of the truth; return their number."""
     rng = np.random.default_rng([cfg.seed, 11 + CORPORA.index(corpus), number])
-    still = corpus == "affectnet"
-    acts = [_photo(cfg, s, rng) if still else _clip(cfg, s, rng) for s in members]
+    acts = [_act(cfg, sample, rng) for sample in members]
     rows, pixels = [], _pixels(cfg, members, acts, int(rng.integers(2 ** 31)))
     for sample, act, frames in zip(members, acts, pixels, strict=True):
         path = build / corpus / sample.path
-        if still:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if corpus == "affectnet":
             Image.fromarray(frames[0]).save(path, quality=95, subsampling=0)
         else:
             write_clip(path, frames, cfg.fps, distance(cfg).crf)
@@ -139,67 +128,55 @@ def draw_shard(cfg: Faces, build: Path, corpus: str, number: int, members: list[
 def preview(cfg: Faces, emotion: str, seed: int = 0) -> np.ndarray:
     """Draw a labelled clip as the corpus holds it, uint8 `[T, 3, H, W]`; nothing is written."""
     sample = Sample("dfew", "", seed % num_subjects(cfg), "", emotion, "", emotion)
-    act = _clip(cfg, sample, np.random.default_rng(seed))
+    act = _act(cfg, sample, np.random.default_rng(seed))
     return _pixels(cfg, [sample], [act], seed)[0].transpose(0, 3, 1, 2)
 
 
-def _pose(sd: float, rng: np.random.Generator) -> np.ndarray:
-    """Yaw, pitch and roll in degrees."""
-    return sd * np.array([1, .7, .6]) * rng.standard_normal(3).clip(-2, 2)
-
-
-def _photo(cfg: Faces, sample: Sample, rng: np.random.Generator) -> dict:
-    strength = rng.uniform(*cfg.intensity)
-    actions = facs.draw(sample.performed, strength, rng)[None]
-    expressed = sample.performed != "neutral"
-    gaze = rng.normal(0, .15 + .3 * cfg.nuisance, (1, 2))
-    return {"actions": actions, "intensity": np.array([strength * expressed]),
-            "phase": ["apex" if expressed else "neutral"], "apex": 0,
-            "pose": _pose(cfg.pose, rng)[None], "gaze": gaze}
-
-
-def _clip(cfg: Faces, sample: Sample, rng: np.random.Generator) -> dict:
+def _act(cfg: Faces, sample: Sample, rng: np.random.Generator) -> dict:
+    """Draw what a sample shows: `facs.perform`, with gaze `[T, 2]` and pose `[T, 3]` in degrees."""
+    gaze_sd = .15 + .3 * cfg.nuisance
+    if sample.corpus == "affectnet":
+        strength = rng.uniform(*cfg.intensity)
+        actions = facs.draw(sample.performed, strength, rng)[None]
+        expressed = sample.performed != "neutral"
+        gaze = rng.normal(0, gaze_sd, (1, 2))
+        pose = cfg.pose * TURNING * rng.standard_normal(3).clip(-2, 2)
+        return {"actions": actions, "intensity": np.array([strength * expressed]), "apex": 0,
+                "phase": ["apex" if expressed else "neutral"], "pose": pose[None], "gaze": gaze}
     far = distance(cfg)
     talk = sample.corpus == "voxceleb2" or rng.random() < far.speech
     strength = rng.uniform(*far.intensity)
     act = facs.perform(sample.performed, strength, cfg.num_frames, cfg.fps, rng, talk,
                        sample.before, far.life)
     t = np.arange(cfg.num_frames) / cfg.fps
-    pose, motion = _pose(far.pose, rng), [m * far.motion for m in (1, .7, .6)]
-    act["pose"] = pose + np.stack([facs.wander(t, m, rng) for m in motion], 1)
-    gaze = rng.normal(0, .15 + .3 * cfg.nuisance, 2)
+    pose = far.pose * TURNING * rng.standard_normal(3).clip(-2, 2)
+    pose = pose + np.stack([facs.wander(t, m * far.motion, rng) for m in TURNING], 1)
+    gaze = rng.normal(0, gaze_sd, 2)
     gaze = gaze + np.stack([facs.wander(t, .08 * far.life, rng) for _ in range(2)], 1)
     if sample.performed == "sadness":                        # eyes and head sink
         gaze[:, 1] -= .4 * far.life * act["intensity"]
-        act["pose"][:, 1] += .6 * far.life * cfg.pose * act["intensity"]
-    act["gaze"] = gaze
-    return act
+        pose[:, 1] += .6 * far.life * cfg.pose * act["intensity"]
+    return act | {"pose": pose, "gaze": gaze}
 
 
-@lru_cache(1)
-def _everyone(count: int, seed: int) -> dict[str, torch.Tensor]:
-    """All subjects of the corpora: drawn once a process, not once a shard."""
-    return sample_subjects(count, torch.Generator().manual_seed(seed))
+_everyone = lru_cache(1)(subjects)      # of all corpora: drawn once a process, not once a shard
 
 
 def _pixels(cfg: Faces, members: list[Sample], acts: list[dict], seed: int) -> list[np.ndarray]:
     """The samples' pictures, uint8 `[T, H, W, 3]` each."""
-    gen = torch.Generator().manual_seed(seed)
+    gen, place = torch.Generator().manual_seed(seed), device(cfg)
     counts = [len(a["actions"]) for a in acts]
     sample = torch.arange(len(members)).repeat_interleave(torch.tensor(counts))
     who = torch.tensor([m.row for m in members])[sample]
-    subject = {k: v[who] for k, v in _everyone(num_subjects(cfg), cfg.seed).items()}
-    scene = sample_scene(len(members), gen, cfg.nuisance, cfg.zoom)
+    subject = {k: v[who].to(place) for k, v in _everyone(num_subjects(cfg), cfg.seed).items()}
+    scene = views(len(members), nuisance=cfg.nuisance, zoom=cfg.zoom, seed=gen)
     scene = {k: v[sample] for k, v in scene.items()}
     pose, gaze, actions = (np.concatenate([a[k] for a in acts])
                            for k in ("pose", "gaze", "actions"))
-    for i, name in enumerate(ANGLES):
-        scene[name] = torch.from_numpy(np.deg2rad(pose[:, i]).astype(np.float32))
-    scene["gaze"] = torch.from_numpy(gaze.astype(np.float32))
-    place = device(cfg)
-    drawn = render({k: v.to(place) for k, v in subject.items()},
-                   torch.from_numpy(actions).to(place),
-                   {k: v.to(place) for k, v in scene.items()}, cfg.img_size, gen)
+    given = dict(zip((*ANGLES, "gaze"), (*np.deg2rad(pose).T, gaze), strict=True))
+    scene |= {k: torch.from_numpy(v.astype(np.float32)) for k, v in given.items()}
+    scene = {k: v.to(place) for k, v in scene.items()}
+    drawn = render(subject, torch.from_numpy(actions).to(place), scene, cfg.img_size, gen)
     return np.split(drawn.permute(0, 2, 3, 1).cpu().numpy(), np.cumsum(counts)[:-1])
 
 
@@ -223,14 +200,14 @@ def _finish(cfg: Faces, build: Path) -> None:
     files = samples(cfg)
     for name in ("affectnet", "dfew", "mafw"):
         rows = [(s.path, s.subject) for s in files if s.corpus == name]
-        write_text(build / name / "subjects.csv", _csv([("path", "subject"), *rows]))
+        write_text(build / name / "subjects.csv", _csv(rows, ["path", "subject"]))
     number = {name: i for i, name in enumerate(ORDERS["dfew"], 1)}
     for k in FOLDS:
         for split in ("train", "test"):
             of = [s for s in files if (s.split == str(k)) == (split == "test")]
             rows = [(int(Path(s.path).stem), number[s.label]) for s in of if s.corpus == "dfew"]
             listed = build / f"dfew/EmoLabel_DataSplit/{split}(single-labeled)/set_{k}.csv"
-            write_text(listed, _csv([("video_name", "label"), *rows]))
+            write_text(listed, _csv(rows, ["video_name", "label"]))
             lines = [f"{Path(s.path).name} {s.label}\n" for s in of if s.corpus == "mafw"]
             write_text(build / f"mafw/single/no_caption/set_{k}/{split}.txt", "".join(lines))
     with open(build / "truth.csv.gz", "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as f:
@@ -242,21 +219,16 @@ def _finish(cfg: Faces, build: Path) -> None:
     write_text(build / "corpus.json", json.dumps(made, indent=1, sort_keys=True) + "\n")
 
 
-def _csv(rows: list) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+def _csv(rows: list, header: list[str] | bool = False) -> str:
+    return pd.DataFrame(rows).to_csv(index=False, header=header, lineterminator="\n")
 
 
 def truth(folder: str | Path) -> pd.DataFrame:
     """Read what was drawn in a folder of `ensure`, one row a frame.
 
-    Returns:
-        path (below the folder), corpus, frame, subject, label (as listed), performed (as shown),
-        before (the emotion that turned into it), phase, apex (frame number), intensity, AU<n>_L and
-        AU<n>_R (0..1), yaw, pitch, roll (degrees).
-    Raises:
-        FacesError: where no finished corpus lies.
+    Columns: path (below the folder), corpus, frame, subject, label (as listed), performed (as
+    shown), before (the emotion that turned into it), phase, apex (frame number), intensity, AU<n>_L
+    and AU<n>_R (0..1), yaw, pitch, roll (degrees).
     """
     path = Path(folder) / "truth.csv.gz"
     if not path.is_file():

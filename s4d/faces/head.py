@@ -11,33 +11,23 @@ import torch
 import torch.nn.functional as F
 
 from .controls import both, lip_curves, sided
-from .folds import beard_zone, darken, spots
+from .folds import beard_zone, lower_lines, spots, upper_lines
 from .rays import DEPTH
 from .shapes import LOG2E, X0, X1, Y0, Y1, at, gauss, part, power, smooth
 
 
-def grid(T, device):
-    """Head coordinates of a table's columns `[1, 1, 5 T / 6]` and rows `[1, T, 1]`."""
-    columns = torch.linspace(X0, X1, T * 5 // 6, device=device)
-    return columns.view(1, 1, -1), torch.linspace(Y0, Y1, T, device=device).view(1, T, 1)
-
-
 def head_table(C, light, T):
-    """Tabulate the head in T rows; `light` is the direction towards it, head frame `[n, 3]`.
+    """Tabulate the head `[n, 8 or 9, T, 5 T / 6]`; `light` is the direction to it `[n, 3]`.
 
-    Returns:
-        `[n, 8, T, 5 T / 6]`: profile G, height h / DEPTH; slopes of h and of G / 2 along x and y;
-        occlusion; cast shadow. A ninth is the zone where a beard grows, if anybody has one.
+    Tables: profile G, height h / DEPTH; slopes of h and of G / 2 along x and y; occlusion; cast
+    shadow; and, if anybody has a beard, the zone where it grows.
     """
-    x, y = grid(T, light.device)
-    P = C.maps
-    low = (-y / (P.face_length + P.jaw)).clamp(0, 1.15)
-    iw2, Y = outline(P, y, low)
+    x = torch.linspace(X0, X1, T * 5 // 6, device=light.device).view(1, 1, -1)
+    y = torch.linspace(Y0, Y1, T, device=light.device).view(1, T, 1)
     h, occ = features(C, x, y)
+    G, low = profile(C.maps, x, y)
     h += .10 * low
-    square = x * x * iw2
-    G = torch.addcmul(Y, square, .74 + .26 * square * square)
-    bearded = bool((P.beard + P.stubble > 0).any())
+    bearded = bool((C.beard + C.stubble > 0).any())
     out = h.new_empty(len(h), 9 if bearded else 8, *h.shape[1:])
     out[:, 0] = G
     torch.mul(h, 1 / DEPTH, out=out[:, 1])
@@ -51,116 +41,107 @@ def head_table(C, light, T):
     return out
 
 
-def outline(P, y, low):
-    """1 / W^2 and profile Y of each row `[n, T, 1]`; low is 0 at the eyes and 1 at the chin."""
+def profile(P, x, y):
+    """Profile G `[n, rows, columns]`, and 0 at the eyes to 1 at the chin `[n, rows, 1]`."""
     L = P.face_length
+    low = (-y / (L + P.jaw)).clamp(0, 1.15)
     yn = torch.where(y > 0, y / 1.0, -y / (L + P.jaw))
     Y = yn ** 2 * torch.where(y > 0, .72 + .28 * yn ** 2, .45 + .55 * yn ** 4)
     W = (P.face_width * (1 - P.jaw_taper * low ** 2)
          + (P.cheekbone + P.raised * .25) * gauss(y + .16, .22)
          + P.jaw_angle * gauss(y + .56 * L, .2) - P.temple * gauss(y - .30, .16)
          + .3 * (P.cheek_full - .045) * gauss(y + .4, .25))
-    return 1 / W ** 2, Y
+    square = x * x * (1 / W ** 2)
+    return torch.addcmul(Y, square, .74 + .26 * square * square), low
 
 
 def features(C, x, y):
     """Height of everything on the face, and darkness of its folds, `[n, rows, columns]` each."""
-    n = len(C.jaw)
-    bumps = Bumps(n, x, y)
-    skull(C, bumps.add)
-    creases(C, bumps.add)
-    h, dark = bumps.sum(), Bumps(n, x, y)
-    spots(C, dark.add, (Y1 - Y0) / (y.shape[1] - 1))
-    occ = dark.sum()
-    darken(C, x, y, occ)
+    n, P = len(C.jaw), C.maps
+    h = bumps(skull(C) + creases(C), n, x, y)
+    occ = bumps(spots(C, (Y1 - Y0) / (y.shape[1] - 1)), n, x, y)
+    upper_lines(C, x, y, occ)
+    lower_lines(C, x, y, occ)
     box, xs, ys = part(x, y, (-.42, .42), (-.56, .36))
-    at(h, box).add_(nose(C.maps, xs, ys))
+    at(h, box).add_(nose(P, xs, ys))
     box, xs, ys = part(x, y, (-.62, .62), (-1.15, -.22))
     height, fold = mouth_relief(C, xs, ys)
     at(h, box).add_(height)
     at(occ, box).add_(fold)
-    box, xs, ys = part(x, y, (X0, X1), (-.25, .2))
-    at(h, box).add_(crow_feet(C, xs, ys))
+    box, xs, ys = part(x, y, (X0, X1), (-.25, .2))              # lines at the eyes' outer corners
+    crow, = sided(C, ("crow",), xs)
+    dx, dy = xs.abs() - (P.ew + P.eye_spacing + .01), ys - .005
+    r = (dx * dx + dy * dy).sqrt() + 1e-4
+    sector = smooth(dx, .0, .04) * gauss(r - .10, .06)
+    at(h, box).add_(-.013 * crow * sector * (torch.cos(dy / r * 9 + .5) ** 2 * 2 - 1))
     return h, occ
 
 
-class Bumps:
-    """A sum of bumps that factor into x and y: all bells at once, then one matrix product."""
+def bumps(entries, n, x, y):
+    """Sum bumps `amp * exp(-((|x| - xc) / xs)^2 - ((y - yc) / ys)^2)`: `[n, rows, columns]`.
 
-    def __init__(self, n, x, y):
-        self.n, self.x, self.y = n, x.view(1, 1, -1), y.view(1, 1, -1)
-        self.sign = []
-        self.columns = ([], [], [], [], [])
-
-    def add(self, amp, xc, xs, yc, ys):
-        """Add amp * exp(-((|x| - xc) / xs)^2 - ((y - yc) / ys)^2), left and right by `[n, 2]`.
-
-        xc None is one bump at x = 0.
-        """
-        signs = (1.,) if xc is None else (1., -1.)
-        self.sign += signs
-        values = (amp, 0. if xc is None else xc, xs, yc, ys)
-        for column, value in zip(self.columns, values, strict=True):
-            column.append((value, len(signs)))
-
-    def sum(self):
-        """The map `[n, rows, columns]`."""
-        amp, xc, xs, yc, ys = (self._gather(c) for c in self.columns)
-        sign = self.x.new_tensor(self.sign).view(1, -1, 1)
-        fx = gauss(sign * self.x - xc, xs).mul_(amp)
-        return torch.bmm(gauss(self.y - yc, ys).transpose(1, 2), fx)
-
-    def _gather(self, column):
-        """One argument of all bumps `[n, K, 1]`."""
-        values = [v.expand(self.n, k) if torch.is_tensor(v) else self.x.new_full((self.n, k), v)
-                  for v, k in column]
-        return torch.cat(values, 1)[..., None]
+    Entries hold amp, xc, xs, yc, ys: numbers or `[n, 1]`, or left and right `[n, 2]`. A bump whose
+    xc is None lies at x = 0. They factor: all bells at once, then one matrix product.
+    """
+    signs, columns = [], ([], [], [], [], [])
+    for amp, xc, *others in entries:
+        sides = (1.,) if xc is None else (1., -1.)
+        signs += sides
+        for column, v in zip(columns, (amp, 0. if xc is None else xc, *others), strict=True):
+            column.append(v.expand(n, len(sides)) if torch.is_tensor(v)
+                          else x.new_full((n, len(sides)), v))
+    amp, xc, xs, yc, ys = (torch.cat(column, 1)[..., None] for column in columns)
+    fx = gauss(x.new_tensor(signs).view(1, -1, 1) * x.view(1, 1, -1) - xc, xs).mul_(amp)
+    return torch.bmm(gauss(y.view(1, 1, -1) - yc, ys).transpose(1, 2), fx)
 
 
-def skull(C, bump):
+def skull(C):
     """Bones, cheeks, eyeballs, nose wings and muzzle."""
     base, ala = -C.nose_length, C.ala
     raised = C.b1 * .5 + C.b2 * .6 - C.b4 * .8
     philtrum = (C.ym + base) / 2 + .01
-    bump(C.brow_ridge + .25 * C.b4, .27, .20, C.brow_height - .01 + raised, .075)
-    bump(C.brow_ridge * .6 + .30 * both(C.b4), None, .10, .17 + both(raised), .09)
-    bump(C.forehead_round, None, .38, .50, .2)
-    bump(-C.eye_depth * .9, C.ex - .02, .16, .01, .115)
-    bump(-.035, .10, .055, .01, .07)                               # hollow at the inner corner
-    bump(.055 + .012 * C.close, C.ex, .115, C.ey, .072)                # eyeball under the lids
-    bump(C.cheekbone + .025, .47, .15, -.17, .11)
-    bump(C.cheek_full, .40, .17, -.42, .18)
-    bump(C.cheek, .37, .135, -.215, .085)                              # raised cheek, AU6 and AU12
-    bump(-.35 * C.cheek, .36, .15, -.095, .028)
-    bump(.080 + .03 * C.oval, None, .27, C.ym, .17)                    # muzzle
-    bump(C.chin_proj + .012 * C.chinw, None, C.chin_width, C.chin, .105)
-    bump(-C.chin_cleft, None, .03, C.chin, .07)
-    sulcus = (C.ym + C.chin) / 2 - .02 - .5 * C.jaw                    # between lower lip and chin
-    bump(-.045 - .020 * C.chinw, None, .15, sulcus, .045)
-    bump(C.nose_tip, None, .065, base + .045, .05)
-    bump(.085 + .02 * ala, C.nose_width * .98, .048, base + .022 + ala, .046)
-    bump(-.022, None, .022, philtrum, .06)
-    bump(.012, .04, .016, philtrum, .06)
-    bump(C.nose_bump, None, .05, -.03, .07)
+    sulcus = (C.ym + C.chin) / 2 - .02 - .5 * C.jaw                 # between lower lip and chin
+    return [
+        (C.brow_ridge + .25 * C.b4, .27, .20, C.brow_height - .01 + raised, .075),
+        (C.brow_ridge * .6 + .30 * both(C.b4), None, .10, .17 + both(raised), .09),
+        (C.forehead_round, None, .38, .50, .2),
+        (-C.eye_depth * .9, C.ex - .02, .16, .01, .115),
+        (-.035, .10, .055, .01, .07),                                   # hollow at the inner corner
+        (.055 + .012 * C.close, C.ex, .115, C.ey, .072),                # eyeball under the lids
+        (C.cheekbone + .025, .47, .15, -.17, .11),
+        (C.cheek_full, .40, .17, -.42, .18),
+        (C.cheek, .37, .135, -.215, .085),                              # raised cheek, AU6 and AU12
+        (-.35 * C.cheek, .36, .15, -.095, .028),
+        (.080 + .03 * C.oval, None, .27, C.ym, .17),                    # muzzle
+        (C.chin_proj + .012 * C.chinw, None, C.chin_width, C.chin, .105),
+        (-C.chin_cleft, None, .03, C.chin, .07),
+        (-.045 - .020 * C.chinw, None, .15, sulcus, .045),
+        (C.nose_tip, None, .065, base + .045, .05),
+        (.085 + .02 * ala, C.nose_width * .98, .048, base + .022 + ala, .046),
+        (-.022, None, .022, philtrum, .06),
+        (.012, .04, .016, philtrum, .06),
+        (C.nose_bump, None, .05, -.03, .07)]
 
 
-def creases(C, bump):
+def creases(C):
     """Dimples, marionette lines, furrows of brow, forehead and nose root."""
-    bump(-.060 * C.dimple, C.cx + .060, .034, C.ym + C.up * .9, .055)       # dimple, AU14
-    bump(.030 * C.dimple, C.cx + .125, .040, C.ym + C.up, .075)
-    bump(-.030 * C.mario, C.cx + .012, .028, C.ym - C.down - .075, .055)    # marionette fold, AU15
-    bump(-.055 * C.frown, .050, .016, .165, .075)                           # between the brows, AU4
-    bump(.035 * C.frown, .082, .022, .150, .06)
-    bump(.020 * C.frown, None, .024, .165, .06)
-    bump(.028 * C.press, None, .20, C.ym + .085, .03)                       # round pressed lips
-    bump(.030 * C.press, None, .18, C.ym - .10, .035)
+    found = [
+        (-.060 * C.dimple, C.cx + .060, .034, C.ym + C.up * .9, .055),  # dimple, AU14
+        (.030 * C.dimple, C.cx + .125, .040, C.ym + C.up, .075),
+        (-.030 * C.mario, C.cx + .012, .028, C.ym - C.down - .075, .055),  # marionette fold, AU15
+        (-.055 * C.frown, .050, .016, .165, .075),                      # between the brows, AU4
+        (.035 * C.frown, .082, .022, .150, .06),
+        (.020 * C.frown, None, .024, .165, .06),
+        (.028 * C.press, None, .20, C.ym + .085, .03),                  # round pressed lips
+        (.030 * C.press, None, .18, C.ym - .10, .035)]
     for y, a in ((.330, 1.), (.415, .9), (.500, .7)):           # forehead: AU1 centre, AU2 sides
-        bump(-.013 * a * C.fore1, .07, .13, y, .018)
-        bump(-.013 * a * C.fore2, .33, .13, y + .008, .018)
-        bump(.006 * a * C.fore1, .07, .15, y - .04, .02)
+        found += [(-.013 * a * C.fore1, .07, .13, y, .018),
+                  (-.013 * a * C.fore2, .33, .13, y + .008, .018),
+                  (.006 * a * C.fore1, .07, .15, y - .04, .02)]
     for k in range(3):                                          # nose root, AU9
-        bump(-.026 * C.nosew, None, .075, .105 - .042 * k, .011)
-        bump(-.022 * C.nosew, .085, .03, .055 - .045 * k, .011)
+        found += [(-.026 * C.nosew, None, .075, .105 - .042 * k, .011),
+                  (-.022 * C.nosew, .085, .03, .055 - .045 * k, .011)]
+    return found
 
 
 def nose(P, x, y):
@@ -209,15 +190,6 @@ def nasolabial(C, x, y):
     groove = gauss(d, .024)
     height = strength * (.048 * gauss(d - .075, .070) - .040 * groove)
     return height, strength.mul_(groove).mul_(.36)
-
-
-def crow_feet(C, x, y):
-    """Height of the lines at the outer corners of the eyes, in their rows."""
-    crow, = sided(C, ("crow",), x)
-    dx, dy = x.abs() - (C.maps.ew + C.maps.eye_spacing + .01), y - .005
-    r = (dx * dx + dy * dy).sqrt() + 1e-4
-    sector = smooth(dx, .0, .04) * gauss(r - .10, .06)
-    return -.013 * crow * sector * (torch.cos(dy / r * 9 + .5) ** 2 * 2 - 1)
 
 
 def slopes(a, scale, along_x, along_y):

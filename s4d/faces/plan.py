@@ -46,23 +46,19 @@ class Sample:
 
 
 def distance(cfg: Faces) -> SimpleNamespace:
-    """Say what the gap makes of the clips.
-
-    Returns:
-        intensity: range of the factor on the emotion's actions, down to (.4, .8) at gap 1;
-        pose: standard deviation of yaw in degrees, up to three times that of photos;
-        motion: of the head while the clip lasts; speech: share of clips in which the subject talks;
-        order: share that turns from one emotion into another; life: 0 where the apex is held all
-        along .. 1 with onset, offset, blinks (from a gap of .2 on); label_noise: share under a
-        neighbouring label, up to three times that of photos; crf: of x264, 18 fine .. 34 coarse.
-    """
+    """Say what the gap makes of the clips."""
     g, life = cfg.gap, min(1.0, 5 * cfg.gap)
     far = g * g                              # faces turn away and expressions fade late on the way
     low, high = cfg.intensity
     return SimpleNamespace(
         intensity=(low + far * (min(low, .4) - low), high + far * (min(high, .8) - high)),
-        pose=cfg.pose * (1 + 2 * far), motion=1.5 * cfg.pose * g, speech=g, order=cfg.order * life,
-        life=life, label_noise=cfg.label_noise * (1 + 2 * g), crf=18 + round(16 * g))
+        pose=cfg.pose * (1 + 2 * far),       # standard deviation of yaw in degrees
+        motion=1.5 * cfg.pose * g,           # of the head while the clip lasts
+        speech=g,                            # share of clips in which the subject talks
+        order=cfg.order * life,              # share that turns from one emotion into another
+        life=life,                           # 0: the apex is held all along; 1: rise, fall, blinks
+        label_noise=cfg.label_noise * (1 + 2 * g),      # share under a neighbouring label
+        crf=18 + round(16 * g))              # of x264: 18 fine .. 34 coarse
 
 
 def apportion(total: int, shares: np.ndarray, least: int = 0) -> np.ndarray:
@@ -82,8 +78,7 @@ def shares(real: dict[str, int], balance: float, names: tuple[str, ...]) -> np.n
 
 def num_subjects(cfg: Faces) -> int:
     """Count the subjects of all corpora together."""
-    return (cfg.photo_subjects + cfg.clip_subjects + cfg.compound_subjects
-            + cfg.speaking_subjects)
+    return cfg.photo_subjects + cfg.clip_subjects + cfg.compound_subjects + cfg.speaking_subjects
 
 
 def samples(cfg: Faces) -> list[Sample]:
@@ -99,29 +94,27 @@ def samples(cfg: Faces) -> list[Sample]:
 
 
 def _spread(count: int, subjects: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`count` entries of `subjects`, each about equally often, in random order."""
+    """Choose `count` of `subjects`, each about equally often, in random order."""
     return rng.permutation(np.resize(rng.permutation(subjects), count))
 
 
 def _performed(label: str, noise: float, rng: np.random.Generator) -> str:
     """The emotion that a sample with this label shows: now and then the one it is mistaken for."""
-    return NEIGHBOUR[label] if rng.random() < noise else str(label)
+    return NEIGHBOUR[label] if rng.random() < noise else label
 
 
 def _photos(cfg: Faces) -> list[Sample]:
     rng = np.random.default_rng([cfg.seed, 1])
     weights = np.array(list(SPLITS.values()))
     photos, subjects = apportion(cfg.photos, weights, 7), apportion(cfg.photo_subjects, weights, 1)
-    order, out, first = rng.permutation(cfg.photo_subjects), [], 0
-    for split, count, several in zip(SPLITS, photos, subjects, strict=True):
+    groups = np.split(rng.permutation(cfg.photo_subjects), subjects.cumsum()[:-1])
+    out = []
+    for split, count, group in zip(SPLITS, photos, groups, strict=True):
         share = shares(AFFECTNET, cfg.class_balance if split == "train" else 0, EMOTIONS)
         labels = rng.permutation(np.repeat(EMOTIONS, apportion(count, share, 1)))
-        who = _spread(count, order[first:first + several], rng)
-        first += several
-        for label, row in zip(labels, who, strict=True):
-            out.append(Sample("affectnet", f"{split}/{label}/{len(out):06d}.jpg", int(row),
-                              f"p{row:05d}", str(label), split,
-                              _performed(label, cfg.label_noise, rng)))
+        for label, row in zip(labels.tolist(), _spread(count, group, rng).tolist(), strict=True):
+            out.append(Sample("affectnet", f"{split}/{label}/{len(out):06d}.jpg", row,
+                              f"p{row:05d}", label, split, _performed(label, cfg.label_noise, rng)))
     return out
 
 
@@ -130,30 +123,30 @@ def _clips(cfg: Faces, corpus: str, clips: int, subjects: int, first: int,
     """Labelled clips in five folds; `first` numbers the first subject, `real` counts classes."""
     rng = np.random.default_rng([cfg.seed, 2 if corpus == "dfew" else 4])
     far, names = distance(cfg), ORDERS[corpus]
-    labels = np.repeat(names, apportion(clips, shares(real, cfg.class_balance, names), 5))
+    labels = np.repeat(names, apportion(clips, shares(real, cfg.class_balance, names), 5)).tolist()
     fold = np.resize(FOLDS, clips)           # class after class, so that folds are stratified
     groups = np.array_split(rng.permutation(subjects), len(FOLDS))
     who = np.empty(clips, int)
-    for k in FOLDS:
-        who[fold == k] = _spread(int((fold == k).sum()), groups[k - 1], rng)
+    for k, group in zip(FOLDS, groups, strict=True):
+        who[fold == k] = _spread(int((fold == k).sum()), group, rng)
     folder, letter = ("Clip/original", "c") if corpus == "dfew" else ("clips", "m")
     out = []
     for n, i in enumerate(rng.permutation(clips), 1):
         shown = _performed(labels[i], far.label_noise, rng)
         before = TURNS.get(shown) if rng.random() < far.order else None
         out.append(Sample(corpus, f"{folder}/{n:05d}.mp4", int(first + who[i]),
-                          f"{letter}{who[i]:05d}", str(labels[i]), str(fold[i]), shown, before))
+                          f"{letter}{who[i]:05d}", labels[i], str(fold[i]), shown, before))
     return out
 
 
 def _speaking(cfg: Faces, first: int) -> list[Sample]:
     rng = np.random.default_rng([cfg.seed, 3])
-    labels = rng.choice(ORDERS["dfew"], cfg.speaking)
-    who = np.sort(_spread(cfg.speaking, np.arange(cfg.speaking_subjects), rng))
+    labels = rng.choice(ORDERS["dfew"], cfg.speaking).tolist()
+    who = np.sort(_spread(cfg.speaking, np.arange(cfg.speaking_subjects), rng)).tolist()
     out = []
     for i, (w, label) in enumerate(zip(who, labels, strict=True)):
         digest = hashlib.sha256(f"{cfg.seed} {i}".encode()).digest()
         video = base64.urlsafe_b64encode(digest).decode()[:11].replace("-", "a")
-        out.append(Sample("voxceleb2", f"dev/mp4/id{w + 1:05d}/{video}/00001.mp4", int(first + w),
-                          f"id{w + 1:05d}", str(label), "train", str(label)))
+        out.append(Sample("voxceleb2", f"dev/mp4/id{w + 1:05d}/{video}/00001.mp4", first + w,
+                          f"id{w + 1:05d}", label, "train", label))
     return out

@@ -1,7 +1,12 @@
-"""Who a face belongs to: forty continuous parameters, colours, hair, glasses."""
+"""Who a face belongs to (`subjects`), and how it is seen: pose, camera, light (`views`)."""
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import torch
+
+from .plan import FacesError
 
 # Monk Skin Tone scale, sRGB
 MONK = torch.tensor([[246, 237, 228], [243, 231, 219], [247, 234, 208], [234, 218, 186],
@@ -27,19 +32,19 @@ SHAPE = dict(
     ear_size=(1., .12), neck_width=(.41, .035))
 
 
-def sample_subjects(n: int, gen: torch.Generator,
-                    tone: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+def subjects(n: int, seed: int = 0, **given: float) -> dict[str, torch.Tensor]:
     """Draw n subjects: name -> tensor `[n]`, colours `[n, 3]` in linear light.
 
-    `tone` is the skin on the Monk scale, 0 light to 9 dark `[n]`; drawn evenly where None.
+    `given` are properties set by hand for all of them, such as glasses=0, beard=0, age=.3; tone is
+    the skin on the Monk scale, 0 light to 9 dark.
     """
-    def uniform(*shape):
-        return torch.rand(n, *shape, generator=gen)
-
-    def normal(*shape):
-        return torch.randn(n, *shape, generator=gen)
+    if n < 1:
+        raise FacesError(f"{n} subjects cannot be drawn: give 1 or more")
+    gen = torch.Generator().manual_seed(seed)
+    uniform, normal = (partial(f, n, generator=gen) for f in (torch.rand, torch.randn))
     s = {name: mean + sd * normal().clamp(-2, 2) for name, (mean, sd) in SHAPE.items()}
-    s["tone"] = (uniform() * 9.98 - .49).clamp(0, 9) if tone is None else tone
+    s["tone"] = (torch.full((n,), float(given["tone"])) if "tone" in given
+                 else (uniform() * 9.98 - .49).clamp(0, 9))
     _colours(s, n, uniform, normal, gen)
     male = uniform() < .5                   # goes with beard, hair and brows, nothing else
     s["beard"] = ((uniform() - .45) * 1.9).clamp(0, 1) * male
@@ -55,13 +60,17 @@ def sample_subjects(n: int, gen: torch.Generator,
     s["face_width"] = s["face_width"] + .01 * male
     s["jaw_angle"] = s["jaw_angle"] + .012 * male
     s["seed"] = torch.randint(0, 2 ** 30, (n,), generator=gen)
+    for name, value in given.items():
+        if name not in s:
+            raise FacesError(f"unknown property {name!r} of a face: choose one of "
+                             f"{', '.join(sorted(s))}")
+        s[name] = torch.full_like(s[name], value)
     return s
 
 
 def _colours(s: dict, n: int, uniform, normal, gen: torch.Generator) -> None:
     """Add age and the colours of skin, hair and eyes; dark skin goes with dark hair and eyes."""
-    def choice(weights):
-        return torch.multinomial(torch.tensor(weights), n, replacement=True, generator=gen)
+    choice = partial(torch.multinomial, num_samples=n, replacement=True, generator=gen)
     tone, dark = s["tone"], s["tone"] > 4.5
     lower = tone.floor().long().clamp(max=8)
     linear = torch.lerp(MONK[lower], MONK[lower + 1], (tone - lower)[:, None]) ** 2.2
@@ -69,12 +78,12 @@ def _colours(s: dict, n: int, uniform, normal, gen: torch.Generator) -> None:
     deep = torch.tensor([1.25, 1.02, .88]).expand(n, 3)
     s["skin"] = linear * torch.lerp(warm, deep, (tone / 9)[:, None]) * .78 + .004
     s["age"] = uniform() ** 1.3
-    kind = choice([.22, .28, .22, .13, .10, .05, 1e-6])
+    kind = choice(torch.tensor([.22, .28, .22, .13, .10, .05, 1e-6]))
     kind = torch.where(dark, (uniform() * 1.5).long(), kind)
     grey = ((s["age"] - .6) * 2.4).clamp(0, 1) * uniform()
     hair = HAIR[kind] * (1 + .18 * normal(1) + .03 * normal(3))
     s["hair_rgb"] = torch.lerp(hair, HAIR[6].expand(n, 3), grey[:, None]).clamp(.004, .8)
-    eye = torch.where(dark, 0, choice([.3, .25, .15, .1, .13, .07]))
+    eye = torch.where(dark, 0, choice(torch.tensor([.3, .25, .15, .1, .13, .07])))
     s["iris_rgb"] = (IRIS[eye] * (1 + .25 * normal(1) + .04 * normal(3))).clamp(.01, .5)
 
 
@@ -90,6 +99,43 @@ def _hair(s: dict, uniform, normal, male: torch.Tensor) -> None:
     s["parting"] = (uniform() - .5) * .9
     s["curl"] = torch.where(s["tone"] > 4.5, .5 + .5 * uniform(), uniform() ** 2)
     s["temples"] = .25 + .75 * uniform()
+
+
+def views(n: int, yaw=0.0, pitch=0.0, roll=0.0, gaze=(0.0, 0.0), nuisance: float = 0.0,
+          zoom: float = 1.3, seed: int | torch.Generator = 0) -> dict[str, torch.Tensor]:
+    """Draw n views of a head (camera, light, background, occluder, sensor): name -> tensor `[n]`.
+
+    Args:
+        yaw, pitch, roll: degrees, a number or n of them.
+        gaze: right and up, about -1..1; a pair or n pairs.
+        nuisance: 0, aligned and evenly lit .. 1, in the wild.
+        zoom: as in `config.Faces`.
+    """
+    gen = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+    uniform, normal = (partial(f, n, generator=gen) for f in (torch.rand, torch.randn))
+    z = torch.zeros(n)
+    s = {name: torch.as_tensor(angle, dtype=torch.float32).expand(n) * (math.pi / 180)
+         for name, angle in (("yaw", yaw), ("pitch", pitch), ("roll", roll))}
+    s["gaze"] = torch.as_tensor(gaze, dtype=torch.float32).expand(n, 2)
+    s["scale"] = zoom * (1 + nuisance * .12 * (2 * uniform() - 1))
+    s["shift"] = .06 * nuisance * normal(2)
+    side, height = (uniform() - .5) * 2.4, uniform() * 1.0 + .05
+    wild = torch.stack([side.sin() * height.cos(), height.sin(), side.cos() * height.cos()], 1)
+    s["light"] = torch.lerp(torch.tensor([.35, .55, .75]).expand(n, 3), wild, nuisance)
+    s["key"] = torch.lerp(z + 1.55, 1.0 + 1.0 * uniform(), nuisance)
+    s["ambient"] = torch.lerp(z + .5, .3 + .4 * uniform(), nuisance)
+    s["warmth"] = nuisance * (uniform() - .5)
+    grey = uniform(2, 1)
+    colours = (grey + .35 * normal(2, 3) * uniform(1, 1)).clamp(0, 1) ** 2 * .7 + .01
+    plain = torch.full((n, 2, 3), .18) * torch.tensor([1., 1.02, 1.08])
+    s["bg"] = torch.lerp(plain, colours, .2 + .8 * nuisance)
+    s["bg_tex"] = nuisance * uniform()
+    s["occluder"] = torch.stack([(uniform() - .5) * 1.6, (uniform() - .5) * 2, uniform() * 3.14,
+                                 .12 + .12 * uniform(), (uniform() < .08 * nuisance).float()], 1)
+    s["noise"] = nuisance * uniform() ** 2 * .035
+    s["blur"] = nuisance * (uniform() < .4).float() * uniform() * .7
+    s["exposure"] = (.22 * nuisance * normal()).exp()
+    return s
 
 
 def seeded_normal(seed: torch.Tensor, c: int, k: int) -> torch.Tensor:

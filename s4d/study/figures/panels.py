@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from ...faces.renderer import one_thread
 from .style import PAGE, figure, show
 
+DPI = 110
+
 
 @dataclass(frozen=True)
 class Control:
@@ -28,8 +30,7 @@ class Control:
     step: float = 1
     options: Sequence = ()
 
-    def widget(self):
-        """Make the slider or the menu."""
+    def widget(self) -> widgets.Widget:
         look = dict(description=self.label, style={"description_width": "140px"},
                     layout=widgets.Layout(width="345px"))
         if self.options:
@@ -39,9 +40,7 @@ class Control:
 
 
 class Panel:
-    """Controls above a figure that follows them.
-
-    Widgets are made only where somebody sits at the notebook; papermill gets a picture.
+    """Controls above a figure that follows them; papermill gets a picture without widgets.
 
     Args:
         fig: the figure; its layout is settled by the first picture.
@@ -49,28 +48,26 @@ class Panel:
         presets: name of a control -> function of its value that gives values of others.
     """
 
-    def __init__(self, fig: Figure, draw: Callable, controls: dict[str, Control],
-                 presets: dict[str, Callable] | None = None):
-        self.fig, self.draw, self.controls = fig, draw, controls
-        self.presets = presets or {}
+    def __init__(self, fig: Figure, draw: Callable, controls: dict[str, Control], **presets):
+        self.fig, self.draw, self.controls, self.presets = fig, draw, controls, presets
         FigureCanvasAgg(fig)
-        fig.set_dpi(110)
+        fig.set_dpi(DPI)
 
     @torch.no_grad()
     def png(self, **changed) -> bytes:
         """Draw the picture at the controls' first values, but for those that are given."""
         first = {name: control.value for name, control in self.controls.items()}
-        with one_thread():                                # more threads would only wait
+        with one_thread():
             self.draw(**first | changed)
         buffer = io.BytesIO()
-        self.fig.savefig(buffer, format="png", dpi=110, pil_kwargs={"compress_level": 1})
+        self.fig.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
         self.fig.set_layout_engine("none")
         return buffer.getvalue()
 
     def box(self) -> widgets.VBox:
         """Make the widgets: controls in rows above the picture."""
         made = {name: control.widget() for name, control in self.controls.items()}
-        view = widgets.Image(format="png", width=int(110 * self.fig.get_figwidth()))
+        view = widgets.Image(format="png", width=int(DPI * self.fig.get_figwidth()))
         busy = []
 
         def moved(change) -> None:
@@ -78,10 +75,10 @@ class Panel:
                 return
             busy.append(True)
             try:
-                name = next(n for n, w in made.items() if w is change["owner"])
-                preset = self.presets[name](change["new"]) if name in self.presets else {}
-                for other, value in preset.items():
-                    made[other].value = value
+                for name, preset in self.presets.items():
+                    if made[name] is change["owner"]:
+                        for other, value in preset(change["new"]).items():
+                            made[other].value = value
                 view.value = self.png(**{n: w.value for n, w in made.items()})
             finally:
                 busy.clear()                              # a failing picture must not freeze them
@@ -93,15 +90,11 @@ class Panel:
         return widgets.VBox([rows, view])
 
     def _ipython_display_(self) -> None:
-        display(self.box() if attended() else Image(self.png(), format="png"))
-
-
-def attended() -> bool:
-    """Tell whether somebody sits at the notebook: batch runs announce that nobody can answer."""
-    kernel = getattr(get_ipython(), "kernel", None)
-    if kernel is None:
-        return False
-    return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin"))
+        """Show widgets where somebody sits: batch runs announce that nobody can answer."""
+        kernel = getattr(get_ipython(), "kernel", None)
+        request = kernel.get_parent("shell").get("content", {}) if kernel else {}
+        live = request.get("allow_stdin")
+        display(self.box() if live else Image(self.png(), format="png"))
 
 
 def put(ax, pixels, title: str = "") -> None:
@@ -114,7 +107,7 @@ def put(ax, pixels, title: str = "") -> None:
 
 
 def strip(height: float, ratio: float, pictures: int, charts: int):
-    """A page-wide figure with a row of pictures above a row of charts."""
+    """Make a page-wide figure with a row of pictures above a row of charts."""
     fig, blank = figure(PAGE, height)
     blank.remove()
     top, bottom = fig.add_gridspec(2, 1, height_ratios=[ratio, 1])
