@@ -13,9 +13,10 @@ from tyro.conf import OmitSubcommandPrefixes, Positional, UseAppendAction, arg
 
 from . import config as configs
 
-Name = Annotated[str, Positional]
-Names = Annotated[list[str], Positional]
 Folder = Annotated[str, arg(metavar="FOLDER")]
+Dataset = Annotated[str, Positional, arg(metavar="DATASET")]
+Root = Annotated[str, Positional, arg(metavar="FOLDER")]
+RunFolder = Annotated[str, Positional, arg(metavar="RUN")]
 CPUS = os.cpu_count() or 1
 
 
@@ -40,9 +41,8 @@ def faces(profile: str = "sandbox", data: Folder = "data", workers: int = 2) -> 
     return 0
 
 
-def audit(dataset: Name, root: Annotated[str, Positional], fold: int | None = None,
-          label_order: str | None = None, csv: str | None = None, workers: int = CPUS,
-          subset: bool = False) -> int:
+def audit(dataset: Dataset, root: Root, fold: int | None = None, label_order: str | None = None,
+          csv: str | None = None, workers: int = CPUS, subset: bool = False) -> int:
     """Check a dataset's files against its lists; exit status 1 when there are problems.
 
     Args:
@@ -58,9 +58,8 @@ def audit(dataset: Name, root: Annotated[str, Positional], fold: int | None = No
     return commands.audit(dataset, root, fold, label_order, csv, workers, subset)
 
 
-def pack(dataset: Name, root: Annotated[str, Positional], img_size: int = 160,
-         fold: int | None = None, label_order: str | None = None, workers: int = CPUS,
-         dry_run: bool = False) -> int:
+def pack(dataset: Dataset, root: Root, img_size: int = 160, fold: int | None = None,
+         label_order: str | None = None, workers: int = CPUS, dry_run: bool = False) -> int:
     """Decode a dataset once into a memory-mapped file beside it; exit status 1 when samples fail.
 
     Args:
@@ -98,14 +97,15 @@ def runs(runs: Folder = "runs") -> int:
     return 0
 
 
-def evaluate(runs: Names, split: Literal["val", "test"] | None = None, views: str | None = None,
+def evaluate(folders: Annotated[list[str], Positional, arg(metavar="RUN")],
+             split: Literal["val", "test"] | None = None, views: str | None = None,
              data: str | None = None, features: str | None = None, csv: str | None = None,
              scores: str | None = None, skip_unreadable: bool = False,
              resamples: int = 2000) -> int:
     """Score one run, or the runs of several folds; exit status 1 when a sample is unreadable.
 
     Args:
-        runs: folders of fine-tuning runs; several are folds: each, their mean, their pool.
+        folders: of fine-tuning runs; several are folds: each, their mean, their pool.
         split: all that is stored when left out.
         views: segments x crops, as in 2x2: predict anew with these.
         data: folder of the datasets, where they were moved: predict anew.
@@ -116,11 +116,12 @@ def evaluate(runs: Names, split: Literal["val", "test"] | None = None, views: st
         resamples: of the bootstrap.
     """
     from . import commands
-    return commands.evaluate(runs, split, views, data, features, csv, scores, skip_unreadable,
+    return commands.evaluate(folders, split, views, data, features, csv, scores, skip_unreadable,
                              resamples)
 
 
-def predict(files: Names, run: str, json: str | None = None, picture: str | None = None,
+def predict(files: Annotated[list[str], Positional, arg(metavar="FILE")], run: str,
+             json: str | None = None, picture: str | None = None,
             along_time: bool = False) -> int:
     """Print class probabilities of files; exit status 1 when one cannot be read.
 
@@ -135,7 +136,7 @@ def predict(files: Names, run: str, json: str | None = None, picture: str | None
     return commands.predict(files, run, json, picture, along_time)
 
 
-def export(run: Name, out: Annotated[str, Positional]) -> int:
+def export(run: RunFolder, out: Annotated[str, Positional, arg(metavar="FILE")]) -> int:
     """Write a finished run's weights in the format of the authors' release.
 
     Args:
@@ -180,7 +181,7 @@ def key_value(text: str) -> tuple[str, object]:
         return key, value
 
 
-def verify(fresh: Name, committed: Annotated[str | None, Positional] = None,
+def verify(fresh: Root, committed: Annotated[str | None, Positional] = None,
            exact: bool = False, strict: bool = False) -> int:
     """Compare a run's numbers with the committed ones; exit status 1 when one fails.
 
@@ -227,7 +228,7 @@ class Training:
     data: str = "data"                # folder of the datasets
     runs: str = "runs"                # folder of the runs
     init: str = "profile"             # fine-tuning: profile (its pre-training), none, or a file
-    method: Literal["dynamic", "static", "multitask", "adapters", "s4d"] | None = None
+    method: str | None = None         # fine-tuning: sets tasks and experts
 
 
 def train(stage: str, args: list[str]) -> int:
@@ -237,13 +238,15 @@ def train(stage: str, args: list[str]) -> int:
                            return_unknown_args=True, **words)
     settings = configs.profile(first.profile, data=first.data, runs=first.runs)
     base = settings.pretrain if stage == "pretrain" else settings.finetune
+    methods, about = "|".join(configs.METHODS), "--profile NAME --data FOLDER --runs FOLDER"
     if stage == "finetune":
+        about += f" --init profile|none|FILE --method {methods}"
         init = init_of(first.init, settings)
-        method = configs.METHODS[first.method] if first.method else {}
-        base = configs.update(base, init=None, **method)
+        if first.method not in (None, *configs.METHODS):
+            raise CommandError(f"no method {first.method!r}: --method takes {methods}")
+        base = configs.update(base, init=None, **configs.METHODS.get(first.method, {}))
     rest += [a for a in args if a in ("-h", "--help")]
-    about = ("Every field of the configuration is a flag. First come --profile, --data, --runs"
-             + (", --init and --method" if stage == "finetune" else "") + ".")
+    about = f"Also: {about}. Defaults below are those of profile {first.profile}."
     cfg = tyro.cli(tyro.conf.AvoidSubcommands[type(base)], default=base, args=rest,
                    description=about, **words)
     if stage == "finetune":

@@ -18,7 +18,7 @@ from .files import ROOT, write, write_all, write_text
 from .study.artifacts import default_out
 from .study.printed import wide
 from .study.protocol import matrix, protocol
-from .training import Run, RunError, along_time, war_uar
+from .training import Run, RunError, along_time, pick_device, war_uar
 from .training import predict as predict_samples
 
 
@@ -72,8 +72,8 @@ def open_run(folder: str) -> Run:
     """Return the finished fine-tuning run in a folder."""
     run = Run(Path(folder))
     if not (run.dir / "config.json").is_file():
-        raise RunError(f"{folder} is not a run: it has no config.json; runs lie in "
-                       "runs/<stage>-<name>")
+        raise RunError(f"{folder} is not a run: it has no config.json; fine-tuned runs are "
+                       "folders runs/finetune-..., and `python -m s4d runs` lists them")
     if not run.done:
         raise RunError(f"run {folder} is not finished: call its training again, it continues from "
                        "its last state")
@@ -97,8 +97,9 @@ def list_runs(folder: str) -> str:
         differing = [c for c in peers if peers[c].nunique(dropna=False) > 1 and c in values.index]
         shown = [f"{c}={values[c]}" for c in differing if not c.endswith(("root", "kind"))]
         metrics = run.metrics() if (run.dir / "metrics.jsonl").is_file() else pd.DataFrame()
-        best = {f"{t} UAR %": f"{100 * metrics[f'{t}_uar'].max():.1f}"
-                for t in ("image", "video") if f"{t}_uar" in metrics}
+        val = metrics[metrics["modality"] == "val"] if len(metrics) else metrics
+        best = {f"best {t} UAR %": f"{100 * val[f'{t}_uar'].max():.1f}"
+                for t in ("image", "video") if f"{t}_uar" in val}
         steps = int(metrics["step"].max()) + 1 if len(metrics) else 0
         rows.append({"run": run.dir.name, "state": run.state,
                      "steps": steps, **best, "differs in": ", ".join(shown[:8]) or "-"})
@@ -208,7 +209,7 @@ def _predictions(run: Run, split, views, data, features: bool) -> tuple[pd.DataF
     for task, source in sources(cfg).items() if data else ():
         moved = configs.update(source, root=str(Path(data) / source.name))
         cfg = configs.update(cfg, **{task: moved})
-    model, out, arrays = run.load(), [], {}
+    model, out, arrays = run.load().to(pick_device()), [], {}
     for task, table in tables(cfg).items():
         if task in cfg.tasks and (table["split"] == split).any():
             got = {} if features else None
@@ -280,7 +281,7 @@ def _answers(run: Run, tasks: dict[str, list[str]], windows: bool, broken: dict)
         if files and task not in cfg.tasks:               # its head is as it was at step 0
             raise ConfigError(f"run {run.dir} was not trained on {task}s, so it cannot judge "
                               f"{files[0]}: choose another run")
-    model = run.load()
+    model = run.load().to(pick_device())
     for task, files in tasks.items():
         if not files:
             continue

@@ -332,7 +332,8 @@ def _make(cls, values: dict):
 
 # Fields that say how a run is carried out, not what it computes: they do not enter its name.
 HOW = {"root", "num_workers", "cache", "save_minutes", "runs", "grad_checkpointing",
-       "deterministic", "tensorboard"}
+       "deterministic", "tensorboard",
+       "skip_nonfinite", "max_unreadable"}
 
 
 def digest(config) -> str:

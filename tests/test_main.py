@@ -52,6 +52,7 @@ class Done:
     (("faces", "--profile", "tiny"), "unknown profile 'tiny'"),
     (("finetune", "--profile", "smoke", "--init", "none.pth"), "no checkpoint 'none.pth'"),
     (("faces", "--profile", "paper"), "profile paper reads licensed data"),
+    (("finetune", "--method", "both"), "no method 'both': --method takes dynamic|static"),
     (("reproduce", "-p", "x"), "parameter 'x' is not of the form name=value"),
     (("reproduce", "-p", "sampels=4"), "unknown notebook parameter 'sampels'"),
     (("reproduce", "--profile", "smoke", "--n-jobs", "0"), "n_jobs is 0: expected the number"),
@@ -65,7 +66,7 @@ def test_wrong_values_are_one_sentence(capsys, monkeypatch, arguments, said):
 @pytest.mark.parametrize("arguments, named", [
     (("train",), "train"), ((), "faces"), (("audit", "dfew", "x", "--fold-no", "1"), "--fold-no"),
     (("predict", "a.jpg"), "--run"), (("pretrain", "--epochz", "3"), "--epochz"),
-    (("pretrain", "--epochs", "ten"), "ten"), (("finetune", "--method", "both"), "both"),
+    (("pretrain", "--epochs", "ten"), "ten"),
     (("pretrain", "--epochs", "-1"), "Pretrain.epochs is -1.0: expected a number above 0")])
 def test_what_cannot_be_parsed_is_named(capsys, arguments, named):
     status, _, err = run(capsys, *arguments)
