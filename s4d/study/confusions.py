@@ -8,16 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from .intervals import (
-    LIMITS,
-    jackknife,
-    mean_table,
-    permutation_p,
-    sums_of,
-    units_of,
-    units_of_two,
-    weights_of,
-)
+from . import intervals
+from .intervals import LIMITS, mean_table, units_of
 
 
 def tidy(matrix: np.ndarray, names: list[str], row: str, column: str, value: str) -> pd.DataFrame:
@@ -92,63 +84,47 @@ def follow(frames: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.Dat
     The null pairs a clip with clips of the same emotion and of other subjects, moved to a common
     apex: rising and falling about the apex stays in it, what is peculiar to one clip does not.
 
-    Args:
-        frames: as in `course`.
-    Returns:
-        label ("expressive" first), mean, low, high (r of `inside`), null, null_95 (mean and 95th
-        percentile of the mean r over random partners), p (one-sided), clips, subjects.
+    Returns: label ("expressive" first), mean, low, high (r of `inside`), null, null_95 (mean and
+    95th percentile of the mean r over random partners), p (one-sided), clips, subjects.
     """
-    clips = inside(frames)
-    null = _partner_correlations(clips, frames, resamples, seed)
+    clips, rng = inside(frames), np.random.default_rng(seed)
+    unit, null = units_of(clips.subject), np.full((len(clips), resamples), np.nan)
+    courses = {path: (g.probability.to_numpy(float), g.intensity.to_numpy(float), g.apex.iloc[0])
+               for path, g in frames[frames.path.isin(clips.path)].groupby("path")}
+    for k, clip in enumerate(clips.itertuples()):
+        probability, _, apex = courses[clip.path]
+        others = clips.path[(clips.label == clip.label) & (unit != unit[k])]
+        r = np.array([_shifted(probability, courses[other][1], int(apex - courses[other][2]))
+                      for other in others])
+        r = r[np.isfinite(r)]
+        if len(r):
+            null[k] = r[rng.integers(len(r), size=resamples)]
     out = []
     for label in ["expressive", *dict.fromkeys(clips.label)] if len(clips) else []:
         rows = np.flatnonzero((clips.label == label) | (label == "expressive"))
         r = clips.r.to_numpy()[rows]
         mean = mean_table(r[:, None], clips.subject.iloc[rows], resamples).iloc[0]
-        paired = np.isfinite(null[rows, 0])
-        chance, p = np.full(resamples, np.nan), np.nan
+        paired, chance, p = np.isfinite(null[rows, 0]), np.full(resamples, np.nan), np.nan
         if paired.any():
             chance = null[rows][paired].mean(0)
-            p = permutation_p(chance, r[paired].mean(), slack=0)
-        out.append(dict(label=label, **mean[["mean", "low", "high"]], null=chance.mean(),
-                        null_95=np.percentile(chance, 95), p=p, clips=len(rows),
-                        subjects=int(mean.subjects)))
+            p = intervals.permutation_p(chance, r[paired].mean(), slack=0)
+        out.append((label, *mean[["mean", "low", "high"]], chance.mean(),
+                    np.percentile(chance, 95), p, len(rows), int(mean.subjects)))
     return pd.DataFrame(out, columns=["label", "mean", "low", "high", "null", "null_95", "p",
                                       "clips", "subjects"])
 
 
-def _partner_correlations(clips: pd.DataFrame, frames: pd.DataFrame, resamples: int,
-                          seed: int) -> np.ndarray:
-    """Correlations of each clip's probability with random partners' intensity, `[clips, R]`."""
-    rng, unit = np.random.default_rng(seed), units_of(clips.subject)
-    courses = {path: (g.probability.to_numpy(float), g.intensity.to_numpy(float), g.apex.iloc[0])
-               for path, g in frames[frames.path.isin(clips.path)].groupby("path")}
-    out = np.full((len(clips), resamples), np.nan)
-    for k, clip in enumerate(clips.itertuples()):
-        probability, _, apex = courses[clip.path]
-        r = []
-        for other in clips.path[(clips.label == clip.label) & (unit != unit[k])]:
-            _, intensity, other_apex = courses[other]
-            r.append(_shifted(probability, intensity, int(apex - other_apex)))
-        r = np.array(r)[np.isfinite(r)]
-        if len(r):
-            out[k] = r[rng.integers(len(r), size=resamples)]
-    return out
-
-
-def lagged(frames: pd.DataFrame, fps: float | None = None, most: int | None = None,
-           resamples: int = 1000, seed: int = 0) -> tuple[pd.DataFrame, dict]:
+def lagged(frames: pd.DataFrame, fps: float | None = None,
+           resamples: int = 1000) -> tuple[pd.DataFrame, dict]:
     """Measure how much later than the expression the probability rises and falls.
 
-    Args:
-        frames, fps: as in `course`.
-        most: largest shift, frames; None for a quarter of the shortest clip.
-    Returns:
-        curve: lag (positive: the probability comes later) and `mean_table` of the shifted courses'
-        r; and best (lag of the largest mean r), peak (mean time of a clip's largest probability
-        less its apex), both with _low and _high, clips, subjects. Empty without truth.
+    The shifts go to a quarter of the shortest clip.
+
+    Returns: curve: lag (positive: the probability comes later) and `mean_table` of r at each; and
+    best (lag of the largest mean r), peak (mean time of a clip's largest probability less its
+    apex), both with _low and _high, clips, subjects. Empty without truth.
     """
-    most = most or int(frames.groupby("path").size().min() // 4)
+    most = int(frames.groupby("path").size().min() // 4)
     shifts, scale = np.arange(-most, most + 1), 1 / (fps or 1)
     subjects, r, peak = [], [], []
     for (_, subject), g in frames.groupby(["path", "subject"], dropna=False, sort=True):
@@ -161,14 +137,14 @@ def lagged(frames: pd.DataFrame, fps: float | None = None, most: int | None = No
     if not r:
         return pd.DataFrame(columns=["lag", "mean", "low", "high", "clips", "subjects"]), {}
     r, unit = np.array(r), units_of(subjects)
-    curve = mean_table(r, subjects, resamples, seed).rename(columns={"samples": "clips"})
+    curve = mean_table(r, subjects, resamples).rename(columns={"samples": "clips"})
     curve.insert(0, "lag", shifts * scale)
-    weights = weights_of(unit.max() + 1, resamples, seed)
+    weights = intervals.weights_of(unit.max() + 1, resamples)
     best = np.full(resamples, np.nan)
     if np.isfinite(weights).all():
-        best = shifts[(weights @ sums_of(r, unit)).argmax(1)]
+        best = shifts[(weights @ intervals.sums_of(r, unit)).argmax(1)]
     best_low, best_high = scale * np.quantile(best, LIMITS)
-    late = mean_table(scale * np.array(peak)[:, None], subjects, resamples, seed).iloc[0]
+    late = mean_table(scale * np.array(peak)[:, None], subjects, resamples).iloc[0]
     return curve, dict(best=shifts[r.mean(0).argmax()] * scale, best_low=best_low,
                        best_high=best_high, peak=late["mean"], peak_low=late["low"],
                        peak_high=late["high"], clips=len(r), subjects=int(late["subjects"]))
@@ -198,10 +174,9 @@ def soft_confusion(predictions: pd.DataFrame, names: list[str],
 def confusability(static: np.ndarray, dynamic: np.ndarray, seed: int = 0) -> dict:
     """Test whether static confusions predict dynamic ones: Spearman's rho of the wrong cells.
 
-    Returns:
-        rho, null_95 and p against renaming the classes of one side in 2000 random orders (all,
-        where there are fewer); p_least, the smallest possible p; rho_cells and p_cells without
-        each column's mean, which is a model's preference for a class.
+    Returns: rho, null_95 and p against renaming the classes of one side in 2000 random orders (all,
+    where there are fewer); p_least, the smallest possible p; rho_cells and p_cells without each
+    column's mean, which is a model's preference for a class.
     """
     off, orders = ~np.eye(len(static), dtype=bool), class_orders(len(static), 2000, seed)
 
@@ -225,13 +200,13 @@ def _ranks(matrix: np.ndarray, off: np.ndarray) -> np.ndarray:
     return out
 
 
-def confusability_interval(static: pd.DataFrame, dynamic: pd.DataFrame, names: list[str],
-                           groups: int = 20, seed: int = 0) -> tuple[float, float]:
+def confusability_interval(static: pd.DataFrame, dynamic: pd.DataFrame,
+                           names: list[str]) -> tuple[float, float]:
     """95 % interval of rho, from leaving out groups of the subjects of both tests in turn.
 
     Subjects drawn again would add the noise of few subjects twice, which lowers a correlation.
     """
-    units, off = units_of_two((static, dynamic)), ~np.eye(len(names), dtype=bool)
+    units, off = intervals.units_of_two((static, dynamic)), ~np.eye(len(names), dtype=bool)
     if units is None:
         return np.nan, np.nan
 
@@ -240,7 +215,7 @@ def confusability_interval(static: pd.DataFrame, dynamic: pd.DataFrame, names: l
         sides = (static, use[:len(static)]), (dynamic, use[len(static):])
         a, b = (_ranks(soft_confusion(test, names, w), off) for test, w in sides)
         return float((a * b).sum())
-    value, half = rho(np.arange(len(units))), jackknife(rho, units, groups, seed)
+    value, half = rho(np.arange(len(units))), intervals.jackknife(rho, units, groups=20)
     return max(-1.0, value - half), min(1.0, value + half)
 
 

@@ -24,6 +24,14 @@ def units_of(subjects: Iterable, sort: bool = True) -> np.ndarray:
     return pd.factorize(np.array(names, dtype=object), sort=sort)[0]
 
 
+def units_of_two(tests: Iterable[pd.DataFrame]) -> np.ndarray | None:
+    """Units of two tests of different subjects, stacked; None when one shows fewer than two."""
+    first, second = (units_of(test.subject) for test in tests)
+    if min(len(np.unique(first)), len(np.unique(second))) < 2:
+        return None
+    return np.concatenate([first, second + first.max() + 1])
+
+
 def sums_of(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
     """Sum the samples of each unit: `[N, ...]` -> `[U, ...]`, units numbered from 0."""
     out = np.zeros((unit.max() + 1, *values.shape[1:]))
@@ -32,21 +40,21 @@ def sums_of(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
 
 
 def draws(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Count how often each of n units enters each resample, int64 `[R, n]`.
+    """Count how often each of n units enters each resample, float64 `[R, n]`.
 
     From n units n - 1 are drawn, which makes the variance of a mean unbiased (the one, if n is 1).
     Source: Rao and Wu 1988, the rescaled bootstrap.
     """
     if resamples < 1:
         raise StatsError(f"resamples is {resamples}: expected a number of resamples from 1")
-    return rng.multinomial(max(1, n - 1), np.full(n, 1 / n), size=resamples)
+    return rng.multinomial(max(1, n - 1), np.full(n, 1 / n), size=resamples).astype(float)
 
 
 def weights_of(units: int, resamples: int, seed: int = 0) -> np.ndarray:
-    """`draws` as floats `[R, U]`; all resamples are missing with fewer than two units."""
+    """`draws` `[R, U]`; all resamples are missing with fewer than two units."""
     if units < 2:
         return np.full((resamples, units), np.nan)
-    return draws(units, resamples, np.random.default_rng(seed)).astype(float)
+    return draws(units, resamples, np.random.default_rng(seed))
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -84,10 +92,10 @@ def mean_interval(values: np.ndarray, subjects: Iterable, resamples: int = 2000,
 
 
 def cluster_t(values: np.ndarray, subjects: Iterable) -> dict:
-    """Mean of paired differences `[N]` with 95 % interval and p, where subjects may be few.
+    """Mean of paired differences `[N]` with 95 % interval and p; missing below FEWEST subjects.
 
     A percentile bootstrap of eight subjects is too narrow, and its smallest p is too large for
-    Holm's correction over hundreds of cells. low, high and p are missing below FEWEST subjects.
+    Holm's correction over hundreds of cells.
     Source: linearised ratio estimate over clusters, Student's t (Cochran 1977, section 6).
     """
     unit, mean = units_of(subjects), float(values.mean())
@@ -107,7 +115,7 @@ def leave_out(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray, 
     """A statistic without each of G random groups of whole subjects, `[G, ...]`; empty for one.
 
     Args:
-        statistic: indices of the kept samples -> an array of statistics.
+        statistic: of the indices of the kept samples.
         units: `[N]`, subject of each sample.
     """
     unit = np.unique(units, return_inverse=True)[1]
@@ -133,19 +141,8 @@ def left_out_half(left: np.ndarray) -> np.ndarray:
 
 def jackknife(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray, groups: int = 10,
               seed: int = 0) -> np.ndarray:
-    """`left_out_half` of `leave_out`.
-
-    A bootstrap would show some stimuli twice, and a stimulus resembles its copy perfectly.
-    """
+    """`left_out_half` of `leave_out`: a bootstrap shows stimuli twice, each like its copy."""
     return left_out_half(leave_out(statistic, units, groups, seed))
-
-
-def units_of_two(tests: Iterable[pd.DataFrame]) -> np.ndarray | None:
-    """Units of two tests of different subjects, stacked; None when one shows fewer than two."""
-    first, second = (units_of(test.subject) for test in tests)
-    if min(len(np.unique(first)), len(np.unique(second))) < 2:
-        return None
-    return np.concatenate([first, second + first.max() + 1])
 
 
 def p_value(differences: np.ndarray) -> float:
@@ -162,8 +159,7 @@ def permutation_p(null: np.ndarray, value: float, slack: float = 1e-12) -> float
 def holm(p: np.ndarray) -> np.ndarray:
     """Holm's step-down correction of m p values: the i-th smallest, from 0, times m - i."""
     p = np.asarray(p, dtype=float)
-    order = np.argsort(p, kind="stable")
-    out = np.empty_like(p)
+    order, out = np.argsort(p, kind="stable"), np.empty_like(p)
     steps = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
     out[order] = np.minimum(1.0, steps)
     return out

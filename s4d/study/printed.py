@@ -4,8 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from .intervals import StatsError, holm, p_text
-from .stats import METRICS
+from .intervals import holm, p_text
 
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:
@@ -20,16 +19,12 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
 def readable(table: pd.DataFrame, value: str = "value") -> pd.DataFrame:
     """`scores` as a paper prints them: a row a system, a column a metric, `41.5 [37.0, 46.1]`, %.
 
-    Args:
-        value: "difference" for a table of `paired`: with signs, and Holm's p.
+    With value "difference", a table of `paired`: with signs, and Holm's p.
     """
     sign = "+" if value == "difference" else ""
     names = list(table.columns[: table.columns.get_loc("metric")])
     out = table[names].drop_duplicates().reset_index(drop=True)
     for metric, rows in table.groupby("metric", sort=False):
-        if len(rows) != len(out):
-            raise StatsError(f"{metric} has {len(rows)} rows for {len(out)} systems: give all "
-                             f"of {', '.join(METRICS)}")
         numbers = zip(*(100 * rows[c] for c in (value, "low", "high")), strict=True)
         out[metric] = [f"{v:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
                        for v, low, high in numbers]

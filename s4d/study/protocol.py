@@ -5,10 +5,9 @@ import numpy as np
 import pandas as pd
 
 from ..emotions import vocabulary
-from .intervals import StatsError, draws, interval, sums_of, units_of
-from .stats import rates
+from .intervals import draws, interval, sums_of, units_of
+from .stats import check, rates
 
-POOLED, MEAN = "pooled", "mean of folds"
 MISSING = "unreadable"                         # what a matrix calls a sample without a prediction
 
 
@@ -28,25 +27,16 @@ def metrics(confusion: np.ndarray, absent: np.ndarray | float = np.nan) -> np.nd
     return np.concatenate([np.stack(means, -1), found["recall"]], -1)
 
 
-def _counts(predictions: pd.DataFrame, classes: list[str]) -> np.ndarray:
-    """`[G, K, K + 1]` samples by subject, label and answer (last: unreadable, or no label)."""
-    if predictions["path"].duplicated().any():
-        twice = predictions.loc[predictions["path"].duplicated(), "path"].iloc[0]
-        raise StatsError(f"{twice} is tested twice: pool folds whose test splits share no sample, "
-                         "of one task and split")
+def _resampled(predictions: pd.DataFrame, classes: list[str], resamples: int,
+               seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """`metrics` `[4 + K]`, and those of every resample of the subjects `[R, 4 + K]`."""
     rows = predictions.sort_values("path")         # the draws must not depend on the order of rows
     label = pd.Categorical(rows["label"], classes).codes
     answer = pd.Categorical(rows["predicted"], classes).codes                    # -1: the last
     cells = np.eye(len(classes))[label][:, :, None] * np.eye(len(classes) + 1)[answer][:, None]
-    return sums_of(cells, units_of(rows["subject"], sort=False))
-
-
-def _resampled(predictions: pd.DataFrame, classes: list[str], resamples: int,
-               seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores `[4 + K]`, and those of every resample of the subjects `[R, 4 + K]`."""
-    counts = _counts(predictions, classes)
+    counts = sums_of(cells, units_of(rows["subject"], sort=False))               # [G, K, K + 1]
     value = metrics(counts.sum(0))
-    weight = draws(len(counts), resamples, np.random.default_rng(seed)).astype(float)
+    weight = draws(len(counts), resamples, np.random.default_rng(seed))
     drawn = (weight @ counts.reshape(len(counts), -1)).reshape(resamples, *counts.shape[1:])
     return value, metrics(drawn, absent=value[4:])
 
@@ -61,26 +51,23 @@ def protocol(splits: dict[str, pd.DataFrame], resamples: int = 2000, seed: int =
         over subjects), samples, unreadable (which are errors).
     """
     for name, rows in splits.items():
-        if rows.empty or rows["label"].isna().any():
-            lack = "no samples" if rows.empty else "samples without a label"
-            raise StatsError(f"{name} has {lack}: nothing can be scored")
+        check(rows, name)
     every = pd.concat(splits.values(), ignore_index=True)
     classes = sorted(every["label"].unique())
     names = ["WAR", "UAR", "macro F1", "weighted F1", *(f"recall {c}" for c in classes)]
     results = {name: _resampled(rows, classes, resamples, seed + i)
                for i, (name, rows) in enumerate(splits.items())}
-    tables = dict(splits)
     if len(splits) > 1:
         value, drawn = (np.nanmean(np.stack(v), 0) for v in zip(*results.values(), strict=True))
-        results[MEAN], tables[MEAN] = (value, drawn), every
+        results["mean of folds"] = value, drawn
         if not every["path"].duplicated().any():   # photos are the same in every fold
-            results[POOLED], tables[POOLED] = _resampled(every, classes, resamples, seed), every
+            results["pooled"] = _resampled(every, classes, resamples, seed)
     out = []
     for name, (value, drawn) in results.items():
-        sizes = len(tables[name]), int(tables[name]["predicted"].isna().sum())
+        predicted = splits.get(name, every)["predicted"]
         for k, metric in enumerate(names):
             low, high = (np.nan, np.nan) if np.isnan(value[k]) else interval(drawn[:, k])
-            out.append((name, metric, value[k], low, high, *sizes))
+            out.append((name, metric, value[k], low, high, len(predicted), predicted.isna().sum()))
     columns = ["part", "metric", "value", "low", "high", "samples", "unreadable"]
     return pd.DataFrame(out, columns=columns)
 
@@ -102,16 +89,11 @@ def confusion(predictions: pd.DataFrame, classes: int = 7) -> pd.DataFrame:
     return table.assign(share=(table["count"] / total).where(total > 0))
 
 
-def baselines(predictions: pd.DataFrame, classes: int | dict[str, int] = 7) -> pd.DataFrame:
-    """Expected UAR and WAR of guessing (chance) and of the most frequent class (majority).
-
-    Args:
-        classes: how many a system chooses from, for all tasks or by task.
-    """
+def baselines(predictions: pd.DataFrame, classes: dict[str, int]) -> pd.DataFrame:
+    """Expected UAR and WAR of guessing among a task's classes, and of the most frequent one."""
     out = []
     for task, rows in predictions.drop_duplicates(["task", "path"]).groupby("task", sort=False):
-        share = rows["label"].value_counts(normalize=True)
-        guess = 1 / (classes[task] if isinstance(classes, dict) else classes)
+        share, guess = rows["label"].value_counts(normalize=True), 1 / classes[task]
         out += [(task, "chance", None, guess, guess),
                 (task, "majority", share.index[0], 1 / len(share), share.iloc[0])]
     return pd.DataFrame(out, columns=["task", "baseline", "label", "UAR", "WAR"])

@@ -1,19 +1,14 @@
 """How alike photos and clips are inside the networks: class prototypes, CKA and RSA by layer."""
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
 from .confusions import class_orders, tidy
-from .intervals import (
-    jackknife,
-    leave_out,
-    left_out_half,
-    permutation_p,
-    units_of,
-    units_of_two,
-)
+from .intervals import jackknife, leave_out, left_out_half, permutation_p, units_of, units_of_two
 
 
 def prototypes(features: np.ndarray, labels: np.ndarray, names: list[str]) -> np.ndarray:
@@ -27,32 +22,27 @@ def prototypes(features: np.ndarray, labels: np.ndarray, names: list[str]) -> np
     return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
 
 
-def matched_classes(similarity: np.ndarray, seed: int = 0) -> dict:
-    """Test whether equal classes are more alike across modalities than unequal ones.
+def matched_classes(similarity: np.ndarray) -> dict:
+    """Test whether equal classes are more alike across modalities than unequal ones, `[K, K]`.
 
-    Args:
-        similarity: `[K, K]`, row class in one modality, column class in the other.
-    Returns:
-        diagonal, off_diagonal, difference (their means), null_95 and p against renaming the
-        classes of one side in every order; p_least, the smallest possible p.
+    Returns: diagonal, off_diagonal, difference (their means), null_95 and p against renaming the
+    classes of one side in every order; p_least, the smallest possible p.
     """
     known = ~np.isnan(similarity).all(1) & ~np.isnan(similarity).all(0)
     s = similarity[np.ix_(known, known)]
-    k = len(s)
+    k, keys = len(s), ("diagonal", "off_diagonal", "difference", "null_95", "p", "p_least")
     if k < 2:
-        return dict.fromkeys(("diagonal", "off_diagonal", "difference", "null_95", "p",
-                              "p_least"), np.nan)
-    on = s[np.arange(k), class_orders(k, seed=seed)].mean(1)
+        return dict.fromkeys(keys, np.nan)
+    on = s[np.arange(k), class_orders(k)].mean(1)
     off = (s.sum() - on * k) / (k * (k - 1))
     null = on - off
-    return dict(diagonal=on[0], off_diagonal=off[0], difference=null[0],
-                null_95=np.percentile(null, 95), p=(null >= null[0] - 1e-12).mean(),
-                p_least=1 / len(null))
+    p = (null >= null[0] - 1e-12).mean()
+    found = on[0], off[0], null[0], np.percentile(null, 95), p, 1 / len(null)
+    return dict(zip(keys, found, strict=True))
 
 
 def match_without(photos: list[np.ndarray], clips: list[np.ndarray], photo_rows: pd.DataFrame,
-                  clip_rows: pd.DataFrame, names: list[str], groups: int = 20,
-                  seed: int = 0) -> np.ndarray:
+                  clip_rows: pd.DataFrame, names: list[str]) -> np.ndarray:
     """The difference of `matched_classes` on all subjects, then without each group: `[1 + G]`.
 
     It is a mean over networks, of which each has features of photos and of clips; missing, `[1]`,
@@ -72,7 +62,7 @@ def match_without(photos: list[np.ndarray], clips: list[np.ndarray], photo_rows:
             found.append(np.nanmean(cosine[equal]) - np.nanmean(cosine[~equal]))
         return np.mean(found)
     whole = difference(np.arange(len(units)))
-    return np.array([whole, *leave_out(difference, units, groups, seed)])
+    return np.array([whole, *leave_out(difference, units, groups=20)])
 
 
 def _shared(photo_rows: pd.DataFrame, clip_rows: pd.DataFrame, names: list[str]) -> set[str]:
@@ -153,13 +143,11 @@ def rank_rdm(x: np.ndarray) -> np.ndarray:
 
     The mean stimulus is subtracted, so that a rotation of the features changes nothing.
     """
-    n = len(x)
-    upper = np.triu_indices(n, 1)
+    upper, out = np.triu_indices(len(x), 1), np.zeros((len(x), len(x)))
     centred = x - x.mean(0)
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     rank = rankdata((1 - centred @ centred.T)[upper].round(12))
     rank -= rank.mean()
-    out = np.zeros((n, n))
     out[upper] = rank / max(np.linalg.norm(rank), 1e-12)
     return out + out.T
 
@@ -198,25 +186,28 @@ def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: p
         tested: layers whose CKA is compared with the nulls; None: all.
     Returns:
         comparison, layer, measure, value, low, high (95 %, jackknife over subjects), seed_low,
-        seed_high (range), <null>_mean, <null>_95, p_<null> (missing where not tested), stimuli,
-        people.
+        seed_high (range), <null>_mean, <null>_95, p_<null> (if tested), stimuli, people.
     """
     units = units_of(rows.subject)
     orders = _orders(rows.label.to_numpy(), units, permutations, np.random.default_rng(seed))
-    first = next(iter(couples.values()))[0]
-    out = []
+    first, out = next(iter(couples.values()))[0], []
     for layer in [name for name in first[0] if name in first[1]]:
-        given = {name: [(a[layer], b[layer]) for a, b in pairs] for name, pairs in couples.items()}
         for measure, form in MEASURES.items():
-            forms = {name: [(_unit(form(a)), _unit(form(b))) for a, b in pairs]
-                     for name, pairs in given.items()}
+            forms = {name: [(_unit(form(a[layer])), _unit(form(b[layer]))) for a, b in pairs]
+                     for name, pairs in couples.items()}
             nulls = {}
             if measure == "cka" and (tested is None or layer in tested):
                 nulls = {null: _shuffled(forms, of) for null, of in orders.items()}
-            for name, pairs in given.items():
+            for name, pairs in couples.items():
+                given = [(a[layer], b[layer]) for a, b in pairs]
                 each = [float((a * b).sum()) for a, b in forms[name]]
-                value, half = np.mean(each), _half_width(pairs, form, units)
-                against = _against(value, {null: v[name] for null, v in nulls.items()})
+                half = jackknife(partial(_similarity, given, form), units)
+                value, against = np.mean(each), {}
+                for null in NULLS:
+                    drawn = nulls[null][name] if null in nulls else np.full(1, np.nan)
+                    p = permutation_p(drawn, value) if null in nulls else np.nan
+                    against |= {f"{null}_mean": drawn.mean(),
+                                f"{null}_95": np.percentile(drawn, 95), f"p_{null}": p}
                 out.append(dict(comparison=name, layer=layer, measure=measure, value=value,
                                 low=value - half, high=min(1.0, value + half),
                                 seed_low=min(each), seed_high=max(each), **against,
@@ -228,10 +219,8 @@ def _unit(matrix: np.ndarray) -> np.ndarray:
     return matrix / max(np.linalg.norm(matrix), 1e-12)
 
 
-def _half_width(pairs: list[tuple[np.ndarray, np.ndarray]], form, units: np.ndarray) -> np.ndarray:
-    def similarity(keep: np.ndarray) -> float:
-        return np.mean([(_unit(form(a[keep])) * _unit(form(b[keep]))).sum() for a, b in pairs])
-    return jackknife(similarity, units)
+def _similarity(pairs: list[tuple[np.ndarray, np.ndarray]], form, kept: np.ndarray) -> float:
+    return np.mean([(_unit(form(a[kept])) * _unit(form(b[kept]))).sum() for a, b in pairs])
 
 
 def _orders(labels: np.ndarray, units: np.ndarray, permutations: int,
@@ -240,15 +229,13 @@ def _orders(labels: np.ndarray, units: np.ndarray, permutations: int,
     groups = {"any": np.zeros(len(labels)), "within": labels, "person": units}
     if len(np.unique(units)) == len(units):
         del groups["person"]
-
-    def order(group: np.ndarray) -> np.ndarray:
-        out = np.arange(len(group))
-        for name in np.unique(group):
-            rows = np.flatnonzero(group == name)
-            out[rows] = rng.permutation(rows)
-        return out
-    return {null: np.array([order(group) for _ in range(permutations)])
-            for null, group in groups.items()}
+    out = {null: np.empty((permutations, len(labels)), int) for null in groups}
+    for null, group in groups.items():
+        members = [np.flatnonzero(group == name) for name in np.unique(group)]
+        for order in out[null]:
+            for rows in members:
+                order[rows] = rng.permutation(rows)
+    return out
 
 
 def _shuffled(forms: dict[str, list[tuple[np.ndarray, np.ndarray]]],
@@ -266,13 +253,3 @@ def _shuffled(forms: dict[str, list[tuple[np.ndarray, np.ndarray]]],
     ends = np.cumsum([len(pairs) for pairs in forms.values()])[:-1]
     parts = np.split(found, ends, axis=1)
     return {name: part.mean(1) for name, part in zip(forms, parts, strict=True)}
-
-
-def _against(value: float, nulls: dict[str, np.ndarray]) -> dict[str, float]:
-    """Mean, 95th percentile and p of each null; missing for those that are not given."""
-    out = {}
-    for name in NULLS:
-        null = nulls.get(name, np.full(1, np.nan))
-        p = permutation_p(null, value) if name in nulls else np.nan
-        out |= {f"{name}_mean": null.mean(), f"{name}_95": np.percentile(null, 95), f"p_{name}": p}
-    return out

@@ -27,13 +27,16 @@ class Counts:
     seeds: tuple[int, ...]
     key: tuple                       # names the samples: equal keys allow a paired comparison
 
+    def rates(self) -> dict:
+        """`rates` of each seed on all samples."""
+        return rates(self.total.sum(0), self.correct.sum(1))
+
 
 def collect(grid: Iterable[tuple], runs: Iterable, split: str = "test") -> pd.DataFrame:
     """Predictions of all systems in one table, only of tasks that a system was trained on.
 
     Args:
-        grid: (method, pretrained, seed, configuration) as `Profile.methods_grid` gives it.
-        runs: the finished run of each.
+        grid: (method, pretrained, seed, configuration) of each run, as `Profile.methods_grid`.
     """
     tables = []
     for (method, pretrained, seed, cfg), run in zip(grid, runs, strict=True):
@@ -44,56 +47,47 @@ def collect(grid: Iterable[tuple], runs: Iterable, split: str = "test") -> pd.Da
     return pd.concat(tables, ignore_index=True)
 
 
+def check(rows: pd.DataFrame, what: str) -> None:
+    """Require samples of one test, each with a label and none twice."""
+    if rows.empty:
+        raise StatsError(f"{what} has no samples: nothing can be scored")
+    for bad, cause in ((rows["label"].isna(), "has no label: only labelled samples can be scored"),
+                       (rows["path"].duplicated(), "is tested twice: score tasks, methods, splits "
+                        "apart, and pool only folds that share no sample")):
+        if bad.any():
+            raise StatsError(f"{rows.loc[bad, 'path'].iloc[0]} {cause}")
+
+
 def count(predictions: pd.DataFrame) -> Counts:
     """Count the samples of one system on one task; an unreadable sample is an error.
 
     Args:
         predictions: path, subject, label, predicted, and seed when there are several.
     """
-    rows = predictions.assign(seed=predictions["seed"] if "seed" in predictions else 0)
-    rows = rows.sort_values(["seed", "path"])
-    if rows.empty:
-        raise StatsError("no predictions to score: the chosen task and split hold no samples")
-    if rows["label"].isna().any():
-        path = rows.loc[rows["label"].isna(), "path"].iloc[0]
-        raise StatsError(f"{path} has no label: only labelled samples can be scored")
-    groups = {int(seed): part for seed, part in rows.groupby("seed")}
-    keys = {seed: tuple(zip(part["path"], part["label"], strict=True))
-            for seed, part in groups.items()}
-    first = next(iter(groups.values()))
-    if first["path"].duplicated().any():
-        path = first.loc[first["path"].duplicated(), "path"].iloc[0]
-        raise StatsError(f"{path} is predicted twice by one system: score tasks, methods and "
-                         "splits apart")
-    seeds = tuple(groups)
-    for seed in seeds[1:]:
-        if keys[seed] != keys[seeds[0]]:
+    rows = predictions.assign(seed=predictions.get("seed", 0)).sort_values(["seed", "path"])
+    parts = {int(seed): part for seed, part in rows.groupby("seed")}
+    seeds, first = tuple(parts), next(iter(parts.values()), rows)
+    check(first, "the chosen task and split")
+    keys = [tuple(zip(part["path"], part["label"], strict=True)) for part in parts.values()]
+    for seed, key in zip(seeds, keys, strict=True):
+        if key != keys[0]:
             raise StatsError(f"seeds {seeds[0]} and {seed} cover different samples or labels: "
                              "train both on the same data")
     subject = units_of(first["subject"], sort=False)
     label, classes = pd.factorize(first["label"], sort=True)
     right = np.stack([part["predicted"].to_numpy() == part["label"].to_numpy()
-                      for part in groups.values()])
+                      for part in parts.values()])
     member = np.eye(len(classes))[label]                                             # [N, K]
     total = sums_of(member, subject).astype(int)
     correct = np.stack([sums_of(member * r[:, None], subject) for r in right])
-    return Counts(total, correct, seeds, keys[seeds[0]])
+    return Counts(total, correct, seeds, keys[0])
 
 
 def rates(total: np.ndarray, correct: np.ndarray, absent: np.ndarray | float = 0.0) -> dict:
-    """UAR, WAR and recall `[..., K]` in 0..1, from samples and correct ones of each class.
-
-    Args:
-        absent: recall of a class without samples.
-    """
+    """UAR, WAR and recall `[..., K]` in 0..1; `absent`: recall of a class without samples."""
     recall = np.array(np.broadcast_to(absent, correct.shape), dtype=float)
     np.divide(correct, total, out=recall, where=np.broadcast_to(total > 0, correct.shape))
     return {"UAR": recall.mean(-1), "WAR": correct.sum(-1) / total.sum(-1), "recall": recall}
-
-
-def point_rates(counts: Counts) -> dict:
-    """`rates` of each seed on all samples."""
-    return rates(counts.total.sum(0), counts.correct.sum(1))
 
 
 def resample(counts: Counts, resamples: int, seed: int = 0) -> dict:
@@ -103,8 +97,8 @@ def resample(counts: Counts, resamples: int, seed: int = 0) -> dict:
     drawn subject shows keeps its recall of the whole test split, which leaves the UAR unbiased.
     """
     rng = np.random.default_rng(seed)
-    subjects = draws(len(counts.total), resamples, rng).astype(float)                # [R, G]
-    seeds = draws(len(counts.seeds), resamples, rng).astype(float)
+    subjects = draws(len(counts.total), resamples, rng)                              # [R, G]
+    seeds = draws(len(counts.seeds), resamples, rng)
     seeds /= seeds.sum(1, keepdims=True)                                             # [R, S]
     correct = sum((subjects @ c) * seeds[:, s, None] for s, c in enumerate(counts.correct))
     total = subjects @ counts.total
@@ -116,24 +110,20 @@ def scores(predictions: pd.DataFrame, by: Iterable[str] = SYSTEM, resamples: int
            seed: int = 0) -> pd.DataFrame:
     """UAR and WAR of every system, mean over seeds, with 95 % intervals over subjects and seeds.
 
-    Args:
-        by: columns that name a system and its task.
-    Returns:
-        `by`, metric, value, low, high (shares), seed_sd, seeds, subjects, samples.
+    `by` are the columns that name a system and its task.
+    Returns: `by`, metric, value, low, high (shares), seed_sd, seeds, subjects, samples.
     """
     by, out = list(by), []
     for name, rows in predictions.groupby(by, sort=False):
         counts = count(rows)
-        each, drawn = point_rates(counts), resample(counts, resamples, seed)
+        each, drawn, several = counts.rates(), resample(counts, resamples, seed), counts.seeds[1:]
         for metric in METRICS:
             low, high = interval(drawn[metric])
-            several = len(counts.seeds) > 1
-            out.append({**dict(zip(by, name, strict=True)), "metric": metric,
-                        "value": each[metric].mean(), "low": low, "high": high,
-                        "seed_sd": each[metric].std(ddof=1) if several else np.nan,
-                        "seeds": len(counts.seeds), "subjects": len(counts.total),
-                        "samples": int(counts.total.sum())})
-    return pd.DataFrame(out)
+            spread = each[metric].std(ddof=1) if several else np.nan
+            out.append((*name, metric, each[metric].mean(), low, high, spread, len(counts.seeds),
+                        len(counts.total), int(counts.total.sum())))
+    return pd.DataFrame(out, columns=[*by, "metric", "value", "low", "high", "seed_sd", "seeds",
+                                      "subjects", "samples"])
 
 
 def per_seed(predictions: pd.DataFrame, by: Iterable[str] = SYSTEM) -> pd.DataFrame:
@@ -141,10 +131,9 @@ def per_seed(predictions: pd.DataFrame, by: Iterable[str] = SYSTEM) -> pd.DataFr
     by, out = list(by), []
     for name, rows in predictions.groupby(by, sort=False):
         counts = count(rows)
-        each = point_rates(counts)
-        out += [{**dict(zip(by, name, strict=True)), "seed": s, "metric": m, "value": each[m][i]}
-                for m in METRICS for i, s in enumerate(counts.seeds)]
-    return pd.DataFrame(out)
+        out += [(*name, seed, metric, value) for metric in METRICS
+                for seed, value in zip(counts.seeds, counts.rates()[metric], strict=True)]
+    return pd.DataFrame(out, columns=[*by, "seed", "metric", "value"])
 
 
 def select(predictions: pd.DataFrame, chosen: dict) -> pd.DataFrame:
@@ -172,7 +161,7 @@ def paired(predictions: pd.DataFrame, pairs: Iterable[tuple[dict, dict]], resamp
         key = tuple(sorted(chosen.items()))
         if key not in cache:
             counts = count(select(predictions, chosen))
-            cache[key] = counts, point_rates(counts), resample(counts, resamples, seed)
+            cache[key] = counts, counts.rates(), resample(counts, resamples, seed)
         return cache[key]
     for system, reference in pairs:
         (a, each, drawn), (b, each_b, drawn_b) = measured(system), measured(reference)
@@ -184,10 +173,10 @@ def paired(predictions: pd.DataFrame, pairs: Iterable[tuple[dict, dict]], resamp
         for metric in METRICS:
             change = drawn[metric] - drawn_b[metric]
             low, high = interval(change)
-            out.append({**system, **others, "metric": metric,
-                        "difference": (each[metric] - each_b[metric]).mean(),
-                        "low": low, "high": high, "p": p_value(change), "seeds": len(a.seeds),
-                        "subjects": len(a.total)})
+            difference = (each[metric] - each_b[metric]).mean()
+            out.append(dict(**system, **others, metric=metric, difference=difference, low=low,
+                            high=high, p=p_value(change), seeds=len(a.seeds),
+                            subjects=len(a.total)))
     table = pd.DataFrame(out)
     corrected = table.groupby("metric")["p"].transform(lambda p: holm(p.to_numpy()))
     table.insert(table.columns.get_loc("p") + 1, "p_holm", corrected)
