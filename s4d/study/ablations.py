@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from ..config import METHODS, Faces, Finetune, Pretrain, Profile, Source
+from ..config import METHODS, Faces, Finetune, Pretrain, Profile
 from ..training.runs import Run, build
 from . import stats
 
@@ -15,8 +16,7 @@ S4D, ALL = ("s4d",), ("dynamic", "multitask", "s4d")
 Change = Callable[[Profile, Finetune, object], Finetune]
 
 
-@dataclass(frozen=True)
-class Study:
+class Study(NamedTuple):
     """What is varied, on which pre-trained methods; the default is among the values."""
 
     title: str                       # of its panel; unit included
@@ -25,8 +25,7 @@ class Study:
     methods: tuple[str, ...] = S4D
 
 
-@dataclass(frozen=True)
-class Trial:
+class Trial(NamedTuple):
     """One run of a study."""
 
     study: str
@@ -64,14 +63,13 @@ def _gap(profile: Profile, cfg: Finetune, value: float) -> Finetune:
         raise ValueError("the gap between photos and clips can be set only in drawn corpora")
     folder = replace(profile.faces, gap=value).folder
 
-    def moved(source: Source | None) -> Source | None:
-        if source is None:
-            return None
-        return replace(source, root=str(Path(source.root).parents[1] / folder / source.name))
-    init = cfg.init
-    if isinstance(init, Pretrain):
-        init = replace(init, image=moved(init.image), video=moved(init.video))
-    return replace(cfg, image=moved(cfg.image), video=moved(cfg.video), init=init)
+    def moved(stage: Finetune | Pretrain, **changes) -> Finetune | Pretrain:
+        for name, source in (("image", stage.image), ("video", stage.video)):
+            if source is not None:
+                root = Path(source.root).parents[1] / folder / source.name
+                changes[name] = replace(source, root=str(root))
+        return replace(stage, **changes)
+    return moved(cfg, init=moved(cfg.init) if isinstance(cfg.init, Pretrain) else cfg.init)
 
 
 STUDIES = {

@@ -36,12 +36,10 @@ def difficulty(folder: str | Path, train: int = 2000, test: int = 600, fold: int
     the grey pixels of the apex frame.
 
     Args:
-        folder: of the corpora.
         train, test: at most so many samples are used.
         fold: test fold of the clips.
-        seed: of the choice of samples.
     Returns:
-        the table of a run's predictions: task, input, seed, path, subject, split, label, predicted.
+        the table of a run's predictions: path, subject, split, label, task, input, seed, predicted.
     """
     known = truth(folder)
     actions = known.columns[known.columns.str.startswith("AU")]
@@ -67,7 +65,6 @@ def difficulty(folder: str | Path, train: int = 2000, test: int = 600, fold: int
 
 def _inputs(kind: str, paths: pd.Series, folder, apex: pd.DataFrame, actions: pd.Index,
             clips: dict) -> np.ndarray:
-    """What a reader sees of samples, `[n, features]`."""
     if kind == ORACLE:
         return apex.loc[paths, actions].to_numpy()
     if kind == PIXELS:
@@ -98,9 +95,7 @@ def frame_and_clip(run, cfg: Finetune, name: str,
     """Predict each test clip by a trained model that sees the clip, or its middle frame all along.
 
     Args:
-        run: finished fine-tuning run that reads clips.
-        cfg: its configuration, with the data where they lie now.
-        name: of the system.
+        cfg: configuration of the run, with the data where they lie now.
         unreadable: gets {path: cause} of the clips that cannot be read.
     Returns:
         path, subject, split, label, predicted, task, seed, input ("<name>, whole clip" or "<name>,

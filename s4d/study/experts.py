@@ -5,7 +5,7 @@ Gates are kept by block index, from 0; the tables number blocks and experts from
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from .intervals import LIMITS, draws, holm, interval, jackknife, permutation_p, weights_of
 from .routing import Routes
-from .splits import Split, sample_usage
+from .splits import Split, usage_of
 
 Questions = dict[int, list[Split]]             # block number (from 1) -> of `splits_of`
+Grid = tuple[int, int, int]                    # tokens along time, rows, columns
 
 
 def entropy(p: np.ndarray) -> np.ndarray:
@@ -35,10 +36,8 @@ def information(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Mutual information `[...]` between expert and group, in bits, every group weighing the same.
 
     It is the Jensen-Shannon divergence of the groups' usage: 0 when all use the experts alike,
-    log2 of the number of groups when no expert is shared.
-
-    Args:
-        sums, counts: `[..., V, E]` usage times weight, `[..., V]` weight.
+    log2 of the number of groups when no expert is shared. sums `[..., V, E]` are usage times
+    weight, counts `[..., V]` weight.
     """
     p, present = _usage(sums, counts), (counts > 0).astype(float)
     weight = present / np.maximum(present.sum(-1, keepdims=True), 1)
@@ -56,10 +55,8 @@ def judged(split: Split, measure: Callable = information, permutations: int = 50
     """Measure how much the group tells about the experts, against its null model.
 
     The interval is a basic bootstrap over subjects, which corrects the upward bias of the value.
-
-    Returns:
-        value, low, high (95 %), null_mean, null_95 (95th percentile), p (one-sided), people, null
-        and boot (permuted and resampled values).
+    Returns: value, low, high (95 %), null_mean, null_95 (95th percentile), p (one-sided), people,
+    null and boot (permuted and resampled values).
     """
     rng = np.random.default_rng(seed)
     value = float(measure(split.sums.sum(0), split.counts.sum(0)))
@@ -74,12 +71,13 @@ def judged(split: Split, measure: Callable = information, permutations: int = 50
                 people=len(split.sums), null=null, boot=boot)
 
 
-def specificity_table(splits: Questions, permutations: int = 500, seed: int = 0) -> pd.DataFrame:
+def specificity_table(splits: Questions, permutations: int = 500, seed: int = 0,
+                      measure: Callable = information) -> pd.DataFrame:
     """Bits of every block about task, emotion, region, place and phase, with their limit.
 
     One seed of permutations and resamples for all runs lets them share subjects.
     """
-    found = [(block, split, judged(split, information, permutations, seed))
+    found = [(block, split, judged(split, measure, permutations, seed))
              for block, questions in splits.items() for split in questions]
     return pd.DataFrame([
         dict(block=block, about=split.about, limit=split.limit, bits=of.pop("value"), **of)
@@ -88,12 +86,10 @@ def specificity_table(splits: Questions, permutations: int = 500, seed: int = 0)
 
 def index_table(splits: Questions, permutations: int = 500, seed: int = 0) -> pd.DataFrame:
     """`distance` of the tasks in every block, as index, with its limit 1."""
-    found = [(block, split, judged(split, distance, permutations, seed))
-             for block, questions in splits.items() for split in questions
-             if split.about.startswith("task")]
-    return pd.DataFrame([
-        dict(block=block, about=split.about, limit=1.0, index=of.pop("value"), **of)
-        for block, split, of in found])
+    tasks = {block: [split for split in questions if split.about.startswith("task")]
+             for block, questions in splits.items()}
+    table = specificity_table(tasks, permutations, seed, distance)
+    return table.assign(limit=1.0).rename(columns={"bits": "index"})
 
 
 def beyond_null(table: pd.DataFrame, value: str = "bits", seed: int = 0) -> pd.DataFrame:
@@ -106,9 +102,9 @@ def beyond_null(table: pd.DataFrame, value: str = "bits", seed: int = 0) -> pd.D
         table: of `specificity_table` or `index_table`, runs stacked, with a column seed.
         value: "bits" or "index".
     Returns:
-        the table with beyond (% of the limit) and, alike in all rows of a block and question, mean
-        (over runs), mean_low, mean_high (95 % over subjects and runs), null_top (95th percentile
-        of the mean's null) and p_holm (one-sided, over all blocks and questions).
+        the table with beyond (% of the limit) and, for each block and question, mean (over runs),
+        mean_low, mean_high (95 % over subjects and runs), null_top (95th percentile of the mean's
+        null) and p_holm (one-sided, over all blocks and questions).
     """
     keys, out = ["block", "about"], []
     for _, runs in table.groupby(keys, sort=False):
@@ -148,46 +144,41 @@ def usage_table(splits: Questions, resamples: int = 500) -> pd.DataFrame:
 
     The difference is to the other groups of the question together.
     """
-    rows = [(block, *row) for block, questions in splits.items() for split in questions
-            if not split.about.startswith(("place", "task, first"))
-            for row in _usage_rows(split, resamples)]
+    def shares(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        return sums / np.where(counts > 1e-9, counts, np.nan)[..., None]
+
+    def measured(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        usage = shares(sums, counts)
+        others = sums.sum(-2, keepdims=True) - sums, counts.sum(-1, keepdims=True) - counts
+        return usage, usage - shares(*others)
+    rows = []
+    for block, split in [(b, s) for b, questions in splits.items() for s in questions]:
+        by, _, task = split.about.partition(", ")
+        if by == "place" or task == "first time step":
+            continue
+        weights = weights_of(len(split.sums), resamples)
+        share, change = measured(split.sums.sum(0), split.counts.sum(0))
+        drawn = measured(np.tensordot(weights, split.sums, 1), weights @ split.counts)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)     # one subject has no limits
+            limits, change_limits = (np.nanquantile(d, LIMITS, axis=0) for d in drawn)
+        rows += [(block, task or split.names[v], by, split.names[v], e + 1, share[v, e],
+                  *limits[:, v, e], int(split.samples[v]), change[v, e], *change_limits[:, v, e])
+                 for v, e in np.ndindex(share.shape)]
     return pd.DataFrame(rows, columns=["block", "task", "by", "group", "expert", "share", "low",
                                        "high", "samples", "difference", "difference_low",
                                        "difference_high"])
 
 
-def _usage_rows(split: Split, resamples: int) -> Iterator[tuple]:
-    weights = weights_of(len(split.sums), resamples)
-    shares, changes = usage_and_difference(split.sums.sum(0), split.counts.sum(0))
-    drawn = usage_and_difference(np.tensordot(weights, split.sums, 1), weights @ split.counts)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)     # one subject or group has no limits
-        share_limits, change_limits = (np.nanquantile(d, LIMITS, axis=0) for d in drawn)
-    by, _, task = split.about.partition(", ")
-    for v, e in np.ndindex(shares.shape):
-        yield (task or split.names[v], by, split.names[v], e + 1,
-               shares[v, e], *share_limits[:, v, e], int(split.samples[v]),
-               changes[v, e], *change_limits[:, v, e])
-
-
-def usage_and_difference(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Usage of each group `[..., V, E]`, and that less the usage of all other groups together."""
-    def shares(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        return sums / np.where(counts > 1e-9, counts, np.nan)[..., None]
-    usage = shares(sums, counts)
-    others = sums.sum(-2, keepdims=True) - sums, counts.sum(-1, keepdims=True) - counts
-    return usage, usage - shares(*others)
-
-
 def entropy_table(routes: Routes, task: str) -> pd.DataFrame:
     """How evenly the experts of a block are used, and how decided a token's gates are.
 
-    effective_experts is 2 to the entropy of the usage, load the busiest expert's assignments over
-    an even share, unused the experts with under 1 % of the assignments.
+    effective_experts is 2 to the entropy of the usage, load the busiest expert's over an even
+    share, unused the experts with under 1 %.
     """
     rows = []
     for block, gates in routes.items():
-        share = sample_usage(gates).mean(0)
+        share = usage_of(gates).mean(0)
         bits = float(entropy(gates.double().numpy()).mean())
         rows.append((block + 1, task, 2 ** float(entropy(share)), bits,
                      float(share.max() * len(share)), int((share < 0.01).sum())))
@@ -195,21 +186,13 @@ def entropy_table(routes: Routes, task: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-Grid = tuple[int, int, int]                    # tokens along time, rows, columns
-
-
-def token_maps(gates: Tensor, grid: Grid) -> np.ndarray:
-    """Mean gate of every expert at every place: `[N, L, E]` -> `[E, rows, columns]`."""
-    if gates.shape[1] != np.prod(grid):
-        raise ValueError(f"{gates.shape[1]} tokens do not fill a grid of "
-                         f"{' x '.join(map(str, grid))}")
-    return gates.double().mean(0).view(*grid, -1).mean(0).permute(2, 0, 1).numpy()
-
-
 def maps_table(routes: Routes, grid: Grid, task: str) -> pd.DataFrame:
-    """`token_maps` of every block: block, task, expert, row and column (from 0), gate."""
-    rows = [(block + 1, task, e + 1, *place, gate) for block, gates in routes.items()
-            for (e, *place), gate in np.ndenumerate(token_maps(gates, grid))]
+    """Mean gate of every expert at every place: block, task, expert, row, column (from 0), gate."""
+    rows = []
+    for block, gates in routes.items():
+        maps = gates.double().mean(0).view(*grid, -1).mean(0).permute(2, 0, 1).numpy()
+        rows += [(block + 1, task, e + 1, *place, gate)
+                 for (e, *place), gate in np.ndenumerate(maps)]
     return pd.DataFrame(rows, columns=["block", "task", "expert", "row", "column", "gate"])
 
 
@@ -242,23 +225,18 @@ def leading_table(gates: Tensor, grid: Grid, samples: list[int]) -> pd.DataFrame
     return pd.DataFrame(rows, columns=["sample", "step", "row", "column", "expert", "gate"])
 
 
-def matched_share(a: np.ndarray, b: np.ndarray, experts: int) -> float:
-    """Share of the tokens that matched experts lead in two runs (Hungarian method)."""
-    both = np.bincount((a * experts + b).ravel(), minlength=experts * experts)
-    both = both.reshape(experts, experts)
-    return float(both[linear_sum_assignment(-both)].sum() / a.size)
-
-
 def seed_agreement(routes: dict[int, Routes], permutations: int = 100,
                    seed: int = 0) -> pd.DataFrame:
     """Test whether two runs divide the same tokens alike, whatever numbers their experts have.
 
-    The null permutes the samples and the places of one run. agreement is the adjusted mutual
-    information of the leading experts, matched is `matched_share`.
-
-    Args:
-        routes: seed -> gates of the same stimuli.
+    agreement is the adjusted mutual information of the leading experts; matched the share of the
+    tokens that matched experts lead (Hungarian method), its null permutes the samples and the
+    places of one run. `routes` is seed -> gates of the same stimuli.
     """
+    def matched_share(a: np.ndarray, b: np.ndarray, experts: int) -> float:
+        both = np.bincount((a * experts + b).ravel(), minlength=experts * experts)
+        both = both.reshape(experts, experts)
+        return float(both[linear_sum_assignment(-both)].sum() / a.size)
     rng, rows = np.random.default_rng(seed), []
     for one, other in combinations(sorted(routes), 2):
         for block, gates in routes[one].items():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .intervals import cluster_t, holm, mean_interval
-from .stimuli import batches, probabilities
+from .stimuli import features, probabilities
 
 Routes = dict[int, Tensor]      # block index -> gates [N, L, E]
 MODES = {"paper": (None, False), "noise only": (None, True), "capacity only": (1.0, False),
@@ -22,19 +22,17 @@ WORTH = 0.5     # points of probability from which an expert's absence is worth 
 
 
 def _layers(model: nn.Module) -> dict:
-    layers = model.moae_layers()
-    if not layers:
+    if not model.moae_layers():
         raise ValueError("this model has no MoAE layer (num_experts=0): record the routing of a "
                          "model that was made with experts")
-    return layers
+    return model.moae_layers()
 
 
 @contextmanager
 def record_routing(model: nn.Module) -> Iterator[dict[int, list[Tensor]]]:
     """Collect the gates `[B, L, E]` of every forward pass inside the context, by block.
 
-    A gate is 0 where the expert was not chosen; the gates of a token sum to 1 (to less where a
-    capacity limit dropped an assignment).
+    A token's gates are 0 for experts that were not chosen and sum to 1, less what a limit dropped.
     """
     layers = _layers(model)
     before = {i: layer.record for i, layer in layers.items()}
@@ -48,26 +46,17 @@ def record_routing(model: nn.Module) -> Iterator[dict[int, list[Tensor]]]:
             layer.record = before[i]
 
 
-@torch.no_grad()
 def routes_of(model: nn.Module, x: Tensor) -> Routes:
     """Gates of all samples, float32 on the CPU; the model is left in evaluation mode."""
-    device = next(model.parameters()).device
-    model.eval()
     with record_routing(model) as records:
-        for batch in batches(x):
-            model.forward_features(batch.to(device))
+        features(model, x)
     return {i: torch.cat([g.float().cpu() for g in gates]) for i, gates in records.items()}
 
 
 @contextmanager
 def without_expert(model: nn.Module, block: int, expert: int) -> Iterator[nn.Module]:
     """Inside the context the router of one block never chooses one expert (both from 0)."""
-    layers = _layers(model)
-    if block not in layers or not 0 <= expert < layers[block].num_experts:
-        raise ValueError(f"no expert {expert} in block {block}: blocks with experts are "
-                         f"{sorted(layers)}, experts "
-                         f"0..{next(iter(layers.values())).num_experts - 1}")
-    bias = layers[block].router.bias.data
+    bias = _layers(model)[block].router.bias.data
     before = bias[expert].clone()
     try:
         bias[expert] = -1e9
@@ -92,12 +81,8 @@ def cost_of_experts(model: nn.Module, x: Tensor, rows: pd.DataFrame, target: np.
     """Probability of the true class without each expert in turn, minus that with all experts.
 
     Probabilities tell more than decisions: a weak branch may shift every answer and turn none.
-
-    Args:
-        x, rows, target: uint8 samples, their table (label, subject), their class numbers.
-    Returns:
-        block, expert, task, emotion (or "all"), change (points of probability, negative when the
-        expert is missed), and the rest of `cluster_t`.
+    Returns: block, expert, task, emotion (or "all"), change (points of probability, negative when
+    the expert is missed), and the rest of `cluster_t`.
     """
     def true_class() -> np.ndarray:
         return 100.0 * probabilities(model, x, task)[np.arange(len(target)), target]
@@ -126,10 +111,9 @@ def compare_modes(model: nn.Module, x: Tensor, target: np.ndarray, task: str,
                   seed: int = 0) -> pd.DataFrame:
     """Two passes through each of MODES; the second in another sample order.
 
-    Returns:
-        one row a sample and mode: task, mode, sample, correct (share of the two passes), changed
-        (predictions differ between the passes), shift (total variation distance of the two
-        probability vectors), dropped (share of the assignments over the capacity limit).
+    Returns: task, mode, sample, correct (share of the two passes), changed (their predictions
+    differ), shift (total variation distance of their probabilities), dropped (share of the
+    assignments over the capacity limit).
     """
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(x)))
     layers, out = _layers(model), []
@@ -156,9 +140,7 @@ def modes_table(passes: pd.DataFrame, subjects: dict[str, pd.Series],
                 resamples: int = 1000) -> pd.DataFrame:
     """Compare every routing mode of each task with the paper's, all in per cent.
 
-    Args:
-        passes: of `compare_modes`, seeds and tasks stacked.
-        subjects: task -> subject of each sample.
+    passes: of `compare_modes`, seeds and tasks stacked; subjects: of each task's samples.
     """
     measures, out = ["correct", "changed", "shift", "dropped"], []
     for task, part in passes.groupby("task", sort=False):

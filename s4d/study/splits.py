@@ -17,6 +17,7 @@ from ..data.transforms import test_indices
 from ..faces import facs, render, subjects, views
 from ..models.tokens import TUBELET_SIZE
 from .intervals import sums_of, units_of
+from .stimuli import clip_truth
 
 REGIONS = ("brows", "eyes", "nose", "mouth", "other")
 MOVERS = {"brows": (1, 2, 4), "eyes": (5, 6, 7, 43), "mouth": facs.MOUTH, "nose": (9,)}  # actions
@@ -30,8 +31,8 @@ PHASES = ("onset", "apex", "offset")
 def region_map(zoom: float = Faces.zoom) -> np.ndarray:
     """Region of each pixel of an aligned frontal face, int `[SIDE, SIDE]`, an index into REGIONS.
 
-    Every action is performed alone; a region is where its actions change the picture most. The
-    nose wrinkler also pulls brows and lip, so the nose gets what the other regions leave.
+    A region is where its actions, each alone, change the picture most. The nose wrinkler also
+    pulls brows and lip, so the nose gets what the other regions leave.
     """
     who, scene = subjects(WHO, seed=0, glasses=0, beard=0), views(WHO, zoom=zoom)
 
@@ -58,37 +59,26 @@ def region_weights(grid: tuple[int, int, int], zoom: float = Faces.zoom) -> np.n
 
 
 def phase_weights(folder, rows: pd.DataFrame, cfg: Finetune) -> np.ndarray | None:
-    """Share of each time step's frames in each phase, `[N, 3, T / 2]`, from a corpus' truth.
+    """Share of each time step's frames in each phase, `[N, 3, T / 2]`; none of those at rest.
 
-    Frames at rest belong to no phase. None without a folder: licensed data have no truth.
+    The phases are those of a corpus' truth in its folder: None for licensed data.
     """
     if folder is None:
         return None
-    from ..faces.corpus import truth
-    known = truth(folder)
-    known = known[known["corpus"] == "dfew"].sort_values("frame")
-    phases = dict(tuple(known.groupby(known["path"].str.removeprefix("dfew/"))["phase"]))
-    return np.stack([steps_of(phases[path].to_numpy(), cfg.num_frames, cfg.sampling_rate)
-                     for path in rows.path])
+    known = clip_truth(folder).sort_values("frame")
+    phases, out = dict(tuple(known.groupby("path")["phase"])), []
+    for phase in (phases[path].to_numpy() for path in rows.path):
+        seen = phase[test_indices(len(phase), cfg.num_frames, cfg.sampling_rate, 1)[0]]
+        member = (seen[None] == np.array(PHASES)[:, None]).astype(float)
+        out.append(member.reshape(len(PHASES), -1, TUBELET_SIZE).mean(-1))
+    return np.stack(out)
 
 
-def steps_of(phase: np.ndarray, frames: int, stride: int) -> np.ndarray:
-    """One clip's phases by time step of its central view: all frames -> `[3, frames / 2]`."""
-    seen = phase[test_indices(len(phase), frames, stride, 1)[0]]
-    member = (seen[None] == np.array(PHASES)[:, None]).astype(float)
-    return member.reshape(len(PHASES), -1, TUBELET_SIZE).mean(-1)
-
-
-def token_usage(gates: Tensor) -> np.ndarray:
-    """Share of each token's assignments by expert: gates `[N, L, E]` -> `[N, L, E]`."""
+def usage_of(gates: Tensor, by_token: bool = False) -> np.ndarray:
+    """Share of each sample's, or token's, assignments by expert, from gates `[N, L, E]`."""
     chosen = (gates > 0).double()
+    chosen = chosen if by_token else chosen.sum(1)
     return (chosen / chosen.sum(-1, keepdim=True).clamp(min=1)).numpy()
-
-
-def sample_usage(gates: Tensor) -> np.ndarray:
-    """Share of a sample's assignments by expert: gates `[N, L, E]` -> `[N, E]`."""
-    chosen = (gates > 0).double().sum(1)
-    return (chosen / chosen.sum(1, keepdim=True).clamp(min=1)).numpy()
 
 
 @dataclass(frozen=True)
@@ -110,11 +100,10 @@ class Split:
 
 def group_split(about: str, usage: np.ndarray, groups: np.ndarray, units: np.ndarray,
                 whole: bool) -> Split:
-    """Split samples that belong to one group each, with usage `[N, E]` of `sample_usage`.
+    """Split samples that belong to one group each, with usage `[N, E]`.
 
-    Args:
-        whole: the null permutes the groups of whole subjects, who have one group each (tasks);
-            else those of each subject's samples (emotions), with all single samples in one pool.
+    The null permutes the groups of whole subjects, who have one group each (tasks); else those of
+    each subject's samples (emotions), with all single samples in one pool.
     """
     names, group = np.unique(groups, return_inverse=True)
     _, first, unit, size = np.unique(units, return_index=True, return_inverse=True,
@@ -140,14 +129,11 @@ def place_split(about: str, gates: Tensor, grid: tuple[int, int, int], units: np
                 weights: np.ndarray | None = None) -> Split:
     """Split places on the face, averaged over the time steps; gates `[N, L, E]`.
 
-    The null of places permutes the tokens of every sample. That of regions moves the regions:
-    they must tell more than an equally large random grouping of places.
-
-    Args:
-        weights: `[V, places]` of `region_weights`; None: each place is a group.
+    Without weights each place is a group, and the null permutes the tokens of every sample. With
+    those of `region_weights` it moves the regions, which must tell more than a random grouping.
     """
     n, _, e = gates.shape
-    usage = token_usage(gates).reshape(n, grid[0], -1, e).mean(1)                    # [N, P, E]
+    usage = usage_of(gates, True).reshape(n, grid[0], -1, e).mean(1)                 # [N, P, E]
     places, mean = usage.shape[1], usage.sum(0)
     member = np.eye(places) if weights is None else weights
     names = tuple(map(str, range(1, places + 1))) if weights is None else REGIONS
@@ -176,7 +162,7 @@ def phase_split(about: str, gates: Tensor, grid: tuple[int, int, int], units: np
     gates, weights = gates[shown], weights[shown]
     unit = np.unique(np.asarray(units)[shown], return_inverse=True)[1]
     steps = gates.shape[0], grid[0], -1, gates.shape[-1]
-    usage = token_usage(gates).reshape(steps).mean(2)                                # [N, T, E]
+    usage = usage_of(gates, True).reshape(steps).mean(2)                             # [N, T, E]
 
     def null(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         dealt = weights[rng.permutation(len(weights))]
@@ -193,20 +179,19 @@ def splits_of(photo: Tensor, clip: Tensor, rows: dict[str, pd.DataFrame], grids:
     The task is also read on the clips' first time step alone: a photo has the positions of time
     step 0, so a router that merely reads positions would look task-specific on whole clips.
 
-    Args:
-        rows, grids: task -> table with label and subject, tokens along time, rows, columns.
-        regions, phases: of `region_weights` and `phase_weights`.
+    rows, grids: task -> table with label and subject, tokens along time, rows, columns; regions,
+    phases: of `region_weights` and `phase_weights`.
     """
     units = {t: units_of(r.subject) for t, r in rows.items()}
     task = np.repeat(["image", "video"], [len(rows["image"]), len(rows["video"])])
     both = np.concatenate([units["image"], units["video"] + len(rows["image"])])
     out = []
     for about, seen in (("task", clip), ("task, first time step", clip[:, :photo.shape[1]])):
-        usage = np.concatenate([sample_usage(photo), sample_usage(seen)])
+        usage = np.concatenate([usage_of(photo), usage_of(seen)])
         out.append(group_split(about, usage, task, both, whole=True))
     for name, gates in (("image", photo), ("video", clip)):
         labels, unit = rows[name].label.to_numpy(), units[name]
-        out += [group_split(f"emotion, {name}", sample_usage(gates), labels, unit, whole=False),
+        out += [group_split(f"emotion, {name}", usage_of(gates), labels, unit, whole=False),
                 place_split(f"region, {name}", gates, grids[name], unit, regions),
                 place_split(f"place, {name}", gates, grids[name], unit)]
     if phases is not None and phases.any():

@@ -1,7 +1,7 @@
 """What the analyses show to a model, and what it makes of that: features, probabilities."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +27,12 @@ def choose(rows: int, limit: int, seed: int = 0) -> np.ndarray:
 
 def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed: int = 0,
            unreadable: dict[str, str] | None = None) -> tuple[Tensor, pd.DataFrame]:
-    """Draw a random subset of one task's samples, one central view each.
+    """Draw a random subset of one task's samples, one central view each, and their table.
 
     Args:
-        cfg: any fine-tuning configuration of the profile; sources and sampling are read.
         unreadable: gets {path: cause} of the drawn files that cannot be read and are left out.
     Returns:
-        uint8 `[N, 3, H, W]` or `[N, 3, T, H, W]`, and the table of the same N samples.
+        uint8 `[N, 3, H, W]` or `[N, 3, T, H, W]`, and path, label, subject, split of the N.
     """
     data = part(update(cfg, test_segments=1), task, tables(cfg)[task], split)
     kept, clips = [], []
@@ -53,11 +52,9 @@ def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed
 
 def frames_of(cfg: Finetune, rows: pd.DataFrame,
               unreadable: dict[str, str] | None = None) -> tuple[Tensor, pd.DataFrame]:
-    """Read all frames of clips, each as a picture: uint8 `[M, 3, H, W]`, and their table.
+    """Read all frames of the clips of `subset`, as pictures: uint8 `[M, 3, H, W]`; their table.
 
-    Args:
-        rows: table of clips, as `subset` gives it.
-        unreadable: gets {path: cause} of the clips of which not every frame can be read.
+    `unreadable` gets {path: cause} of the clips of which not every frame can be read.
     """
     pictures, table = [], []
     for row in rows.itertuples():
@@ -86,11 +83,9 @@ def left_out(unreadable: dict[str, str]) -> str:
 
 def apex_frames(frames: pd.DataFrame, apex: pd.Series | None = None) -> np.ndarray:
     """Row number of one frame a clip: the apex (path -> frame) if it is known, else the middle."""
-    found = []
-    for path, group in frames.groupby("path", sort=False):
-        target = apex[path] if apex is not None else group.frame.median()
-        found.append((group.frame - target).abs().idxmin())
-    return np.array(found)
+    frame, path = frames.frame, frames.path
+    target = frame.groupby(path).transform("median") if apex is None else path.map(apex)
+    return (frame - target).abs().groupby(path, sort=False).idxmin().to_numpy()
 
 
 def truth_of(folder: Path | str | None, frames: pd.DataFrame) -> pd.DataFrame:
@@ -100,36 +95,34 @@ def truth_of(folder: Path | str | None, frames: pd.DataFrame) -> pd.DataFrame:
     """
     if folder is None:
         return frames.assign(apex=np.nan, intensity=np.nan)
+    known = clip_truth(folder)[["path", "frame", "apex", "intensity"]]
+    return frames.merge(known, on=["path", "frame"], how="left", validate="one_to_one")
+
+
+def clip_truth(folder: Path | str) -> pd.DataFrame:
+    """The truth of the procedural clips, a row a frame, with paths as in their index."""
     from ..faces.corpus import truth
     known = truth(folder)
     known = known[known["corpus"] == "dfew"]
-    known = known.assign(path=known["path"].str.removeprefix("dfew/"))   # as in the index
-    return frames.merge(known[["path", "frame", "apex", "intensity"]], on=["path", "frame"],
-                        how="left", validate="one_to_one")
-
-
-def batches(x: Tensor, size: int = 64) -> Iterator[Tensor]:
-    """Yield uint8 samples `[N, ...]` as normalised float batches."""
-    for start in range(0, len(x), size):
-        yield normalise(x[start:start + size])
+    return known.assign(path=known["path"].str.removeprefix("dfew/"))
 
 
 @torch.no_grad()
-def _evaluated(model: nn.Module, x: Tensor, outputs: Callable[[Tensor], dict[str, Tensor]],
-               batch_size: int = 64) -> dict[str, np.ndarray]:
-    """Outputs of the model in evaluation mode for all samples, float64."""
+def evaluated(model: nn.Module, x: Tensor,
+              outputs: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, np.ndarray]:
+    """Outputs of the model in evaluation mode for all uint8 samples `[N, ...]`, float64."""
     device = next(model.parameters()).device
     model.eval()
     found: dict[str, list[Tensor]] = {}
-    for batch in batches(x, batch_size):
-        for name, value in outputs(batch.to(device)).items():
+    for batch in x.split(64):
+        for name, value in outputs(normalise(batch).to(device)).items():
             found.setdefault(name, []).append(value.float().cpu())
     return {name: torch.cat(values).double().numpy() for name, values in found.items()}
 
 
 def features(model: nn.Module, x: Tensor) -> np.ndarray:
     """Pooled features of uint8 photos or clips, float64 `[N, D]`."""
-    return _evaluated(model, x, lambda batch: {"pooled": model.forward_features(batch)})["pooled"]
+    return evaluated(model, x, lambda batch: {"pooled": model.forward_features(batch)})["pooled"]
 
 
 def layer_features(model: nn.Module, x: Tensor) -> dict[str, np.ndarray]:
@@ -138,12 +131,12 @@ def layer_features(model: nn.Module, x: Tensor) -> dict[str, np.ndarray]:
         out = model.forward_intermediates(batch)
         blocks = {f"block {i + 1}": tokens.mean(1) for i, tokens in enumerate(out["blocks"])}
         return {"embed": out["embed"].mean(1), **blocks, "pooled": out["pooled"]}
-    return _evaluated(model, x, stages)
+    return evaluated(model, x, stages)
 
 
-def probabilities(model: nn.Module, x: Tensor, head: str, batch: int = 64) -> np.ndarray:
+def probabilities(model: nn.Module, x: Tensor, head: str) -> np.ndarray:
     """Softmax of one head on uint8 photos or clips, float64 `[N, K]`."""
     def softmax(batch: Tensor) -> dict[str, Tensor]:
         logits = model.forward_head(model.forward_features(batch), head)
         return {"probability": logits.float().softmax(-1)}
-    return _evaluated(model, x, softmax, batch)["probability"]
+    return evaluated(model, x, softmax)["probability"]

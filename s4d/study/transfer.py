@@ -22,11 +22,9 @@ def shared_classes(image: tuple[str, ...], video: tuple[str, ...]) -> list[str]:
 @torch.no_grad()
 def read_by_head(model: nn.Module, pooled: np.ndarray, rows: pd.DataFrame, head: str,
                  names: tuple[str, ...], shared: list[str]) -> pd.DataFrame:
-    """Predict every sample by one head, among the emotions that both tasks share.
+    """Predict every sample by one head, of classes `names`, among the emotions that tasks share.
 
-    Args:
-        pooled, rows: features `[N, D]` and table of photos or clips, of either task.
-        names: the head's classes in order.
+    pooled, rows: features `[N, D]` and table of photos or clips, of either task.
     """
     x = torch.from_numpy(pooled).to(next(model.parameters()))
     logits = model.forward_head(x, head).float().cpu().numpy()
@@ -36,7 +34,6 @@ def read_by_head(model: nn.Module, pooled: np.ndarray, rows: pd.DataFrame, head:
 
 def _answers(rows: pd.DataFrame, predicted: np.ndarray, shared: list[str]) -> pd.DataFrame:
     out = rows[["path", "label", "subject"]].assign(predicted=predicted)
-    out["correct"] = (out.predicted == out.label).astype(float)
     return out[rows.label.isin(shared)].reset_index(drop=True)
 
 
@@ -44,9 +41,8 @@ def read_by_probe(train: np.ndarray, labels: pd.Series, pooled: np.ndarray, rows
                   shared: list[str]) -> pd.DataFrame:
     """Predict every sample by logistic regression on features and labels of training samples."""
     use = labels.isin(shared).to_numpy()
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500,
-                                                               class_weight="balanced"))
-    probe.fit(train[use], labels[use])
+    reader = LogisticRegression(C=0.1, max_iter=500, class_weight="balanced")
+    probe = make_pipeline(StandardScaler(), reader).fit(train[use], labels[use])
     return _answers(rows, probe.predict(pooled), shared)
 
 
@@ -59,9 +55,8 @@ def transfer_matrix(read: pd.DataFrame, saw: dict[str, tuple[str, ...]],
             kind it was trained on) and stimuli.
         saw: method -> kinds of labelled samples that its network was trained on.
     Returns:
-        method, head, stimuli, zero_shot (head or probe was trained on the other kind), unseen (so
-        was the network), war, low, high, samples, subjects, uar, seeds, majority (WAR of the most
-        frequent class).
+        method, head, stimuli, zero_shot (head was trained on the other kind), unseen (so was the
+        network), war, low, high, samples, subjects, uar, seeds, majority (WAR of one class).
     """
     cells = ["method", "head", "stimuli"]
     found = scores(read, cells, resamples)
@@ -85,9 +80,8 @@ def perplexity(samples: int) -> float:
 
 def shared_space(photos: np.ndarray, clips: np.ndarray, photo_rows: pd.DataFrame,
                  clip_rows: pd.DataFrame, most: int = 140, seed: int = 0) -> pd.DataFrame:
-    """t-SNE of photos and clips together: distances, sizes and gaps in it mean little.
+    """t-SNE of at most so many photos and clips: distances, sizes and gaps in it mean little.
 
-    At most `most` of each kind are drawn at random.
     Source: van der Maaten and Hinton 2008; the exact gradient, equal for any number of threads.
     """
     kept = [choose(len(f), most, seed) for f in (photos, clips)]
