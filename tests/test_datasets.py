@@ -7,17 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import NAMES, write_affectnet, write_image
+from conftest import NAMES, put, write_affectnet, write_image
 
 from s4d.data import REGISTRY, DatasetError, LabelError, audit, fingerprint, index, split_validation
 from s4d.data.tables import table as index_table
 from s4d.emotions import ORDERS
-
-
-def put(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
 
 
 def refused(error: type, match: str, name: str, root: Path, **options) -> None:
