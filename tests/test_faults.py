@@ -17,6 +17,7 @@ from s4d.data.audit import KINDS
 
 LIMIT = 30      # seconds for one audit of ten samples
 CLIP, FRAMES, PHOTO = "Clip/original/00003.mp4", "frames_crop_align_224/00003", "images/1/c.png"
+SUBJECTS = b"path,subject\nClip/original/"
 TEST1 = "EmoLabel_DataSplit/test(single-labeled)/set_1.csv"
 TRAIN1 = "EmoLabel_DataSplit/train(single-labeled)/set_1.csv"
 
@@ -171,10 +172,10 @@ FAULTS = {
         ("line break in a path", append(TRAIN1, '"00003\n.mp4",1\n'), "list", "line break"),
         ("no folder of clips", lambda r: shutil.rmtree(r / "Clip"), DatasetError, "holds no clips"),
         ("person in two splits",
-         fill("subjects.csv", b"path,subject\nClip/original/00001.mp4,p\nClip/original/00005.mp4,p"),
+         fill("subjects.csv", SUBJECTS + b"00001.mp4,p\nClip/original/00005.mp4,p"),
          "subject", "subject p is in test and train"),
         ("subjects.csv names no clip",
-         fill("subjects.csv", b"path,subject\nClip/original/77777.mp4,p\n"), "subjects",
+         fill("subjects.csv", SUBJECTS + b"77777.mp4,p\n"), "subjects",
          "not in the dataset"),
     ),
     "mafw": (
