@@ -51,17 +51,24 @@ def write_image(path: Path, seed: int = 0, width: int = 64, height: int = 64) ->
 
 
 def write_video(path: Path, seed: int = 0, frames: int = 8, width: int = 64, height: int = 64,
-                gop: int = 12) -> Path:
-    """An H.264 clip whose frame t is `smooth(seed, t=t / 4)`."""
+                gop: int = 12, rate: int = 8) -> Path:
+    """A clip whose frame t is `smooth(seed, t=t / 4)`, in H.264 or as its extension suggests."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    options = {"crf": "18", "preset": "ultrafast", "g": str(gop), "threads": "1"}
     with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=8, options={
-            "crf": "18", "preset": "ultrafast", "g": str(gop), "threads": "1"})
+        coder = {".avi": "mpeg4", ".flv": "flv"}.get(path.suffix)
+        stream = out.add_stream(coder or "libx264", rate=rate, options={} if coder else options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for t in range(frames):
             picture = smooth(seed, width, height, t / 4)
             out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         out.mux(stream.encode())
+    return path
+
+
+def put(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
     return path
 
 
@@ -93,24 +100,19 @@ def write_affectnet(root: Path, train: int = 2, test: int = 1) -> Path:
 
 def write_dfew(root: Path, train: int = 14, test: int = 7, frames: int = 8) -> Path:
     """DFEW with fold 1 in the official lists (1 = happiness ... 7 = fear), clips as files."""
-    number = 0
-    for split, count in (("train", train), ("test", test)):
-        lines = ["video_name,label"]
+    for split, first, count in (("train", 1, train), ("test", train + 1, test)):
         for i in range(count):
-            number += 1
-            write_video(root / "Clip/original" / f"{number:05d}.mp4", number, frames)
-            lines.append(f"{number:05d},{i % 7 + 1}")
-        path = root / "EmoLabel_DataSplit" / f"{split}(single-labeled)" / "set_1.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines) + "\n")
+            write_video(root / f"Clip/original/{first + i:05d}.mp4", first + i, frames)
+        lines = [f"{first + i:05d},{i % 7 + 1}\n" for i in range(count)]
+        put(root / f"EmoLabel_DataSplit/{split}(single-labeled)/set_1.csv",
+            "".join(["video_name,label\n", *lines]))
     return root
 
 
 def write_voxceleb2(root: Path, people: int = 2, clips: int = 2, frames: int = 8) -> Path:
     for p in range(people):
         for c in range(clips):
-            path = root / f"dev/mp4/id0000{p}/video/{c:05d}.mp4"
-            write_video(path, 10 * p + c, frames)
+            write_video(root / f"dev/mp4/id0000{p}/video/{c:05d}.mp4", 10 * p + c, frames)
     return root
 
 

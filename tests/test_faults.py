@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from conftest import cut_off, damage, smooth, write_image, write_video
+from conftest import cut_off, damage, put, smooth, write_image, write_video
 from PIL import Image
 
 from s4d.data import DatasetError, LabelError, MediaError, audit, read_clip
@@ -17,65 +17,59 @@ from s4d.data.audit import KINDS
 
 LIMIT = 30      # seconds for one audit of ten samples
 CLIP, FRAMES, PHOTO = "Clip/original/00003.mp4", "frames_crop_align_224/00003", "images/1/c.png"
+SUBJECTS = b"path,subject\nClip/original/"
 TEST1 = "EmoLabel_DataSplit/test(single-labeled)/set_1.csv"
 TRAIN1 = "EmoLabel_DataSplit/train(single-labeled)/set_1.csv"
 
 
-def clean_dfew(root: Path) -> None:
-    """Ten clips in five folds, official lists."""
-    for i in range(1, 11):
-        write_video(root / f"Clip/original/{i:05d}.mp4", i, frames=5)
+def folds(root: Path, pattern: str, header: str, line: str) -> None:
+    """Lists of ten samples in five folds; `n` is a label from 1 to 7."""
     for k in range(5):
         for split in ("train", "test"):
-            path = root / f"EmoLabel_DataSplit/{split}(single-labeled)/set_{k + 1}.csv"
-            path.parent.mkdir(parents=True, exist_ok=True)
             of = [i for i in range(1, 11) if (i % 5 == k) == (split == "test")]
-            path.write_text("video_name,label\n" + "".join(f"{i},{i % 7 + 1}\n" for i in of))
+            lines = [line.format(i=i, n=i % 7 + 1) for i in of]
+            put(root / pattern.format(split=split, fold=k + 1), "\n".join([header, *lines, ""]))
 
 
-def clean_mafw(root: Path) -> None:
-    """Ten frame folders in five folds, lists of names."""
-    for i in range(1, 11):
-        for t in range(1, 6):
-            write_image(root / f"frames_crop_align_224/{i:05d}/{t}.png", 10 * i + t, 32, 32)
-    for k in range(5):
-        (root / f"set_{k + 1}").mkdir()
-        for split in ("train", "test"):
-            of = [i for i in range(1, 11) if (i % 5 == k) == (split == "test")]
-            lines = "".join(f"{i:05d},anger\n" for i in of)
-            (root / f"set_{k + 1}/{split}.csv").write_text(f"video_name,labels\n{lines}")
-
-
-def clean_affectnet(root: Path) -> None:
-    """Six photos of three kinds of file, lists of lines."""
-    for split, names in (("train", ("1/a.jpg", "1/b.jpg", "1/c.png")),
-                         ("test", ("2/d.jpg", "2/e.bmp", "2/f.png"))):
-        for i, name in enumerate(names):
-            write_image(root / "images" / name, 10 * len(split) + i)
-        (root / f"{split}.txt").write_text("".join(f"{name} {i}\n" for i, name in enumerate(names)))
-
-
-def clean_ferv39k(root: Path) -> None:
-    """Two clips in folders named after their emotions, S4D's lists."""
-    for split, where, label in (("train", "Action/Happy/0001", 3),
-                                ("test", "Action/Angry/0002", 0)):
-        write_video(root / f"2_ClipsforFaceCrop/{where}.mp4", label, frames=5)
-        (root / f"{split}.csv").write_text(f"path,id\n{where},{label}\n")
-
-
-CLEAN = {"dfew": clean_dfew, "mafw": clean_mafw, "affectnet": clean_affectnet,
-         "ferv39k": clean_ferv39k}
+def clean(root: Path, name: str) -> None:
+    """A dataset of a few samples in which nothing is wrong."""
+    if name == "dfew":
+        for i in range(1, 11):
+            write_video(root / f"Clip/original/{i:05d}.mp4", i, frames=5)
+        folds(root, TRAIN1.replace("train", "{split}").replace("1", "{fold}"), "video_name,label",
+              "{i},{n}")
+    elif name == "mafw":
+        for i in range(1, 11):
+            for t in range(1, 6):
+                write_image(root / f"frames_crop_align_224/{i:05d}/{t}.png", 10 * i + t, 32, 32)
+        folds(root, "set_{fold}/{split}.csv", "video_name,labels", "{i:05d},anger")
+    elif name == "affectnet":
+        for split, names in (("train", ("1/a.jpg", "1/b.jpg", "1/c.png")),
+                             ("test", ("2/d.jpg", "2/e.bmp", "2/f.png"))):
+            for i, photo in enumerate(names):
+                write_image(root / "images" / photo, 10 * len(split) + i)
+            put(root / f"{split}.txt", "".join(f"{photo} {i}\n" for i, photo in enumerate(names)))
+    else:
+        for split, where, label in (("train", "Action/Happy/0001", 3),
+                                    ("test", "Action/Angry/0002", 0)):
+            write_video(root / f"2_ClipsforFaceCrop/{where}.mp4", label, frames=5)
+            put(root / f"{split}.csv", f"path,id\n{where},{label}\n")
 
 
 def append(path: str, text: str):
-    def plant(root: Path) -> None:
-        with open(root / path, "a", encoding="utf-8") as f:
-            f.write(text)
-    return plant
+    return lambda root: (root / path).write_text((root / path).read_text() + text)
 
 
-def put(path: str, content: bytes):
-    return lambda root: (root / path).write_bytes(content)
+def fill(path: str, what: bytes):
+    return lambda root: (root / path).write_bytes(what)
+
+
+def cut(path: str, share: float):
+    return lambda root: cut_off(root / path, share)
+
+
+def harm(path: str, start: float, stop: float):
+    return lambda root: damage(root / path, start, stop)
 
 
 def replaced(path: str, old: str, new: str):
@@ -105,37 +99,19 @@ def sound(root: Path) -> None:
         out.mux([*stream.encode(frame), *stream.encode()])
 
 
-def slow(root: Path) -> None:
-    import av
-    with av.open(str(root / CLIP), "w") as out:
-        stream = out.add_stream("libx264", rate=3)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-        for t in range(5):
-            picture = av.VideoFrame.from_ndarray(smooth(1, t=t / 4), format="rgb24")
-            out.mux(stream.encode(picture))
-        out.mux(stream.encode())
-
-
 def vast(root: Path) -> None:
     """A PNG of a hundred bytes whose header asks for ten gigabytes."""
-    content = b"\x89PNG\r\n\x1a\n"
+    png = b"\x89PNG\r\n\x1a\n"
     for kind, data in ((b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)),
                        (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")):
         check = struct.pack(">I", zlib.crc32(kind + data))
-        content += struct.pack(">I", len(data)) + kind + data + check
-    (root / PHOTO).write_bytes(content)
+        png += struct.pack(">I", len(data)) + kind + data + check
+    (root / PHOTO).write_bytes(png)
 
 
 def link(root: Path) -> None:
     (root / CLIP).unlink()
     (root / CLIP).symlink_to(root / "gone.mp4")
-
-
-def emptied(folder: str):
-    def plant(root: Path) -> None:
-        for file in (root / folder).iterdir():
-            file.unlink()
-    return plant
 
 
 def folder_for_a_file(root: Path) -> None:
@@ -148,14 +124,12 @@ FAULTS = {
     "dfew": (
         ("clip missing", lambda r: (r / CLIP).unlink(), "missing", "not on disk"),
         ("clip behind a dead link", link, "missing", "not on disk"),
-        ("clip of 0 bytes", put(CLIP, b""), "empty", "it is empty"),
-        ("clip truncated", lambda r: cut_off(r / CLIP, 0.6), "unreadable", "damaged"),
-        ("clip damaged in its middle", lambda r: damage(r / CLIP, 0.5, 0.55),
-         "unreadable", "damaged"),
-        ("clip damaged in its header", lambda r: damage(r / CLIP, 0.0, 0.1),
-         "unreadable", "damaged"),
-        ("clip of zeros", put(CLIP, bytes(4000)), "unreadable", "no video"),
-        ("text named .mp4", put(CLIP, b"<html>404 not found</html>" * 40),
+        ("clip of 0 bytes", fill(CLIP, b""), "empty", "it is empty"),
+        ("clip truncated", cut(CLIP, 0.6), "unreadable", "damaged"),
+        ("clip damaged in its middle", harm(CLIP, 0.5, 0.55), "unreadable", "damaged"),
+        ("clip damaged in its header", harm(CLIP, 0.0, 0.1), "unreadable", "damaged"),
+        ("clip of zeros", fill(CLIP, bytes(4000)), "unreadable", "no video"),
+        ("text named .mp4", fill(CLIP, b"<html>404 not found</html>" * 40),
          "unreadable", "no video"),
         ("sound without a picture", sound, "unreadable", "sound but no video"),
         ("folder in a clip's place", folder_for_a_file, "empty|unreadable", "no frames|empty"),
@@ -163,7 +137,7 @@ FAULTS = {
         ("photo named .mp4", lambda r: Image.fromarray(smooth(1)).save(r / CLIP, format="jpeg"),
          "short|unreadable", "1 frame|no video"),
         ("clip of another size", clip(width=96, height=96), "size", "96 x 96 px"),
-        ("clip of another frame rate", slow, "rate", "3 frames a second"),
+        ("clip of another frame rate", clip(rate=3), "rate", "3 frames a second"),
         ("clip too small for a face", clip(width=8, height=8), "unreadable", "8 x 8 px"),
         ("clip far longer than wide", clip(width=200, height=20), "unreadable", "200 x 20 px"),
         ("same clip in two splits", copied("Clip/original/00005.mp4", "Clip/original/00001.mp4"),
@@ -180,15 +154,16 @@ FAULTS = {
         ("label that is no number", replaced(TRAIN1, "3,4", "3,joy!"),
          "list", "unknown label 'joy!'"),
         ("label missing", replaced(TRAIN1, "3,4", "3,"), "list", "no label for '3'"),
-        ("list truncated within a line", lambda r: cut_off(r / TRAIN1, 0.94), "list", "no label"),
+        ("list truncated within a line", cut(TRAIN1, 0.94), "list", "no label"),
         ("list missing", lambda r: (r / TRAIN1).unlink(), "list", "but no"),
         ("both lists of a fold missing", lambda r: ((r / TRAIN1).unlink(), (r / TEST1).unlink()),
          "list", "no lists of fold 1"),
-        ("list of 0 bytes", put(TRAIN1, b""), "list", "holds no entries"),
-        ("list with a header only", put(TRAIN1, b"video_name,label\n"), "list", "holds no entries"),
-        ("list without its label column", put(TRAIN1, b"video_name,who\n1,x\n"),
+        ("list of 0 bytes", fill(TRAIN1, b""), "list", "holds no entries"),
+        ("list with a header only", fill(TRAIN1, b"video_name,label\n"), "list",
+         "holds no entries"),
+        ("list without its label column", fill(TRAIN1, b"video_name,who\n1,x\n"),
          "list", "no column for the label"),
-        ("list that is no text", put(TRAIN1, bytes(range(256)) * 9), "list", "no text"),
+        ("list that is no text", fill(TRAIN1, bytes(range(256)) * 9), "list", "no text"),
         ("path with ..", append(TRAIN1, "../../secret.mp4,1\n"),
          "list", "leaves the dataset's folder"),
         ("absolute path", append(TRAIN1, "/etc/passwd,1\n"), "list", "absolute path"),
@@ -197,18 +172,19 @@ FAULTS = {
         ("line break in a path", append(TRAIN1, '"00003\n.mp4",1\n'), "list", "line break"),
         ("no folder of clips", lambda r: shutil.rmtree(r / "Clip"), DatasetError, "holds no clips"),
         ("person in two splits",
-         put("subjects.csv", b"path,subject\nClip/original/00001.mp4,p\nClip/original/00005.mp4,p"),
+         fill("subjects.csv", SUBJECTS + b"00001.mp4,p\nClip/original/00005.mp4,p"),
          "subject", "subject p is in test and train"),
         ("subjects.csv names no clip",
-         put("subjects.csv", b"path,subject\nClip/original/77777.mp4,p\n"),
-         "subjects", "not in the dataset"),
+         fill("subjects.csv", SUBJECTS + b"77777.mp4,p\n"), "subjects",
+         "not in the dataset"),
     ),
     "mafw": (
         ("frame folder missing", lambda r: shutil.rmtree(r / FRAMES), "missing", "not on disk"),
-        ("frame folder without frames", emptied(FRAMES), "empty", "it is empty"),
-        ("frame of 0 bytes", put(f"{FRAMES}/3.png", b""), "unreadable", "frame 3.png: its content"),
-        ("frame truncated", lambda r: cut_off(r / FRAMES / "3.png", 0.5),
-         "unreadable", "frame 3.png.*truncated"),
+        ("frame folder without frames", lambda r: [f.unlink() for f in (r / FRAMES).iterdir()],
+         "empty", "it is empty"),
+        ("frame of 0 bytes", fill(f"{FRAMES}/3.png", b""), "unreadable",
+         "frame 3.png: its content"),
+        ("frame truncated", cut(f"{FRAMES}/3.png", 0.5), "unreadable", "frame 3.png.*truncated"),
         ("frame number left out", lambda r: (r / FRAMES / "3.png").unlink(),
          "gap", "between frames 2 and 4"),
         ("frames of two sizes", lambda r: write_image(r / FRAMES / "3.png", 1, 48, 48),
@@ -219,12 +195,10 @@ FAULTS = {
          DatasetError, "order its class counts do not tell"),
     ),
     "affectnet": (
-        ("photo truncated", lambda r: cut_off(r / "images/1/a.jpg", 0.6),
-         "unreadable", "truncated"),
-        ("photo damaged in its middle", lambda r: damage(r / PHOTO, 0.5, 0.6),
-         "unreadable", "damaged"),
+        ("photo truncated", cut("images/1/a.jpg", 0.6), "unreadable", "truncated"),
+        ("photo damaged in its middle", harm(PHOTO, 0.5, 0.6), "unreadable", "damaged"),
         ("photo whose header asks for 10 GB", vast, "unreadable", "damaged|px"),
-        ("text named .png", put(PHOTO, b"no picture"), "unreadable", "not an image"),
+        ("text named .png", fill(PHOTO, b"no picture"), "unreadable", "not an image"),
         ("same photo in two splits", copied("images/1/c.png", "images/2/f.png"),
          "duplicate", "equal bytes"),
         ("same photo under two labels", copied("images/1/a.jpg", "images/1/b.jpg"),
@@ -234,8 +208,8 @@ FAULTS = {
     ),
     "ferv39k": (
         ("label against the folder's name",
-         append("train.csv", "Action/Sad/0003,sadness\nAction/Happy/0004,sadness\n"),
-         "label", "listed as sadness, but its folder is named after happiness"),
+         append("train.csv", "Action/Sad/0003,sadness\nAction/Happy/0004,sadness\n"), "label",
+         "listed as sadness, but its folder is named after happiness"),
         ("integers against the folders' names", replaced("train.csv", ",3", ",6"),
          LabelError, "fit the folders' emotions in no known order"),
     ),
@@ -262,12 +236,12 @@ def audited(name: str, root: Path, published: bool = False):
 @pytest.fixture(scope="module")
 def templates(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("clean")
-    for name, make in CLEAN.items():
-        make(root / name)
+    for name in FAULTS:
+        clean(root / name, name)
     return root
 
 
-@pytest.mark.parametrize("dataset", CLEAN)
+@pytest.mark.parametrize("dataset", FAULTS)
 def test_nothing_is_found_where_nothing_is_wrong(templates, dataset, tmp_path):
     assert audited(dataset, Path(shutil.copytree(templates / dataset, tmp_path / dataset))).empty
 

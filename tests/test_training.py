@@ -517,10 +517,10 @@ def test_predictions_are_the_mean_over_views(mini):
 
 def test_a_clip_of_which_one_view_is_broken_has_no_prediction(mini):
     class HalfBroken(Samples):
-        def load(self, key, generator):
+        def load(self, key):
             if key.row == 1 and key.view == 1:
                 raise MediaError(self.table["path"][1], "damaged")
-            return super().load(key, generator)
+            return super().load(key)
     table = stage_finetune.tables(tiny_finetune(mini))["video"].query("split == 'test'")
     data = HalfBroken(table, mini / "dfew", "video", 32, 4, 1, test_segments=2)
     rows, bad = predict(create("s4d_nano_patch16_64", img_size=32, num_frames=4), data, 7)

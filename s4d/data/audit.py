@@ -52,28 +52,27 @@ class Seen(NamedTuple):
     digest: str | None = None                 # of the bytes, where another sample has as many
 
 
-def audit(name: str, root: str | Path, fold: int | None = None, num_workers: int = 1,
-          label_order: str | None = None, published: bool = True) -> pd.DataFrame:
-    """Read every file of a dataset and check its lists.
-
-    Args:
-        fold: one fold; None checks all.
-        num_workers: decoding threads.
-        label_order: of the lists' integers, where the lists do not tell.
-        published: compare the numbers of samples with the published ones; never done for
-            procedural faces.
-    Returns:
-        table (kind, path, problem), empty when clean; the kinds are the keys of KINDS.
-    Raises:
-        DatasetError, LabelError: when the dataset cannot be indexed at all.
-    """
-    return examine(name, root, fold, num_workers, label_order, published)[0]
+def audit(name: str, root: str | Path, *options, **more) -> pd.DataFrame:
+    """The table of problems (kind, path, problem) that `examine` finds, empty when clean."""
+    return examine(name, root, *options, **more)[0]
 
 
 def examine(name: str, root: str | Path, fold: int | None = None, num_workers: int = 1,
             label_order: str | None = None,
             published: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """As `audit`, and a table of samples: fold, split, label, found, published (if known)."""
+    """Read every file of a dataset and check its lists.
+
+    Args:
+        fold: one fold; None checks all.
+        label_order: of the lists' integers, where the lists do not tell.
+        published: compare the numbers of samples with the published ones; never done for
+            procedural faces.
+    Returns:
+        table (kind, path, problem) whose kinds are the keys of KINDS; table of samples: fold,
+        split, label, found, published (where known).
+    Raises:
+        DatasetError, LabelError: when the dataset cannot be indexed at all.
+    """
     dataset, root = find(name, root), Path(root)
     tables, problems, last = {}, [], None
     with noting() as notes:

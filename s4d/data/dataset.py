@@ -32,10 +32,6 @@ class Samples(Dataset):
 
     Args:
         table: rows of `s4d.data.index`, in the order that keys refer to.
-        root: folder the paths are relative to.
-        task: "image" or "video".
-        img_size: side in px of the pictures given out.
-        num_frames, sampling_rate: sampling along time.
         transform: uint8 clip -> square uint8 clip by torch's global generator; None: test views.
         repeat_aug: draws of one decoded clip, stacked.
         num_classes: vocabulary of the labels; None for unlabelled data.
@@ -43,11 +39,9 @@ class Samples(Dataset):
         cache: keep decoded samples in a packed file beside the data.
         crop_box: top, left, height, width in px of the part of each picture that is used.
         short_side: of decoded training samples, in px; `img_size` when left out.
-
-    `test_crops` is the number of test views across the picture; a square picture has one.
     """
 
-    test_crops = 1
+    test_crops = 1      # test views across the picture; a square picture has one
 
     def __init__(self, table: pd.DataFrame, root: str | Path, task: str, img_size: int,
                  num_frames: int, sampling_rate: int, transform=None, repeat_aug: int = 1,
@@ -68,29 +62,24 @@ class Samples(Dataset):
     def __len__(self) -> int:
         return len(self.table)
 
-    def load(self, key: Key, generator: torch.Generator) -> torch.Tensor:
-        """Return the sampled frames of one sample, `[T, 3, H, W]`, channels last in memory.
-
-        Raises:
-            MediaError: naming the file and the cause.
-        """
-        path = self.root / self.paths[key.row]
-        indices = None
+    def load(self, key: Key) -> torch.Tensor:
+        """The sampled frames of one sample, `[T, 3, H, W]`, channels last in memory."""
+        path, indices, sampling = self.root / self.paths[key.row], None, self.sampling_rate
         if self.task == "video":
             count = count_frames(path) if self.packed is None else self.packed.length(key.row)
             if self.test_segments:
-                views = test_indices(count, self.num_frames, self.sampling_rate, self.test_segments)
+                views = test_indices(count, self.num_frames, sampling, self.test_segments)
                 indices = views[key.view]
             else:
-                indices = train_indices(count, self.num_frames, self.sampling_rate, generator)
+                generator = torch.Generator().manual_seed(key.seed)
+                indices = train_indices(count, self.num_frames, sampling, generator)
         if self.packed is not None:
             return self.packed.clip(key.row, indices)
         return read_frames(path, indices, **self.reading).permute(0, 3, 1, 2)
 
     def __getitem__(self, key: Key) -> dict:
-        generator = torch.Generator().manual_seed(key.seed)
         try:
-            clip = self.load(key, generator)
+            clip = self.load(key)
         except MediaError as error:
             return {"row": key.row, "unreadable": (self.paths[key.row], error.cause)}
         if self.transform is None:
@@ -124,8 +113,7 @@ def collate(samples: list[dict]) -> dict:
         task; clip uint8 `[N, T, 3, H, W]`, label `[N]` and row `[N]` unless all are unreadable;
         unreadable [(path, cause)] and unreadable_rows.
     """
-    good = [s for s in samples if "clip" in s]
-    missing = [s for s in samples if "clip" not in s]
+    good, missing = ([s for s in samples if ("clip" in s) == whole] for whole in (True, False))
     batch = {"task": samples[0].get("task"), "unreadable": [s["unreadable"] for s in missing],
              "unreadable_rows": [s["row"] for s in missing]}
     if good:
@@ -161,14 +149,10 @@ def draw_order(labels: list[int], seed: int, epoch: int, epoch_fraction: float,
     used = np.sort(np.random.default_rng(29).permutation(len(labels))[:count])
     if balanced_sampling:
         groups = [used[labels[used] == k] for k in np.unique(labels[used])]
-        most = max(len(g) for g in groups)
-        drawn = []
-        for group in groups:
-            repeats = -(-most // len(group))
-            drawn.append(np.concatenate([rng.permutation(group) for _ in range(repeats)])[:most])
-        rows = rng.permutation(np.concatenate(drawn))
-    else:
-        rows = rng.permutation(used)
+        most = max(map(len, groups))
+        drawn = [[rng.permutation(g) for _ in range(-(-most // len(g)))] for g in groups]
+        used = np.concatenate([np.concatenate(several)[:most] for several in drawn])
+    rows = rng.permutation(used)
     if len(rows) < len(labels):
         more = [rng.permutation(rows) for _ in range(len(labels) // len(rows))]
         rows = np.concatenate([rows, *more])

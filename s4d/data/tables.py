@@ -122,12 +122,10 @@ def fingerprint(index: pd.DataFrame, root: str | Path) -> str:
 
     Equal on every machine that holds the same files. A change that keeps a file's size is not seen.
     """
-    digest = hashlib.sha256()
     columns = [index[c].where(index[c].notna(), "") for c in ("path", "label", "split")]
     sizes = [size for size, _ in stamps(index["path"], root)]
-    for row in zip(*columns, sizes, strict=True):
-        digest.update("\t".join(map(str, row)).encode() + b"\n")
-    return digest.hexdigest()[:16]
+    text = "".join("\t".join(map(str, row)) + "\n" for row in zip(*columns, sizes, strict=True))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def stamps(paths: Iterable[str], root: str | Path) -> list[tuple[int, int]]:

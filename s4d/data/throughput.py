@@ -21,26 +21,23 @@ def throughput(seconds: float = 5.0, img_size: int = 160, num_frames: int = 16, 
     """Table of frames a processor second: media, pipeline, frames_per_second, ratio."""
     threads, rows = torch.get_num_threads(), []
     torch.set_num_threads(1)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            _write(Path(folder), clips, length, side)
-            for media, name in (("mp4", "{}.mp4"), ("frames", "{}")):
-                listed = [(name.format(i), "fear", None, "train") for i in range(clips)]
-                for pipeline in ("files", "packed"):
-                    data = Samples(table(listed, None, None), folder, "video", img_size,
-                                   num_frames, 2, train_transform(img_size),
-                                   cache=pipeline == "packed")
-                    data[Key("video", 0, 0)]
-                    begun, stop, n = time.process_time(), time.perf_counter() + seconds, 0
-                    while n == 0 or time.perf_counter() < stop:
-                        n += 1
-                        data[Key("video", n % clips, n)]
-                    rate = n * num_frames / max(time.process_time() - begun, 1e-9)
-                    first = rate if pipeline == "files" else rows[-1]["frames_per_second"]
-                    rows.append({"media": media, "pipeline": pipeline, "frames_per_second": rate,
-                                 "ratio": rate / first})
-    finally:
-        torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        _write(Path(folder), clips, length, side)
+        for media, name in (("mp4", "{}.mp4"), ("frames", "{}")):
+            listed = table([(name.format(i), "fear", None, "train") for i in range(clips)], None, 1)
+            for pipeline in ("files", "packed"):
+                data = Samples(listed, folder, "video", img_size, num_frames, 2,
+                               train_transform(img_size), cache=pipeline == "packed")
+                data[Key("video", 0, 0)]
+                begun, stop, n = time.process_time(), time.perf_counter() + seconds, 0
+                while n == 0 or time.perf_counter() < stop:
+                    n += 1
+                    data[Key("video", n % clips, n)]
+                rate = n * num_frames / max(time.process_time() - begun, 1e-9)
+                first = rate if pipeline == "files" else rows[-1]["frames_per_second"]
+                rows.append({"media": media, "pipeline": pipeline, "frames_per_second": rate,
+                             "ratio": rate / first})
+    torch.set_num_threads(threads)
     return pd.DataFrame(rows)
 
 

@@ -177,9 +177,8 @@ def eval_views(x: torch.Tensor, img_size: int, test_crops: int = 1) -> list[torc
         h, w = (img_size if side == short else round(side * img_size / short) for side in (h, w))
         x = F.resize(x, [h, w], interpolation=InterpolationMode.BICUBIC, antialias=True)
     free = max(h, w) - img_size
-    if test_crops == 1 or free == 0:
-        starts = [round(free / 2)]
-    else:
+    starts = [round(free / 2)]
+    if test_crops > 1 and free:
         starts = [round(free * i / (test_crops - 1)) for i in range(test_crops)]
     return [F.crop(x, s if h > w else 0, s if w >= h else 0, img_size, img_size) for s in starts]
 
@@ -193,27 +192,22 @@ def normalise(x: torch.Tensor) -> torch.Tensor:
     return x.mul_(scale).add_(shift)      # one pass less than the formula
 
 
-def _window(start: int, n: int, num_frames: int, sampling_rate: int) -> list[int]:
-    return [min(start + i * sampling_rate, n - 1) for i in range(num_frames)]
-
-
 def train_indices(n: int, num_frames: int, sampling_rate: int,
                   generator: torch.Generator | None = None) -> list[int]:
     """A random window of a clip of n frames; a shorter clip is padded by its last frame."""
     free = max(0, n - (num_frames - 1) * sampling_rate - 1)
     start = int(torch.randint(free + 1, (), generator=generator))
-    return _window(start, n, num_frames, sampling_rate)
+    return [min(start + i * sampling_rate, n - 1) for i in range(num_frames)]
 
 
 def test_indices(n: int, num_frames: int, sampling_rate: int,
                  test_segments: int) -> list[list[int]]:
     """`test_segments` windows at even steps along a clip of n frames; one is the central one."""
     free = max(0, n - (num_frames - 1) * sampling_rate - 1)
-    if test_segments == 1:
-        starts = [free // 2]
-    else:
+    starts = [free // 2]
+    if test_segments > 1:
         starts = [round(free * i / (test_segments - 1)) for i in range(test_segments)]
-    return [_window(s, n, num_frames, sampling_rate) for s in starts]
+    return [[min(s + i * sampling_rate, n - 1) for i in range(num_frames)] for s in starts]
 
 
 test_indices.__test__ = False      # a name that pytest would collect
