@@ -15,7 +15,6 @@ import pandas as pd
 from ..files import OutputError, sha256, write_all, write_text
 
 PDF_METADATA = {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None}
-
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scipy", "scikit-learn",
             "matplotlib", "seaborn", "av")
 
@@ -48,32 +47,25 @@ def flat(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _six_digits(value) -> object:
-    if not isinstance(value, (float, np.floating)):
-        return value
-    return "" if np.isnan(value) else f"{value + 0.0:.6g}"      # + 0.0 turns -0 into 0
-
-
 def csv_text(table: pd.DataFrame) -> str:
     """The table as CSV: floats with six significant digits, so that equal runs give equal files."""
+    def text(value) -> object:
+        if not isinstance(value, (float, np.floating)):
+            return value
+        return "" if np.isnan(value) else f"{value + 0.0:.6g}"      # + 0.0 turns -0 into 0
+
     table = flat(table)
-    columns = [table.iloc[:, i].astype(object).map(_six_digits) for i in range(table.shape[1])]
-    text = pd.DataFrame(dict(enumerate(columns))).set_axis(table.columns, axis=1)
-    return text.to_csv(index=False, lineterminator="\n")
+    columns = [table.iloc[:, i].astype(object).map(text) for i in range(table.shape[1])]
+    texts = pd.DataFrame(dict(enumerate(columns))).set_axis(table.columns, axis=1)
+    return texts.to_csv(index=False, lineterminator="\n")
 
 
 def latex_text(table: pd.DataFrame, caption: str = "", escape: bool = True,
                decimals: dict[str, int] | None = None) -> str:
-    """The table as a booktabs `tabular`, the caption as a comment on top.
-
-    Args:
-        escape: replace what LaTeX would read as commands.
-        decimals: column -> decimals of its floats, where two do not suit.
-    """
+    """The table as a booktabs `tabular`; `decimals` of a column's floats, where two do not suit."""
     table = flat(table)
-    how = "latex" if escape else None
     style = table.style.hide(axis="index").format_index(escape="latex", axis=1)
-    style = style.format(precision=2, na_rep="--", escape=how)
+    style = style.format(precision=2, na_rep="--", escape="latex" if escape else None)
     for column, places in (decimals or {}).items():
         style = style.format(precision=places, na_rep="--", subset=[column])
     align = "".join("r" if t.kind in "iuf" else "l" for t in table.dtypes)
@@ -88,11 +80,7 @@ def pictures(fig, name: str) -> dict[str, Callable[[Path], object]]:
 
 
 def read_manifest(out: str | Path) -> dict:
-    """The artifacts of a folder: name -> entry; empty where there is no manifest.
-
-    Raises:
-        OutputError: for a manifest that cannot be read.
-    """
+    """The artifacts of a folder: name -> entry; empty where there is no manifest."""
     path = Path(out) / "manifest.json"
     try:
         return json.loads(path.read_text("utf-8"))["artifacts"] if path.exists() else {}
@@ -105,11 +93,7 @@ def manifest_text(artifacts: dict) -> str:
 
 
 def read_results(out: str | Path, names: Iterable[str], profile: str) -> dict[str, pd.DataFrame]:
-    """Source data of earlier notebooks, by name.
-
-    Raises:
-        OutputError: for an artifact that is missing or was made with another profile.
-    """
+    """Source data of earlier notebooks of a profile, by name."""
     manifest, tables = read_manifest(out), {}
     for name in names:
         file = Path(out) / "source_data" / f"{name}.csv"
@@ -124,16 +108,11 @@ def read_results(out: str | Path, names: Iterable[str], profile: str) -> dict[st
 
 
 class Artifacts:
-    """Writes a notebook's results: `<name>.pdf`, `<name>.png`, `tables/<name>.tex`,
-    `source_data/<name>.csv`, and one manifest entry each.
+    """Writes a notebook's figures, tables, their source data and one manifest entry each.
 
     Args:
-        out: folder of all notebooks' artifacts.
-        profile, notebook: names, e.g. "sandbox", "03_finetuning".
-        seeds: of the runs that the artifacts show.
-        config_digest: `s4d.config.digest` of the profile or run.
-    Raises:
-        OutputError: when the folder holds results of another profile.
+        out: folder of all notebooks' artifacts; one that holds another profile's is refused.
+        seeds, config_digest: of the runs that the artifacts show.
     """
 
     def __init__(self, out: str | Path, profile: str, notebook: str, seeds: Iterable[int] = (),
@@ -148,23 +127,21 @@ class Artifacts:
 
     def figure(self, fig, name: str, data: pd.DataFrame, caption: str) -> None:
         """Write a Matplotlib figure as PDF and PNG, and a tidy table of the numbers it shows."""
-        self._add("figure", name, caption,
-                  pictures(fig, name) | {f"source_data/{name}.csv": _text(csv_text(data))})
+        self._add("figure", name, caption, data, pictures(fig, name))
 
     def table(self, df: pd.DataFrame, name: str, caption: str, data: pd.DataFrame | None = None,
               escape: bool = True, decimals: dict[str, int] | None = None) -> None:
         """Write a table as LaTeX and the plain numbers behind it, `df` or `data`, as CSV."""
-        self._add("table", name, caption, {
-            f"tables/{name}.tex": _text(latex_text(df, caption, escape, decimals)),
-            f"source_data/{name}.csv": _text(csv_text(df if data is None else data))})
+        self._add("table", name, caption, df if data is None else data, {
+            f"tables/{name}.tex": _text(latex_text(df, caption, escape, decimals))})
 
     def macros(self, commands: dict[str, str], name: str, caption: str) -> None:
         r"""Write texts as LaTeX commands, one `\newcommand` each, and as CSV."""
         data = pd.DataFrame({"name": list(commands), "text": list(commands.values())})
-        self._add("table", name, caption, {f"tables/{name}.tex": _text(macros_text(commands)),
-                                           f"source_data/{name}.csv": _text(csv_text(data))})
+        self._add("table", name, caption, data,
+                  {f"tables/{name}.tex": _text(macros_text(commands))})
 
-    def _add(self, kind: str, name: str, caption: str, savers: dict) -> None:
+    def _add(self, kind: str, name: str, caption: str, data: pd.DataFrame, savers: dict) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise OutputError(f"artifact name {name!r} is no file name: use letters, digits, _, -")
         manifest = read_manifest(self.out)
@@ -172,6 +149,7 @@ class Artifacts:
         if other and (other["notebook"], other["kind"]) != (self.notebook, kind):
             raise OutputError(f"artifact {name!r} is already a {other['kind']} of notebook "
                               f"{other['notebook']}: choose another name")
+        savers = savers | {f"source_data/{name}.csv": _text(csv_text(data))}
         write_all({self.out / file: save for file, save in savers.items()})
         manifest[name] = {"kind": kind, "caption": caption, **self.origin,
                           "files": {file: sha256(self.out / file) for file in savers}}
@@ -200,18 +178,11 @@ def macro_name(*parts: object) -> str:
 
 
 def macros_text(commands: dict[str, str]) -> str:
-    r"""One `\newcommand` a line; texts are escaped.
-
-    Raises:
-        OutputError: for a name that TeX would not take.
-    """
-    for name in commands:
+    r"""One `\newcommand` a line; names are of letters only, and texts are escaped."""
+    lines = []
+    for name, text in commands.items():
         if not re.fullmatch("[A-Za-z]+", name):
             raise OutputError(f"macro name {name!r} must be of letters only")
-    return "".join(f"\\newcommand{{\\{name}}}{{{escaped(text)}}}\n"
-                   for name, text in commands.items())
-
-
-def escaped(text: object) -> str:
-    """A text with the signs that LaTeX reads as commands escaped."""
-    return re.sub(r"[&%$#_{}]", r"\\\g<0>", str(text))
+        text = re.sub(r"[&%$#_{}]", r"\\\g<0>", str(text))
+        lines.append(f"\\newcommand{{\\{name}}}{{{text}}}\n")
+    return "".join(lines)

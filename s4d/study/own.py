@@ -18,10 +18,9 @@ from ..training.finetune import part, plan, sources, tables
 from .artifacts import pictures
 from .figures import faces as face_figures
 from .figures import finetuning as figures
-from .figures.style import PAGE, TASK_COLOURS, TASK_LABELS, figure
+from .figures.style import KINDS, PAGE, TASK_COLOURS, TASK_LABELS, figure
 from .protocol import confusion, protocol
 
-DATASETS = {"image": "photos", "video": "clips"}      # names in the registry, by task
 UNUSABLE = ("unreadable", "empty", "sizes", "gap")    # kinds of problems that stop a training
 ACROSS = 8                                            # samples of a class in the figure, at most
 
@@ -38,15 +37,6 @@ class Study:
     scores: pd.DataFrame          # task, metric, value, low, high, samples: of the test split
     problems: pd.DataFrame        # of the audit, with which training went on: kind, path, problem
     files: list[Path]             # written figures and tables
-
-
-def source_of(task: str, folder: str | Path, subject_separator: str | None = None) -> Source:
-    """Describe a folder as a dataset, with the smallest vocabulary that has all its classes."""
-    table = index(DATASETS[task], folder, subject_separator=subject_separator)
-    vocabularies = (EMOTIONS, EMOTIONS_8, EMOTIONS_11)
-    classes = next(len(names) for names in vocabularies if set(table["label"]) <= set(names))
-    return Source(DATASETS[task], str(folder), num_classes=classes,
-                  subject_separator=subject_separator)
 
 
 def check(source: Source) -> pd.DataFrame:
@@ -66,44 +56,44 @@ def configure(photos: str | Path | None = None, clips: str | Path | None = None,
               steps: int = 300, seed: int = 0, data: str = "data", runs: str = "runs") -> Finetune:
     """Return the configuration that trains on own folders: one task, or S4D where both are given.
 
+    A dataset gets the smallest vocabulary that has all its classes.
+
     Args:
-        photos, clips: folders; one may be None.
         profile: whose model, sizes and learning rate.
         init: a pre-training configuration, a checkpoint file, or None: from scratch.
         steps: of training, about; each of one modality.
-    Raises:
-        OwnError, DatasetError, LabelError, ConfigError: one sentence each.
     """
     if photos is None and clips is None:
         raise OwnError("no folder was given: name one of photos, one of clips, or both")
     if steps < 1:
         raise OwnError(f"steps is {steps}: expected the number of training steps, 1 or more")
-    folders = {"image": photos, "video": clips}
-    given = {task: folder and source_of(task, folder, subject_separator)
-             for task, folder in folders.items()}
-    method = "s4d"
-    if photos is None or clips is None:
-        method = "static" if clips is None else "dynamic"
+    given = {"image": photos and str(photos), "video": clips and str(clips)}
+    method = "static" if clips is None else "s4d"
+    method = "dynamic" if photos is None else method
+    for task, folder in given.items():
+        if folder is not None:
+            labels = set(index(KINDS[task], folder, subject_separator=subject_separator)["label"])
+            names = next(v for v in (EMOTIONS, EMOTIONS_8, EMOTIONS_11) if labels <= set(v))
+            given[task] = Source(KINDS[task], folder, num_classes=len(names),
+                                 subject_separator=subject_separator)
     base = configs.profile(profile, data=data, runs=runs).finetune
     cfg = configs.update(base, **given, **configs.METHODS[method], init=init, seed=seed,
                          image_epoch_fraction=1.0)
     plain = configs.update(cfg, cache=False)              # counting steps needs no pixels
-    rows = tables(cfg).items()
-    splits = {task: part(plain, task, table, "train") for task, table in rows}
+    splits = {task: part(plain, task, table, "train") for task, table in tables(cfg).items()}
     return configs.update(cfg, epochs=max(1.0, round(steps / len(plan(cfg, splits, 0)))))
 
 
 def study(photos: str | Path | None = None, clips: str | Path | None = None,
           out: str | Path = "build/own", profile: str = "sandbox", data: str = "data",
           runs: str = "runs", resamples: int = 2000, **settings) -> Study:
-    """Check own folders, train on them, score the test split and draw it all.
+    """Check own folders, train on them, score the test split and draw it all into `out`.
+
+    The same call finds the finished run.
 
     Args:
-        out: folder of figures and tables.
         resamples: of the bootstrap.
         settings: subject_separator, init, steps and seed, as for `configure`.
-    Returns:
-        the `Study`. The same call finds the finished run.
     """
     cfg = configure(photos, clips, profile=profile, data=data, runs=runs, **settings)
     problems = pd.concat([check(s) for s in sources(cfg).values()], ignore_index=True)
@@ -121,14 +111,13 @@ def study(photos: str | Path | None = None, clips: str | Path | None = None,
 def draw(run: Run, tested: pd.DataFrame, scores: pd.DataFrame, out: Path) -> list[Path]:
     """Write samples, confusion matrix and learning curves as PNG and PDF, and both tables."""
     cfg, note = run.config, f"own data, {run.dir.name}"
-    counts = [confusion(rows, sources(cfg)[task].num_classes).assign(task=task)
-              for task, rows in tested.groupby("task")]
-    shares = pd.concat(counts)
+    shares = pd.concat(confusion(rows, sources(cfg)[task].num_classes).assign(task=task)
+                       for task, rows in tested.groupby("task"))
     total = shares.groupby(["task", "label"])["count"].transform("sum")
     seen = shares.assign(samples=total).query("samples > 0")
     drawn = {"confusion": figures.confusion(seen, note), "curves": curves(run)}
     for task, rows in tables(cfg).items():
-        drawn[DATASETS[task]] = samples(cfg, task, rows, note)
+        drawn[KINDS[task]] = samples(cfg, task, rows, note)
     savers = {out / "scores.csv": lambda p: scores.to_csv(p, index=False),
               out / "predictions.csv": lambda p: tested.to_csv(p, index=False)}
     for name, fig in drawn.items():

@@ -19,29 +19,15 @@ UNFOUNDED = {"against": "no harm to repair", "not decided": "harm not shown"}
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the paper as a difference of WAR of two pre-trained systems on test clips.
+    """A statement of the paper as a difference of WAR of two pre-trained systems on test clips."""
 
-    Args:
-        name: becomes part of a macro's name.
-        system, reference: methods; no reference: the same system from scratch.
-        expected: sign of system minus reference that the paper expects.
-        premise: name of the claim that this one takes for granted.
-        paper: whether the paper says so.
-    """
-
-    name: str
+    name: str                   # part of a macro's name
     text: str
     system: str
-    reference: str | None
-    expected: int = 1
-    premise: str = ""
-    paper: bool = True
-
-    @property
-    def comparison(self) -> str:
-        if self.reference is None:
-            return f"{METHOD_LABELS[self.system]}, pre-trained minus from scratch"
-        return f"{METHOD_LABELS[self.system]} minus {METHOD_LABELS[self.reference]}"
+    reference: str | None       # None: the same system from scratch
+    expected: int = 1           # sign of system minus reference that the paper expects
+    premise: str = ""           # name of the claim that this one takes for granted
+    paper: bool = True          # whether the paper says so
 
 
 CLAIMS = (
@@ -61,22 +47,16 @@ def word(low: float, high: float, p_holm: float, expected: int) -> str:
 
 
 def judge(paired: pd.DataFrame, claims: Iterable[Claim] = CLAIMS) -> pd.DataFrame:
-    """Judge every claim by the difference measured here.
-
-    Args:
-        paired: of `stats.paired`, shares.
-    Returns:
-        name, claim, comparison, paper, expected, difference, low, high (points), p, p_holm, seeds,
-        subjects, verdict. What was not measured has missing numbers.
-    """
-    on_clips = paired[(paired["task"] == "video") & (paired["metric"] == "WAR")
-                      & paired["pretrained"]]
+    """Judge every claim by `stats.paired` (shares), in points; what was not measured is missing."""
+    on_clips = paired.query("task == 'video' and metric == 'WAR' and pretrained")
     rows, verdicts = [], {}
     for claim in claims:
         other = on_clips["method_reference"]
         same = other.isna() if claim.reference is None else other == claim.reference
         found = on_clips[(on_clips["method"] == claim.system) & same]
-        row = {"name": claim.name, "claim": claim.text, "comparison": claim.comparison,
+        second = "from scratch" if claim.reference is None else METHOD_LABELS[claim.reference]
+        first = METHOD_LABELS[claim.system] + (", pre-trained" if claim.reference is None else "")
+        row = {"name": claim.name, "claim": claim.text, "comparison": f"{first} minus {second}",
                "paper": claim.paper, "expected": claim.expected}
         verdict = "not measured"
         for r in found.to_dict("records"):
@@ -93,20 +73,19 @@ def judge(paired: pd.DataFrame, claims: Iterable[Claim] = CLAIMS) -> pd.DataFram
 
 def p_words(p: float, p_holm: float, resamples: int) -> str:
     """Holm's p as printed; a bound where the bootstrap gave its smallest, 2 / (resamples + 1)."""
-    least = p <= 2 / (resamples + 1) * 1.0001
-    return f"≤ {p_holm:.3f}" if least else p_text(p_holm)
+    return f"≤ {p_holm:.3f}" if p <= 2 / (resamples + 1) * 1.0001 else p_text(p_holm)
 
 
 def claims_table(judged: pd.DataFrame, resamples: int) -> pd.DataFrame:
     """The judged claims to read; resamples of the bootstrap set the smallest p."""
     claim = judged["claim"].where(judged["paper"], judged["claim"] + " (not of the paper)")
-    rows = [("--", "--") if pd.isna(r.difference) else
-            (number(r.difference, r.low, r.high, "+.1f"), p_words(r.p, r.p_holm, resamples))
-            for r in judged.itertuples()]
+    rows = [(number(r.difference, r.low, r.high, "+.1f"), p_words(r.p, r.p_holm, resamples))
+            if pd.notna(r.difference) else ("--", "--") for r in judged.itertuples()]
+    interval, p = zip(*rows, strict=True)
     return pd.DataFrame({"claim": claim, "comparison": judged["comparison"],
                          "expected": judged["expected"].map({1: "> 0", -1: "< 0"}),
-                         "difference, 95 % interval": [r[0] for r in rows],
-                         "p": [r[1] for r in rows], "verdict": judged["verdict"]})
+                         "difference, 95 % interval": interval, "p": p,
+                         "verdict": judged["verdict"]})
 
 
 def published() -> pd.DataFrame:
@@ -138,13 +117,12 @@ def sources_table(table: pd.DataFrame) -> pd.DataFrame:
 def by_war(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of `published`, methods from the highest WAR on the first benchmark down."""
     first = table[table["dataset"] == BENCHMARKS[0]].sort_values("WAR", ascending=False)["method"]
-    place = {method: i for i, method in enumerate(first)}
-    return table.sort_values("method", key=lambda names: names.map(place), kind="stable",
+    return table.sort_values("method", key=pd.Index(first).get_indexer, kind="stable",
                              ignore_index=True)
 
 
 def run_rows(configurations: Iterable, runs: Iterable) -> pd.DataFrame:
-    """A row a run: stage, model, tasks, experts, pretrained, seed, steps, seconds, device."""
+    """A row a run: what it computed, its seed, steps and seconds, device and versions."""
     rows = [{"stage": cfg.stage, "model": cfg.model,
              "tasks": "+".join(getattr(cfg, "tasks", ("image", "video"))),
              "experts": getattr(cfg, "num_experts", 0),
@@ -156,9 +134,8 @@ def run_rows(configurations: Iterable, runs: Iterable) -> pd.DataFrame:
 
 def runs_summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Runs counted by what they computed; nothing in it depends on the machine."""
-    keys = ["stage", "model", "tasks", "experts", "pretrained"]
-    table = rows.groupby(keys, sort=False).agg(runs=("seed", "size"), seeds=("seed", "nunique"),
-                                               steps=("steps", "median"))
+    groups = rows.groupby(["stage", "model", "tasks", "experts", "pretrained"], sort=False)
+    table = groups.agg(runs=("seed", "size"), seeds=("seed", "nunique"), steps=("steps", "median"))
     return table.astype({"steps": int}).reset_index()
 
 
@@ -167,9 +144,7 @@ def numbers(judged: pd.DataFrame, scores: pd.DataFrame, places: pd.DataFrame,
     """Every number that the paper's text uses: LaTeX command -> text.
 
     Args:
-        judged, places: of `judge` and `standing`.
-        scores: task, pretrained, method, metric, value, low, high (shares), samples, subjects.
-        extra: further name -> text.
+        judged, scores, places: of `judge`, `stats.scores` and `standing`; extra: name -> text.
     """
     out = {macro_name(name): str(text) for name, text in extra.items()}
     for r in judged.itertuples():
@@ -184,12 +159,10 @@ def numbers(judged: pd.DataFrame, scores: pd.DataFrame, places: pd.DataFrame,
         out[name] = f"{100 * r.value:.1f}"
         out[name + "Interval"] = f"[{100 * r.low:.1f}, {100 * r.high:.1f}]"
     for r in scores.drop_duplicates("task").itertuples():
-        out[macro_name("samples", r.task)] = str(r.samples)
-        out[macro_name("subjects", r.task)] = str(r.subjects)
+        out |= {macro_name(name, r.task): str(getattr(r, name)) for name in ("samples", "subjects")}
+    recalls = {"published": "s4d", "publishedBaseline": "baseline", "publishedGain": "gain"}
     for r in places.itertuples():
-        out[macro_name("published", r.dataset)] = f"{r.s4d:.2f}"
-        out[macro_name("publishedBaseline", r.dataset)] = f"{r.baseline:.2f}"
-        out[macro_name("publishedGain", r.dataset)] = f"{r.gain:.2f}"
+        out |= {macro_name(k, r.dataset): f"{getattr(r, v):.2f}" for k, v in recalls.items()}
     for r in places.itertuples():
         out[macro_name("publishedRank", r.dataset)] = str(r.rank)
         out[macro_name("publishedMethods", r.dataset)] = str(r.methods)
