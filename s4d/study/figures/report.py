@@ -70,8 +70,7 @@ def claims(table: pd.DataFrame, note: str) -> Figure:
         ax.plot(row.difference, y - 0.2, "o", color=DARK,
                 markerfacecolor=DARK if row.paper else "w")
         ax.text(0, y + 0.21, row.claim, transform=edge, va="center", fontsize=7)
-        ax.text(1, y + 0.21, row.verdict, transform=edge, ha="right", va="center", fontsize=7,
-                gid="verdict")
+        ax.text(1, y + 0.21, row.verdict, transform=edge, ha="right", va="center", fontsize=7)
         if pd.notna(row.difference):                              # numbers stand beside the bar
             left = row.low + row.high > 0
             end = min(row.low, 0) if left else max(row.high, 0)
