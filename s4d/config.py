@@ -14,12 +14,32 @@ class ConfigError(ValueError):
 
 
 def bounded(default, low: float, high: float = math.inf, ends: bool = True):
-    """A field whose value lies between `low` and `high`; `ends`: whether these are allowed."""
+    """A field between `low` and `high`, two ascending numbers where the default is a pair;
+    `ends`: whether `low` and `high` are allowed."""
     return field(default=default, metadata={"bounds": (low, high, ends)})
 
 
 @dataclass(frozen=True)
-class Faces:
+class _Checked:
+    """A configuration that refuses numbers outside the bounds of their fields."""
+
+    def __post_init__(self):
+        for f in (f for f in fields(self) if "bounds" in f.metadata):
+            value, (low, high, ends) = getattr(self, f.name), f.metadata["bounds"]
+            pair = isinstance(f.default, tuple) and isinstance(value, tuple) and len(value) == 2
+            numbers = list(value) if pair else [value]
+            kind = int if f.type == "int" else int | float
+            inside = (isinstance(n, kind) and not isinstance(n, bool)
+                      and (low <= n <= high if ends else low < n < high) for n in numbers)
+            if all(inside) and numbers == sorted(numbers):
+                continue
+            allowed = f"from {low:g} to {high:g}" if ends else f"above {low:g} and below {high:g}"
+            raise ConfigError(f"{type(self).__name__}.{f.name} is {value!r}: expected {f.type} "
+                              f"{allowed}{', ascending' if pair else ''}")
+
+
+@dataclass(frozen=True)
+class Faces(_Checked):
     """The embedded corpora of procedural faces. Angles in degrees, shares in 0..1."""
 
     version: int = 5                  # of the generator; raised whenever its pixels change
@@ -35,7 +55,7 @@ class Faces:
     speaking_subjects: int = bounded(100, 1)
     num_frames: int = bounded(16, 2, 600)      # frames of a clip on disk
     fps: int = bounded(8, 1, 60)               # frames per second of a clip
-    intensity: tuple[float, float] = (1.15, 1.45)    # range of a factor on a photo's expression
+    intensity: tuple[float, float] = bounded((1.15, 1.45), 0, 2)   # range of photos' expression
     gap: float = bounded(0.2, 0, 1)            # clips: 0 held still .. 1 faint, turned, talking
     order: float = bounded(0.1, 0, 1)          # share of paired clips that only order tells apart
     label_noise: float = bounded(0.045, 0, 0.3)    # share of photos with a neighbouring label
@@ -45,13 +65,9 @@ class Faces:
     class_balance: float = bounded(0.5, 0, 1)  # exponent on real class shares: 0 uniform
 
     def __post_init__(self):
-        _check_all(self)
+        super().__post_init__()
         if self.img_size % 2:
             raise ConfigError(f"Faces.img_size is {self.img_size}: expected an even number")
-        low, high = self.intensity
-        if not 0 <= low <= high <= 2:
-            raise ConfigError(f"Faces.intensity is {self.intensity!r}: expected two numbers from 0 "
-                              "to 2, the smaller one first")
 
     @property
     def folder(self) -> str:
@@ -74,7 +90,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Training:
+class _Training(_Checked):
     """What both stages of training have in common."""
 
     img_size: int = bounded(160, 1)              # side of the pictures, px
@@ -95,31 +111,6 @@ class _Training:
     deterministic: bool = False         # on CUDA only deterministic algorithms: slower
     tensorboard: bool = False           # curves for TensorBoard too, where it is installed
 
-    def __post_init__(self):
-        _check_all(self)
-        crop = self.crop_scale
-        if len(crop) != 2 or not 0 < crop[0] <= crop[1] <= 1:
-            raise ConfigError(f"{type(self).__name__}.crop_scale is {crop!r}: expected two shares "
-                              "of the picture's area, as in (0.5, 1.0)")
-
-
-def _check_all(config) -> None:
-    """Raises ConfigError for a number outside its bounds."""
-    for f in fields(config):
-        if "bounds" not in f.metadata:
-            continue
-        value, (low, high, ends) = getattr(config, f.name), f.metadata["bounds"]
-        number = isinstance(value, int if f.type == "int" else int | float)
-        inside = number and (low <= value <= high if ends else low < value < high)
-        if inside and not isinstance(value, bool):
-            continue
-        allowed = f"from {low:g}" if ends else f"above {low:g}"
-        if high < math.inf:
-            allowed += f" to {high:g}" if ends else f" and below {high:g}"
-        kind = "whole number" if f.type == "int" else "number"
-        raise ConfigError(f"{type(config).__name__}.{f.name} is {value!r}: "
-                          f"expected a {kind} {allowed}")
-
 
 @dataclass(frozen=True)
 class Pretrain(_Training):
@@ -136,7 +127,7 @@ class Pretrain(_Training):
     video_epoch_fraction: float = bounded(0.25, 1e-6, 1)    # share of the video batches per epoch
     lr: float = bounded(1.6e-3, 0, ends=False)          # at image batch 512; scaled linearly
     betas: tuple[float, float] = (0.9, 0.95)            # of AdamW's two moments
-    crop_scale: tuple[float, float] = (0.2, 1.0)        # area range of the random resized crop
+    crop_scale: tuple[float, float] = bounded((0.2, 1.0), 1e-6, 1)  # area range of random crops
     stage: ClassVar[str] = "pretrain"
 
 
@@ -173,7 +164,7 @@ class Finetune(_Training):
     randaugment: str = "m7-n4"          # magnitude and number of operations; empty: none
     image_randaugment: str | None = None                # the same of photos; None: as of clips
     random_erasing: float = bounded(0.25, 0, 1)         # probability that a rectangle is erased
-    crop_scale: tuple[float, float] = (0.5, 1.0)        # area range of the random resized crop
+    crop_scale: tuple[float, float] = bounded((0.5, 1.0), 1e-6, 1)  # area range of random crops
     clip_grad: float = bounded(0.0, 0)                  # largest gradient norm; 0: none
     test_segments: int = bounded(2, 1)                  # test views along time
     test_crops: int = bounded(2, 1)                     # test views across the picture
@@ -219,14 +210,11 @@ class Profile:
 
     def methods_grid(self) -> list[tuple[str, bool, int, Finetune]]:
         """Every (method, pretrained, seed, configuration), from-scratch runs first."""
-        grid = []
         scratch = [m for m in self.scratch_methods if m in self.methods]
-        for init, methods in ((None, scratch), (self.pretrain, self.methods)):
-            for seed in self.seeds:
-                for method in methods:
-                    cfg = replace(self.finetune, **METHODS[method], init=init, seed=seed)
-                    grid.append((method, init is not None, seed, cfg))
-        return grid
+        return [(method, init is not None, seed,
+                 replace(self.finetune, **METHODS[method], init=init, seed=seed))
+                for init, methods in ((None, scratch), (self.pretrain, self.methods))
+                for seed in self.seeds for method in methods]
 
 
 # Chosen by measurement (docs/log.md). `amp` is off: the same arithmetic on every CPU. A nano model
@@ -259,18 +247,17 @@ PROFILES = {
     "sandbox": _SANDBOX | dict(scratch_methods=("dynamic", "static", "multitask", "s4d")),
     "night": _SANDBOX | dict(notebooks=("03_finetuning",)),     # all methods, and most ablations
     "gpu": dict(
-        faces=dict(img_size=160, photos=40000, photo_subjects=10000, clips=20000,
-                   clip_subjects=2000, compound=5000, compound_subjects=500, speaking=20000,
-                   speaking_subjects=4000, num_frames=32, fps=12),
+        faces=dict(img_size=160, photos=40000, photo_subjects=10000, clips=20000, fps=12,
+                   clip_subjects=2000, compound=5000, compound_subjects=500, num_frames=32,
+                   speaking=20000, speaking_subjects=4000),
         both=dict(sampling_rate=2, cache=True, save_minutes=2.0, epochs=20), n_jobs=1,
         pretrain=dict(model="s4d_mae_small_patch16_160"),
         finetune=dict(model="s4d_small_patch16_160")),
     "paper": _PAPER,
-    "paper-ferv39k": _PAPER | dict(
-        clips=dict(name="ferv39k", fold=None),
-        finetune=_PAPER["finetune"] | dict(sampling_rate=1)),
-    "paper-mafw": _PAPER | dict(
-        clips=dict(name="mafw", num_classes=11), photos=dict(num_classes=8)),
+    "paper-ferv39k": _PAPER | dict(clips=dict(name="ferv39k", fold=None),
+                                   finetune=_PAPER["finetune"] | dict(sampling_rate=1)),
+    "paper-mafw": _PAPER | dict(photos=dict(num_classes=8),
+                                clips=dict(name="mafw", num_classes=11)),
 }
 
 
@@ -280,38 +267,38 @@ def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:
         raise ConfigError(f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}")
     row = dict(PROFILES[name])
     faces = Faces(**row.pop("faces")) if "faces" in row else None
-    root = Path(data) / faces.folder if faces else Path(data)
-    parts = ("both", "pretrain", "finetune", "photos", "clips", "speaking")
-    both, pretrain, finetune, photos, clips, speaking = (row.pop(part, {}) for part in parts)
+    root, both = Path(data) / faces.folder if faces else Path(data), row.pop("both", {})
 
-    def source(name: str, **changes) -> Source:
-        return Source(name, str(root / name), **changes)
+    def source(part: str, name: str, **fixed) -> Source:
+        given = {"name": name} | fixed | row.pop(part, {})
+        return Source(root=str(root / given["name"]), **given)
 
-    photos, clips = source("affectnet", **photos), source(**{"name": "dfew", "fold": 1, **clips})
-    pretrain = Pretrain(source("affectnet"), source("voxceleb2", **speaking), **both, **pretrain)
-    finetune = Finetune(photos, clips, **both, **finetune)
+    photos, clips = source("photos", "affectnet"), source("clips", "dfew", fold=1)
+    pretrain = Pretrain(Source("affectnet", str(root / "affectnet")),
+                        source("speaking", "voxceleb2"), **both, **row.pop("pretrain", {}))
+    finetune = Finetune(photos, clips, **both, **row.pop("finetune", {}))
     return Profile(name, faces, pretrain, finetune, runs=runs, **row)
 
 
 def to_dict(config) -> dict:
     """A configuration as plain nested dictionaries; each names its class under `kind`."""
-    out = {"kind": type(config).__name__}
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if is_dataclass(value):
-            value = to_dict(value)
-        out[f.name] = list(value) if isinstance(value, tuple) else value
-    return out
+    values = {f.name: getattr(config, f.name) for f in fields(config)}
+    return {"kind": type(config).__name__} | {
+        k: to_dict(v) if is_dataclass(v) else list(v) if isinstance(v, tuple) else v
+        for k, v in values.items()}
 
 
 def from_dict(values: dict):
     """The inverse of `to_dict`; an unknown or a missing key is an error that names it."""
     kinds = {c.__name__: c for c in (Faces, Source, Pretrain, Finetune, Profile)}
-    kind = values.get("kind")
-    if kind not in kinds:
-        raise ConfigError(f"unknown configuration kind {kind!r}: expected {', '.join(kinds)}")
-    read = {k: from_dict(v) if isinstance(v, dict) else v for k, v in values.items() if k != "kind"}
-    return _make(kinds[kind], {k: tuple(v) if isinstance(v, list) else v for k, v in read.items()})
+    if values.get("kind") not in kinds:
+        raise ConfigError(f"unknown configuration kind {values.get('kind')!r}: expected "
+                          f"{', '.join(kinds)}")
+    read = {}
+    for key, value in values.items():
+        value = from_dict(value) if isinstance(value, dict) else value
+        read[key] = tuple(value) if isinstance(value, list) else value
+    return _make(kinds[read.pop("kind")], read)
 
 
 def update(config, **changes):
@@ -320,13 +307,12 @@ def update(config, **changes):
 
 
 def _make(cls, values: dict):
-    known = {f.name: f.default is MISSING for f in fields(cls)}
-    for key in sorted(set(values) - set(known)):
-        raise ConfigError(f"unknown key {key!r} for {cls.__name__}: allowed are "
-                          f"{', '.join(sorted(known))}")
-    for key, required in known.items():
-        if required and key not in values:
-            raise ConfigError(f"key {key!r} of {cls.__name__} is missing")
+    known = [f.name for f in fields(cls)]
+    unknown = ", ".join(sorted(set(values) - set(known))) or "none"
+    missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in values]
+    if unknown != "none" or missing:
+        raise ConfigError(f"keys of {cls.__name__}: unknown {unknown}, missing "
+                          f"{', '.join(missing) or 'none'}; allowed are {', '.join(known)}")
     return cls(**values)
 
 
@@ -338,8 +324,6 @@ HOW = {"root", "num_workers", "cache", "save_minutes", "runs", "grad_checkpointi
 
 def digest(config) -> str:
     """Ten hex digits that name a configuration, wherever the data lie."""
-    def strip(d: dict) -> dict:
-        return {k: strip(v) if isinstance(v, dict) else v for k, v in d.items() if k not in HOW}
-
-    text = json.dumps(strip(to_dict(config)), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    what = json.loads(json.dumps(to_dict(config)), object_hook=lambda values: {
+        k: v for k, v in values.items() if k not in HOW})
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
