@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import math
-import platform
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from .cost import cost, saved_bytes
 from .models import DECODERS, S4D, VARIANTS, DualMAE, MoAE, checkpoints, reference
 from .models.tokens import random_mask, removed_tokens
+from .training.runs import device_name
 
 STAGES = ("dense", "MoAE", "pre-training")
 RATIO = {"image": 0.9, "video": 0.95}                             # of pre-training's masks
@@ -25,63 +25,58 @@ SHAPES = ((400, 384, 1536), (1024, 1024, 1024), (800, 768, 3072), (800, 3072, 76
           (8192, 768, 3072), (8192, 4096, 4096))                  # m, k, n of matrix products
 
 
-def interleaved(work: dict, seconds: float, device: torch.device, least: int = 3,
-                pick: Callable = np.median) -> dict:
+def interleaved(work: dict, seconds: float, device: str, least: int = 3,
+                pick: Callable = min) -> dict:
     """Seconds of one call of each function, in turn: a busy moment of the machine hits all alike.
 
     Args:
         work: name -> function; each is called once before the clock starts.
-        seconds: to measure, for all of them together.
-        least: calls of each, however long they take.
+        seconds: to measure, for all of them together, or until each had `least` calls.
         pick: of a function's calls; `min` asks what the machine does undisturbed.
     """
+    def wait() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
     for call in work.values():
         call()
     taken: dict = {name: [] for name in work}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or min(map(len, taken.values())) < least:
         for name, call in work.items():
-            wait(device)
+            wait()
             start = time.perf_counter()
             call()
-            wait(device)
+            wait()
             taken[name].append(time.perf_counter() - start)
     return {name: float(pick(t)) for name, t in taken.items()}
 
 
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def faces(seconds: float = 10.0, device: str = "cpu", batches: tuple[int, ...] = (16,)
-          ) -> pd.DataFrame:
+def faces(seconds: float, device: str) -> pd.DataFrame:
     """Frames that the renderer draws a second, in batches against one at a time (`ratio`)."""
     from .faces import facs, render, subjects, views
-    place, rng, rows = torch.device(device), np.random.default_rng(0), []
-    emotions = list(facs.PROTOTYPES)[:7]
+    rng, rows, emotions = np.random.default_rng(0), [], list(facs.PROTOTYPES)[:7]
     for pixels in (64, 160):
         work = {}
-        for n in (1, *batches):
+        for n in (1, 16) if device == "cpu" else (1, 64, 256, 1024):
             drawn = np.stack([facs.draw(emotions[k % 7], 1.0, rng) for k in range(n)])
             scene = views(n, yaw=torch.from_numpy(rng.normal(0, 4, n)), zoom=1.45)
-            crowd, scene = ({k: v.to(place) for k, v in group.items()}
+            crowd, scene = ({k: v.to(device) for k, v in group.items()}
                             for group in (subjects(n, seed=1), scene))
             one = {k: v[:1].expand(n, *v.shape[1:]).contiguous() for k, v in crowd.items()}
             for task, who in (("photos", crowd), ("clips", one)):
-                acts = torch.from_numpy(drawn).to(place)
+                acts = torch.from_numpy(drawn).to(device)
                 work[task, n] = partial(render, who, acts, scene, pixels)
-        taken = interleaved(work, seconds, place)
+        taken = interleaved(work, seconds, device, pick=np.median)
         rows += [{"task": task, "pixels": pixels, "batch": n, "frames_per_second": n / time_of,
                   "ratio": n / time_of * taken[task, 1]}
                  for (task, n), time_of in taken.items() if n > 1]
     return pd.DataFrame(rows)
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) -> float:
+def matmul_rate(device: str, dtype: torch.dtype, seconds: float = 2.0) -> float:
     """The machine's own rate of matrix products, FLOP/s: the best call over a few shapes."""
-    cuda = device.type == "cuda"
-    shapes, repeats = (SHAPES, 10) if cuda else (SHAPES[:4], 1)
+    shapes, repeats = (SHAPES, 10) if device == "cuda" else (SHAPES[:4], 1)
 
     def product(a: Tensor, b: Tensor) -> None:
         for _ in range(repeats):
@@ -89,18 +84,18 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) 
 
     work = {(m, k, n): partial(product, torch.randn(m, k, device=device, dtype=dtype),
                                torch.randn(n, k, device=device, dtype=dtype)) for m, k, n in shapes}
-    taken = interleaved(work, seconds, device, pick=min)
+    taken = interleaved(work, seconds, device)
     return max(2 * repeats * math.prod(shape) / time_of for shape, time_of in taken.items())
 
 
 def model_of(stage: str, size: str, plain: bool = False) -> nn.Module:
     """The model of a stage and a size, ours or the plain reference."""
-    spec = VARIANTS[f"{size}_patch16_160"]
+    name = f"{size}_patch16_160"
     if stage == "pre-training":
         cls = reference.Autoencoder if plain else DualMAE
-        return cls(**spec, **DECODERS[f"{size}_patch16_160"])
+        return cls(**VARIANTS[name], **DECODERS[name])
     cls = reference.Classifier if plain else S4D
-    model = cls(**spec, num_experts=8 if stage == "MoAE" else 0)
+    model = cls(**VARIANTS[name], num_experts=8 if stage == "MoAE" else 0)
     for layer in model.layers() if plain else ():
         layer.noise = True                        # as ours in training
     return model
@@ -109,25 +104,23 @@ def model_of(stage: str, size: str, plain: bool = False) -> nn.Module:
 class Task:
     """One model on one random batch: a forward pass of inference, and a training step."""
 
-    def __init__(self, model: nn.Module, size: str, task: str, batch: int, device: torch.device,
-                 half: bool):
+    def __init__(self, model: nn.Module, size: str, task: str, batch: int, device: str, half: bool):
         spec = VARIANTS[f"{size}_patch16_160"]
         side, frames = spec["img_size"], (spec["num_frames"],) if task == "video" else ()
         tokens = (side // spec["patch_size"]) ** 2 * (spec["num_frames"] // 2 if frames else 1)
         self.model, self.device, self.half = model.to(device), device, half
         self.x = torch.randn(batch, 3, *frames, side, side).to(device)
         self.y = torch.randint(7, (batch,)).to(device)
-        self.removed = removed_tokens(tokens, RATIO[task])
-        self.mask = random_mask(batch, tokens, RATIO[task], device=device)
+        self.mask = [random_mask(batch, tokens, RATIO[task], device=device)]
+        if isinstance(model, DualMAE):
+            self.mask.append(removed_tokens(tokens, RATIO[task]))
         fused = isinstance(model, S4D | DualMAE) or None       # None: PyTorch's default
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=fused)
 
     def loss(self) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            if isinstance(self.model, DualMAE):
-                return self.model(self.x, self.mask, self.removed)
-            if isinstance(self.model, reference.Autoencoder):
-                return self.model(self.x, self.mask)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
+            if isinstance(self.model, DualMAE | reference.Autoencoder):
+                return self.model(self.x, *self.mask)
             loss = F.cross_entropy(self.model(self.x).float(), self.y)
         return loss + 1e-3 * self.model.balance_loss() if self.model.training else loss
 
@@ -144,15 +137,15 @@ class Task:
 
     def memory(self) -> float:
         """MB: peak of a GPU in a step; on a CPU the activations kept for the backward pass."""
-        if self.device.type == "cpu":
+        if self.device == "cpu":
             return saved_bytes(self.model.train(), self.loss) / 1e6
         torch.cuda.reset_peak_memory_stats()
         self.step()
         return torch.cuda.max_memory_allocated() / 1e6
 
 
-def measure(stage: str, size: str, task: str, batch: int, device: torch.device, half: bool,
-            rate: float, seconds: float, compare: bool = True) -> dict:
+def measure(stage: str, size: str, task: str, batch: int, device: str, half: bool, rate: float,
+            seconds: float, compare: bool = True) -> dict:
     """One row: GFLOP, milliseconds, share of `rate`, the time of the reference over ours."""
     model = model_of(stage, size)
     tasks = {"ours": Task(model, size, task, batch, device, half)}
@@ -160,11 +153,11 @@ def measure(stage: str, size: str, task: str, batch: int, device: torch.device, 
         plain = model_of(stage, size, plain=True)
         plain.load_state_dict(checkpoints.to_released(model))
         tasks["reference"] = Task(plain, size, task, batch, device, half)
-    kinds = ("forward", "step")
-    work = {(who, kind): getattr(t, kind) for who, t in tasks.items() for kind in kinds}
-    taken = interleaved(work, seconds, device, 2, min)
+    work = {(who, kind): getattr(t, kind) for who, t in tasks.items()
+            for kind in ("forward", "step")}
+    taken = interleaved(work, seconds, device, 2)
     row = {"size": size, "stage": stage, "input": task, "batch": batch}
-    for kind in kinds:
+    for kind in ("forward", "step"):
         counted = cost(partial(model_of, stage, size), task, RATIO[task], step=kind == "step")
         count, ms = batch * counted["GFLOP"], 1e3 * taken["ours", kind]
         row |= {f"{kind}_GFLOP": count, f"{kind}_ms": ms,
@@ -174,7 +167,7 @@ def measure(stage: str, size: str, task: str, batch: int, device: torch.device, 
     return row | {f"{who}_MB": t.memory() for who, t in tasks.items()}
 
 
-def curve(size: str, device: torch.device, half: bool, rate: float, seconds: float) -> pd.DataFrame:
+def curve(size: str, device: str, half: bool, rate: float, seconds: float) -> pd.DataFrame:
     """Models on clips by batch size, until memory ends."""
     rows = []
     for stage in STAGES[1:]:
@@ -187,40 +180,26 @@ def curve(size: str, device: torch.device, half: bool, rate: float, seconds: flo
     return pd.DataFrame(rows)
 
 
-def formulations(seconds: float, device: torch.device, widths: tuple[int, ...] = (128, 384, 768),
+def formulations(seconds: float, device: str, widths: tuple[int, ...] = (128, 384, 768),
                  tokens: int = 1600) -> pd.DataFrame:
     """Milliseconds of a MoAE layer, forward and backward, by each of its two formulations."""
+    def run(layer: MoAE, x: Tensor, by_expert: bool) -> None:
+        layer.by_expert = by_expert
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            out = layer(x)
+        out.float().square().mean().backward()
+        layer.zero_grad(set_to_none=True)
+
     rows = []
     for width in widths:
         layer = MoAE(width).to(device).train()
         x = torch.randn(1, tokens, width, device=device, requires_grad=True)
         nn.init.trunc_normal_(layer.w2, std=0.02)
-
-        def run(by_expert: bool, layer=layer, x=x) -> None:
-            layer.by_expert = by_expert
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                out = layer(x)
-            out.float().square().mean().backward()
-            layer.zero_grad(set_to_none=True)
-
-        work = {"all_experts": partial(run, False), "by_expert": partial(run, True)}
-        taken = interleaved(work, seconds / len(widths), device, pick=min)
-        rows.append({"width": width, "tokens": tokens,
-                     **{f"{name}_ms": 1e3 * time_of for name, time_of in taken.items()},
-                     "ratio": taken["all_experts"] / taken["by_expert"]})
+        work = {by_expert: partial(run, layer, x, by_expert) for by_expert in (False, True)}
+        all_experts, by_expert = interleaved(work, seconds / len(widths), device).values()
+        rows.append({"width": width, "tokens": tokens, "all_experts_ms": 1e3 * all_experts,
+                     "by_expert_ms": 1e3 * by_expert, "ratio": all_experts / by_expert})
     return pd.DataFrame(rows)
-
-
-def machine(device: str) -> str:
-    """The device in words."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    name = platform.processor() or platform.machine()
-    if platform.system() == "Linux":
-        with open("/proc/cpuinfo") as lines:
-            names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-            name = next(names, name)
-    return f"{name}, {torch.get_num_threads()} thread(s)"
 
 
 def show(title: str, table: pd.DataFrame) -> None:
@@ -229,37 +208,31 @@ def show(title: str, table: pd.DataFrame) -> None:
 
 
 def main(device: str, seconds: float, part: str = "all") -> None:
-    """Prints every table of a part: "faces", "data", "models" or "all"."""
-    print(f"{machine(device)}, torch {torch.__version__}")
+    """Prints every table of a part ("faces", "data", "models" or "all") for "cpu" or "cuda"."""
+    print(f"{device_name(torch.device(device))}, torch {torch.__version__}")
     if part in ("all", "faces"):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        batches = (16,) if device == "cpu" else (64, 256, 1024)
-        show("faces, one thread; ratio to one frame at a time", faces(seconds, device, batches))
+        show("faces, one thread; ratio to one frame at a time", faces(seconds, device))
         torch.set_num_threads(threads)
     if part in ("all", "data"):
         from .data.throughput import throughput
         show("256 px media to augmented 160 px clips, one core; ratio to PIL, frame by frame",
              throughput(min(5.0, seconds)))
-    if part in ("all", "models"):
-        model_tables(torch.device(device), seconds)
-
-
-def model_tables(device: torch.device, seconds: float) -> None:
-    """Prints the tables of the models; bf16 on a CPU only where its products are faster."""
-    cpu = device.type == "cpu"
+    if part not in ("all", "models"):
+        return
     rate = {half: matmul_rate(device, torch.bfloat16 if half else torch.float32, min(2.0, seconds))
             for half in (False, True)}
-    for half in (False, True) if cpu else (True,):
-        if cpu and half and rate[True] < 1.1 * rate[False]:
+    for half in (False, True) if device == "cpu" else (True,):
+        if device == "cpu" and half and rate[True] < 1.1 * rate[False]:
             print("bf16 products are not faster than float32 here: bf16 is left out")
             continue
         rows = [measure(stage, size, task, n, device, half, rate[half], seconds)
                 for size in ("small", "base") for stage in STAGES
-                for task, n in BATCH[device.type].items()]
-        memory = "activations kept for the backward pass" if cpu else "peak of the device in a step"
+                for task, n in BATCH[device].items()]
         show(f"{'bf16 autocast' if half else 'float32'}; matrix products {rate[half] / 1e9:,.0f} "
-             f"GFLOP/s, limit: share of it; MB: {memory}", pd.DataFrame(rows))
+             "GFLOP/s, limit: share of it; MB: peak of a GPU in a step, on a CPU the activations "
+             "kept for the backward pass", pd.DataFrame(rows))
     show("one MoAE layer, forward and backward", formulations(seconds, device))
-    if not cpu:
+    if device == "cuda":
         show("base, clips, by batch size", curve("base", device, True, rate[True], seconds))

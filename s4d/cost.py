@@ -14,46 +14,33 @@ from torch.utils.flop_counter import FlopCounterMode
 from .models import VARIANTS, DualMAE, MoAE, count_parameters, create, removed_tokens
 
 
-def flops(call: Callable[[], object]) -> int:
-    """Operations of the matrix products in a call: an addition and a multiplication are two."""
-    def grouped(a, b, *_, **__) -> int:
-        return 2 * math.prod(a) * b[-1]
-
-    mapping = {torch.ops.aten._grouped_mm: grouped}
-    counter = FlopCounterMode(display=False, custom_mapping=mapping)
-    with sdpa_kernel(SDPBackend.MATH), counter:   # whose backward pass computes nothing twice
-        call()
-    return counter.get_total_flops()
-
-
 def saved_bytes(model: nn.Module, call: Callable[[], Tensor]) -> int:
     """Bytes that `call` keeps for its backward pass, without parameters and buffers."""
     own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
     def note(t: Tensor) -> Tensor:
-        storage = t.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
+        kept[t.untyped_storage()._cdata] = t.untyped_storage().nbytes()
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        result = call()         # keeps every storage alive: no number is used twice
-    del result
-    return sum(kept.values())
+        _result = call()        # keeps every storage alive: no number is used twice
+    return sum(size for storage, size in kept.items() if storage not in own)
 
 
 def cost(build: Callable[[], nn.Module], task: str, ratio: float, step: bool) -> dict[str, float]:
-    """What one sample costs a model, counted on tensors without content.
+    """What one sample costs the `S4D` or `DualMAE` that `build` makes, counted without content.
 
     Args:
-        build: makes the `S4D` or the `DualMAE`.
         ratio: share of tokens that pre-training removes.
         step: count a training step, not a forward pass in evaluation.
     Returns:
-        parameters (M); operations, by the experts that a token chose (GFLOP); activations kept for
-        the backward pass (MB, float32).
+        parameters (M); operations of matrix products, an addition and a multiplication are two, by
+        the experts that a token chose (GFLOP); activations kept for the backward pass (MB).
     """
+    def grouped(a, b, *_, **__) -> int:
+        return 2 * math.prod(a) * b[-1]
+
     with torch.device("meta"):
         model = build().train()
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -72,8 +59,14 @@ def cost(build: Callable[[], nn.Module], task: str, ratio: float, step: bool) ->
             if isinstance(layer, MoAE):
                 layer.by_expert = True
         model.train(step)
-        count = flops(lambda: call().sum().backward()) if step else flops(call)
-    return {"M": count_parameters(model) / 1e6, "GFLOP": count / 1e9, "MB": kept / 1e6}
+        counter = FlopCounterMode(display=False,
+                                  custom_mapping={torch.ops.aten._grouped_mm: grouped})
+        with sdpa_kernel(SDPBackend.MATH), counter:   # whose backward pass computes nothing twice
+            out = call()
+            if step:
+                out.sum().backward()
+    return {"M": count_parameters(model) / 1e6, "GFLOP": counter.get_total_flops() / 1e9,
+            "MB": kept / 1e6}
 
 
 def sizes(ratio: dict[str, float]) -> list[dict]:

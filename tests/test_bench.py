@@ -13,7 +13,6 @@ from s4d.models import S4D, DualMAE
 
 TINY = dict(img_size=32, num_frames=4, patch_size=16, embed_dim=32, depth=2, num_heads=2)
 DECODER = dict(decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2)
-CPU = torch.device("cpu")
 
 
 def dense_by_hand(tokens: int, d: int = 32, depth: int = 2) -> int:
@@ -82,8 +81,8 @@ def test_the_reference_in_the_bench_computes_the_same(tiny):
         for layer in plain.layers() if stage == "MoAE" else ():
             layer.noise = False
         for task in bench.RATIO:
-            a, b = (bench.Task(m, "small", task, 2, CPU, False) for m in (ours, plain))
-            b.x, b.y, b.mask = a.x, a.y, a.mask
+            a, b = (bench.Task(m, "small", task, 2, "cpu", False) for m in (ours, plain))
+            b.x, b.y, b.mask = a.x, a.y, a.mask[:1]
             assert abs(a.loss().item() - b.loss().item()) < 1e-5
         before = [p.clone() for p in ours.parameters()]
         a.forward()
@@ -92,14 +91,11 @@ def test_the_reference_in_the_bench_computes_the_same(tiny):
         assert not all(map(torch.equal, ours.parameters(), before))
 
 
-def test_a_row_of_the_bench(tiny):
-    rate = bench.matmul_rate(CPU, torch.float32, 0.01)
-    assert rate > 1e8
-    row = bench.measure("pre-training", "small", "image", 2, CPU, False, rate, 0.01)
-    assert 0 < row["forward_limit_%"] < 100 and 0 < row["step_limit_%"] < 100
-    assert row["step_GFLOP"] > row["forward_GFLOP"] and row["step_vs_reference"] > 0
-    curve = bench.curve("base", CPU, False, rate, 0.01)
-    assert list(curve["batch"]) == [1, 2, 1, 2] and curve["ours_MB"][1] > curve["ours_MB"][0]
+def test_a_curve_of_the_bench(tiny):
+    rate = bench.matmul_rate("cpu", torch.float32, 0.01)
+    curve = bench.curve("base", "cpu", False, rate, 0.01)
+    assert rate > 1e8 and list(curve["batch"]) == [1, 2, 1, 2]
+    assert curve["ours_MB"][1] > curve["ours_MB"][0] and (curve["step_limit_%"] < 100).all()
 
 
 def test_the_bench_command_prints_the_models(tiny, capsys, monkeypatch):
@@ -107,6 +103,6 @@ def test_the_bench_command_prints_the_models(tiny, capsys, monkeypatch):
     monkeypatch.setattr(bench, "formulations", small)
     assert main(["bench", "--part", "models", "--seconds", "0.01"]) == 0
     said = capsys.readouterr().out
-    for words in ("float32; matrix products", "activations kept", "pre-training", "one MoAE layer"):
+    for words in ("float32; matrix products", "pre-training", "step_vs_reference", "MoAE layer"):
         assert words in said
     assert "frames" not in said
