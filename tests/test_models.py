@@ -20,16 +20,18 @@ from s4d.config import ConfigError
 from s4d.cost import saved_bytes
 from s4d.models import (
     S4D,
+    CheckpointError,
     DualMAE,
     MoAE,
     count_parameters,
+    encoder_from,
+    load_released,
     random_mask,
     reference,
     removed_tokens,
     sincos,
     to_released,
 )
-from s4d.models.checkpoints import CheckpointError, encoder_from, load_released
 from s4d.study.routing import record_routing
 
 # Number of tensors and a digest of the sorted lines "name d0xd1x..." of each released file.

@@ -1,11 +1,15 @@
 """The S4D models. Importing this package registers them with timm."""
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
 from ..config import ConfigError
-from .checkpoints import CheckpointError, encoder_from, load_pretrained, load_released, to_released
+from . import checkpoints
+from .checkpoints import CheckpointError, encoder_from, to_released
 from .mae import MEAN, STD, DualMAE
 from .moae import MoAE
 from .tokens import random_mask, removed_tokens, sincos
@@ -60,7 +64,7 @@ def _register(name: str, cls: type, variant: str) -> None:
         model = build_model_with_cfg(cls, name, False, kwargs_filter=tuple(_FOREIGN),
                                      **sizes | kwargs)
         if pretrained:
-            load_pretrained(model, model.pretrained_cfg, cache_dir)
+            checkpoints.load_pretrained(model, model.pretrained_cfg, cache_dir)
         return model
 
     build.__name__, build.__module__ = name, __name__
@@ -79,3 +83,36 @@ def create(name: str, **kwargs):
     if name not in default_cfgs:
         raise ConfigError(f"unknown model {name!r}: choose one of {', '.join(default_cfgs)}")
     return timm.create_model(name, **kwargs)
+
+
+def load_released(source: str | Path | dict) -> S4D | DualMAE:
+    """Builds a checkpoint's model off its tensors, in evaluation mode, routing as released."""
+    state, where = checkpoints.read_state(source)
+    autoencoder = "encoder_to_decoder.weight" in state
+    if not autoencoder:             # all of a classifier may lie behind one prefix
+        state = {name.removeprefix("encoder."): value for name, value in state.items()}
+    embed = f"{'encoder.' if autoencoder else ''}patch_embed.proj.weight"
+    heads = [] if autoencoder else ["head.image.weight", "head.video.weight"]
+    found = (re.fullmatch(r"blocks\.(\d+)\.moae\.w1", name) for name in state)
+    start = min((int(match[1]) for match in found if match), default=None)
+    first = [] if start is None else [f"blocks.{start}.moae.w1"]
+    for name in (embed, *heads, *first):
+        if name not in state:
+            raise CheckpointError(f"no tensor {name}: this is not a whole S4D checkpoint")
+        shape = tuple(state[name].shape)
+        if not shape or 0 in shape:
+            raise CheckpointError(f"tensor {name} has the shape {shape}, which no layer has: the "
+                                  "checkpoint is damaged")
+    sizes = {spec["embed_dim"]: name for name, spec in VARIANTS.items() if not spec.get("stem_dim")}
+    width = len(state[embed])
+    if width not in sizes:
+        raise CheckpointError(f"width {width}: expected one of {', '.join(map(str, sizes))}")
+    if autoencoder:
+        model = create(f"s4d_mae_{sizes[width]}")
+    else:
+        image, video = (len(state[name]) for name in heads)
+        experts = len(state[first[0]]) if first else 0
+        model = create(f"s4d_{sizes[width]}", image_classes=image, video_classes=video,
+                       num_experts=experts, moae_start=start).set_routing(1.0, noise=True)
+    checkpoints.fill(model, state, where, complete=True)
+    return model.eval()

@@ -183,40 +183,6 @@ def encoder_from(source: nn.Module | str | Path | dict, model: nn.Module) -> dic
     return fill(model, state, where)
 
 
-def load_released(source: str | Path | dict) -> nn.Module:
-    """Builds a checkpoint's model off its tensors, in evaluation mode, routing as released."""
-    from . import VARIANTS, create
-    state, where = read_state(source)
-    autoencoder = "encoder_to_decoder.weight" in state
-    if not autoencoder:             # all of a classifier may lie behind one prefix
-        state = {name.removeprefix("encoder."): value for name, value in state.items()}
-    embed = f"{'encoder.' if autoencoder else ''}patch_embed.proj.weight"
-    heads = [] if autoencoder else ["head.image.weight", "head.video.weight"]
-    found = (re.fullmatch(r"blocks\.(\d+)\.moae\.w1", name) for name in state)
-    start = min((int(match[1]) for match in found if match), default=None)
-    first = [] if start is None else [f"blocks.{start}.moae.w1"]
-    for name in (embed, *heads, *first):
-        if name not in state:
-            raise CheckpointError(f"no tensor {name}: this is not a whole S4D checkpoint")
-        shape = tuple(state[name].shape)
-        if not shape or 0 in shape:
-            raise CheckpointError(f"tensor {name} has the shape {shape}, which no layer has: the "
-                                  "checkpoint is damaged")
-    sizes = {spec["embed_dim"]: name for name, spec in VARIANTS.items() if not spec.get("stem_dim")}
-    width = len(state[embed])
-    if width not in sizes:
-        raise CheckpointError(f"width {width}: expected one of {', '.join(map(str, sizes))}")
-    if autoencoder:
-        model = create(f"s4d_mae_{sizes[width]}")
-    else:
-        image, video = (len(state[name]) for name in heads)
-        experts = len(state[first[0]]) if first else 0
-        model = create(f"s4d_{sizes[width]}", image_classes=image, video_classes=video,
-                       num_experts=experts, moae_start=start).set_routing(1.0, noise=True)
-    fill(model, state, where, complete=True)
-    return model.eval()
-
-
 def load_pretrained(model: nn.Module, cfg: dict, cache_dir: str | Path | None = None) -> None:
     """Fills a model from what timm's `pretrained_cfg` names: `state_dict`, `file`, or the hub."""
     hub, what = cfg.get("hf_hub_id"), cfg.get("architecture", "this model")
