@@ -11,14 +11,13 @@ import torch.nn.functional as F
 
 from .controls import controls
 from .facs import ACTIONS
-from .hair import hair
 from .head import head_table
 from .plan import FacesError
 from .rays import camera_rays, march_head
 from .shading import face, lamp
 from .shapes import LOG2E, at, gauss, lay, power, smooth, window
 from .subject import seeded_normal, views
-from .surroundings import background, ears, glasses, neck, occluder, temples
+from .surroundings import background, ears, glasses, hair, neck, occluder, temples
 
 BATCH = {"cpu": 16, "cuda": 256}    # frames drawn at a time: on a CPU they just fit a core's cache
 
