@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from .controls import both, lip_curves, sided
 from .folds import beard_zone, lower_lines, spots, upper_lines
 from .rays import DEPTH
-from .shapes import LOG2E, X0, X1, Y0, Y1, at, gauss, part, power, smooth
+from .shapes import LOG2E, X0, X1, Y0, Y1, gauss, part, power, smooth
 
 
 def head_table(C, light, T):
@@ -37,7 +37,7 @@ def head_table(C, light, T):
     cast_shadow(h + DEPTH * (1 - G).clamp_(min=0).sqrt_(), light, out[:, 7])
     if bearded:
         box, xs, ys = part(x, y, (-.85, .85), (-1.4, .02))
-        at(out[:, 8].zero_(), box).copy_(beard_zone(C, xs, ys))
+        out[:, 8].zero_()[box].copy_(beard_zone(C, xs, ys))
     return out
 
 
@@ -63,17 +63,17 @@ def features(C, x, y):
     upper_lines(C, x, y, occ)
     lower_lines(C, x, y, occ)
     box, xs, ys = part(x, y, (-.42, .42), (-.56, .36))
-    at(h, box).add_(nose(P, xs, ys))
+    h[box].add_(nose(P, xs, ys))
     box, xs, ys = part(x, y, (-.62, .62), (-1.15, -.22))
     height, fold = mouth_relief(C, xs, ys)
-    at(h, box).add_(height)
-    at(occ, box).add_(fold)
+    h[box].add_(height)
+    occ[box].add_(fold)
     box, xs, ys = part(x, y, (X0, X1), (-.25, .2))              # lines at the eyes' outer corners
     crow, = sided(C, ("crow",), xs)
     dx, dy = xs.abs() - (P.ew + P.eye_spacing + .01), ys - .005
     r = (dx * dx + dy * dy).sqrt() + 1e-4
     sector = smooth(dx, .0, .04) * gauss(r - .10, .06)
-    at(h, box).add_(-.013 * crow * sector * (torch.cos(dy / r * 9 + .5) ** 2 * 2 - 1))
+    h[box].add_(-.013 * crow * sector * (torch.cos(dy / r * 9 + .5) ** 2 * 2 - 1))
     return h, occ
 
 

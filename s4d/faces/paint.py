@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import torch
 
 from .controls import brow_line, lip_curves, sided
-from .shapes import at, bell, gauss, lay, over, ramp, rgb, smooth, tint, window
+from .shapes import bell, gauss, lay, over, ramp, rgb, smooth, tint, window
 
 RED, DARK = (1.0, .62, .55), (.62, .50, .46)
 
@@ -29,7 +29,7 @@ class Patch:
 
     def cut(self, box) -> Patch:
         """The part inside a window."""
-        return Patch(*(at(v, box) for v in (self.x, self.y, self.z, self.n1, self.n2)), self.px)
+        return Patch(*(v[box] for v in (self.x, self.y, self.z, self.n1, self.n2)), self.px)
 
 
 def strand(P, u, w, px):
@@ -54,24 +54,24 @@ def paint(C, p, zone):
     occ = torch.zeros_like(p.x)
     box = window(zone) if zone is not None else None
     if box:
-        beard(C, p.cut(box), at(zone, box), at(alb, box), at(gloss, box))
+        beard(C, p.cut(box), zone[box], alb[box], gloss[box])
     if bool((P.bald < 1).any()):
         scalp = smooth(p.y - P.hairline + P.fringe, .06, .12)
         scalp = scalp + smooth(p.z, .05, -.10) * smooth(p.y, .12, .28)
         lay(alb, rgb(C.hair_rgb) * .6, scalp.clamp_(0, 1) * (1 - P.bald))
     box = window(torch.minimum(.30 - (p.y - .25).abs(), .66 - p.ax))
     if box:
-        brows(C, p.cut(box), at(alb, box), at(gloss, box), at(occ, box))
+        brows(C, p.cut(box), alb[box], gloss[box], occ[box])
     eye = mouth = None
     box = window(torch.minimum(.22 - p.y.abs(), .56 - p.ax))
     if box:
-        eye = eyes(C, p.cut(box), at(alb, box))
+        eye = eyes(C, p.cut(box), alb[box])
         eye.box = box
     aside = C.cx.amax(1).view(-1, 1, 1) * 1.08 + .04 - p.ax
     lower = .55 * P.jaw
     box = window(torch.minimum(.29 + lower - (p.y - P.ym - .01 + lower).abs(), aside))
     if box:
-        mouth = lips(C, p.cut(box), at(alb, box), at(gloss, box))
+        mouth = lips(C, p.cut(box), alb[box], gloss[box])
         mouth.box = box
     return alb, gloss, occ, eye, mouth
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
-from .shapes import at, frontal, ramp, step, unit, window
+from .shapes import frontal, ramp, step, unit, window
 
 DEPTH = 0.80                                    # front-to-back half depth of the head
 PIVOT = (0., -.62, -.22)                        # neck joint, head frame
@@ -80,8 +80,8 @@ def wider(box, stride, shape):
     """Scale up a window of every stride-th value to a map `(H, W)`, a little wider all around."""
     if box is None:
         return None
-    return tuple(slice(max(0, stride * (v.start - 1) + 1), min(stride * v.stop, size))
-                 for v, size in zip(box, shape, strict=True))
+    return ..., *(slice(max(0, stride * (v.start - 1) + 1), min(stride * v.stop, size))
+                  for v, size in zip(box[1:], shape, strict=True))
 
 
 def march_head(table, rays, C, steps=6):
@@ -98,13 +98,13 @@ def march_head(table, rays, C, steps=6):
     hit, cover = torch.full_like(d[0], 6.5), torch.zeros_like(d[0])
     box = reach(o, d, centre, (*axes[:2], axes[2] + .35), 1.15)      # a nose in profile sticks out
     if box:
-        d = [at(v, box) for v in d]
+        d = [v[box] for v in d]
         entry, _, m = quadric(o, d, centre, axes)
         t, best, last = trace(table, o, d, entry - .42, steps)
         late = step(last - .003).mul_(step(.8 - m))         # slowed by the nose, not there yet
         t, best = torch.lerp(t, entry, late), best.mul_(1 - late)
-        at(hit, box).copy_(t)
-        at(cover, box).copy_(ramp(px - .58 * best, px * 1.1))
+        hit[box].copy_(t)
+        cover[box].copy_(ramp(px - .58 * best, px * 1.1))
     return hit, cover
 
 

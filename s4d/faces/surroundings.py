@@ -8,7 +8,7 @@ import torch
 from .paint import strand
 from .rays import DEPTH, quadric, reach, wider
 from .shading import light
-from .shapes import at, gauss, lay, lookup, over, power, ramp, rgb, smooth, step, tint, unit, window
+from .shapes import gauss, lay, lookup, over, power, ramp, rgb, smooth, step, tint, unit, window
 
 EAR = (.085, .20, .13)                 # half axes
 
@@ -54,13 +54,13 @@ def ellipsoid(img, lamp, rays, centre, axes, alb, shade):
     box = reach(rays.camera_origin, rays.camera, centre, axes, 1 + 1.5 * rays.px)
     if not box:
         return
-    d = [at(v, box) for v in rays.camera]
+    d = [v[box] for v in rays.camera]
     t, _, m = quadric(rays.camera_origin, d, centre, axes)
     place = [a + t * b for a, b in zip(rays.camera_origin, d, strict=True)]
     normal = outward(place, centre, axes)
     normal = torch.einsum("nij,nihw->njhw", rays.turn, normal)
     colour, _ = light(lamp, normal, alb, shade(place[1]))
-    lay(at(img, box), colour, ramp((1 - m) * .45, rays.px * 1.3))
+    lay(img[box], colour, ramp((1 - m) * .45, rays.px * 1.3))
 
 
 def hair(C, lamp, rays, tables):
@@ -76,15 +76,10 @@ def hair(C, lamp, rays, tables):
     bottom = torch.lerp(torch.full_like(long, -.42), torch.full_like(long, -1.65), long)
     centre = triple(long, 0., (top + bottom) / 2, -.10)
     axes = (width, (top - bottom) / 2, DEPTH + .02 + volume)
-    few = [v[..., ::4, ::4] for v in rays.head]                  # each fourth ray finds the window
-    near, far, m = quadric(o, few, centre, axes)
-    y = o[1] + torch.maximum(near * few[1], far * few[1])
-    lowest = torch.where(long > 0, bottom + .2, -.75 + long) + 9 * (P.bald == 1)
-    inside = torch.minimum((1 - m) * width + .10 + px * 4, y - lowest + px * 4)
-    box = wider(window(inside), 4, rays.head[0].shape[1:])
+    box = hair_window(P, rays, centre, axes, bottom)
     if not box:
         return None
-    d = [at(v, box) for v in rays.head]
+    d = [v[box] for v in rays.head]
     near, far, m = quadric(o, d, centre, axes)
     x, y, z = place = [a + near * b for a, b in zip(o, d, strict=True)]
     normal = outward(place, centre, axes)
@@ -110,6 +105,16 @@ def hair(C, lamp, rays, tables):
                            crown=smooth(y, -.2, .3), edge=edge, near=near)
 
 
+def hair_window(P, rays, centre, axes, bottom):
+    """Find the window of all hairs on each fourth ray; None when all are bald."""
+    few, y = [v[..., ::4, ::4] for v in rays.head], rays.head_origin[1]
+    near, far, m = quadric(rays.head_origin, few, centre, axes)
+    y = y + torch.maximum(near * few[1], far * few[1])
+    lowest = torch.where(P.hair_long > 0, bottom + .2, -.75 + P.hair_long) + 9 * (P.bald == 1)
+    inside = torch.minimum((1 - m) * axes[0] + .10 + rays.px * 4, y - lowest + rays.px * 4)
+    return wider(window(inside), 4, rays.head[0].shape[1:])
+
+
 def face_edge(P, x, y, strands):
     """Signed distance to the edge of the hair around the face, negative where the face is free."""
     long, middle = P.hair_long, -.40
@@ -132,17 +137,17 @@ def ears(img, C, lamp, rays, hit, cover, wig):
         box = reach(rays.head_origin, rays.head, centre, axes, 1 + 6.5 * px)
         if not box:
             continue
-        d = [at(v, box) for v in rays.head]
+        d = [v[box] for v in rays.head]
         t, _, m = quadric(rays.head_origin, d, centre, axes)
         x, y, z = (a + t * b for a, b in zip(rays.head_origin, d, strict=True))
         inner = gauss((x - centre[0]) * side + .005, .04) * gauss(y + .04, .11)
         skin = rgb(C.skin) * tint(x.device, .98, .84, .82)
         colour, _ = light(lamp, outward((x, y, z), centre, EAR), skin, .85 - .5 * inner)
-        seen = 1 - at(cover, box) * (at(hit, box) < t).float()
+        seen = 1 - cover[box] * (hit[box] < t).float()
         if wig is not None:
-            hidden = (at(wig.near_all, box) < t + .05) & (P.hair_long > .3)
-            seen = seen * (1 - at(wig.front_all, box) * hidden.float())
-        lay(at(img, box), colour, ramp((1 - m) * .1, px * 1.3) * seen)
+            hidden = (wig.near_all[box] < t + .05) & (P.hair_long > .3)
+            seen = seen * (1 - wig.front_all[box] * hidden.float())
+        lay(img[box], colour, ramp((1 - m) * .1, px * 1.3) * seen)
 
 
 def temples(colour, C, p, lit):
@@ -156,8 +161,8 @@ def temples(colour, C, p, lit):
 
 def glasses(img, C, lamp, rays, lit, cover, box):
     """Lay the glasses, a curved sheet, over the picture, in place: lenses, frame, a reflection."""
-    P, part, aa = C.maps, at(img, box), rays.px * 1.15
-    o, d, size = rays.head_origin, [at(v, box) for v in rays.head], P.glasses_size
+    P, part, aa = C.maps, img[box], rays.px * 1.15
+    o, d, size = rays.head_origin, [v[box] for v in rays.head], P.glasses_size
     z = DEPTH + .09
     t = (z - o[2]) / d[2]
     t = (z - .38 * (o[0] + t * d[0]) ** 2 - o[2]) / d[2]
@@ -168,7 +173,7 @@ def glasses(img, C, lamp, rays, lit, cover, box):
     bridge = ramp(.012 - (y - .03 - .02 * (1 - (x / .1) ** 2)).abs(), aa)
     bridge = bridge * (x.abs() < P.eye_spacing - size).float()
     worn = (P.glasses > 0).float()
-    lay(part, part * .93 + .012, worn * ramp((1 - radius) * size, aa) * at(cover, box))
+    lay(part, part * .93 + .012, worn * ramp((1 - radius) * size, aa) * cover[box])
     frame = (torch.maximum(rim, bridge) * worn).clamp_(0, 1)
     lay(part, rgb(C.glasses_rgb) * lit * .9 + .01, frame)
     glare = gauss(u + v * .6 - .35, .22) * (radius < .93).float() * worn * .05
