@@ -37,19 +37,14 @@ def one_thread() -> Iterator[None]:
 @torch.no_grad()
 def render(subject: dict, actions: np.ndarray | torch.Tensor, scene: dict | None = None,
            img_size: int = 64, seed: int | torch.Generator = 0) -> torch.Tensor:
-    """Draw faces.
+    """Draw faces, uint8 `[n, 3, img_size, img_size]`.
 
     Args:
-        subject: of `subjects`; one row serves all frames, and all rows of one subject make a clip.
-        actions: `[n, 2, 23]` in 0..1: left and right, in the order of `facs.ACTIONS`; `facs.sheet`
-            writes one down by name.
+        subject: of `subjects`; one row serves all frames.
+        actions: `[n, 2, 23]` in 0..1: left and right, in the order of `facs.ACTIONS`.
         scene: of `views`; one row serves all frames; None is a frontal view.
-        img_size: pixels a side, 32 to 224.
+        img_size: 32 to 224.
         seed: of the sensor's noise, or the generator that draws it.
-    Returns:
-        uint8 `[n, 3, img_size, img_size]`.
-    Raises:
-        FacesError: for actions of another shape, a size out of range, or rows that do not match.
     """
     actions = torch.as_tensor(actions, dtype=torch.float32)
     n = len(actions)

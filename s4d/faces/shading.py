@@ -30,17 +30,14 @@ def dot(maps, vector):
 def light(lamp, N, alb, occlusion, view=None, gloss=None, shadow=None):
     """Wrapped diffuse, hemisphere ambient and, with gloss, two specular lobes.
 
-    Args:
-        N, alb, view: normals, albedo and unit directions of the rays `[n, 3, H, W]`.
-        occlusion, gloss, shadow: `[n, H, W]`.
-    Returns:
-        radiance `[n, 3, H, W]` and the cosine between normal and light `[n, 1, H, W]`.
+    N, alb, view are normals, albedo and directions of the rays `[n, 3, H, W]`. Returns radiance and
+    the cosine between normal and light `[n, 1, H, W]`.
     """
     wrap = tint(N.device, *WRAP)
     ndl, occlusion = dot(N, lamp.towards), occlusion[:, None]
-    lit = None if shadow is None else 1 - .72 * shadow[:, None]
-    direct = .55 + .45 * occlusion
-    if lit is not None:
+    direct, lit = .55 + .45 * occlusion, None
+    if shadow is not None:
+        lit = 1 - .72 * shadow[:, None]
         direct.mul_(lit)
     colour = torch.addcmul(lamp.key * (wrap / (1 + wrap)), ndl, lamp.key / (1 + wrap))
     colour = colour.clamp_(min=0).mul_(direct)

@@ -155,7 +155,7 @@ def temples(colour, C, p, lit):
     P = C.maps
     side = P.eye_spacing + P.glasses_size * .95
     bar = ramp(.014 - (p.y - .04).abs(), p.px * 1.15)
-    bar = bar * smooth(p.ax, side, side + .1 * P.glasses_size)
+    bar = bar * smooth(p.x.abs(), side, side + .1 * P.glasses_size)
     lay(colour, rgb(C.glasses_rgb) * lit, bar * (P.glasses > 0).float())
 
 
