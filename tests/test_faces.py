@@ -1,7 +1,6 @@
 """The embedded data: actions, expressions in time, the renderer, and the corpora it writes."""
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +12,8 @@ import torch
 
 from s4d.config import ConfigError, Faces, Finetune, Source
 from s4d.data import count_frames, index, read_clip
-from s4d.emotions import EMOTIONS, EMOTIONS_11, ORDERS
+from s4d.emotions import EMOTIONS, EMOTIONS_11
 from s4d.faces import FacesError, corpus, facs, plan, render, renderer, subjects, views
-from s4d.faces.controls import controls
 from s4d.files import OutputError
 from s4d.study import difficulty
 
@@ -31,11 +29,6 @@ def built(tmp_path_factory) -> Path:
     return corpus.ensure(TINY, tmp_path_factory.mktemp("one"), workers=1)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*"))
-            if p.is_file()}
-
-
 # --- corpora
 
 def test_two_workers_write_the_same_bytes_and_an_interrupted_build_continues(built, tmp_path):
@@ -44,28 +37,33 @@ def test_two_workers_write_the_same_bytes_and_an_interrupted_build_continues(bui
     corpus.draw_shard(TINY, build, *shard)              # as after an interruption
     stamp = (build / "affectnet" / shard[2][0].path).stat().st_mtime_ns
     folder = corpus.ensure(TINY, tmp_path, workers=2)
-    assert contents(folder) == contents(built)
+    one, two = ({p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+                for root in (built, folder))
+    assert one == two
     assert (folder / "affectnet" / shard[2][0].path).stat().st_mtime_ns == stamp
     assert [p.name for p in tmp_path.iterdir()] == [TINY.folder]
     assert corpus.ensure(TINY, tmp_path, workers=2) == folder
 
 
-def test_the_datasets_own_readers_index_all_four(built):
-    photos = index("affectnet", built / "affectnet")
-    assert len(photos) == TINY.photos and set(photos["label"]) == set(EMOTIONS)
-    speaking = index("voxceleb2", built / "voxceleb2")
-    assert len(speaking) == TINY.speaking and speaking["label"].isna().all()
+def test_the_datasets_own_readers_find_what_was_drawn(built):
+    truth = corpus.truth(built).drop_duplicates("path").set_index("path")
+    found = {"affectnet": index("affectnet", built / "affectnet"),
+             "voxceleb2": index("voxceleb2", built / "voxceleb2"),
+             "mafw": index("mafw", built / "mafw", fold=1)}
     tested = []
     for fold in range(1, 6):
-        clips = index("dfew", built / "dfew", fold=fold)
-        assert len(clips) == TINY.clips and set(clips["label"]) == set(EMOTIONS)
+        found["dfew"] = clips = index("dfew", built / "dfew", fold=fold)
         by = clips.groupby("split")["subject"].agg(set)
         assert not by["train"] & by["test"]
         tested += list(clips.loc[clips["split"] == "test", "path"])
     assert len(tested) == len(set(tested)) == TINY.clips
-    compound = index("mafw", built / "mafw", fold=1)
-    assert len(compound) == TINY.compound and set(compound["label"]) == set(EMOTIONS_11)
-    assert compound["subject"].notna().all()
+    sizes = (TINY.photos, TINY.speaking, TINY.compound, TINY.clips)
+    assert tuple(map(len, found.values())) == sizes
+    assert found.pop("voxceleb2")["label"].isna().all()
+    for name, rows in found.items():
+        assert set(rows["label"]) == set(EMOTIONS_11 if name == "mafw" else EMOTIONS)
+        assert (truth.loc[name + "/" + rows["path"], "label"].to_numpy() == rows["label"]).all()
+        assert rows["subject"].notna().all()
 
 
 def test_subjects_are_disjoint_between_splits_and_corpora(built):
@@ -76,17 +74,6 @@ def test_subjects_are_disjoint_between_splits_and_corpora(built):
     assert len(set.union(*of)) == sum(map(len, of)) == plan.num_subjects(TINY)
 
 
-def test_labels_in_lists_and_folders_are_those_that_were_drawn(built):
-    truth = corpus.truth(built).drop_duplicates("path").set_index("path")
-    lists = built / "dfew/EmoLabel_DataSplit/test(single-labeled)"
-    listed = pd.concat([pd.read_csv(lists / f"set_{k}.csv") for k in range(1, 6)])
-    for name, label in zip(listed["video_name"], listed["label"], strict=True):
-        shown = truth.loc[f"dfew/Clip/original/{name:05d}.mp4", "label"]
-        assert shown == ORDERS["dfew"][label - 1]
-    photos = truth[truth["corpus"] == "affectnet"]
-    assert all(path.split("/")[2] == label for path, label in photos["label"].items())
-
-
 def test_truth_has_one_row_for_each_frame_that_decodes(built, tmp_path):
     truth = corpus.truth(built)
     counts = truth.groupby("path").size()
@@ -94,7 +81,7 @@ def test_truth_has_one_row_for_each_frame_that_decodes(built, tmp_path):
         assert count_frames(built / path) == counts[path]
     clip = counts.index[counts > 1][0]
     assert read_clip(built / clip).shape == (TINY.num_frames, 3, TINY.img_size, TINY.img_size)
-    values = truth[[c for c in truth if c.startswith("AU")]]
+    values = truth.filter(like="AU")
     assert values.shape[1] == 2 * len(facs.ACTIONS)
     assert values.min().min() >= 0 and values.max().max() <= 1
     assert (truth["apex"] < counts.reindex(truth["path"]).to_numpy()).all()
@@ -120,8 +107,8 @@ def test_labels_err_as_often_as_asked():
         assert abs(len(wrong) / len(of) - share) < 4 * (share * (1 - share) / len(of)) ** .5
         assert all(s.performed == facs.NEIGHBOUR[s.label] for s in wrong)
     turning = [s for s in rows if s.before]
-    assert turning and all(facs.TURNS[s.performed] == s.before for s in turning)
     assert {s.corpus for s in turning} == {"dfew", "mafw"}
+    assert all(facs.TURNS[s.performed] == s.before for s in turning)
 
 
 @pytest.mark.parametrize("change, message", [
@@ -145,10 +132,6 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OutputError, match="cannot write the corpus"):
         corpus.ensure(TINY, tmp_path / "file")
-    if os.geteuid():                                    # root may write everywhere
-        (tmp_path / "locked").mkdir(mode=0o500)
-        with pytest.raises(OutputError, match="permission denied"):
-            corpus.ensure(TINY, tmp_path / "locked")
 
 
 def test_equal_frames_give_equal_bytes_every_time(tmp_path):
@@ -188,30 +171,11 @@ REGIONS = {**dict.fromkeys((1, 2), (8, 32)), 4: (10, 36), **dict.fromkeys((5, 7,
 
 @pytest.mark.parametrize("action", facs.ACTIONS)
 def test_an_action_changes_its_own_region_and_leaves_far_ones_alone(action):
-    still, moved = drawn(REST, facs.sheet({action: 1}))
-    change = (moved - still).abs().mean((0, 2))                  # by row of the picture
+    still, half, full = drawn(*(facs.sheet({action: level}) for level in (0, .5, 1)))
+    some, change = ((moved - still).abs().mean((0, 2)) for moved in (half, full))     # by row
     top, bottom = REGIONS[action]
     assert change.max() > 4 and change[top:bottom].sum() > 0.95 * change.sum()
-
-
-# action -> controls that it raises, and after the bar those that it lowers
-MOVES = {1: "b1", 2: "b2", 4: "b4 frown|bx", 5: "uh", 6: "cheek crow|lh", 7: "|lh uh",
-         9: "nosew nlf ala", 10: "yu nlf", 12: "up cx nlf", 14: "dimple", 15: "down mario",
-         16: "|yl", 17: "chinw y0", 18: "pucker|cx", 20: "cx", 22: "pout|cx", 23: "|tu cx",
-         24: "press|tl", 25: "part", 26: "jaw", 27: "jaw", 28: "|tu", 43: "|uh"}
-
-
-@pytest.mark.parametrize("action", MOVES)
-def test_an_action_moves_the_points_that_it_should(action):
-    levels = torch.from_numpy(np.stack([facs.sheet({action: v}) for v in (0, .5, 1)]))
-    one = subjects(1, **PLAIN)
-    C = controls({k: v.expand(3, *v.shape[1:]) for k, v in one.items()}, levels, torch.zeros(3, 2))
-    raised, _, lowered = MOVES[action].partition("|")
-    for sign, names in ((1, raised), (-1, lowered)):
-        for name in names.split():
-            still, half, full = (sign * getattr(C, name).mean(1)).tolist()
-            assert still < half <= full, name
-    assert set(MOVES) == set(facs.ACTIONS)
+    assert 0 < some.sum() < change.sum()
 
 
 def test_left_is_right_in_the_mirror():
@@ -234,15 +198,17 @@ def test_nothing_leaves_the_range_of_colours():
     assert bool(wild.isfinite().all()) and 0 <= wild.min() and wild.max() <= 1
 
 
-def test_yaw_turns_the_head_and_rows_must_match():
+def test_yaw_turns_the_head():
     a, b = drawn(REST, REST, scene=views(2, yaw=[-25.0, 25.0]))
     assert (a - b).abs().mean() > 5 and (a - b.flip(-1)).abs().mean() < (a - b).abs().mean()
-    with pytest.raises(FacesError, match="2 subjects for 3 frames"):
-        render(subjects(2), np.zeros((3, 2, 23)))
-    with pytest.raises(FacesError, match=r"shape \[1, 23\]"):
-        render(subjects(1), np.zeros((1, 23)))
-    with pytest.raises(FacesError, match="size 16"):
-        render(subjects(1), np.zeros((1, 2, 23)), img_size=16)
+
+
+@pytest.mark.parametrize("count, shape, size, message", [
+    (2, (3, 2, 23), 64, "2 subjects for 3 frames"), (1, (1, 23), 64, r"shape \[1, 23\]"),
+    (1, (1, 2, 23), 16, "size 16 px: give 32 to 224"), (0, (1, 2, 23), 64, "0 subjects")])
+def test_faces_that_cannot_be_drawn_are_refused(count, shape, size, message):
+    with pytest.raises(FacesError, match=message):
+        render(subjects(count), np.zeros(shape), img_size=size)
     with pytest.raises(FacesError, match="unknown property 'noze'"):
         subjects(1, noze=1)
 
@@ -254,8 +220,6 @@ def test_faces_are_drawn_on_one_thread_and_the_number_is_restored(monkeypatch):
     torch.set_num_threads(2)
     try:
         drawn(REST, img_size=32)
-        with pytest.raises(FacesError, match="give 32 to 224"):
-            drawn(REST, img_size=8)
         assert inside == [1] and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -291,16 +255,13 @@ def test_the_gap_goes_from_a_photo_held_still_to_far():
 
 
 def test_expressions_rise_and_fall_within_the_clip():
-    rng, peaks, ends, places = np.random.default_rng(0), [], [], []
-    for _ in range(60):
-        act = facs.perform("happiness", 1.0, 16, 8, rng)
-        smile = act["actions"][:, 0, facs.INDEX[12]]
-        assert smile[act["apex"]] > .8 * smile.max() > .4
-        places.append(act["apex"])
-        peaks.append(smile[act["apex"]])
-        ends.append((smile[0] + smile[-1]) / 2)
-    places = np.array(places)
-    assert np.mean(peaks) > 2 * np.mean(ends)
+    rng, smile = np.random.default_rng(0), facs.INDEX[12]
+    acts = [facs.perform("happiness", 1.0, 16, 8, rng) for _ in range(60)]
+    courses = np.stack([act["actions"][:, 0, smile] for act in acts])
+    places = np.array([act["apex"] for act in acts])
+    peaks = courses[np.arange(60), places]
+    assert (peaks > .8 * courses.max(1)).all() and courses.max(1).min() > .4
+    assert peaks.mean() > 2 * courses[:, [0, -1]].mean()
     assert np.mean(places < 5) > .15 and np.mean(places > 10) > .15      # not in the middle alone
     assert facs.ramp(np.array([-1, 0, .5, 1, 2])).tolist() == [0, 0, .5, 1, 1]
     quiet = facs.perform("neutral", 1.0, 16, 8, rng)

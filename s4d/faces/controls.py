@@ -12,13 +12,11 @@ from .shapes import gauss
 def controls(subject, actions, gaze):
     """Compute the control points of n faces, in half head heights, from actions `[n, 2, 23]`.
 
-    Returns:
-        a namespace: the subject's numbers `[n, 1]` and colours `[n, 3]`; the control points,
-        `[n, 1]` or left and right `[n, 2]`; `maps`, whatever is `[n, 1]` as `[n, 1, 1]`.
+    They are `[n, 1]`, or left and right `[n, 2]`, beside the subject's numbers and colours; `maps`
+    holds whatever is `[n, 1]` as `[n, 1, 1]`.
     """
-    C = SimpleNamespace(gaze=gaze)
-    for name, value in subject.items():
-        setattr(C, name, value[:, None] if value.dim() == 1 else value)
+    own = {k: v[:, None] if v.dim() == 1 else v for k, v in subject.items()}
+    C = SimpleNamespace(gaze=gaze, **own)
     a = dict(zip(ACTIONS, actions.permute(2, 0, 1).contiguous().unbind(0), strict=True))
     uneven = C.asymmetry * torch.tensor([[1., -1.]], device=actions.device)
     mouth(C, a, uneven)
@@ -129,14 +127,3 @@ def lip_curves(C, x):
     lower = taper.sqrt() * (.35 + .65 * taper)
     outer_upper, outer_lower = inner_upper + tu * upper, inner_lower - tl * lower
     return t, inner_upper, inner_lower, outer_upper, outer_lower, line, taper
-
-
-def brow_line(C, ax, x):
-    """Place along the brow, 0 inside to 1 outside, and height of its middle at x."""
-    b1, b2, b4, bx, yb = sided(C, ("b1", "b2", "b4", "bx", "yb"), x)
-    P = C.maps
-    t = (ax - bx) / P.brow_length
-    tc = t.clamp(-.3, 1.4)
-    y = (yb + P.brow_arch * (1 - ((tc - .62) / .62) ** 2) + P.brow_tilt * (tc - .5)
-         + b1 * gauss(tc, .48) + b2 * gauss(tc - .80, .52) - b4 * (1.05 - .85 * tc.clamp(0, 1)))
-    return t, y

@@ -60,11 +60,7 @@ TURNS = {"surprise": "happiness", "happiness": "surprise", "fear": "sadness", "s
 
 
 def draw(emotion: str, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw the actions at the apex of one expression; `strength` is a factor on them.
-
-    Returns:
-        float32 `[2, 23]` in 0..1: left and right, in the order of ACTIONS.
-    """
+    """Draw the actions at an apex, left and right `[2, 23]` in the order of ACTIONS."""
     out = np.repeat(rng.uniform(0, REST, len(ACTIONS))[None], 2, axis=0)
     out[:, [INDEX[a] for a in (25, 26, 27, 43)]] *= .25      # closed lips and open eyes at rest
     _add(out, emotion, strength, rng)
@@ -89,11 +85,7 @@ def _add(out: np.ndarray, emotion: str, strength: float, rng: np.random.Generato
 
 
 def sheet(spec: dict, level: float = 1.0) -> np.ndarray:
-    """Write down actions by hand `[2, 23]`: {12: .8} for both sides, {(14, "left"): .7} for one.
-
-    Raises:
-        KeyError: for an action that is not in ACTIONS.
-    """
+    """Write down actions by hand `[2, 23]`: {12: .8} for both sides, {(14, "left"): .7} for one."""
     out = np.zeros((2, len(ACTIONS)), np.float32)
     sides = {"left": 0, "right": 1, None: slice(None)}
     for key, value in spec.items():
@@ -119,8 +111,8 @@ def perform(emotion: str, strength: float, num_frames: int, fps: float, rng: np.
         before: an emotion that is shown first and turns into this one.
         life: 0 holds the apex from the first frame to the last, as a photo would .. 1 moves.
     Returns:
-        actions float32 `[T, 2, 23]`; intensity `[T]`, the envelope 0..1 times strength; phase, T
-        names; apex, a frame number.
+        actions float32 `[T, 2, 23]`; intensity `[T]`, from 0 to strength; phase, T names; apex, a
+        frame number.
     """
     t = np.arange(num_frames) / fps
     length = num_frames / fps
@@ -171,11 +163,8 @@ def turn(first: np.ndarray, then: np.ndarray, t: np.ndarray, length: float,
          cross: float) -> tuple[np.ndarray, np.ndarray]:
     """Turn one expression into another; backwards it is the turn of the second into the first.
 
-    Args:
-        first, then: actions at the two apices `[2, 23]`; equally strong at `cross` seconds.
-        t: seconds of the frames `[T]`; the clip lasts from 0 to `length`.
-    Returns:
-        actions `[T, 2, 23]`; envelope of the second expression `[T]`.
+    The clip of frames at t seconds `[T]` lasts from 0 to `length`; both are equally strong at
+    `cross`. Returns actions `[T, 2, 23]` and the envelope of the second `[T]`.
     """
     middle = (t[0] + t[-1]) / 2
     outer = ramp((length / 2 - np.abs(t - middle)) / (.2 * length))  # from neutral and back

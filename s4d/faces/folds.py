@@ -9,7 +9,7 @@ import math
 import torch
 
 from .controls import lip_curves, sided
-from .shapes import at, gauss, part, smooth
+from .shapes import gauss, part, smooth
 
 
 def upper_lines(C, x, y, occ):
@@ -24,9 +24,9 @@ def upper_lines(C, x, y, occ):
     raised = (fore1 * gauss(ax, .22) + fore2 * gauss(ax - .32, .17)).clamp_(max=1)
     lines = (ys - .50 - .012 * torch.cos(xs * 9)) * (2 * math.pi / .085)
     rows = .26 * smooth(ys, .25, .33) * smooth(ys, .60, .50)
-    at(occ, box).addcmul_(raised, (.5 + .5 * torch.cos(lines)) ** 3 * rows)
+    occ[box].addcmul_(raised, (.5 + .5 * torch.cos(lines)) ** 3 * rows)
     box, xs, ys = part(x, y, (-.25, .25), (-.15, .36))           # between the brows, AU4
-    ax, area = xs.abs(), at(occ, box)
+    ax, area = xs.abs(), occ[box]
     upright = .55 * gauss(ax - .052 - .10 * (ys - .16), .015) * gauss(ys - .17, .075)
     area.addcmul_(P.frown, upright + .30 * gauss(ys - .10, .016) * gauss(xs, .06))
     lines = (.5 + .5 * torch.cos((ys + .35 * ax) * (2 * math.pi / .052))) ** 2      # nose root, AU9
@@ -37,7 +37,7 @@ def lower_lines(C, x, y, occ):
     """Darken the occlusion, in place, by lines of eyes and mouth."""
     P = C.maps
     box, xs, ys = part(x, y, (-.85, .85), (-.30, .25))           # crow's feet, bags under the eyes
-    ax, area = xs.abs(), at(occ, box)
+    ax, area = xs.abs(), occ[box]
     ex, ey, crow, bag = sided(C, ("ex", "ey", "crow", "bag"), xs)
     dx, dy = ax - (P.ew + ex + .012), ys - ey - .004
     r = torch.addcmul(dx * dx, dy, dy).sqrt_().add_(1e-4)
@@ -48,7 +48,7 @@ def lower_lines(C, x, y, occ):
     below = gauss(ys - (ey - .105 - .25 * ox * ox + .10 * ox), .018)
     area += below.mul_(.30 * bag * gauss(ox + .02, .13))
     box, xs, ys = part(x, y, (-.62, .62), (-1.15, -.30))         # marionette lines, chin crease
-    area = at(occ, box)
+    area = occ[box]
     cx, down, mario = sided(C, ("cx", "down", "mario"), xs)
     drop = ys - (P.ym - down)
     aside = (-drop - .05).clamp_(0).mul_(.25).add_(cx + .006)

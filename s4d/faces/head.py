@@ -1,9 +1,8 @@
 """The head as a surface: tables of height, width, slope, hollows and shadow over the frontal plane.
 
-Head frame: x to the subject's left, y up, z out of the face; the head is 2 high, the eyes lie at
-y = 0. The surface is q = 1 with q^2 = G(x, y) + ((z - h(x, y)) / D)^2, G = X (.74 + .26 X^2) + Y(y)
-and X = (x / W(y))^2. h and G are tabulated once a face; `rays` marches against the table, and every
-feature is painted by the x and y of its hit.
+x points to the subject's left, y up, z out of the face; the head is 2 high, the eyes lie at y = 0.
+The surface is q = 1 with q^2 = G(x, y) + ((z - h(x, y)) / D)^2, G = X (.74 + .26 X^2) + Y(y) and
+X = (x / W(y))^2. `rays` marches against the tables of h and G; features are painted by x and y.
 """
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from .controls import both, lip_curves, sided
 from .folds import beard_zone, lower_lines, spots, upper_lines
 from .rays import DEPTH
-from .shapes import LOG2E, X0, X1, Y0, Y1, at, gauss, part, power, smooth
+from .shapes import LOG2E, X0, X1, Y0, Y1, gauss, part, power, smooth
 
 
 def head_table(C, light, T):
@@ -37,7 +36,7 @@ def head_table(C, light, T):
     cast_shadow(h + DEPTH * (1 - G).clamp_(min=0).sqrt_(), light, out[:, 7])
     if bearded:
         box, xs, ys = part(x, y, (-.85, .85), (-1.4, .02))
-        at(out[:, 8].zero_(), box).copy_(beard_zone(C, xs, ys))
+        out[:, 8].zero_()[box].copy_(beard_zone(C, xs, ys))
     return out
 
 
@@ -63,17 +62,22 @@ def features(C, x, y):
     upper_lines(C, x, y, occ)
     lower_lines(C, x, y, occ)
     box, xs, ys = part(x, y, (-.42, .42), (-.56, .36))
-    at(h, box).add_(nose(P, xs, ys))
+    nl, bridge, width = P.nose_length, P.nose_bridge, P.nose_bridge_width
+    s = ((.13 - ys) / (.13 + nl)).clamp(0, 1.3)                 # 0 at the root, 1 at the base
+    ridge = bridge + (P.nose_proj - bridge) * s ** 1.15
+    ridge = ridge * smooth(ys, .26, .03) * smooth(ys, -nl - .045, -nl + .055)
+    width = width + (P.nose_width * .78 - width) * s ** 2
+    h[box].add_(ridge * torch.exp2(-LOG2E * power((xs / width).abs().clamp_(min=1e-6), 2.2)))
     box, xs, ys = part(x, y, (-.62, .62), (-1.15, -.22))
     height, fold = mouth_relief(C, xs, ys)
-    at(h, box).add_(height)
-    at(occ, box).add_(fold)
+    h[box].add_(height)
+    occ[box].add_(fold)
     box, xs, ys = part(x, y, (X0, X1), (-.25, .2))              # lines at the eyes' outer corners
     crow, = sided(C, ("crow",), xs)
     dx, dy = xs.abs() - (P.ew + P.eye_spacing + .01), ys - .005
     r = (dx * dx + dy * dy).sqrt() + 1e-4
     sector = smooth(dx, .0, .04) * gauss(r - .10, .06)
-    at(h, box).add_(-.013 * crow * sector * (torch.cos(dy / r * 9 + .5) ** 2 * 2 - 1))
+    h[box].add_(-.013 * crow * sector * (torch.cos(dy / r * 9 + .5) ** 2 * 2 - 1))
     return h, occ
 
 
@@ -142,16 +146,6 @@ def creases(C):
         found += [(-.026 * C.nosew, None, .075, .105 - .042 * k, .011),
                   (-.022 * C.nosew, .085, .03, .055 - .045 * k, .011)]
     return found
-
-
-def nose(P, x, y):
-    """Height of the nose ridge in its window."""
-    nl, bridge, width = P.nose_length, P.nose_bridge, P.nose_bridge_width
-    s = ((.13 - y) / (.13 + nl)).clamp(0, 1.3)                  # 0 at the root, 1 at the base
-    ridge = bridge + (P.nose_proj - bridge) * s ** 1.15
-    profile = ridge * smooth(y, .26, .03) * smooth(y, -nl - .045, -nl + .055)
-    width = width + (P.nose_width * .78 - width) * s ** 2
-    return profile * torch.exp2(-LOG2E * power((x / width).abs().clamp_(min=1e-6), 2.2))
 
 
 def mouth_relief(C, x, y):

@@ -1,35 +1,31 @@
 """Skin, brows, eyes, lips and beard, painted in head coordinates, each in its own window."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import torch
 
-from .controls import brow_line, lip_curves, sided
-from .shapes import at, bell, gauss, lay, over, ramp, rgb, smooth, tint, window
+from .controls import lip_curves, sided
+from .shapes import bell, gauss, lay, over, ramp, rgb, smooth, tint, window
 
 RED, DARK = (1.0, .62, .55), (.62, .50, .46)
+CELLS = 26                             # of freckles, a head's half height
 
 
-@dataclass
-class Patch:
-    """Head coordinates of a window's pixels `[n, H, W]`; px is the size of a pixel `[n, 1, 1]`."""
+class Patch(NamedTuple):
+    """Head coordinates of a window's pixels, coarse and fine skin noise; px: size of a pixel."""
 
-    x: torch.Tensor
+    x: torch.Tensor           # `[n, H, W]`, as all but px `[n, 1, 1]`
     y: torch.Tensor
     z: torch.Tensor
-    n1: torch.Tensor          # coarse and fine skin noise
+    n1: torch.Tensor
     n2: torch.Tensor
     px: torch.Tensor
 
-    @property
-    def ax(self) -> torch.Tensor:
-        return self.x.abs()
-
     def cut(self, box) -> Patch:
         """The part inside a window."""
-        return Patch(*(at(v, box) for v in (self.x, self.y, self.z, self.n1, self.n2)), self.px)
+        return Patch(*(v[box] for v in self[:-1]), self.px)
 
 
 def strand(P, u, w, px):
@@ -45,40 +41,38 @@ def strand(P, u, w, px):
 def paint(C, p, zone):
     """Paint the face; `zone` says where a beard grows 0..1 `[n, H, W]`, or is None.
 
-    Returns:
-        albedo `[n, 3, H, W]`; gloss and painted occlusion `[n, H, W]`; layers of eyes and mouth,
-        each with its window.
+    Returns albedo, gloss, painted occlusion, and layers of eyes and mouth, each with its window.
     """
     P = C.maps
     alb, gloss = skin(C, p)
     occ = torch.zeros_like(p.x)
     box = window(zone) if zone is not None else None
     if box:
-        beard(C, p.cut(box), at(zone, box), at(alb, box), at(gloss, box))
+        beard(C, p.cut(box), zone[box], alb[box], gloss[box])
     if bool((P.bald < 1).any()):
         scalp = smooth(p.y - P.hairline + P.fringe, .06, .12)
         scalp = scalp + smooth(p.z, .05, -.10) * smooth(p.y, .12, .28)
         lay(alb, rgb(C.hair_rgb) * .6, scalp.clamp_(0, 1) * (1 - P.bald))
-    box = window(torch.minimum(.30 - (p.y - .25).abs(), .66 - p.ax))
+    box = window(torch.minimum(.30 - (p.y - .25).abs(), .66 - p.x.abs()))
     if box:
-        brows(C, p.cut(box), at(alb, box), at(gloss, box), at(occ, box))
+        brows(C, p.cut(box), alb[box], gloss[box], occ[box])
     eye = mouth = None
-    box = window(torch.minimum(.22 - p.y.abs(), .56 - p.ax))
+    box = window(torch.minimum(.22 - p.y.abs(), .56 - p.x.abs()))
     if box:
-        eye = eyes(C, p.cut(box), at(alb, box))
+        eye = eyes(C, p.cut(box), alb[box])
         eye.box = box
-    aside = C.cx.amax(1).view(-1, 1, 1) * 1.08 + .04 - p.ax
+    aside = C.cx.amax(1).view(-1, 1, 1) * 1.08 + .04 - p.x.abs()
     lower = .55 * P.jaw
     box = window(torch.minimum(.29 + lower - (p.y - P.ym - .01 + lower).abs(), aside))
     if box:
-        mouth = lips(C, p.cut(box), at(alb, box), at(gloss, box))
+        mouth = lips(C, p.cut(box), alb[box], gloss[box])
         mouth.box = box
     return alb, gloss, occ, eye, mouth
 
 
 def skin(C, p):
     """Albedo and gloss of bare skin: blood in cheeks and nose, dark eye sockets, freckles."""
-    P, ax, x, y = C.maps, p.ax, p.x, p.y
+    P, ax, x, y = C.maps, p.x.abs(), p.x, p.y
     base, tone, device = rgb(C.skin), P.tone / 9, x.device
     cheeks = bell(ax - .40, .17, y + .25, .14).mul_(.42)
     nose = bell(x, .10, y + (P.nose_length - .03), .08)
@@ -90,22 +84,20 @@ def skin(C, p):
     lay(alb, base * tint(device, *DARK), socket.mul_(.75).clamp_(0, .8))
     rows = (C.freckles[:, 0] > 0).nonzero()[:, 0]                # few people have any
     if len(rows):
+        # Each cell of a grid has one or none; hashes place and size it.
+        u, v = x[rows] * CELLS, y[rows] * CELLS
+        i, j = u.floor(), v.floor()
+        seed = (P.seed[rows] % 97).float()
+        first = torch.frac(torch.sin(i * 12.99 + j * 78.23 + seed).abs() * 4375.85)
+        second, third = torch.frac(first * 57.3), torch.frac(first * 917.)
+        off = (u - i - .3 - .4 * first).square_() + (v - j - .3 - .4 * second).square_()
+        size = .06 + .14 * third + .3 * CELLS * p.px[rows]
+        dots = gauss(off.sqrt_(), size) * (third > .45) * (.14 / size).clamp(max=1)
         spread = P.freckles[rows] * gauss(ax[rows] - .2, .3) * gauss(y[rows] + .18, .2)
-        dots = freckles(x[rows], y[rows], P.seed[rows], p.px[rows]).mul_(spread).mul_(.75)
+        dots = dots.mul_(spread).mul_(.75)
         alb[rows] = over(alb[rows], base[rows] * tint(device, *DARK) * .8, dots)
     shine = torch.add(bell(x, .12, y + .2, .3), gauss(y - .45, .2))
     return alb, shine.mul_(.2).add_(.35).mul_(1 - .65 * tone)
-
-
-def freckles(x, y, seed, px, cells=26):
-    """Freckles 0..1 `[n, H, W]`: each cell of a grid has one or none; hashes place and size it."""
-    u, v = x * cells, y * cells
-    i, j = u.floor(), v.floor()
-    first = torch.frac(torch.sin(i * 12.99 + j * 78.23 + (seed % 97).float()).abs() * 4375.85)
-    second, third = torch.frac(first * 57.3), torch.frac(first * 917.)
-    off = (u - i - .3 - .4 * first).square_() + (v - j - .3 - .4 * second).square_()
-    size = .06 + .14 * third + .3 * cells * px
-    return gauss(off.sqrt_(), size) * (third > .45) * (.14 / size).clamp(max=1)
 
 
 def beard(C, p, zone, alb, gloss):
@@ -121,10 +113,13 @@ def beard(C, p, zone, alb, gloss):
 
 def brows(C, p, alb, gloss, occ):
     """Brow hairs, and the shade under a lowered brow."""
-    P, ax, x, y, px = C.maps, p.ax, p.x, p.y, p.px
-    ex, ey, uh, b4 = sided(C, ("ex", "ey", "uh", "b4"), x)
-    t, line = brow_line(C, ax, x)
-    tc = t.clamp(0, 1)
+    P, ax, x, y, px = C.maps, p.x.abs(), p.x, p.y, p.px
+    names = ("ex", "ey", "uh", "b1", "b2", "b4", "bx", "yb")
+    ex, ey, uh, b1, b2, b4, bx, yb = sided(C, names, x)
+    t = (ax - bx) / P.brow_length                                # 0 inside, 1 outside
+    tl, tc = t.clamp(-.3, 1.4), t.clamp(0, 1)
+    line = (yb + P.brow_arch * (1 - ((tl - .62) / .62) ** 2) + P.brow_tilt * (tl - .5)
+            + b1 * gauss(tl, .48) + b2 * gauss(tl - .80, .52) - b4 * (1.05 - .85 * tl.clamp(0, 1)))
     half = P.brow_thick * (1.08 - .75 * tc * tc) * (.75 + .25 * smooth(t, -.05, .2))
     mask = ramp(half - (y - line).abs(), px * 1.15 + .018)
     mask = mask * smooth(t, -.10, .10) * smooth(t, 1.10, .80)
@@ -142,7 +137,7 @@ def eyes(C, p, alb):
     P, x, y, px = C.maps, p.x, p.y, p.px
     aa, base, device = px * 1.15, rgb(C.skin), x.device
     ex, ey, uh, lh = sided(C, ("ex", "ey", "uh", "lh"), x)
-    lx = p.ax - ex
+    lx = p.x.abs() - ex
     te = lx / P.ew
     te2, tip = te * te, P.eye_tilt * te
     arc = (1 - te2) * (1 - .22 * te + .10 * te2)                 # the upper arc peaks medially

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
-from .shapes import at, frontal, ramp, step, unit, window
+from .shapes import frontal, ramp, step, unit, window
 
 DEPTH = 0.80                                    # front-to-back half depth of the head
 PIVOT = (0., -.62, -.22)                        # neck joint, head frame
@@ -28,10 +28,8 @@ def rotation(yaw, pitch, roll):
 def camera_rays(scene, S):
     """Send a ray through each of S by S pixels; the camera follows the face as the head turns.
 
-    Returns:
-        a namespace: camera_origin and head_origin (three numbers a face), camera and head (unit
-        directions, three maps `[n, S, S]`), px (size of a pixel at the head `[n, 1, 1]`), turn
-        (rotation from head to camera `[n, 3, 3]`).
+    Camera and head frame each have an origin, three numbers a face, and unit directions, three maps
+    `[n, S, S]`. px is the size of a pixel at the head, turn the rotation from head to camera.
     """
     n, device = len(scene["yaw"]), scene["yaw"].device
     extent = 1.16 / scene["scale"]
@@ -68,10 +66,7 @@ def quadric(o, d, centre, axes):
 
 
 def reach(o, d, centre, axes, limit, stride=4):
-    """The window of the rays that pass an ellipsoid at a normalised distance below the limit.
-
-    Every stride-th ray is tried; the window reaches a little further. None without any.
-    """
+    """The window of rays, tried by strides, that pass an ellipsoid below the limit, or None."""
     _, _, m = quadric(o, [v[..., ::stride, ::stride] for v in d], centre, axes)
     return wider(window(limit - m), stride, d[0].shape[1:])
 
@@ -80,16 +75,14 @@ def wider(box, stride, shape):
     """Scale up a window of every stride-th value to a map `(H, W)`, a little wider all around."""
     if box is None:
         return None
-    return tuple(slice(max(0, stride * (v.start - 1) + 1), min(stride * v.stop, size))
-                 for v, size in zip(box, shape, strict=True))
+    return ..., *(slice(max(0, stride * (v.start - 1) + 1), min(stride * v.stop, size))
+                  for v, size in zip(box[1:], shape, strict=True))
 
 
 def march_head(table, rays, C, steps=6):
     """Find where each ray meets the head: distance along it and cover 0..1, `[n, S, S]` each.
 
-    Args:
-        table: profile and height / DEPTH `[n, 2, rows, columns]`.
-        steps: evaluations of the surface a ray.
+    `table` holds profile and height / DEPTH `[n, 2, rows, columns]`.
     """
     o, d, px, P = rays.head_origin, rays.head, rays.px, C.maps
     zero, length = 0 * P.face_width, P.face_length.clamp(min=1.0)
@@ -98,22 +91,20 @@ def march_head(table, rays, C, steps=6):
     hit, cover = torch.full_like(d[0], 6.5), torch.zeros_like(d[0])
     box = reach(o, d, centre, (*axes[:2], axes[2] + .35), 1.15)      # a nose in profile sticks out
     if box:
-        d = [at(v, box) for v in d]
+        d = [v[box] for v in d]
         entry, _, m = quadric(o, d, centre, axes)
         t, best, last = trace(table, o, d, entry - .42, steps)
         late = step(last - .003).mul_(step(.8 - m))         # slowed by the nose, not there yet
         t, best = torch.lerp(t, entry, late), best.mul_(1 - late)
-        at(hit, box).copy_(t)
-        at(cover, box).copy_(ramp(px - .58 * best, px * 1.1))
+        hit[box].copy_(t)
+        cover[box].copy_(ramp(px - .58 * best, px * 1.1))
     return hit, cover
 
 
 def trace(table, o, d, t, steps):
     """Stride from t to where the surface lies if q keeps falling, then regula falsi.
 
-    Returns:
-        distance along the ray and, for rays that pass by, the least and the last q - 1 (0 for those
-        that hit), `[n, H, W]` each.
+    Returns the distance along the ray and, where it passes by, the least and the last q - 1.
     """
     plane = t.new_empty(t.shape[0], 2, *t.shape[1:])
     places, spots = plane.unbind(1), plane.permute(0, 2, 3, 1)

@@ -11,14 +11,13 @@ import torch.nn.functional as F
 
 from .controls import controls
 from .facs import ACTIONS
-from .hair import hair
 from .head import head_table
 from .plan import FacesError
 from .rays import camera_rays, march_head
 from .shading import face, lamp
-from .shapes import LOG2E, at, gauss, lay, power, smooth, window
+from .shapes import LOG2E, gauss, lay, power, smooth, window
 from .subject import seeded_normal, views
-from .surroundings import background, ears, glasses, neck, occluder, temples
+from .surroundings import background, ears, glasses, hair, neck, occluder, temples
 
 BATCH = {"cpu": 16, "cuda": 256}    # frames drawn at a time: on a CPU they just fit a core's cache
 
@@ -38,19 +37,14 @@ def one_thread() -> Iterator[None]:
 @torch.no_grad()
 def render(subject: dict, actions: np.ndarray | torch.Tensor, scene: dict | None = None,
            img_size: int = 64, seed: int | torch.Generator = 0) -> torch.Tensor:
-    """Draw faces.
+    """Draw faces, uint8 `[n, 3, img_size, img_size]`.
 
     Args:
-        subject: of `subjects`; one row serves all frames, and all rows of one subject make a clip.
-        actions: `[n, 2, 23]` in 0..1: left and right, in the order of `facs.ACTIONS`; `facs.sheet`
-            writes one down by name.
+        subject: of `subjects`; one row serves all frames.
+        actions: `[n, 2, 23]` in 0..1: left and right, in the order of `facs.ACTIONS`.
         scene: of `views`; one row serves all frames; None is a frontal view.
-        img_size: pixels a side, 32 to 224.
+        img_size: 32 to 224.
         seed: of the sensor's noise, or the generator that draws it.
-    Returns:
-        uint8 `[n, 3, img_size, img_size]`.
-    Raises:
-        FacesError: for actions of another shape, a size out of range, or rows that do not match.
     """
     actions = torch.as_tensor(actions, dtype=torch.float32)
     n = len(actions)
@@ -113,7 +107,7 @@ def picture(C, scene, lamp, rays, hit, cover, tables):
     img = background(scene, tables.blobs, hit.shape[-1])
     wig = hair(C, lamp, rays, tables)
     if wig is not None:
-        lay(at(img, wig.box), wig.colour * .38, wig.behind)
+        lay(img[wig.box], wig.colour * .38, wig.behind)
     neck(img, C, scene, lamp, rays)
     box = window(cover)
     worn = bool((P.glasses > 0).any())
@@ -121,17 +115,17 @@ def picture(C, scene, lamp, rays, hit, cover, tables):
         colour, lit, p = face(C, lamp, rays, hit, tables, box)
         if worn:
             temples(colour, C, p, lit)
-        lay(at(img, box), colour, at(cover, box))
+        lay(img[box], colour, cover[box])
     if wig is not None:
-        part = at(img, wig.box)
-        y = rays.head_origin[1] + at(hit, wig.box) * at(rays.head[1], wig.box)
-        contact = at(cover, wig.box) * (1 - P.bald) * (1 - wig.front)
+        part = img[wig.box]
+        y = rays.head_origin[1] + hit[wig.box] * rays.head[1][wig.box]
+        contact = cover[wig.box] * (1 - P.bald) * (1 - wig.front)
         contact = contact * gauss(wig.edge.clamp(max=0), .10) * smooth(y, -.1, .3)
         part *= 1 - .35 * contact[:, None]
         lay(part, wig.colour * (.75 + .25 * wig.crown)[:, None], wig.front)
         wig.front_all, wig.near_all = torch.zeros_like(hit), torch.zeros_like(hit)
-        at(wig.front_all, wig.box).copy_(wig.front)
-        at(wig.near_all, wig.box).copy_(wig.near)
+        wig.front_all[wig.box].copy_(wig.front)
+        wig.near_all[wig.box].copy_(wig.near)
     ears(img, C, lamp, rays, hit, cover, wig)
     if worn and box:
         glasses(img, C, lamp, rays, lit, cover, box)

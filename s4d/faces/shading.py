@@ -7,7 +7,7 @@ import torch
 
 from .paint import Patch, mouth_interior, paint
 from .rays import DEPTH
-from .shapes import at, lay, lookup, rgb, smooth, step, tint, unit
+from .shapes import lay, lookup, rgb, smooth, step, tint, unit
 
 WRAP = (.34, .20, .15)                 # light creeps round the terminator, red the furthest
 
@@ -30,17 +30,14 @@ def dot(maps, vector):
 def light(lamp, N, alb, occlusion, view=None, gloss=None, shadow=None):
     """Wrapped diffuse, hemisphere ambient and, with gloss, two specular lobes.
 
-    Args:
-        N, alb, view: normals, albedo and unit directions of the rays `[n, 3, H, W]`.
-        occlusion, gloss, shadow: `[n, H, W]`.
-    Returns:
-        radiance `[n, 3, H, W]` and the cosine between normal and light `[n, 1, H, W]`.
+    N, alb, view are normals, albedo and directions of the rays `[n, 3, H, W]`. Returns radiance and
+    the cosine between normal and light `[n, 1, H, W]`.
     """
     wrap = tint(N.device, *WRAP)
     ndl, occlusion = dot(N, lamp.towards), occlusion[:, None]
-    lit = None if shadow is None else 1 - .72 * shadow[:, None]
-    direct = .55 + .45 * occlusion
-    if lit is not None:
+    direct, lit = .55 + .45 * occlusion, None
+    if shadow is not None:
+        lit = 1 - .72 * shadow[:, None]
         direct.mul_(lit)
     colour = torch.addcmul(lamp.key * (wrap / (1 + wrap)), ndl, lamp.key / (1 + wrap))
     colour = colour.clamp_(min=0).mul_(direct)
@@ -66,8 +63,8 @@ def light(lamp, N, alb, occlusion, view=None, gloss=None, shadow=None):
 
 def face(C, lamp, rays, hit, tables, box):
     """Colours of the face inside a window `[n, 3, h, w]`, the light on it, and its Patch."""
-    d = [at(v, box) for v in rays.head]
-    t = at(hit, box)
+    d = [v[box] for v in rays.head]
+    t = hit[box]
     x, y, z = (a + t * b for a, b in zip(rays.head_origin, d, strict=True))
     h, hx, hy, Gx, Gy, occ, shadow, *zone = lookup(tables.surface[:, 1:], x, y).unbind(1)
     w = z - DEPTH * h
@@ -84,17 +81,17 @@ def face(C, lamp, rays, hit, tables, box):
     lit = ndl.clamp_(-.3, 1).add_(1).mul_(.4).mul_(1 - .5 * shadow[:, None])
     lit = torch.addcmul(.36 * lamp.ambient, lit, lamp.key)
     if eye:
-        part = at(colour, eye.box)
-        lay(part, eye.colour * at(lit, eye.box), eye.inside)
+        part = colour[eye.box]
+        lay(part, eye.colour * lit[eye.box], eye.inside)
         lay(part, torch.minimum(rgb(C.hair_rgb) * .15, part * .35), eye.lash)
         part.addcmul_(eye.glint[:, None], lamp.key, value=.55)
     if mouth:
-        part, q = at(colour, mouth.box), p.cut(mouth.box)
+        part, q = colour[mouth.box], p.cut(mouth.box)
         if bool((mouth.opening > 0).any()):
-            ray = at(view, mouth.box)
+            ray = view[mouth.box]
             back = .055 / (-ray[:, 2]).clamp(min=.3)         # the interior lies behind the lips
             deep_x, deep_y = q.x + ray[:, 0] * back, q.y + ray[:, 1] * back
             inner = mouth_interior(C, deep_x, deep_y, mouth, rays.px)
-            lay(part, inner * at(lit, mouth.box), mouth.opening)
+            lay(part, inner * lit[mouth.box], mouth.opening)
         lay(part, part * tint(x.device, .24, .15, .15), mouth.seam)
     return colour, lit, p

@@ -11,18 +11,12 @@ X0, X1, Y0, Y1 = -.92, .92, -1.5, 1.15          # extent of the tables in head c
 
 
 def window(value):
-    """Find the smallest (row slice, column slice) that holds every positive pixel of `[n, H, W]`.
-
-    Returns None where no pixel is positive.
-    """
+    """Find the smallest index `[..., rows, columns]` that holds every positive pixel, or None."""
     mask = value.amax(0) > 0
     rows, columns = (mask.any(d).nonzero()[:, 0].tolist() for d in (1, 0))
-    return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if rows else None
-
-
-def at(v, box):
-    """View a window of the last two axes."""
-    return v[..., box[0], box[1]]
+    if not rows:
+        return None
+    return ..., slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def part(x, y, x_range, y_range):
@@ -30,7 +24,7 @@ def part(x, y, x_range, y_range):
     width, height = x.shape[-1], y.shape[-2]
     rows = slice(*(int((v - Y0) / (Y1 - Y0) * height) for v in y_range))
     columns = slice(*(int((v - X0) / (X1 - X0) * width) for v in x_range))
-    return (rows, columns), x[..., columns], y[:, rows]
+    return (..., rows, columns), x[..., columns], y[:, rows]
 
 
 def unit(v):

@@ -1,13 +1,14 @@
-"""Around the face: background, neck and clothes, ears, glasses, an occluder."""
+"""Around the face: background, neck and clothes, hair, ears, glasses, an occluder."""
 from __future__ import annotations
 
 from types import SimpleNamespace
 
 import torch
 
-from .rays import DEPTH, quadric, reach
+from .paint import strand
+from .rays import DEPTH, quadric, reach, wider
 from .shading import light
-from .shapes import at, gauss, lay, over, ramp, rgb, smooth, tint, unit
+from .shapes import gauss, lay, lookup, over, power, ramp, rgb, smooth, step, tint, unit, window
 
 EAR = (.085, .20, .13)                 # half axes
 
@@ -42,19 +43,88 @@ def neck(img, C, scene, lamp, rays):
               triple(chin, 1.42, .74, .62), rgb(C.cloth), torch.ones_like)
 
 
+def outward(place, centre, axes):
+    """Unit normals of an ellipsoid `[n, 3, H, W]`."""
+    slope = [(q - c) / e ** 2 for q, c, e in zip(place, centre, axes, strict=True)]
+    return unit(torch.stack(slope, 1))
+
+
 def ellipsoid(img, lamp, rays, centre, axes, alb, shade):
     """Lay an ellipsoid fixed to the camera over the picture, in place."""
     box = reach(rays.camera_origin, rays.camera, centre, axes, 1 + 1.5 * rays.px)
     if not box:
         return
-    d = [at(v, box) for v in rays.camera]
+    d = [v[box] for v in rays.camera]
     t, _, m = quadric(rays.camera_origin, d, centre, axes)
     place = [a + t * b for a, b in zip(rays.camera_origin, d, strict=True)]
-    normal = unit(torch.stack([(q - c) / e ** 2
-                               for q, c, e in zip(place, centre, axes, strict=True)], 1))
+    normal = outward(place, centre, axes)
     normal = torch.einsum("nij,nihw->njhw", rays.turn, normal)
     colour, _ = light(lamp, normal, alb, shade(place[1]))
-    lay(at(img, box), colour, ramp((1 - m) * .45, rays.px * 1.3))
+    lay(img[box], colour, ramp((1 - m) * .45, rays.px * 1.3))
+
+
+def hair(C, lamp, rays, tables):
+    """Draw the hair shell inside its window, box; None when all are bald.
+
+    Returns its colour, how much lies behind and in front of the head, and for shadow and ears
+    crown, edge and near.
+    """
+    P, o, px = C.maps, rays.head_origin, rays.px
+    long, volume = P.hair_long, P.hair_vol
+    width = P.face_width + .065 + volume * .9 + .03 * long
+    top = 1.05 + volume
+    bottom = torch.lerp(torch.full_like(long, -.42), torch.full_like(long, -1.65), long)
+    centre = triple(long, 0., (top + bottom) / 2, -.10)
+    axes = (width, (top - bottom) / 2, DEPTH + .02 + volume)
+    box = hair_window(P, rays, centre, axes, bottom)
+    if not box:
+        return None
+    d = [v[box] for v in rays.head]
+    near, far, m = quadric(o, d, centre, axes)
+    x, y, z = place = [a + near * b for a, b in zip(o, d, strict=True)]
+    normal = outward(place, centre, axes)
+    angle = torch.atan2(x - .25 * P.parting * smooth(y, .2, .9), (z + .35).clamp_(min=-.3))
+    strands = strand(P, angle * 1.1, y * 1.2 + z, px)
+    base = rgb(C.hair_rgb)
+    dark = 1 - .25 * step(-.3 - strands)
+    colour, _ = light(lamp, normal, base * (1 + .40 * strands[:, None]), dark)
+    sheen = gauss(normal[:, 1] - .55 + .05 * strands, .20) * (.6 + .4 * strands) * (1 - .6 * P.curl)
+    colour.addcmul_(sheen[:, None], (base * .9 + .018) * lamp.key, value=.45)
+    rough = lookup(tables.skin[:, 1:], .88 * torch.sin(x * 2), y)[:, 0].clamp_(-1.3, 1.3)
+    outside = (1 - m) * width + (.02 + .05 * P.curl) * (rough * .45 - .25)
+    cover = ramp(outside, px * 2.0 + .02 + .03 * P.curl) * (1 - P.bald)
+    back = o[1] + far * d[1] + .03 * strands
+    behind = cover * smooth(back, (bottom + .45).clamp(max=-.45), (bottom + .62).clamp(max=-.30))
+    edge = face_edge(P, x, y, strands)
+    front = torch.maximum(ramp(edge * .5 + .010 * strands, px * 1.5 + .035),
+                          step(.12 + .1 * long - z))
+    short_end = .10 - .45 * smooth(z, -.12, -.40) - .16 * smooth(z, .05, .2)
+    end = torch.lerp(short_end, bottom + .38, long)
+    front = cover * front * smooth(y + .03 * strands - end, -.05, .08)
+    return SimpleNamespace(box=box, colour=colour, behind=behind, front=front,
+                           crown=smooth(y, -.2, .3), edge=edge, near=near)
+
+
+def hair_window(P, rays, centre, axes, bottom):
+    """Find the window of all hairs on each fourth ray; None when all are bald."""
+    few, y = [v[..., ::4, ::4] for v in rays.head], rays.head_origin[1]
+    near, far, m = quadric(rays.head_origin, few, centre, axes)
+    y = y + torch.maximum(near * few[1], far * few[1])
+    lowest = torch.where(P.hair_long > 0, bottom + .2, -.75 + P.hair_long) + 9 * (P.bald == 1)
+    inside = torch.minimum((1 - m) * axes[0] + .10 + rays.px * 4, y - lowest + rays.px * 4)
+    return wider(window(inside), 4, rays.head[0].shape[1:])
+
+
+def face_edge(P, x, y, strands):
+    """Signed distance to the edge of the hair around the face, negative where the face is free."""
+    long, middle = P.hair_long, -.40
+    height = P.hairline - P.fringe - middle
+    ragged = .022 * strands + .012 * torch.sin(x * 23 + P.seed.float() % 13)
+    across = (x.abs() / (P.face_width - .02 + .02 * long)).clamp_(1e-6, 3)
+    slanted = y - middle + P.parting * x * .16 * (1 - .5 * long) + ragged
+    along = (slanted / height).clamp_(min=1e-6)
+    square = power(along, 2.4 + P.temples).add_(power(across, 3.2 + 1.5 * P.temples))
+    return power(square.clamp_(min=1e-4), .35).sub_(1).mul_(.9)
 
 
 def ears(img, C, lamp, rays, hit, cover, wig):
@@ -67,18 +137,17 @@ def ears(img, C, lamp, rays, hit, cover, wig):
         box = reach(rays.head_origin, rays.head, centre, axes, 1 + 6.5 * px)
         if not box:
             continue
-        d = [at(v, box) for v in rays.head]
+        d = [v[box] for v in rays.head]
         t, _, m = quadric(rays.head_origin, d, centre, axes)
         x, y, z = (a + t * b for a, b in zip(rays.head_origin, d, strict=True))
-        slope = ((x - centre[0]) / EAR[0] ** 2, (y + .06) / EAR[1] ** 2, (z + .08) / EAR[2] ** 2)
         inner = gauss((x - centre[0]) * side + .005, .04) * gauss(y + .04, .11)
         skin = rgb(C.skin) * tint(x.device, .98, .84, .82)
-        colour, _ = light(lamp, unit(torch.stack(slope, 1)), skin, .85 - .5 * inner)
-        seen = 1 - at(cover, box) * (at(hit, box) < t).float()
+        colour, _ = light(lamp, outward((x, y, z), centre, EAR), skin, .85 - .5 * inner)
+        seen = 1 - cover[box] * (hit[box] < t).float()
         if wig is not None:
-            hidden = (at(wig.near_all, box) < t + .05) & (P.hair_long > .3)
-            seen = seen * (1 - at(wig.front_all, box) * hidden.float())
-        lay(at(img, box), colour, ramp((1 - m) * .1, px * 1.3) * seen)
+            hidden = (wig.near_all[box] < t + .05) & (P.hair_long > .3)
+            seen = seen * (1 - wig.front_all[box] * hidden.float())
+        lay(img[box], colour, ramp((1 - m) * .1, px * 1.3) * seen)
 
 
 def temples(colour, C, p, lit):
@@ -86,34 +155,28 @@ def temples(colour, C, p, lit):
     P = C.maps
     side = P.eye_spacing + P.glasses_size * .95
     bar = ramp(.014 - (p.y - .04).abs(), p.px * 1.15)
-    bar = bar * smooth(p.ax, side, side + .1 * P.glasses_size)
+    bar = bar * smooth(p.x.abs(), side, side + .1 * P.glasses_size)
     lay(colour, rgb(C.glasses_rgb) * lit, bar * (P.glasses > 0).float())
 
 
-def lens(P, rays):
-    """The glasses' curved sheet: coordinates about each lens, rim and bridge `[n, S, S]`."""
-    o, d, size = rays.head_origin, rays.head, P.glasses_size
+def glasses(img, C, lamp, rays, lit, cover, box):
+    """Lay the glasses, a curved sheet, over the picture, in place: lenses, frame, a reflection."""
+    P, part, aa = C.maps, img[box], rays.px * 1.15
+    o, d, size = rays.head_origin, [v[box] for v in rays.head], P.glasses_size
     z = DEPTH + .09
     t = (z - o[2]) / d[2]
     t = (z - .38 * (o[0] + t * d[0]) ** 2 - o[2]) / d[2]
     x, y = o[0] + t * d[0], o[1] + t * d[1]
-    u, v = (x.abs() - P.eye_spacing - .005) / size, (y + .015) / (size * .80)
+    u, v = (x.abs() - P.eye_spacing - .005) / size, (y + .015) / (size * .80)    # about each lens
     radius = (u ** 4 + v ** 4).clamp_(min=1e-6).sqrt().sqrt()
-    aa = rays.px * 1.15
     rim = ramp(.013 + .008 * P.glasses - (radius - 1).abs() * size, aa)
     bridge = ramp(.012 - (y - .03 - .02 * (1 - (x / .1) ** 2)).abs(), aa)
     bridge = bridge * (x.abs() < P.eye_spacing - size).float()
-    return SimpleNamespace(u=u, v=v, radius=radius, frame=torch.maximum(rim, bridge))
-
-
-def glasses(img, C, lamp, rays, lit, cover, box):
-    """Lay the glasses over the picture, in place: tinted lenses, frame, a faint reflection."""
-    P, part, aa = C.maps, at(img, box), rays.px * 1.15
-    g = SimpleNamespace(**{k: at(v, box) for k, v in vars(lens(P, rays)).items()})
     worn = (P.glasses > 0).float()
-    lay(part, part * .93 + .012, worn * ramp((1 - g.radius) * P.glasses_size, aa) * at(cover, box))
-    lay(part, rgb(C.glasses_rgb) * lit * .9 + .01, (g.frame * worn).clamp_(0, 1))
-    glare = gauss(g.u + g.v * .6 - .35, .22) * (g.radius < .93).float() * worn * .05
+    lay(part, part * .93 + .012, worn * ramp((1 - radius) * size, aa) * cover[box])
+    frame = (torch.maximum(rim, bridge) * worn).clamp_(0, 1)
+    lay(part, rgb(C.glasses_rgb) * lit * .9 + .01, frame)
+    glare = gauss(u + v * .6 - .35, .22) * (radius < .93).float() * worn * .05
     part += glare[:, None] * lamp.key
 
 
