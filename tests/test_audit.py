@@ -63,9 +63,9 @@ def test_affectnet_is_counted_against_the_part_that_it_is(tmp_path):
 def test_every_fold_has_published_counts_of_both_splits():
     """What is not in a fold's test split is in its training split."""
     for name, clips in (("dfew", 11697), ("mafw", 9172)):
-        dataset, sizes = REGISTRY[name], {}
-        for key, known in dataset.published.items():
-            sizes[key] = sum(known.values()) if isinstance(known, dict) else known
+        dataset = REGISTRY[name]
+        sizes = {key: sum(known.values()) if isinstance(known, dict) else known
+                 for key, known in dataset.published.items()}
         assert dataset.listed == clips == sum(sizes[k, "test"] for k in dataset.folds)
         assert all(sizes[k, "train"] + sizes[k, "test"] == clips for k in dataset.folds)
 

@@ -56,38 +56,34 @@ def test_a_frame_folder_is_read_in_natural_order_with_mixed_extensions(tmp_path)
 
 def test_every_image_mode_becomes_rgb(tmp_path):
     rgb = smooth(1, 40, 30)
-    picture, path = Image.fromarray(rgb), tmp_path / "p.png"
+    picture = Image.fromarray(rgb)
 
-    def read(image: Image.Image, name: str = "p.png", **options) -> np.ndarray:
+    def read(image: Image.Image, name: str = "p.png", size: int | None = None, **options):
         image.save(tmp_path / name, **options)
-        return pixels(read_clip(tmp_path / name)[0])
-
-    assert np.array_equal(read(picture), rgb)
+        return pixels(read_clip(tmp_path / name, size=size, aspect=True)[0])
     grey = np.array(picture.convert("L"))
+    assert np.array_equal(read(picture), rgb)
     assert np.array_equal(read(picture.convert("L")), np.stack([grey] * 3, -1))
     sixteen, floats = grey.astype(np.uint16) * 257, grey.astype(np.float32)
     assert np.abs(read(Image.fromarray(sixteen)) - grey[..., None]).max() <= 1
     assert np.abs(read(Image.fromarray(floats), "p.tiff") - grey[..., None]).max() <= 1
-    black = read(Image.fromarray(np.dstack([rgb, np.zeros_like(grey)]), "RGBA"))
-    assert black.max() == 0
-    half = read(Image.fromarray(np.dstack([rgb, np.full_like(grey, 128)]), "RGBA"))
-    assert np.abs(half - rgb / 2).max() < 3
+    for alpha in (0, 128):
+        found = read(Image.fromarray(np.dstack([rgb, np.full_like(grey, alpha)]), "RGBA"))
+        assert np.abs(found - rgb * (alpha / 255)).max() < 3
     assert np.abs(read(picture.convert("P", palette=Image.Palette.ADAPTIVE)) - rgb).mean() < 10
     assert read(picture.convert("1")).shape == (30, 40, 3)
-    for size in (None, 16):
-        picture.convert("CMYK").save(tmp_path / "c.jpg", quality=95)
-        found = read_clip(tmp_path / "c.jpg", size=size)
-        wanted = picture if size is None else picture.resize((16, 16), Image.Resampling.BICUBIC)
-        assert np.abs(pixels(found[0]) - np.array(wanted)).mean() < 6, size
+    for size in ((40, 30), (21, 16)):
+        found = read(picture.convert("CMYK"), "c.jpg", min(size), quality=95)
+        wanted = picture.resize(size, Image.Resampling.BICUBIC)
+        assert np.abs(found - np.array(wanted)).mean() < 6, size
     upright = np.array(picture.rotate(-90, expand=True))
     exif = Image.Exif()
     exif[0x0112] = 6                                      # to be turned by 90 degrees for display
     assert np.array_equal(read(picture, exif=exif), upright)
     for name in ("p.png", "p.jpg"):                       # also where it is decoded smaller
-        read(picture.resize((160, 120)), name, exif=exif)
-        found = pixels(read_clip(tmp_path / name, size=30, aspect=True)[0])
+        found = read(picture.resize((160, 120)), name, 30, exif=exif)
         assert found.shape == (40, 30, 3) and np.abs(found - upright).mean() < 6
-    write_image(path, 1, 40, 30)
+    path = write_image(tmp_path / "q.png", 1, 40, 30)
     assert read_clip(path, size=16).shape == (1, 3, 16, 16) and count_frames(path) == 1
     assert read_clip(path, [0, 0]).shape[0] == 2
 
@@ -112,25 +108,23 @@ def refused(path: Path, said: str, **options) -> None:
 
 
 def test_what_is_missing_empty_or_no_picture_is_refused(tmp_path):
-    refused(tmp_path / "no.jpg", "there is no such file")
     (tmp_path / "frames").mkdir()
-    refused(tmp_path / "frames", "holds no frames")
-    for name in ("e.jpg", "e.mp4"):
-        (tmp_path / name).write_bytes(b"")
-        refused(tmp_path / name, "the file is empty")
-    (tmp_path / "t.txt").write_text("text")
-    refused(tmp_path / "t.txt", "unknown extension '.txt'")
-    (tmp_path / "t.jpg").write_text("text, not a picture")
-    refused(tmp_path / "t.jpg", "not an image")
-    (tmp_path / "t.mp4").write_text("text, not a video" * 100)
-    refused(tmp_path / "t.mp4", "it is no video")
-    refused(write_image(tmp_path / "thin.png", width=200, height=20), "200 x 20 px, but a face")
-    refused(write_image(tmp_path / "small.png", width=8, height=8), "at least 16 px")
+    for name, content in (("e.jpg", ""), ("e.mp4", ""), ("t.txt", "text"), ("t.jpg", "text"),
+                          ("t.mp4", "text" * 400)):
+        (tmp_path / name).write_text(content)
+    write_image(tmp_path / "thin.png", width=200, height=20)
+    write_image(tmp_path / "small.png", width=8, height=8)
+    for name, said in (("no.jpg", "there is no such file"), ("frames", "holds no frames"),
+                       ("e.jpg", "the file is empty"), ("e.mp4", "the file is empty"),
+                       ("t.txt", "unknown extension '.txt'"), ("t.jpg", "not an image"),
+                       ("t.mp4", "it is no video"), ("thin.png", "200 x 20 px, but a face"),
+                       ("small.png", "at least 16 px")):
+        refused(tmp_path / name, said)
     path = write_image(tmp_path / "p.png")
     refused(path, "frame 1 was asked for, but it has 1", indices=[1])
+    refused(path, "no frame was asked for", indices=[])
     refused(write_video(tmp_path / "v.mp4"), r"frame 8 was asked for, but it has 8 \(0 to 7\)",
             indices=[0, 8])
-    refused(path, "no frame was asked for", indices=[])
 
 
 @pytest.mark.parametrize("size", [None, 32])
