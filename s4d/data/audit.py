@@ -64,14 +64,10 @@ def examine(name: str, root: str | Path, fold: int | None = None, num_workers: i
 
     Args:
         fold: one fold; None checks all.
-        label_order: of the lists' integers, where the lists do not tell.
-        published: compare the numbers of samples with the published ones; never done for
-            procedural faces.
+        published: compare with the published counts; never done for procedural faces.
     Returns:
         table (kind, path, problem) whose kinds are the keys of KINDS; table of samples: fold,
         split, label, found, published (where known).
-    Raises:
-        DatasetError, LabelError: when the dataset cannot be indexed at all.
     """
     dataset, root = find(name, root), Path(root)
     tables, problems, last = {}, [], None
@@ -228,12 +224,8 @@ def _duplicates(seen: dict[str, Seen], table: pd.DataFrame) -> Problems:
 
 
 def check(path: Path, size: int, digest: bool = False) -> Seen:
-    """Decode one sample in full, at a small size.
-
-    Args:
-        size: bytes on disk, -1 where the file is missing.
-        digest: whether its bytes are to be compared with others'.
-    """
+    """Decode one sample in full, at a small size; `digest` its bytes to compare them. Its size on
+    disk is -1 where it is missing."""
     if size <= 0:
         return (Seen("empty", "it is empty: copy or extract it again") if size == 0
                 else Seen("missing", "it is listed but not on disk"))

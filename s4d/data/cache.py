@@ -48,11 +48,7 @@ class Packed:
         return int(self.shapes[i, 0])
 
     def clip(self, i: int, indices: Sequence[int] | None = None) -> torch.Tensor:
-        """Frames of sample i as `read_clip` gives them, channels last in memory.
-
-        Raises:
-            MediaError: for an unreadable sample, an index outside it, or a damaged cache.
-        """
+        """Frames of sample i as `read_clip` gives them, channels last in memory."""
         path, (length, height, width) = self.paths[i], self.shapes[i]
         wanted = np.arange(length) if indices is None else np.asarray(indices, dtype=np.int64)
         cause = self.unreadable.get(path)
@@ -80,14 +76,9 @@ def packed(table: pd.DataFrame, root: str | Path, size: int, cache_dir: str | Pa
     appears complete or not at all; of processes that ask for it at once, one makes it.
 
     Args:
-        table: rows of `s4d.data.index`; sample i is row i.
-        root: folder the paths are relative to.
         size: short side in px.
         cache_dir: None is `<root>/.cache`, or the user's cache folder when root is read-only.
         num_workers: decoding threads.
-        crop_box: part of the stored pictures that is kept.
-    Raises:
-        DatasetError: when the cache cannot be written, or the disk has not enough room.
     """
     root, unique = Path(root), list(dict.fromkeys(table["path"]))
     stamp = dict(zip(unique, map(list, stamps(unique, root)), strict=True))

@@ -109,9 +109,8 @@ class Joint(Dataset):
 def collate(samples: list[dict]) -> dict:
     """Stack a single-task batch, N draws or views, without its unreadable samples.
 
-    Returns:
-        task; clip uint8 `[N, T, 3, H, W]`, label `[N]` and row `[N]` unless all are unreadable;
-        unreadable [(path, cause)] and unreadable_rows.
+    It has task, unreadable [(path, cause)], unreadable_rows and, unless all samples are unreadable,
+    clip uint8 `[N, T, 3, H, W]`, label `[N]` and row `[N]`.
     """
     good, missing = ([s for s in samples if ("clip" in s) == whole] for whole in (True, False))
     batch = {"task": samples[0].get("task"), "unreadable": [s["unreadable"] for s in missing],
@@ -138,10 +137,9 @@ def draw_order(labels: list[int], seed: int, epoch: int, epoch_fraction: float,
                balanced_sampling: bool, fraction: float = 1.0) -> np.ndarray:
     """Rows of one task for one epoch: shuffled, or with classes oversampled to equal counts.
 
-    Args:
-        epoch_fraction: of an epoch's rows that are given out.
-        fraction: of the rows that are used at all, the same ones for every seed and method, a
-            smaller part inside a larger one; they repeat, so that an epoch keeps its length.
+    Of all rows, `fraction` are used at all, the same ones for every seed and method, a smaller part
+    inside a larger one; they repeat, so that an epoch keeps its length. Of an epoch's rows,
+    `epoch_fraction` are given out.
     """
     rng = np.random.default_rng([seed, epoch, 17])
     labels = np.asarray(labels)
@@ -194,8 +192,7 @@ def part_of(batches: list[list[Key]], rank: int, world: int) -> list[list[Key]]:
 def loader(dataset: Dataset, batches: list[list[Key]], num_workers: int = 0) -> DataLoader:
     """Load planned batches; video readers open inside the workers, never before a fork.
 
-    It has a generator of its own: a loader draws a number when it starts, which would move the
-    draws of a run that is resumed in the middle of an epoch.
+    Its own generator: starting draws a number, which would move the draws of a resumed run.
     """
     return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers,
                       pin_memory=torch.cuda.is_available(),

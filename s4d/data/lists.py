@@ -59,10 +59,6 @@ def read_list(path: Path) -> list[Entry]:
 
     The text is in UTF-8 (with or without a byte-order mark), UTF-16 with one, or GBK. A name may
     hold blanks. A label such as 1.0 is the integer 1: pandas writes it so beside a missing value.
-
-    Raises:
-        DatasetError: for a list without entries or columns, and for a name that is not safe.
-        LabelError: for an entry without a label.
     """
     lines = re.split(r"\r\n|\r|\n", _text(path))
     first = next((line for line in lines if line.strip()), "")
@@ -156,13 +152,9 @@ class Files:
     """Find listed samples on disk: with another extension, without leading zeros, in another
     Unicode form, with or without the folder that holds them all.
 
-    Args:
-        root: the dataset's folder.
-        bases: folders below it that names are relative to, the preferred first.
-        suffixes: of the files.
-        frames: whether folders of frames count as samples; then the first base that holds anything
-            is the only one, since aligned frames and whole scenes must not be mixed.
-        variants: forms of a name's stem, the preferred first.
+    `bases` are the folders that names are relative to, and `variants` forms of a name's stem, the
+    preferred first. Where folders of `frames` count as samples, the first base that holds anything
+    is the only one, since aligned frames and whole scenes must not be mixed.
     """
 
     def __init__(self, root: Path, bases: Iterable[str], suffixes: set[str], frames: bool = False,
@@ -232,11 +224,8 @@ def _key(name: str) -> str:
 
 def class_folders(root: Path, suffixes: set[str],
                   read: Callable[[list[Entry]], list[str]]) -> list[tuple]:
-    """(path, label, None, split) of files in train/happiness/, val/1/ and so on.
-
-    Args:
-        read: entries -> emotion names; an entry's label is the folder's name.
-    """
+    """(path, label, None, split) of files in train/happiness/, val/1/ and so on; `read` gives the
+    emotions of entries whose labels are the folders' names."""
     out = []
     for part in folders(root):
         groups = folders(part) if part.name.lower() in SPLITS else []
@@ -253,17 +242,11 @@ def labels_of(entries: list[Entry], orders: tuple[str, ...], num_classes: int, b
     """Emotion names of a list's entries; a label written as a name is taken at its word.
 
     Args:
-        entries: of all splits, labelled by names or by integers.
-        orders: keys of ORDERS that integers may be in.
+        orders: keys of ORDERS that integers may be in; `label_order` is the one, where known.
         num_classes: size of the vocabulary that names must belong to.
         base: integer of the first class where the integers do not tell (0 occurs, or the number of
             classes does).
-        counts: published number of samples by emotion, to tell the order from.
-        label_order: the order's name, where it is known.
-        sample: the entries that `counts` is about; all when left out.
-    Raises:
-        LabelError: for a label outside the vocabulary, or integers that fit no order.
-        DatasetError: for an unknown order, and when nothing tells which order it is.
+        counts: published samples by emotion of the entries in `sample`, which tell the order.
     """
     if label_order is not None and label_order not in orders:
         allowed = ", ".join(orders) or "none, this dataset names its emotions"

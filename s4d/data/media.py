@@ -113,27 +113,23 @@ def header(path: str | Path) -> tuple[int, int, float | None]:
 
 def read_clip(path: str | Path, indices: Sequence[int] | None = None, size: int | None = None,
               aspect: bool = False) -> torch.Tensor:
-    """Decode frames of a video file, a folder of frames, or an image.
+    """Decode frames of a video file, a folder of frames, or an image: uint8 RGB `[T, 3, H, W]`.
 
     Args:
         indices: frame numbers from 0, in any order, repeats allowed; None reads all.
         size: side in px of the square that frames are resized to; None keeps the file's size.
         aspect: resize the short side to `size` and keep the ratio of the (first frame's) sides.
-    Returns:
-        uint8 RGB `[T, 3, H, W]`, T = len(indices).
     Raises:
-        MediaError: for a missing, damaged or truncated file, an empty folder, an index outside the
-            clip, frames of different sizes (with size=None), or a picture that is no face crop.
+        MediaError: for anything that is not wholly there, or that is no face crop.
     """
     return read_frames(path, indices, size, aspect).permute(0, 3, 1, 2).contiguous()
 
 
 def read_frames(path: str | Path, indices: Sequence[int] | None = None, size: int | None = None,
                 aspect: bool = False, crop_box: Box | None = None) -> torch.Tensor:
-    """As `read_clip`, with the channels last: uint8 `[T, H, W, 3]`, the fastest order to resize.
+    """As `read_clip`, channels last: uint8 `[T, H, W, 3]`, the fastest order to resize.
 
-    Args:
-        crop_box: the part of each stored picture that is kept, cut out before resizing.
+    Of each stored picture only `crop_box` is kept, cut out before resizing.
     """
     path = Path(path)
     if crop_box is not None:
@@ -264,10 +260,8 @@ def _reader(path: str | Path, shape: tuple[int, int] | None) -> decord.VideoRead
 
 
 def _read_image(path: Path, size: int | None) -> np.ndarray:
-    """An image as RGB `[H, W, 3]`, upright, transparent parts black.
-
-    Both sides have at least `size` px where the file's have.
-    """
+    """An image as RGB `[H, W, 3]`, upright, transparent parts black, no side smaller than `size`
+    where the file's is not."""
     try:
         with Image.open(path) as file:
             _check_shape(path, file.size)

@@ -88,9 +88,6 @@ def split_validation(index: pd.DataFrame, val_fraction: float = 0.15,
 
     Whole subjects where they are known, so that nobody is on both sides; rows without a subject
     class by class. The result depends on the table and the seed alone.
-
-    Raises:
-        DatasetError: for a fraction outside 0..1, or when nothing can be taken.
     """
     if not 0 < val_fraction < 1:
         raise DatasetError(f"validation fraction {val_fraction} is outside 0..1: choose for "
@@ -118,10 +115,7 @@ def split_validation(index: pd.DataFrame, val_fraction: float = 0.15,
 
 
 def fingerprint(index: pd.DataFrame, root: str | Path) -> str:
-    """Sixteen hex digits that name the data: rows (path, label, split) and their files' sizes.
-
-    Equal on every machine that holds the same files. A change that keeps a file's size is not seen.
-    """
+    """Sixteen hex digits that name the data: rows (path, label, split) and their files' sizes."""
     columns = [index[c].where(index[c].notna(), "") for c in ("path", "label", "split")]
     sizes = [size for size, _ in stamps(index["path"], root)]
     text = "".join("\t".join(map(str, row)) + "\n" for row in zip(*columns, sizes, strict=True))

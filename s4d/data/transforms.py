@@ -23,13 +23,11 @@ def pretrain_transform(img_size: int, crop_scale: tuple[float, float] = (0.2, 1.
                        flip: bool = True) -> v2.Transform:
     """Random resized crop and, for photos, horizontal flip (docs/method.md, section 4).
 
+    The function takes and gives uint8 `[T, 3, H, W]` and draws from torch's global generator.
+
     Args:
-        img_size: side in px of the result.
         crop_scale: range of the cropped area as a share of the picture; (1, 1) keeps it whole.
         flip: mirror half of the draws; the released recipe does so for photos and not for clips.
-    Returns:
-        uint8 `[T, 3, H, W]` -> uint8 `[T, 3, img_size, img_size]`, drawing from torch's global
-        generator.
     """
     size, how = (img_size, img_size), dict(interpolation=InterpolationMode.BICUBIC, antialias=True)
     if tuple(crop_scale) == (1, 1):      # aligned faces stay aligned, and nothing is resampled
@@ -46,7 +44,6 @@ def train_transform(img_size: int, crop_scale: tuple[float, float] = (0.5, 1.0),
     Differs: erased parts take the mean colour (0 after normalisation) instead of noise.
 
     Args:
-        img_size, crop_scale: as for `pretrain_transform`.
         randaugment: as for `ClipRandAugment`; empty for none.
         random_erasing: probability that a rectangle is painted over, the same in all frames.
     """
@@ -61,10 +58,8 @@ def train_transform(img_size: int, crop_scale: tuple[float, float] = (0.5, 1.0),
 class ClipRandAugment(torch.nn.Module):
     """RandAugment with one draw for all frames: timm's operations and strengths.
 
-    Args:
-        text: timm's notation "m<magnitude 0..10>-n<operations>"; what timm calls
-            rand-m7-n4-mstd0.5-inc1 is m7-n4.
-        fill: colour of what a geometric operation leaves empty, 0..255.
+    `text` is timm's notation "m<magnitude 0..10>-n<operations>": rand-m7-n4-mstd0.5-inc1 is m7-n4.
+    Geometric operations leave the colour `fill`, 0..255.
     """
 
     def __init__(self, text: str, fill: tuple[int, int, int]):
@@ -166,10 +161,8 @@ def _moved(clip: torch.Tensor, m: tuple[float, ...], fill: tuple[int, int, int])
 def eval_views(x: torch.Tensor, img_size: int, test_crops: int = 1) -> list[torch.Tensor]:
     """Square test views: the short side resized, windows at even steps along the long side.
 
-    Args:
-        x: uint8 with height and width last: `[B, 3, H, W]`, `[B, 3, T, H, W]` or `[T, 3, H, W]`.
-        test_crops: number of windows; 1 is the central one. A square picture has one window (the
-            released code averages two equal ones).
+    Height and width of the uint8 pictures or clips come last. One window is the central one, and a
+    square picture has one (the released code averages two equal ones).
     """
     h, w = x.shape[-2:]
     if min(h, w) != img_size:

@@ -32,18 +32,13 @@ def index(name: str, root: str | Path, fold: int | None = None, num_classes: int
 
     Args:
         name: key of REGISTRY.
-        fold: which fold, of datasets that have some.
         num_classes: 7, 8 or 11 keeps the samples of that vocabulary; None keeps all.
         label_order: key of `s4d.emotions.ORDERS` of a list's integers, where it does not tell.
         task: "image" or "video" that the samples are for; None takes any.
         subject_separator: the sign that ends a subject's name in file names of an own folder.
     Returns:
         table: path (relative to root), label (emotion name or None), subject (text or None), split
-        (train, val, test), fold, frames (1 for photos; missing for clips, which would have to be
-        opened). The order is fixed.
-    Raises:
-        DatasetError: naming what is missing, empty, contradictory or not allowed.
-        LabelError: for a label outside the dataset's vocabulary.
+        (train, val, test), fold, frames (1 for photos; missing for clips), in a fixed order.
     """
     dataset, root = find(name, root), Path(root)
     folds = ", ".join(map(str, dataset.folds))

@@ -87,10 +87,8 @@ def is_original(path: Path) -> bool:
 
 
 def published(root: Path, table: pd.DataFrame) -> dict:
-    """Counts of the release whose layout it is, or of the known test split nearest in size.
-
-    None for class folders, which may hold any selection.
-    """
+    """Counts of the release whose layout it is, or of the known test split nearest in size; none
+    for class folders, which may hold any selection."""
     if any(f.name.lower() in SPLITS and folders(f) for f in folders(root)):
         return {}
     if (root / "val_set").is_dir():

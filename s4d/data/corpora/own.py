@@ -27,13 +27,7 @@ TEST = 0.2          # of the samples in the test split, where no folder tells
 
 def rows(root: Path, fold: None = None, label_order: None = None,
          subject_separator: str | None = None, clips: bool = False) -> list[tuple]:
-    """(path, label, subject, split) of every photo, or clip: a video file or a folder of frames.
-
-    Raises:
-        DatasetError: for photos beside clips, a sample in no class folder, an empty class folder, a
-            single class, or splits that are incomplete.
-        LabelError: for a class folder that names no emotion.
-    """
+    """(path, label, subject, split) of every photo, or clip: a video file or a folder of frames."""
     inside = {}      # names of files by folder, hidden ones left out
     for folder, below, names in os.walk(root):
         below[:] = sorted(d for d in below if d[0] != ".")

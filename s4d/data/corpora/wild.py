@@ -12,12 +12,10 @@ from ..tables import Dataset, DatasetError
 
 def rows(root: Path, fold: int | None, label_order: str | None, name: str, layout: str,
          lists: tuple[str, ...], media: tuple[str, ...], **reading) -> list[tuple]:
-    """(path, label, None, split) of the first layout of lists that is there.
+    """(path, label, None, split) of the first layout of `lists` (with {split} and {fold}) there is.
 
-    Args:
-        lists: paths with {split} and {fold}.
-        media: folders of clips or of frames, the preferred first.
-        reading: orders, num_classes and counts (of the training list) as `labels_of` takes them.
+    Clips or frames are in one of the folders `media`, the preferred first; `labels_of` takes the
+    `reading`.
     """
     what = f"fold {fold}" if fold else "train and test"
     for pattern in lists:
@@ -45,11 +43,7 @@ def rows(root: Path, fold: int | None, label_order: str | None, name: str, layou
 
 def dataset(name: str, lists: tuple[str, ...], media: tuple[str, ...], layout: str, listed: int,
             train: tuple[int, ...], tests: dict, orders: tuple[str, ...]) -> Dataset:
-    """A dataset of this kind; `train` is the first training list's count of each class.
-
-    Args:
-        tests: fold (None where there are none) -> clips of the test list, also by class.
-    """
+    """A dataset whose lists' samples are published by fold, or by class as a tuple."""
     first, size = next(iter(tests)), {k: sum(n) if isinstance(n, tuple) else n
                                       for k, n in tests.items()}
     counts = dict(zip(ORDERS[name], train, strict=True))
