@@ -22,21 +22,11 @@ from PIL import Image
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
 from torchvision.transforms import v2
 
-from s4d.data import DatasetError, MediaError, cache, packed, read_clip, tables
+from s4d.data import DatasetError, MediaError, cache, packed, read_clip, tables, transforms
 from s4d.data.dataset import Joint, Key, Samples, collate, draw_order, epoch_plan, loader, to_model
 from s4d.data.media import read_frames
 from s4d.data.throughput import throughput
-from s4d.data.transforms import (
-    COLOUR,
-    GEOMETRY,
-    augment,
-    eval_views,
-    normalise,
-    pretrain_transform,
-    test_indices,
-    train_indices,
-    train_transform,
-)
+from s4d.data.transforms import augment, eval_views, normalise, pretrain_transform, train_transform
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +282,7 @@ def test_one_draw_serves_all_frames(transform):
         assert all(torch.equal(out[0], f) for f in out), seed
 
 
-@pytest.mark.parametrize("name", GEOMETRY + COLOUR)
+@pytest.mark.parametrize("name", transforms.GEOMETRY + transforms.COLOUR)
 @pytest.mark.parametrize("level", [0.0, 3.0, 9.0, 10.0])
 def test_operations_on_a_clip_are_those_of_timm_on_its_frames(name, level):
     frames = [smooth(4, 60, 40), smooth(5, 60, 40) // 2, np.full((40, 60, 3), 90, np.uint8)]
@@ -310,7 +300,7 @@ def test_operations_on_a_clip_are_those_of_timm_on_its_frames(name, level):
             wanted = np.array(NAME_TO_OP[name](Image.fromarray(frame), *arguments,
                                                fillcolor=(10, 20, 30), resample=Image.BILINEAR))
             apart = np.abs(result.astype(int) - wanted)
-            if name in COLOUR:
+            if name in transforms.COLOUR:
                 assert apart.max() <= 3, frame[0, 0]
             else:                                         # Pillow rounds a border pixel in or out
                 assert np.quantile(apart, 0.98) <= 4 and apart.mean() < 3
@@ -338,14 +328,15 @@ def test_randaugment_and_flips_are_what_their_texts_say():
 
 def test_windows_of_frames():
     draw = torch.Generator().manual_seed(0)
-    windows = [train_indices(20, 4, 3, draw) for _ in range(60)]
+    windows = [transforms.train_indices(20, 4, 3, draw) for _ in range(60)]
     assert {w[0] for w in windows} == set(range(11))
     assert all(w == list(range(w[0], w[0] + 10, 3)) for w in windows)
-    assert train_indices(5, 4, 2, draw) == [0, 2, 4, 4]
-    assert train_indices(1, 3, 4, draw) == [0, 0, 0]
-    assert test_indices(20, 4, 3, 2) == [[0, 3, 6, 9], [10, 13, 16, 19]]
-    assert test_indices(20, 4, 3, 1) == [[5, 8, 11, 14]] == test_indices(20, 4, 3, 3)[1:2]
-    assert test_indices(2, 4, 1, 2) == [[0, 1, 1, 1]] * 2
+    assert transforms.train_indices(5, 4, 2, draw) == [0, 2, 4, 4]
+    assert transforms.train_indices(1, 3, 4, draw) == [0, 0, 0]
+    assert transforms.test_indices(20, 4, 3, 2) == [[0, 3, 6, 9], [10, 13, 16, 19]]
+    assert transforms.test_indices(20, 4, 3, 1) == [[5, 8, 11, 14]]
+    assert transforms.test_indices(20, 4, 3, 3)[1] == [5, 8, 11, 14]
+    assert transforms.test_indices(2, 4, 1, 2) == [[0, 1, 1, 1]] * 2
 
 
 def test_views_across_the_picture():

@@ -155,17 +155,6 @@ def test_the_fingerprint_follows_rows_and_sizes(tmp_path):
     assert len({first, longer, fingerprint(table, tmp_path / "b")}) == 3
 
 
-def test_entries_of_mafw_without_a_label(tmp_path):
-    put(tmp_path / "clips/00001.mp4", "x")
-    lists = tmp_path / "single/no_caption/set_1"
-    put(lists / "train.txt", "00001.mp4 anger\n")
-    for text, error, match in (("", DatasetError, "test.txt holds no entries"),
-                               ("3.mp4\n", LabelError, "no label for '3.mp4' in .*.txt, line 1"),
-                               ("3.mp4 rage\n", LabelError, "unknown label 'rage'")):
-        put(lists / "test.txt", text)
-        refused(error, match, "mafw", tmp_path, fold=1)
-
-
 # --- lists of the real sizes, with the class counts that the releases state
 
 REAL = {   # samples a class, in the first order's sequence: train, test

@@ -8,11 +8,11 @@ import pandas as pd
 from ...config import Source
 from ...emotions import vocabulary
 from ..tables import Dataset, DatasetError, listed_subjects, table
-from . import acted, affectnet, folders, own, rafdb, wild
+from . import affectnet, named, own, rafdb, wild
 
 REGISTRY = {d.name: d for d in (
-    affectnet.DATASET, folders.CAER, own.CLIPS, acted.CREMAD, wild.DFEW, wild.FERV39K, wild.MAFW,
-    own.PHOTOS, rafdb.DATASET, acted.RAVDESS, folders.VOXCELEB2)}
+    affectnet.DATASET, named.CAER, own.CLIPS, named.CREMAD, wild.DFEW, wild.FERV39K, wild.MAFW,
+    own.PHOTOS, rafdb.DATASET, named.RAVDESS, named.VOXCELEB2)}
 
 
 def find(name: str, root: str | Path) -> Dataset:

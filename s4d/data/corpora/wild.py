@@ -44,12 +44,13 @@ def rows(root: Path, fold: int | None, label_order: str | None, name: str, layou
 def dataset(name: str, lists: tuple[str, ...], media: tuple[str, ...], layout: str, listed: int,
             train: tuple[int, ...], tests: dict, orders: tuple[str, ...]) -> Dataset:
     """A dataset whose lists' samples are published by fold, or by class as a tuple."""
-    first, size = next(iter(tests)), {k: sum(n) if isinstance(n, tuple) else n
-                                      for k, n in tests.items()}
-    counts = dict(zip(ORDERS[name], train, strict=True))
-    published = {**{(k, "test"): dict(zip(ORDERS[name], n, strict=True)) if isinstance(n, tuple)
-                    else n for k, n in tests.items()},
-                 **{(k, "train"): listed - n for k, n in size.items()}, (first, "train"): counts}
+    def by_class(known: int | tuple) -> int | dict:
+        return dict(zip(ORDERS[name], known, strict=True)) if isinstance(known, tuple) else known
+
+    published = {(k, "test"): by_class(n) for k, n in tests.items()}
+    published |= {(k, "train"): listed - n for k, n in tests.items() if isinstance(n, int)}
+    first, counts = next(iter(tests)), by_class(train)
+    published[first, "train"] = counts
     read = partial(rows, name=name, layout=layout, lists=lists, media=media, orders=orders,
                    num_classes=len(train), counts=counts)
     folds = () if first is None else tuple(tests)

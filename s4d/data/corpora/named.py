@@ -1,14 +1,18 @@
-"""CREMA-D and RAVDESS: actors perform emotions, labels are in the files' names, no published split.
+"""CREMA-D, RAVDESS, CAER and VoxCeleb2: the names of files and folders tell everything.
 
-Five folds over actors are this project's convention: the actors, sorted, are dealt out in turn, so
-that nobody is tested who was trained on.
+CREMA-D and RAVDESS are of actors and have no published split. Five folds over actors are this
+project's convention: the sorted actors are dealt out in turn, so that nobody is tested who was
+trained on.
 """
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from ...emotions import LabelError
+from ..lists import class_folders, labels_of
 from ..media import VIDEOS
 from ..tables import Dataset, DatasetError, files, folders
 
@@ -60,9 +64,30 @@ def ravdess_rows(root: Path, fold: int, label_order: str | None = None) -> list[
     return acted([*kept.values()], pattern, RAVDESS_CODES, fold, root, "01-01-03-01-01-01-01.mp4")
 
 
+def caer_rows(root: Path, fold: None = None, label_order: str | None = None) -> list[tuple]:
+    """Clips of television series, one split with validation; folders name the seven emotions."""
+    read = partial(labels_of, orders=(), num_classes=7, label_order=label_order)
+    return class_folders(root, VIDEOS, read)
+
+
+def voxceleb2_rows(root: Path, fold: None = None, label_order: None = None) -> Iterator[tuple]:
+    """Unlabelled clips of speaking people, the development part; used for pre-training."""
+    for person in folders(root / "dev/mp4"):
+        for video in folders(person) if person.name.startswith("id") else []:
+            for name in files(video, VIDEOS):
+                yield f"dev/mp4/{person.name}/{video.name}/{name}", None, person.name, "train"
+
+
 CREMAD = Dataset(      # 91 actors, twelve sentences; open: ODbL
     "cremad", "video", "VideoFlash/1001_DFA_ANG_XX.flv", cremad_rows, FOLDS,
     published={(None, None): 7442})
 RAVDESS = Dataset(     # 24 actors, 60 spoken performances each; open: CC BY-NC-SA 4.0
     "ravdess", "video", "Actor_01/01-01-03-01-01-01-01.mp4", ravdess_rows, FOLDS,
     published={(None, None): 1440})
+CAER = Dataset(
+    "caer", "video",
+    "train/, validation/ and test/ with a folder for each emotion, as in train/Happy/0001.avi",
+    caer_rows, published={(None, None): 13201})
+VOXCELEB2 = Dataset(
+    "voxceleb2", "video", "dev/mp4/id00012/<video>/00001.mp4", voxceleb2_rows,
+    published={(None, None): 1092009})      # 283 of them are unreadable
