@@ -21,7 +21,6 @@ def test_recorded_gates_sum_to_one_and_the_model_stays_as_it_was():
     assert list(routes) == [1] and routes[1].shape == (12, 4, 4)
     torch.testing.assert_close(routes[1].sum(-1), torch.ones(12, 4))
     assert ((routes[1] > 0).sum(-1) == 2).all()
-    assert all(layer.record is None for layer in model.moae_layers().values())
     np.testing.assert_array_equal(stimuli.features(model, x), plain)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
@@ -143,14 +142,14 @@ def test_a_planted_task_is_found_and_a_permuted_one_not():
 
 
 def test_the_null_over_whole_subjects_is_not_fooled_by_subjects():
-    units, p = np.repeat(np.arange(8), 20), {True: [], False: []}
+    units = np.repeat(np.arange(8), 20)
     task = np.where(units < 4, "image", "video")
-    for seed in range(6):
-        usage = np.random.default_rng(seed).dirichlet(np.ones(4) * 0.5, 8)[units]
-        for whole, unit in ((True, units), (False, np.arange(160))):
-            split = group_split("task", usage, task, unit, whole)
-            p[whole].append(judged(split, permutations=60, seed=seed)["p"])
-    assert np.median(p[False]) < 0.05 and np.median(p[True]) > 0.1
+
+    def median(whole: bool, unit: np.ndarray) -> float:
+        usages = [np.random.default_rng(s).dirichlet(np.ones(4) * 0.5, 8)[units] for s in range(6)]
+        return np.median([judged(group_split("task", usage, task, unit, whole), permutations=60,
+                                 seed=s)["p"] for s, usage in enumerate(usages)])
+    assert median(False, np.arange(160)) < 0.05 and median(True, units) > 0.1
 
 
 def test_emotions_are_permuted_within_a_subject_and_found_beside_a_louder_identity():
@@ -304,7 +303,6 @@ def test_experts_of_two_seeds_are_matched_whatever_their_numbers():
     assert apart.null_mean > 0.25                           # the best of 24 matchings, by luck
     assert experts.seed_agreement({0: {2: gates}}).empty
     read = printed.agreement_as_read(found.assign(task="image"), {"image": "photos"})
-    assert read.matched[0].startswith(f"{100 * found.matched.mean():.0f} % (")
     assert read["p (Holm)"].tolist() == [f"≤ {found.p.max():.3f}"]
 
 

@@ -1,8 +1,10 @@
 """Ablations: one thing changed at a time, everything else as in the comparison."""
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +14,8 @@ from ..config import METHODS, Faces, Finetune, Pretrain, Profile
 from ..training.runs import Run, build
 from . import stats
 
-S4D, ALL = ("s4d",), ("dynamic", "multitask", "s4d")
+KEYS = ["task", "study", "setting", "method", "metric"]
+S4D = ("s4d",)
 Change = Callable[[Profile, Finetune, object], Finetune]
 
 
@@ -25,14 +28,7 @@ class Study(NamedTuple):
     methods: tuple[str, ...] = S4D
 
 
-class Trial(NamedTuple):
-    """One run of a study."""
-
-    study: str
-    value: object
-    method: str
-    seed: int
-    config: Finetune
+Trial = namedtuple("Trial", "study value method seed config")      # one run of a study
 
 
 def _field(name: str) -> Change:
@@ -86,12 +82,12 @@ STUDIES = {
                     _field("image_fraction"), ("multitask", "s4d")),
     "clips": Study("share of the training clips", (0.1, 0.3, 1.0), _field("video_fraction"),
                    ("dynamic", "s4d")),
-    "gap": Study("gap between photos and clips", (0.0, 0.2, 0.5, 1.0), _gap, ALL),
+    "gap": Study("gap between photos and clips", (0.0, 0.2, 0.5, 1.0), _gap,
+                 ("dynamic", "multitask", "s4d")),
 }
 EVERY = {name: (study.values, study.methods) for name, study in STUDIES.items()}
 NIGHT = ("start", "experts", "top_k", "blocks", "photos", "clips", "gap")
-# What each profile runs: study -> (values, methods). The default is always shown: its runs are
-# those of the comparison.
+# study -> (values, methods), beside the default, whose runs are those of the comparison
 DECLARED = {
     "smoke": {"photos": ((0.3,), S4D)},
     "sandbox": {"photos": ((0.1,), S4D)},
@@ -109,51 +105,44 @@ def declared(profile: Profile) -> dict[str, tuple[tuple, tuple[str, ...]]]:
 def default_of(profile: Profile, name: str) -> object:
     """The value of a study that the comparison itself has."""
     study = STUDIES[name]
-    base = _base(profile, study.methods[-1], 0)
+    base = replace(profile.finetune, **METHODS[study.methods[-1]], init=profile.pretrain)
     for value in study.values:
-        if study.change(profile, base, value) == base:      # a digest leaves out where data lie
+        if study.change(profile, base, value) == base:
             return value
     raise ValueError(f"none of the values of the study {name!r} is the profile's own")
-
-
-def _base(profile: Profile, method: str, seed: int) -> Finetune:
-    return replace(profile.finetune, **METHODS[method], init=profile.pretrain, seed=seed)
 
 
 def trials(profile: Profile) -> Iterator[Trial]:
     """Every run of the profile's ablations, those of the default settings included."""
     for name, (values, methods) in declared(profile).items():
         study, default = STUDIES[name], default_of(profile, name)
-        for value in [v for v in study.values if v in values or v == default]:
-            for method in methods:
-                for seed in profile.seeds:
-                    cfg = study.change(profile, _base(profile, method, seed), value)
-                    yield Trial(name, value, method, seed, cfg)
+        shown = [v for v in study.values if v in values or v == default]
+        for value, method, seed in product(shown, methods, profile.seeds):
+            base = replace(profile.finetune, **METHODS[method], init=profile.pretrain, seed=seed)
+            yield Trial(name, value, method, seed, study.change(profile, base, value))
 
 
 def corpora(profile: Profile) -> list[Faces]:
     """The drawn corpora that comparison and ablations read, the profile's own first."""
     if profile.faces is None:
         return []
-    gaps = declared(profile).get("gap", ((), ()))[0]
-    return list(dict.fromkeys((profile.faces, *(replace(profile.faces, gap=g) for g in gaps))))
+    gaps = profile.faces.gap, *declared(profile).get("gap", ((), ()))[0]
+    return [replace(profile.faces, gap=gap) for gap in dict.fromkeys(gaps)]
 
 
 def collect(profile: Profile, found: dict[Finetune, Run]) -> pd.DataFrame:
     """Test predictions of every trial: those of `stats.collect`, study, setting (text)."""
-    tables = []
-    for t in trials(profile):
-        rows = stats.collect([(t.method, True, t.seed, t.config)], [found[t.config]])
-        tables.append(rows.assign(study=t.study, setting=text(t.value)))
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat([
+        stats.collect([(t.method, True, t.seed, t.config)], [found[t.config]]).assign(
+            study=t.study, setting=text(t.value))
+        for t in trials(profile)], ignore_index=True)
 
 
 def beside_default(scored: pd.DataFrame, changed: pd.DataFrame) -> pd.DataFrame:
     """Add the paired difference to the default setting: difference, _low, _high, p_holm."""
-    keys = ["task", "study", "setting", "method", "metric"]
     names = {"low": "difference_low", "high": "difference_high"}
-    columns = [*keys, "difference", *names.values(), "p_holm"]
-    return scored.merge(changed.rename(columns=names)[columns], on=keys, how="left")
+    columns = [*KEYS, "difference", *names.values(), "p_holm"]
+    return scored.merge(changed.rename(columns=names)[columns], on=KEYS, how="left")
 
 
 def without_photos(scores: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
@@ -166,8 +155,7 @@ def without_photos(scores: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFr
         study="photos", setting="0", difference=-of.map(pair["difference"]),
         difference_low=-of.map(pair["high"]), difference_high=-of.map(pair["low"]),
         p_holm=of.map(pair["p_holm"]))
-    keys = ["task", "study", "setting", "method", "metric"]
-    return rows[[*keys, *(c for c in rows if c not in keys)]]
+    return rows[[*KEYS, *(c for c in rows if c not in KEYS)]]
 
 
 def text(value: object) -> str:

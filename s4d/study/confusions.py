@@ -35,12 +35,11 @@ def true_probability(found: np.ndarray, labels: pd.Series, names: tuple[str, ...
 def course(frames: pd.DataFrame, fps: float | None = None, resamples: int = 1000) -> pd.DataFrame:
     """Mean curves around the apex, by emotion and over all ("expressive"), without neutral clips.
 
-    Only clips that cover the whole range of times are read, since a change of clips along a curve
-    would look like a change in time; half of the clips cover the range.
+    Only the half of the clips is read that covers the whole range of times, since a change of
+    clips along a curve would look like a change in time.
 
     Args:
-        frames: one row a frame: path, label, subject, frame, apex (missing: the clip's middle),
-            probability, intensity.
+        frames: path, label, subject, frame, apex (missing: the middle), probability, intensity.
         fps: frames per second of the files; None leaves time in frames.
     Returns:
         label, quantity ("probability", "intensity"), time (from the apex), and `mean_table`.
@@ -83,7 +82,6 @@ def follow(frames: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.Dat
 
     The null pairs a clip with clips of the same emotion and of other subjects, moved to a common
     apex: rising and falling about the apex stays in it, what is peculiar to one clip does not.
-
     Returns: label ("expressive" first), mean, low, high (r of `inside`), null, null_95 (mean and
     95th percentile of the mean r over random partners), p (one-sided), clips, subjects.
     """
@@ -119,7 +117,6 @@ def lagged(frames: pd.DataFrame, fps: float | None = None,
     """Measure how much later than the expression the probability rises and falls.
 
     The shifts go to a quarter of the shortest clip.
-
     Returns: curve: lag (positive: the probability comes later) and `mean_table` of r at each; and
     best (lag of the largest mean r), peak (mean time of a clip's largest probability less its
     apex), both with _low and _high, clips, subjects. Empty without truth.
@@ -235,8 +232,8 @@ def confusion_study(tests: dict[tuple[str, str], pd.DataFrame], sides: dict[str,
         known = [tests[k][tests[k].label.isin(names)].reset_index(drop=True) for k in keys]
         static, dynamic = (soft_confusion(t, names) for t in known)
         low, high = confusability_interval(*known, names)
-        found = confusability(static, dynamic)
-        stats.append(dict(comparison=comparison, low=low, high=high, **found))
+        stats.append(dict(comparison=comparison, low=low, high=high,
+                          **confusability(static, dynamic)))
         table = tidy(static, names, "label", "wrong", "static")
         pairs.append(table.assign(dynamic=dynamic.ravel(), comparison=comparison))
     table = pd.concat(pairs, ignore_index=True)

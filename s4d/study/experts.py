@@ -124,7 +124,7 @@ def _mean_beyond(runs: pd.DataFrame, value: str, seed: int) -> tuple[np.ndarray,
     null = np.stack(list(runs.null)) * scale[:, None]                                # [S, R]
     boot = np.stack(list(runs.boot)) * scale[:, None]
     beyond = runs[value].to_numpy() * scale - null.mean(1)
-    weights = draws(len(runs), boot.shape[1], np.random.default_rng(seed))           # [R, S]
+    weights = draws(len(runs), boot.shape[1], seed)                                  # [R, S]
     moved = beyond[:, None] + boot - boot.mean(1, keepdims=True)
     again = (weights.T * moved).sum(0) / weights.sum(1)
     low, high = (np.nan, np.nan) if np.isnan(again).any() else interval(again)
@@ -202,14 +202,13 @@ def map_agreement(photo: Tensor, clip: Tensor, grids: dict[str, Grid],
 
     The 95 % interval is a jackknife over the subjects (`units`) of both kinds.
     """
-    n = len(photo)
+    n, everybody = len(photo), np.concatenate([units["image"], units["video"] + len(photo)])
     maps = [g.double().view(len(g), grids[t][0], -1, g.shape[-1]).mean(1).numpy()
             for t, g in (("image", photo), ("video", clip))]
 
     def correlation(kept: np.ndarray) -> float:
         means = [maps[0][kept[kept < n]].mean(0), maps[1][kept[kept >= n] - n].mean(0)]
         return np.corrcoef(*[(m - m.mean(0)).ravel() for m in means])[0, 1]
-    everybody = np.concatenate([units["image"], units["video"] + n])
     r = correlation(np.arange(len(everybody)))
     half = float(jackknife(correlation, everybody))
     return dict(agreement=r, agreement_low=max(-1.0, r - half), agreement_high=min(1.0, r + half))
@@ -217,11 +216,8 @@ def map_agreement(photo: Tensor, clip: Tensor, grids: dict[str, Grid],
 
 def leading_table(gates: Tensor, grid: Grid, samples: list[int]) -> pd.DataFrame:
     """Which expert leads each token: sample, step, row, column (from 0), expert, gate."""
-    rows = []
-    for n in samples:
-        gate, leader = gates[n].max(-1)
-        rows += [(n, *np.unravel_index(i, grid), int(leader[i]) + 1, float(gate[i]))
-                 for i in range(len(gate))]
+    rows = [(n, *np.unravel_index(i, grid), int(leader) + 1, float(gate)) for n in samples
+            for i, (gate, leader) in enumerate(zip(*gates[n].max(-1), strict=True))]
     return pd.DataFrame(rows, columns=["sample", "step", "row", "column", "expert", "gate"])
 
 

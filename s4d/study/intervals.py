@@ -39,7 +39,7 @@ def sums_of(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
     return out
 
 
-def draws(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+def draws(n: int, resamples: int, seed: int | np.random.Generator) -> np.ndarray:
     """Count how often each of n units enters each resample, float64 `[R, n]`.
 
     From n units n - 1 are drawn, which makes the variance of a mean unbiased (the one, if n is 1).
@@ -47,14 +47,13 @@ def draws(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """
     if resamples < 1:
         raise StatsError(f"resamples is {resamples}: expected a number of resamples from 1")
+    rng = np.random.default_rng(seed)
     return rng.multinomial(max(1, n - 1), np.full(n, 1 / n), size=resamples).astype(float)
 
 
 def weights_of(units: int, resamples: int, seed: int = 0) -> np.ndarray:
     """`draws` `[R, U]`; all resamples are missing with fewer than two units."""
-    if units < 2:
-        return np.full((resamples, units), np.nan)
-    return draws(units, resamples, np.random.default_rng(seed))
+    return draws(units, resamples, seed) if units > 1 else np.full((resamples, units), np.nan)
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

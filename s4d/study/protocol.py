@@ -36,7 +36,7 @@ def _resampled(predictions: pd.DataFrame, classes: list[str], resamples: int,
     cells = np.eye(len(classes))[label][:, :, None] * np.eye(len(classes) + 1)[answer][:, None]
     counts = sums_of(cells, units_of(rows["subject"], sort=False))               # [G, K, K + 1]
     value = metrics(counts.sum(0))
-    weight = draws(len(counts), resamples, np.random.default_rng(seed))
+    weight = draws(len(counts), resamples, seed)
     drawn = (weight @ counts.reshape(len(counts), -1)).reshape(resamples, *counts.shape[1:])
     return value, metrics(drawn, absent=value[4:])
 

@@ -124,10 +124,9 @@ def compare_modes(model: nn.Module, x: Tensor, target: np.ndarray, task: str,
             first = probabilities(model, x, task)
             second = np.empty_like(first)
             second[order.numpy()] = probabilities(model, x[order], task)
-        kept = asked = 0
-        for i, passes in records.items():
-            kept += sum(int((gates > 0).sum()) for gates in passes)
-            asked += sum(gates[..., 0].numel() * layers[i].top_k for gates in passes)
+        passes = [(gates, layers[i].top_k) for i, batches in records.items() for gates in batches]
+        kept = sum(int((gates > 0).sum()) for gates, _ in passes)
+        asked = sum(gates[..., 0].numel() * top_k for gates, top_k in passes)
         answers = np.stack([first.argmax(1), second.argmax(1)])
         out.append(pd.DataFrame(dict(
             task=task, mode=mode, sample=range(len(x)), correct=(answers == target).mean(0),

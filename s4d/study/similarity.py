@@ -18,7 +18,7 @@ def prototypes(features: np.ndarray, labels: np.ndarray, names: list[str]) -> np
     """
     labels, missing = np.asarray(labels), np.full(features.shape[1], np.nan)
     means = np.array([features[labels == n].mean(0) if n in labels else missing for n in names])
-    means = means - np.nanmean(means, 0)
+    means -= np.nanmean(means, 0)
     return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
 
 
@@ -73,8 +73,7 @@ def freed_of_noise(without: np.ndarray) -> tuple[float, float, float]:
     """Correct a statistic `[1 + G]`, of all subjects and without each group, for its bias: 95 %.
 
     Class means of few subjects are noisy, so prototypes look less alike than they are, and a
-    bootstrap adds as much noise once more.
-    Source: Quenouille's correction of the bias.
+    bootstrap adds as much noise once more. Source: Quenouille's correction of the bias.
     """
     groups = len(without) - 1
     if groups < 2:
@@ -92,7 +91,6 @@ def prototype_study(photos: dict[tuple[str, int], np.ndarray],
 
     Args:
         photos, clips: (method, seed) -> pooled features.
-        reference: method to which the others' differences are given.
     Returns:
         cells: image_class, video_class, cosine (mean over seeds), method; and one row a method:
         `matched_classes` of the mean matrix, the range over seeds, ceiling (of equal prototypes),
@@ -182,7 +180,6 @@ def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: p
 
     Args:
         couples: comparison -> two representations for each seed; equal layers are compared.
-        rows: table of the stimuli (label, subject).
         tested: layers whose CKA is compared with the nulls; None: all.
     Returns:
         comparison, layer, measure, value, low, high (95 %, jackknife over subjects), seed_low,

@@ -155,8 +155,8 @@ def phase_split(about: str, gates: Tensor, grid: tuple[int, int, int], units: np
                 weights: np.ndarray) -> Split:
     """Split phases of the expression, by time step of clips, averaged over the face.
 
-    Onset comes early and offset late, and a router may read the time. The null therefore gives
-    whole courses of phases to other clips: what the time step alone explains stays in it.
+    Onset comes early, and a router may read the time: the null gives whole courses of phases to
+    other clips, so that what the time step alone explains stays in it.
     """
     shown = weights.sum((1, 2)) > 0                                  # a neutral clip has no phases
     gates, weights = gates[shown], weights[shown]
@@ -178,9 +178,7 @@ def splits_of(photo: Tensor, clip: Tensor, rows: dict[str, pd.DataFrame], grids:
 
     The task is also read on the clips' first time step alone: a photo has the positions of time
     step 0, so a router that merely reads positions would look task-specific on whole clips.
-
-    rows, grids: task -> table with label and subject, tokens along time, rows, columns; regions,
-    phases: of `region_weights` and `phase_weights`.
+    regions, phases: of `region_weights` and `phase_weights`.
     """
     units = {t: units_of(r.subject) for t, r in rows.items()}
     task = np.repeat(["image", "video"], [len(rows["image"]), len(rows["video"])])

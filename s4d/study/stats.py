@@ -1,8 +1,7 @@
 """Scores of systems with intervals, and paired differences.
 
-A score varies because other subjects could have been tested, and because training could have
-started from another seed. A resample therefore draws whole subjects and, apart from them, seeds.
-A sample's predictions by all drawn seeds stay together.
+Other subjects could have been tested, and training could have started from another seed: a
+resample draws whole subjects and, apart from them, seeds.
 """
 from __future__ import annotations
 
@@ -33,11 +32,7 @@ class Counts:
 
 
 def collect(grid: Iterable[tuple], runs: Iterable, split: str = "test") -> pd.DataFrame:
-    """Predictions of all systems in one table, only of tasks that a system was trained on.
-
-    Args:
-        grid: (method, pretrained, seed, configuration) of each run, as `Profile.methods_grid`.
-    """
+    """Predictions of all runs of a `Profile.methods_grid`, only of tasks that they trained on."""
     tables = []
     for (method, pretrained, seed, cfg), run in zip(grid, runs, strict=True):
         rows = run.predictions()
@@ -59,11 +54,7 @@ def check(rows: pd.DataFrame, what: str) -> None:
 
 
 def count(predictions: pd.DataFrame) -> Counts:
-    """Count the samples of one system on one task; an unreadable sample is an error.
-
-    Args:
-        predictions: path, subject, label, predicted, and seed when there are several.
-    """
+    """Count the samples of one system on one task; an unreadable sample is an error."""
     rows = predictions.assign(seed=predictions.get("seed", 0)).sort_values(["seed", "path"])
     parts = {int(seed): part for seed, part in rows.groupby("seed")}
     seeds, first = tuple(parts), next(iter(parts.values()), rows)
