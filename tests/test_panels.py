@@ -121,11 +121,11 @@ def test_a_clip_rises_to_the_expression_and_falls(frames):
     assert (np.diff(level[: -(-frames // 2)]) >= 0).all()
 
 
-def test_every_prototype_can_be_set_by_the_sliders():
-    for emotion in EMOTIONS:
-        spec = panels.prototype(emotion)
-        assert set(spec) <= set(panels.SLIDERS) and all(0 < v <= 1 for v in spec.values())
-        assert bool(spec) == (emotion != "neutral")
+@pytest.mark.parametrize("emotion", EMOTIONS)
+def test_every_prototype_can_be_set_by_the_sliders(emotion):
+    spec = panels.prototype(emotion)
+    assert set(spec) <= set(panels.SLIDERS) and all(0 < v <= 1 for v in spec.values())
+    assert bool(spec) == (emotion != "neutral")
 
 
 @pytest.mark.parametrize("kind, steps", [("photo", 1), ("clip", 4)])

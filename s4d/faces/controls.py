@@ -20,8 +20,7 @@ def controls(subject, actions, gaze):
     a = dict(zip(ACTIONS, actions.permute(2, 0, 1).contiguous().unbind(0), strict=True))
     uneven = C.asymmetry * torch.tensor([[1., -1.]], device=actions.device)
     mouth(C, a, uneven)
-    eyes_and_brows(C, a, uneven)
-    folds(C, a)
+    upper_face(C, a, uneven)
     C.raised = both(C.cheek)
     C.chin = -C.face_length * .87 - C.jaw + .02 * C.chinw             # height of the chin's middle
     C.maps = SimpleNamespace(**{k: v[..., None] for k, v in vars(C).items() if v.shape[1] == 1})
@@ -66,8 +65,8 @@ def mouth(C, a, uneven):
     C.square = (a[10] * .8 + a[9] * .3 + a[20] * .6).clamp(0, 1)
 
 
-def eyes_and_brows(C, a, uneven):
-    """Place the lids over the middle of the eye, and the brows: raised in and out, lowered."""
+def upper_face(C, a, uneven):
+    """Place lids and brows (raised in and out, lowered); set the depth of all folds by age too."""
     close = .72 * a[43] + .28 * a[43] ** 6      # lashes hide a slit: what is seen falls evenly
     upper = (1 + .62 * a[5] - .30 * a[7] - .22 * a[6] - .12 * a[4] - .10 * a[9]
              - .10 * a[12] * a[6])
@@ -82,10 +81,6 @@ def eyes_and_brows(C, a, uneven):
     C.b4 = .112 * a[4] + .050 * a[9]
     C.bx = .115 - .030 * a[4] - .008 * a[9]
     C.yb = C.brow_height + uneven
-
-
-def folds(C, a):
-    """Set the depth of folds and wrinkles; age adds a floor to each."""
     age = C.age
     pulled = .75 * a[12] + .62 * a[10] + .55 * a[9] + .2 * a[6] + .30 * a[14] + .15 * a[20]
     C.nlf = (.10 + .30 * age + pulled * (.65 + .45 * age)).clamp(0, 1.2)

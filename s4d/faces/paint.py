@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from .controls import lip_curves, sided
-from .shapes import bell, gauss, lay, over, ramp, rgb, smooth, tint, window
+from .shapes import bell, gauss, lay, ramp, rgb, smooth, tint, window
 
 RED, DARK = (1.0, .62, .55), (.62, .50, .46)
 CELLS = 26                             # of freckles, a head's half height
@@ -95,7 +95,9 @@ def skin(C, p):
         dots = gauss(off.sqrt_(), size) * (third > .45) * (.14 / size).clamp(max=1)
         spread = P.freckles[rows] * gauss(ax[rows] - .2, .3) * gauss(y[rows] + .18, .2)
         dots = dots.mul_(spread).mul_(.75)
-        alb[rows] = over(alb[rows], base[rows] * tint(device, *DARK) * .8, dots)
+        dotted = alb[rows]
+        lay(dotted, base[rows] * tint(device, *DARK) * .8, dots)
+        alb[rows] = dotted
     shine = torch.add(bell(x, .12, y + .2, .3), gauss(y - .45, .2))
     return alb, shine.mul_(.2).add_(.35).mul_(1 - .65 * tone)
 
@@ -171,7 +173,8 @@ def eyeball(C, p, x, y, te, shade):
     white = (1 - .85 * (te * te) - 5. * y ** 2).clamp_(.25, 1) * shade
     spoke = 1 + .25 * torch.sin(torch.atan2(iy, ix) * 13) * gauss(r - .04, .02)
     iris = rgb(C.iris_rgb) * (spoke * shade * (.75 + 6 * (-iy).clamp_(0, .06)))[:, None]
-    colour = over(tint(x.device, .62, .56, .52) * white[:, None], iris, ramp(.064 - r, aa))
+    colour = tint(x.device, .62, .56, .52) * white[:, None]
+    lay(colour, iris, ramp(.064 - r, aa))
     lay(colour, iris * .25, gauss(r - .064, .010) * .7)
     lay(colour, tint(x.device, .004, .004, .004), ramp(.027 - r, aa))
     lay(colour, rgb(C.skin) * tint(x.device, *RED) * .8, gauss(te + .93, .10) * .7)   # inner corner

@@ -63,9 +63,10 @@ def distance(cfg: Faces) -> SimpleNamespace:
 
 def apportion(total: int, shares: np.ndarray, least: int = 0) -> np.ndarray:
     """Split `total` into whole numbers in proportion to `shares`, each at least `least`."""
-    quota = np.asarray(shares, float) / np.sum(shares) * (total - least * len(shares))
+    rest = total - least * len(shares)
+    quota = np.asarray(shares, float) / np.sum(shares) * rest
     out = np.floor(quota).astype(int)
-    short = total - least * len(shares) - out.sum()
+    short = rest - out.sum()
     out[np.argsort(out - quota, kind="stable")[:short]] += 1              # largest remainders
     return out + least
 

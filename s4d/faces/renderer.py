@@ -130,7 +130,7 @@ def picture(C, scene, lamp, rays, hit, cover, tables):
     if worn and box:
         glasses(img, C, lamp, rays, lit, cover, box)
     if bool((scene["occluder"][:, 4] > 0).any()):
-        img = occluder(img, C, scene, lamp)
+        occluder(img, C, scene, lamp)
     return img
 
 

@@ -67,13 +67,8 @@ def power(x, p):
     return x.log2().mul_(p).exp2_()
 
 
-def over(colours, layer, alpha):
-    """Lay a layer over colours `[n, 3, H, W]` with opacity `[n, H, W]`."""
-    return torch.lerp(colours, layer, alpha[:, None])
-
-
 def lay(colours, layer, alpha):
-    """`over`, in place."""
+    """Lay a layer over colours `[n, 3, H, W]` with opacity `[n, H, W]`, in place."""
     colours.lerp_(layer, alpha[:, None])
 
 
@@ -89,10 +84,7 @@ def tint(device, *c):
 
 
 def frontal(x, y, x0=X0 + X1, y0=Y0 + Y1):
-    """Head coordinates `[n, H, W]` as places of `grid_sample` `[n, H, W, 2]`.
-
-    With x0 = y0 = 0: a direction instead of a place.
-    """
+    """Head coordinates as places of `grid_sample` `[n, H, W, 2]`; x0 = y0 = 0: as directions."""
     places = [(x - .5 * x0) * (2 / (X1 - X0)), (y - .5 * y0) * (2 / (Y1 - Y0))]
     return torch.stack(places, 1).permute(0, 2, 3, 1)
 

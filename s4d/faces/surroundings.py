@@ -8,7 +8,7 @@ import torch
 from .paint import strand
 from .rays import DEPTH, quadric, reach, wider
 from .shading import light
-from .shapes import gauss, lay, lookup, over, power, ramp, rgb, smooth, step, tint, unit, window
+from .shapes import gauss, lay, lookup, power, ramp, rgb, smooth, step, tint, unit, window
 
 EAR = (.085, .20, .13)                 # half axes
 
@@ -181,7 +181,7 @@ def glasses(img, C, lamp, rays, lit, cover, box):
 
 
 def occluder(img, C, scene, lamp):
-    """A soft capsule in the colour of skin (a hand) or cloth, in front of everything."""
+    """Lay a soft capsule of skin (a hand) or cloth over everything, in place."""
     S = img.shape[-1]
     x, y, angle, width, present = scene["occluder"][..., None, None].unbind(1)
     p = ((torch.arange(S, device=img.device) + .5) / S * 2 - 1) * 1.15
@@ -191,4 +191,4 @@ def occluder(img, C, scene, lamp):
     distance = ((along.abs() - .4).clamp_(min=0) ** 2 + across ** 2).sqrt() / width
     colour = torch.where(angle[..., 0] > 1.5, C.skin, C.cloth)
     shade = lamp.ambient * .5 + lamp.key * .6 * (1 - .5 * distance.clamp(0, 1) ** 2)[:, None]
-    return over(img, rgb(colour) * shade, ramp(1 - distance, .12) * present)
+    lay(img, rgb(colour) * shade, ramp(1 - distance, .12) * present)
