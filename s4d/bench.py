@@ -1,6 +1,7 @@
 """How fast this machine is: `make bench`. Every row carries its baseline, measured beside it."""
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -167,16 +168,14 @@ def measure(stage: str, size: str, task: str, batch: int, device: str, half: boo
     return row | {f"{who}_MB": t.memory() for who, t in tasks.items()}
 
 
-def curve(size: str, device: str, half: bool, rate: float, seconds: float) -> pd.DataFrame:
-    """Models on clips by batch size, until memory ends."""
+def curve(stage: str, size: str, rate: float, seconds: float, device: str = "cuda",
+          half: bool = True) -> pd.DataFrame:
+    """A model on clips by batch size, until memory ends."""
     rows = []
-    for stage in STAGES[1:]:
-        try:
-            for n in CURVE:
-                rows.append(measure(stage, size, "video", n, device, half, rate,
-                                    seconds / len(CURVE), compare=False))
-        except torch.OutOfMemoryError:
-            continue
+    with contextlib.suppress(torch.OutOfMemoryError):
+        for n in CURVE:
+            rows.append(measure(stage, size, "video", n, device, half, rate, seconds / len(CURVE),
+                                compare=False))
     return pd.DataFrame(rows)
 
 
@@ -234,5 +233,5 @@ def main(device: str, seconds: float, part: str = "all") -> None:
              "GFLOP/s, limit: share of it; MB: peak of a GPU in a step, on a CPU the activations "
              "kept for the backward pass", pd.DataFrame(rows))
     show("one MoAE layer, forward and backward", formulations(seconds, device))
-    if device == "cuda":
-        show("base, clips, by batch size", curve("base", device, True, rate[True], seconds))
+    for stage in STAGES[1:] if device == "cuda" else ():
+        show(f"base, {stage}, clips, by batch size", curve(stage, "base", rate[True], seconds))

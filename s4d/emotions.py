@@ -42,19 +42,14 @@ def vocabulary(classes: int) -> tuple[str, ...]:
 
 
 def canonical(label: str, classes: int = 11, where: str = "") -> str:
-    """A label's canonical name.
+    """A label's canonical name in the vocabulary of `classes`, from any known spelling.
 
-    Args:
-        label: any known spelling, any case.
-        classes: size of the vocabulary it must belong to.
-        where: file or folder it came from, for the error.
-    Raises:
-        LabelError: naming the label, where it stood and what is allowed.
+    `where`: file or folder that it came from, for the LabelError.
     """
-    name = label.strip().lower()
-    name, allowed = SPELLINGS.get(name, name), vocabulary(classes)
+    name, allowed = label.strip().lower(), vocabulary(classes)
+    name = SPELLINGS.get(name, name)
     if name not in allowed:
-        raise LabelError(f"unknown label {label!r}{_place(where)}: expected one of "
+        raise LabelError(f"unknown label {label!r}{where and f' in {where}'}: expected one of "
                          f"{', '.join(allowed)}")
     return name
 
@@ -65,14 +60,9 @@ def by_index(index: int, order: str | tuple[str, ...], base: int = 0, where: str
     Args:
         order: a key of ORDERS, or the names themselves.
         base: the integer of the first class (1 in DFEW's official lists and in RAF-DB).
-        where: file it came from, for the error.
     """
     names = ORDERS[order] if isinstance(order, str) else order
     if not 0 <= int(index) - base < len(names):
-        raise LabelError(f"unknown label {index}{_place(where)}: expected {base}.."
+        raise LabelError(f"unknown label {index}{where and f' in {where}'}: expected {base}.."
                          f"{base + len(names) - 1} for {', '.join(names)}")
     return names[int(index) - base]
-
-
-def _place(where: str) -> str:
-    return f" in {where}" if where else ""
