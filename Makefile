@@ -15,7 +15,7 @@ COURSE := $(VENV)/.course
 S4D := $(BIN)/python -m s4d
 
 .DEFAULT_GOAL := help
-.PHONY: help venv reproduce smoke verify test test-all soak bench lab book assignments course-test paper lint strip pins clean
+.PHONY: help venv reproduce smoke verify figures test test-all soak bench lab book assignments course-test paper lint strip pins clean
 
 help: ## this list
 	@echo "make reproduce [PROFILE=sandbox|night|gpu|paper] [FRESH=1] [DATA=data] [OUT=figures]"
@@ -44,6 +44,9 @@ smoke: $(STAMP) ## the same in three minutes with the smallest settings, into bu
 
 verify: $(STAMP) ## every number of the last run of PROFILE against the last commit
 	@$(S4D) verify build/$(PROFILE)/figures/source_data $(ARGS)
+
+figures: $(STAMP) ## the figures that need only their csv, drawn again from OUT/source_data; a minute
+	@$(S4D:s4d=s4d.study.figures) "$(OUT)"
 
 test: $(STAMP) ## the test suite without the slow part
 	@$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)

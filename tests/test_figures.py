@@ -1,14 +1,19 @@
 """Figures of the studies: what they show stands where it belongs, and can be read."""
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from s4d.study.figures import finetuning as plots
 from s4d.study.figures import marks, report
+from s4d.study.figures.__main__ import draw
+from s4d.study.figures.clips import along_clip
 from s4d.study.tables import BASELINE, METHOD, by_war, judge, published
 
+ROOT = Path(__file__).parents[1]
 UP, OVER = (.05, .15), (-.1, .2)
 
 
@@ -147,3 +152,21 @@ def test_claims_are_shaded_on_the_side_that_is_expected_and_bear_their_verdicts(
     assert set(judged["verdict"]) <= set(texts(ax))
     sides = [bar.get_width() > 0 for bar in sorted(ax.patches, key=lambda bar: -bar.get_y())]
     assert sides == [e > 0 for e in judged["expected"]]
+
+
+def test_figures_are_drawn_again_from_their_csv():
+    folder = ROOT / "figures"
+    fig = draw("finetuning_comparison", folder, "sandbox", "a note")
+    assert fig.get_supxlabel() == "a note" and len(fig.axes) == 4
+    assert draw("faces_gap", folder, "sandbox", "") is None               # needs faces
+    shown = draw("experts_specificity", folder, "sandbox", "").axes[0].get_yticklabels()
+    assert [t.get_text() for t in shown][0].startswith("emotion, photos (n = ")
+
+
+def test_the_legend_along_a_clip_lies_outside_the_axes():
+    table = pd.read_csv(ROOT / "figures/source_data/static_along_clip.csv")
+    parts = [table[table.part == part].dropna(axis=1) for part in ("course", "follow", "lag")]
+    fig = along_clip(*parts, "s")
+    fig.draw_without_rendering()
+    legend = fig.legends[0].get_window_extent()
+    assert not any(legend.overlaps(ax.get_window_extent()) for ax in fig.axes)

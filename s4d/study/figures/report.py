@@ -66,7 +66,7 @@ def claims(table: pd.DataFrame, note: str) -> Figure:
     edge = ax.get_yaxis_transform()
     for y, row in enumerate(table.iloc[::-1].itertuples()):
         ax.barh(y - 0.2, row.expected * reach, height=0.42, color=SHADE, zorder=0)
-        ax.plot([row.low, row.high], [y - 0.2, y - 0.2], color=DARK, linewidth=1.4)
+        ax.hlines(y - 0.2, row.low, row.high, color=DARK, linewidth=1.4)
         ax.plot(row.difference, y - 0.2, "o", color=DARK,
                 markerfacecolor=DARK if row.paper else "w")
         ax.text(0, y + 0.21, row.claim, transform=edge, va="center", fontsize=7)

@@ -1,0 +1,60 @@
+"""Draw again, from the csv of a results folder alone, the figures that need nothing else."""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from ... import config as configs
+from ...files import sha256, write_all, write_text
+from .. import ablations, tables
+from ..artifacts import manifest_text, pictures, read_manifest
+from . import clips, correlation, experts, finetuning, report, style
+
+TITLES = {"between": "Static against dynamic", "start": "Before fine-tuning"}
+DIRECT = {"experts_switched_off": experts.switched_off, "experts_usage": experts.usage,
+          "experts_switched_off_emotions": experts.switched_off_by_emotion,
+          "finetuning_confusion": finetuning.confusion, "report_intervals": report.claims,
+          "shared_space": correlation.shared_space, "static_gains": clips.gains,
+          "transfer_matrix": correlation.transfer}
+SINGLE = ("experts_switched_off", "experts_switched_off_emotions", "experts_usage", "shared_space")
+
+
+def draw(name: str, folder: Path, profile: str, note: str):
+    """Draw a figure by the name of its csv; None for one that needs more than csv."""
+    def read(table: str = name) -> pd.DataFrame:
+        return pd.read_csv(folder / "source_data" / f"{table}.csv", dtype={"setting": str})
+    if name in DIRECT:
+        return DIRECT[name](read(), note)
+    if name == "experts_specificity":
+        return experts.specificity(read().query("index.isna()"), note)
+    if name == "finetuning_ablations":
+        table = read().query("task == 'video' and metric == 'WAR'")
+        titles, prof = {k: s.title for k, s in ablations.STUDIES.items()}, configs.profile(profile)
+        own = {key: ablations.text(ablations.default_of(prof, key)) for key in set(table["study"])}
+        return finetuning.ablations(table, titles, own, note)
+    if name == "finetuning_comparison":
+        table = read()
+        base = table[table["baseline"].notna()]
+        base = base.pivot(index=["task", "baseline"], columns="metric", values="value")
+        return finetuning.comparison(read("finetuning_table"), table[table["seed"].notna()],
+                                     base.reset_index(), read("finetuning_paired"), note)
+    if name == "layer_similarity":
+        return correlation.layer_similarity(read(), style.METHOD_LABELS | TITLES, note=note)
+    if name == "report_published":
+        return report.published(tables.by_war(read()), tables.METHOD, tables.BASELINE)
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1])
+    manifest = read_manifest(out)
+    for name, entry in manifest.items():
+        seeds = f"{len(entry['seeds'])} seed{'s' if len(entry['seeds']) > 1 else ''}"
+        seeds = f"seed {entry['seeds'][0]}" if name in SINGLE else seeds
+        note = f"procedural faces, {entry['profile']} profile, {seeds}"
+        if fig := draw(name, out, entry["profile"], note):
+            files = pictures(fig, name)
+            write_all({out / file: save for file, save in files.items()})
+            entry["files"] |= {file: sha256(out / file) for file in files}
+    write_text(out / "manifest.json", manifest_text(manifest))
