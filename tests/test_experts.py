@@ -169,12 +169,13 @@ def test_emotions_are_permuted_within_a_subject_and_found_beside_a_louder_identi
 
 
 def test_places_of_a_router_that_reads_positions_and_of_one_that_does_not():
-    def split(leader: torch.Tensor):
-        return place_split("place", torch.eye(4)[leader], (1, 2, 2), np.arange(len(leader)))
-    found = judged(split(torch.arange(4).expand(10, 4)), permutations=100)
-    assert found["value"] == pytest.approx(2.0) and found["p"] < 0.02
+    def found(leader: torch.Tensor) -> dict:
+        split = place_split("place", torch.eye(4)[leader], (1, 2, 2), np.arange(len(leader)))
+        return judged(split, permutations=100)
+    places = found(torch.arange(4).expand(10, 4))
+    assert places["value"] == pytest.approx(2.0) and places["p"] < 0.02
     random = torch.randint(0, 4, (50, 4), generator=torch.Generator().manual_seed(0))
-    assert judged(split(random), permutations=100)["p"] > 0.05
+    assert found(random)["p"] > 0.05
 
 
 def test_regions_lie_where_they_belong_on_the_face():
@@ -260,7 +261,7 @@ def test_every_question_is_asked_in_every_table():
     assert (found.beyond == found["mean"]).all() and found.p_holm.between(0, 1).all()
 
 
-def told(task: float, seed: int, draws: int = 100) -> pd.DataFrame:
+def told(task: float, seed: int) -> pd.DataFrame:
     """One run whose experts follow the emotion, and the task as far as is asked."""
     rng, units = np.random.default_rng(seed), np.arange(60)
     kind, emotion = np.repeat(["image", "video"], 30), np.tile(["fear", "anger", "neutral"], 20)
@@ -270,7 +271,7 @@ def told(task: float, seed: int, draws: int = 100) -> pd.DataFrame:
     usage /= usage.sum(1, keepdims=True)
     both = [group_split("task", usage, kind, units, True),
             group_split("emotion, image", usage[:30], emotion[:30], units[:30], False)]
-    return experts.specificity_table({3: both}, draws).assign(seed=seed)
+    return experts.specificity_table({3: both}, 100).assign(seed=seed)
 
 
 def test_what_is_told_beyond_the_null_is_compared_as_a_share_of_the_limit():
@@ -337,13 +338,12 @@ def test_released_routing_changes_between_passes_and_paper_routing_does_not():
 
 def test_the_size_of_the_experts_branch():
     model, x, seen = tiny(), torch.randn(2, 3, 32, 32), []
-    layer, block = model.moae_layers()[1], model.blocks[1]
+    layer, mlp = model.moae_layers()[1], model.blocks[1].mlp
     torch.nn.init.zeros_(layer.w2)
     torch.nn.init.zeros_(layer.b2)
+    with mlp.register_forward_hook(lambda module, given, out: seen.append(out.detach())):
+        model(x)
     assert routing.branch_size(model, x) == {1: 0.0}
-    handle = block.mlp.register_forward_hook(lambda module, given, out: seen.append(out.detach()))
-    model(x)
-    handle.remove()
     torch.nn.init.ones_(layer.b2)                           # the branch gives 1 to every token
     expected = float(1 / seen[0].square().mean().sqrt())
     assert routing.branch_size(model, x)[1] == pytest.approx(expected, rel=1e-5)

@@ -94,12 +94,9 @@ def frame_and_clip(run, cfg: Finetune, name: str,
                    unreadable: dict[str, str] | None = None) -> pd.DataFrame:
     """Predict each test clip by a trained model that sees the clip, or its middle frame all along.
 
-    Args:
-        cfg: configuration of the run, with the data where they lie now.
-        unreadable: gets {path: cause} of the clips that cannot be read.
-    Returns:
-        path, subject, split, label, predicted, task, seed, input ("<name>, whole clip" or "<name>,
-        middle frame").
+    `unreadable` gets {path: cause} of the clips that cannot be read.
+    Returns: path, subject, split, label, predicted, task, seed, input ("<name>, whole clip" or
+    "<name>, middle frame").
     """
     x, rows = subset(cfg, "video", limit=10 ** 9, unreadable=unreadable)
     names = np.array(vocabulary(cfg.video.num_classes))

@@ -115,12 +115,9 @@ def reached(shares: np.ndarray, curve: np.ndarray, level: float) -> float:
 def clips_saved(predictions: pd.DataFrame, clips: int, resamples: int = 1000) -> pd.DataFrame:
     """How many clips the network without photos needs to do as well as S4D.
 
-    Args:
-        predictions: of both methods on test clips, with setting (share of the training clips).
-        clips: number of the training clips.
-    Returns:
-        share, clips, war (of S4D, share), alone (clips that dynamic only needs), low, high (95 %),
-        beyond (share of the resamples in which not even all clips are enough).
+    The predictions of both have the column setting, a share of that many training clips.
+    Returns: share, clips, war (of S4D, share), alone (clips that dynamic only needs), low, high
+    (95 %), beyond (share of the resamples in which not even all clips are enough).
     """
     def curve(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = select(predictions, dict(method=name))

@@ -111,11 +111,9 @@ def cluster_t(values: np.ndarray, subjects: Iterable) -> dict:
 
 def leave_out(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray, groups: int = 10,
               seed: int = 0) -> np.ndarray:
-    """A statistic without each of G random groups of whole subjects, `[G, ...]`; empty for one.
+    """A statistic, of the indices of the kept samples, without each of G random groups of subjects.
 
-    Args:
-        statistic: of the indices of the kept samples.
-        units: `[N]`, subject of each sample.
+    `[G, ...]`, empty for one; units `[N]` are the subject of each sample.
     """
     unit = np.unique(units, return_inverse=True)[1]
     count = unit.max() + 1

@@ -27,12 +27,9 @@ def choose(rows: int, limit: int, seed: int = 0) -> np.ndarray:
 
 def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed: int = 0,
            unreadable: dict[str, str] | None = None) -> tuple[Tensor, pd.DataFrame]:
-    """Draw a random subset of one task's samples, one central view each, and their table.
+    """Draw a random subset of one task's samples, one central view each: uint8, and their table.
 
-    Args:
-        unreadable: gets {path: cause} of the drawn files that cannot be read and are left out.
-    Returns:
-        uint8 `[N, 3, H, W]` or `[N, 3, T, H, W]`, and path, label, subject, split of the N.
+    `unreadable` gets {path: cause} of the drawn files that cannot be read and are left out.
     """
     data = part(update(cfg, test_segments=1), task, tables(cfg)[task], split)
     kept, clips = [], []
@@ -89,10 +86,7 @@ def apex_frames(frames: pd.DataFrame, apex: pd.Series | None = None) -> np.ndarr
 
 
 def truth_of(folder: Path | str | None, frames: pd.DataFrame) -> pd.DataFrame:
-    """Add the true intensity (1: a full expression) and the clip's apex frame to `frames_of`.
-
-    Both are missing without the folder of a procedural corpus.
-    """
+    """Add the true intensity (1: full) and the apex frame to `frames_of`; missing without truth."""
     if folder is None:
         return frames.assign(apex=np.nan, intensity=np.nan)
     known = clip_truth(folder)[["path", "frame", "apex", "intensity"]]
