@@ -33,9 +33,11 @@ class _Checked:
                       and (low <= n <= high if ends else low < n < high) for n in numbers)
             if all(inside) and numbers == sorted(numbers):
                 continue
-            allowed = f"from {low:g} to {high:g}" if ends else f"above {low:g} and below {high:g}"
-            raise ConfigError(f"{type(self).__name__}.{f.name} is {value!r}: expected {f.type} "
-                              f"{allowed}{', ascending' if pair else ''}")
+            words = ("from", "to") if ends else ("above", "and below")
+            limit = "" if high == math.inf else f" {words[1]} {high:g}"
+            what = {"int": "a whole number", "float": "a number"}.get(f.type, "ascending numbers")
+            raise ConfigError(f"{type(self).__name__}.{f.name} is {value!r}: expected {what} "
+                              f"{words[0]} {low:g}{limit}")
 
 
 @dataclass(frozen=True)

@@ -68,15 +68,15 @@ def test_unknown_and_missing_keys_are_named():
 
 
 @pytest.mark.parametrize("cls, change, said", [
-    (Pretrain, dict(epochs=0), "Pretrain.epochs is 0: expected float above 0"),
+    (Pretrain, dict(epochs=0), "Pretrain.epochs is 0: expected a number above 0"),
     (Pretrain, dict(epochs="ten"), "Pretrain.epochs is 'ten'"),
-    (Pretrain, dict(video_mask_ratio=1.0), "is 1.0: expected float above 0 and below 1"),
+    (Pretrain, dict(video_mask_ratio=1.0), "is 1.0: expected a number above 0 and below 1"),
     (Pretrain, dict(lr=float("nan")), "Pretrain.lr is nan"),
-    (Finetune, dict(image_batch_size=0), "size is 0: expected int from 1"),
-    (Finetune, dict(image_batch_size=2.5), "size is 2.5: expected int from 1"),
+    (Finetune, dict(image_batch_size=0), "size is 0: expected a whole number from 1"),
+    (Finetune, dict(image_batch_size=2.5), "size is 2.5: expected a whole number from 1"),
     (Finetune, dict(seed=True), "Finetune.seed is True"),
-    (Finetune, dict(ema_decay=1.0), "is 1.0: expected float from 0 to 0.99999"),
-    (Finetune, dict(crop_scale=(0.5, 2.0)), "float. from 1e-06 to 1, ascending"),
+    (Finetune, dict(ema_decay=1.0), "is 1.0: expected a number from 0 to 0.99999"),
+    (Finetune, dict(crop_scale=(0.5, 2.0)), "expected ascending numbers from 1e-06 to 1"),
     (Finetune, dict(crop_scale=(0.9, 0.5)), "crop_scale is"),
     (Finetune, dict(crop_scale=(0.1, 0.5, 0.9)), "crop_scale is"),
     (Finetune, dict(tasks=()), r"tasks is \(\)"),
