@@ -99,7 +99,7 @@ class _Training(_Checked):
     epochs: float = bounded(100, 0, ends=False)  # passes over the plan, also fractions
     warmup_ratio: float = bounded(0.05, 0, 1)    # share of all steps
     weight_decay: float = bounded(0.05, 0)       # of AdamW, on matrices alone
-    seed: int = bounded(0, 0, 2**62)             # of initial weights, order and draws
+    seed: int = bounded(0, 0)                    # of initial weights, order and draws
     num_workers: int = bounded(8, 0)             # decoding processes; 0: in the training process
     cache: bool = False                 # decode once, into a packed file beside the data
     amp: bool = True                    # bf16 autocast on CUDA and on CPUs with bf16 units

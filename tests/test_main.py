@@ -81,7 +81,7 @@ def test_what_cannot_be_parsed_is_named(capsys, arguments, named):
     ("finetune", ("--model", "s4d_mae_nano_patch16_64"), "a model of the other stage"),
     ("pretrain", ("--model", "s4d_nano_patch16_64"), "a model of the other stage"),
     ("pretrain", ("--betas", "2", "3"), "betas are (2.0, 3.0): expected two numbers"),
-    ("finetune", ("--seed", str(2 ** 63)), "expected a whole number from 0 to")])
+    ("finetune", ("--seed", str(2 ** 63)), "expected a whole number below 2 ** 63")])
 def test_options_that_no_training_can_follow(capsys, monkeypatch, mini, tmp_path, stage, flags,
                                              said):
     small = type("P", (), {"pretrain": tiny_pretrain(mini), "finetune": tiny_finetune(mini)})

@@ -46,6 +46,8 @@ class Engine:
     """
 
     def __init__(self, run: Run, cfg, device: torch.device):
+        if cfg.seed >= 2 ** 63:
+            raise ConfigError(f"seed is {cfg.seed}: expected a whole number below 2 ** 63")
         self.run, self.cfg, self.device = run, cfg, device
         self.step = self.epoch = self.steps = 0
         self.seconds, self.started = 0.0, time.monotonic()

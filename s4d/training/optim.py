@@ -27,7 +27,7 @@ def optimizer_for(model: nn.Module, betas: tuple[float, float], weight_decay: fl
     if not all(0 <= beta < 1 for beta in betas):
         raise ConfigError(f"betas are {tuple(betas)!r}: expected two numbers from 0 and below 1, "
                           "as in (0.9, 0.999)")
-    spared = model.no_weight_decay()
+    spared = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
     if layer_decay < 1:
         groups = param_groups_layer_decay(model, weight_decay, no_weight_decay_list=spared,
                                           layer_decay=layer_decay)
