@@ -30,7 +30,7 @@ from ..progress import Progress, say
 from .guards import Guard
 from .optim import autocast
 from .parallel import gathered, of_first, rank, world, wrapped
-from .runs import CHECKPOINT, Log, Run, RunError, cause_of, lock, write
+from .runs import CHECKPOINT, Log, Run, RunError, cause_of, device_name, lock, write
 
 
 class Interrupted(KeyboardInterrupt):
@@ -298,16 +298,13 @@ class Engine:
             write(self.run.dir / "weights.safetensors", lambda path: save_file(tensors, path))
             if predictions is not None:
                 write(self.run.dir / "predictions.csv", predictions.to_csv(index=False))
-            device = f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s)"
-            if self.device.type == "cuda":
-                device = torch.cuda.get_device_name(self.device)
             versions = {p: version(p) for p in ("torch", "torchvision", "timm", "numpy")}
             versions |= {"s4d": code_version(), "python": platform.python_version()}
-            provenance = dict(
-                stage=self.cfg.stage, steps=self.steps, seconds=round(self.elapsed(), 1),
-                device=device, **more, unreadable=self.guard.unreadable, processes=world(),
-                skipped=self.guard.skipped, warnings=list(self.guard.warned.values()),
-                versions=versions)
+            guard = dict(unreadable=self.guard.unreadable, skipped=self.guard.skipped,
+                         warnings=list(self.guard.warned.values()))
+            provenance = dict(stage=self.cfg.stage, steps=self.steps, versions=versions,
+                              seconds=round(self.elapsed(), 1), processes=world(),
+                              device=device_name(self.device), **guard, **more)
             write(self.run.dir / "provenance.json", json.dumps(provenance, indent=1))
             (self.run.dir / CHECKPOINT).unlink(missing_ok=True)
         of_first(None)                             # nobody goes on before the files lie there
