@@ -54,7 +54,7 @@ test: $(STAMP) ## the test suite without the slow part
 test-all: $(STAMP) ## every test
 	@$(BIN)/python -m pytest $(ARGS)
 
-soak: $(STAMP) ## the long tests of training: kill points, 2 000 steps, four processes; under 15 minutes; writes build/soak.csv
+soak: $(STAMP) ## the long tests of training: kill points, 2 000 steps, four processes; under 15 minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/soak.py -s $(ARGS)
 
 bench: $(STAMP) ## how fast this machine draws faces and trains; ARGS="--device cuda" on a GPU

@@ -197,7 +197,7 @@ def _names(folders: list[str]) -> list[str]:
 
 def _predictions(run: Run, split, views, data, features: bool) -> tuple[pd.DataFrame, dict]:
     """Return stored predictions, or new ones and pooled features where these are asked for."""
-    from .training.finetune import part, sources, tables
+    from .training.inputs import part, sources, tables
     if not (views or data or features):
         return run.predictions(), {}
     cfg, split = run.config, split or "test"

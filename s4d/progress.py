@@ -30,9 +30,8 @@ class Progress:
 
     def __init__(self, name: str, total: float, done: float = 0, unit: str = "step",
                  every: float = 60.0, quiet: bool = False):
-        self.name, self.unit = name, unit
+        self.name, self.unit, self.every, self.shown = name, unit, every, {}
         self.total, self.first, self.done = total, done, done
-        self.every, self.shown = every, {}
         self.started = self.said = time.monotonic()
         self.quiet = quiet or Progress.quiet
         terminal = sys.stderr.isatty() and not self.quiet
@@ -42,25 +41,18 @@ class Progress:
         """Count units as done; `shown` replaces what is shown beside the count."""
         self.done += count
         self.shown |= shown
+        text = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in sorted(self.shown.items()))
         if self.bar is not None:
-            self.bar.total = self.total
-            self.bar.set_postfix_str(self.text(), refresh=False)
+            self.bar.set_postfix_str(text, refresh=False)
             self.bar.update(count)
         elif not self.quiet and time.monotonic() - self.said >= self.every:
             self.said = time.monotonic()
-            print(f"s4d: {self.line()}", file=sys.stderr, flush=True)
-
-    def text(self) -> str:
-        return ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in sorted(self.shown.items()))
-
-    def line(self) -> str:
-        """One line: units done, time gone and left, what is shown."""
-        gone = time.monotonic() - self.started
-        rate = (self.done - self.first) / gone if gone else 0.0
-        left = clock((self.total - self.done) / rate) if rate else "unknown"
-        counted = f"{self.done:.0f} of {self.total:.0f} {self.unit}s"
-        line = f"{self.name}: {counted}, {clock(gone)} gone, {left} left"
-        return f"{line}; {self.text()}" if self.shown else line
+            gone = self.said - self.started
+            rate = (self.done - self.first) / gone if gone else 0.0
+            left = clock((self.total - self.done) / rate) if rate else "unknown"
+            line = f"s4d: {self.name}: {self.done:.0f} of {self.total:.0f} {self.unit}s"
+            line += f", {clock(gone)} gone, {left} left"
+            print("; ".join([line, text] if text else [line]), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self.bar is not None:

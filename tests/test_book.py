@@ -68,7 +68,6 @@ def test_the_tools_pins_leave_those_of_the_environment_alone():
 
 
 def set_book(tmp_path, **notebooks) -> subprocess.CompletedProcess:
-    """The result of Sphinx on the pages and on notebooks with these outputs."""
     source = tmp_path / "source"
     shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("__pycache__"))
     (source / "notebooks").mkdir()

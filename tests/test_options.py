@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from s4d.config import HOW, Finetune, Pretrain, update
 from s4d.data.dataset import Key
 from s4d.training import Run, finetune, pretrain
+from s4d.training.inputs import part, tables
 
-stage_pretrain = sys.modules["s4d.training.pretrain"]
 stage_finetune = sys.modules["s4d.training.finetune"]
 
 BOTH = dict(img_size=48, num_frames=2, sampling_rate=2, epochs=1, warmup_ratio=0.6, lr=3e-3,
@@ -78,8 +78,9 @@ def test_every_option_of_pretraining_changes_the_weights(wide, tmp_path):
 def test_every_option_of_finetuning_changes_the_weights(wide, tmp_path, monkeypatch):
     def scores(cfg, *_):
         return dict.fromkeys((f"{t}_{m}" for t in cfg.tasks for m in ("war", "uar")), 0.0)
-    monkeypatch.setattr(stage_finetune, "validate", scores)
-    monkeypatch.setattr(stage_finetune, "test", lambda *_: (pd.DataFrame({"path": []}), {}))
+    monkeypatch.setattr(stage_finetune, "scores_of", scores)
+    nothing = pd.DataFrame({"path": []}), {}
+    monkeypatch.setattr(stage_finetune, "predict_all", lambda *_: nothing)
     cfg = tiny_finetune(wide, epochs=0.67)
     assert unchanged(finetune, cfg, ("video",), FINETUNE, tmp_path) == []
 
@@ -96,7 +97,8 @@ def test_views_change_predictions_alone(wide, tmp_path):
 
 def test_photos_are_mirrored_in_pretraining_and_clips_are_not(wide):
     cfg = tiny_pretrain(wide, crop_scale=(1.0, 1.0), repeat_aug=1)
-    for task, data in stage_pretrain.datasets(cfg, stage_pretrain.tables(cfg)).items():
+    for task, table in tables(cfg).items():
+        data = part(cfg, task, table, "train")
         draws = torch.stack([data[Key(task, 0, seed)]["clip"][0, 0] for seed in range(16)])
         mirrored = [torch.equal(d, draws[0].flip(-1)) for d in draws]
         assert any(mirrored) == (task == "image")

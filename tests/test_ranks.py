@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
+import types
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from safetensors.torch import load_file
 
 from s4d.config import ConfigError, to_dict, update
 from s4d.data.dataset import cut, part_of
-from s4d.training import Run, RunError, finetune, locate, pick_device, pretrain, train
+from s4d.training import Run, finetune, locate, pretrain, train
 from s4d.training.engine import Engine
 
 # Processes and pieces add the same float32 numbers in another order. AdamW divides a gradient by
@@ -155,26 +157,21 @@ def test_pieces_of_a_batch_equal_the_batch(mini, tmp_path, monkeypatch, stage):
 
 
 def test_gradients_are_exchanged_with_the_last_piece_alone(mini, tmp_path, monkeypatch):
-    cfg = tiny_pretrain(mini, grad_accum_steps=3)
+    cfg, said = tiny_pretrain(mini, grad_accum_steps=3), []
+
+    @contextmanager
+    def no_sync():
+        said.append("in")
+        yield
+        said.append("out")
     monkeypatch.setattr("s4d.training.engine.world", lambda: 2)
     engine = Engine(locate(cfg, tmp_path), cfg, torch.device("cpu"))
-    engine.optimizer, synced = torch.optim.SGD([torch.zeros(1)], 1.0), []
-    engine.net = type("Net", (), {"no_sync": lambda self: Once(synced)})()
+    engine.optimizer = torch.optim.SGD([torch.zeros(1)], 1.0)
+    engine.net = types.SimpleNamespace(no_sync=no_sync)
     engine.rows, engine.all_rows = 7, 14
     for (x,) in engine.pieces(torch.arange(7.0)):
-        synced.append((len(x), engine.weight * 7))
-    assert synced == ["in", (2, 2), "out", "in", (2, 2), "out", (3, 3)]
-
-
-class Once:
-    def __init__(self, said):
-        self.said = said
-
-    def __enter__(self):
-        self.said.append("in")
-
-    def __exit__(self, *_):
-        self.said.append("out")
+        said.append((len(x), engine.weight * 7))
+    assert said == ["in", (2, 2), "out", "in", (2, 2), "out", (3, 3)]
 
 
 def test_recomputed_activations_change_no_bit(mini, tmp_path, monkeypatch):
@@ -215,13 +212,3 @@ def test_shares_of_a_batch_are_contiguous_complete_and_equal_in_size(world):
 def test_a_batch_that_cannot_be_cut_is_a_sentence(mini, tmp_path, changes, said):
     with pytest.raises(ConfigError, match=said):
         finetune(tiny_finetune(mini, **changes), tmp_path)
-
-
-def test_more_processes_than_gpus_is_a_sentence(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda _: None)
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(RunError, match="process 2 of this machine has no GPU, there are 2: "):
-        pick_device()

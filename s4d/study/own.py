@@ -14,7 +14,7 @@ from ..data.audit import examine
 from ..emotions import EMOTIONS, EMOTIONS_8, EMOTIONS_11
 from ..files import write_all
 from ..training import Run, train
-from ..training.finetune import part, plan, sources, tables
+from ..training.inputs import part, plan, sources, tables
 from .artifacts import pictures
 from .figures import faces as face_figures
 from .figures import finetuning as figures

@@ -13,7 +13,7 @@ from ..config import Finetune, update
 from ..data import MediaError, read_clip
 from ..data.dataset import Key, to_model
 from ..data.transforms import normalise
-from ..training.finetune import part, tables
+from ..training.inputs import part, tables
 
 
 class StimuliError(ValueError):

@@ -1,7 +1,8 @@
 """Training loops and the store of runs."""
 from .evaluate import along_time, predict, war_uar
 from .finetune import finetune
-from .jobs import locate, run_all, train
+from .inputs import locate
+from .jobs import run_all, train
 from .parallel import leave, pick_device
 from .pretrain import pretrain
 from .runs import Run, RunError

@@ -2,15 +2,22 @@
 from __future__ import annotations
 
 import itertools
+import json
+import math
+import platform
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from functools import partial
+from importlib.metadata import version
+from signal import SIG_DFL, SIGINT, SIGTERM
 
+import pandas as pd
 import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,109 +25,85 @@ from torch.optim import Optimizer
 from .. import config as configs
 from ..config import ConfigError
 from ..data.dataset import Joint, Key, cut, loader, part_of, sample_seed
+from ..files import code_version
 from ..progress import Progress, say
-from .guards import Guard, gradient_norm
-from .optim import autocast, restore_rng, rng_state
+from .guards import Guard
+from .optim import autocast
 from .parallel import gathered, of_first, rank, world, wrapped
-from .runs import (
-    CHECKPOINT,
-    Board,
-    Log,
-    Run,
-    RunError,
-    cause_of,
-    device_name,
-    lock,
-    versions,
-    write,
-    write_json,
-)
+from .runs import CHECKPOINT, Log, Run, RunError, cause_of, device_name, lock, write
 
 
 class Interrupted(KeyboardInterrupt):
     """Raised where the run can be saved as it stands."""
 
 
-class Signals:
-    """Note SIGTERM (of schedulers) and SIGINT (Ctrl-C) until a step is complete.
-
-    `at_once` is true where there is no step to complete; there a signal raises Interrupted.
-    """
-
-    def __init__(self):
-        self.number, self.time, self.at_once, self.before = None, 0.0, True, {}
-
-    def install(self) -> None:
-        if threading.current_thread() is threading.main_thread():      # Python's rule
-            both = (signal.SIGTERM, signal.SIGINT)
-            self.before = {s: signal.signal(s, self.note) for s in both}
-
-    def restore(self) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self.before = {}
-
-    def note(self, number: int, frame) -> None:
-        again = self.number is not None and time.monotonic() - self.time > 1    # not an echo
-        self.number, self.time = self.number or number, time.monotonic()
-        if again and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self.at_once:
-            self.at_once = False
-            raise Interrupted
-
-
 class Engine:
     """Hold a run from its first step, or its checkpoint, to its end. Use it in a `with` statement.
 
     The loop reads: `for epoch in epochs()`, `for batch in batches(plan)`, `for ... in pieces(...)`,
-    `backward`, `update`, `log`. `best` is saved too; the stage fills it.
+    `backward`, `update`, `log`. `best` is saved too; the stage fills it. SIGTERM (of schedulers)
+    and SIGINT (Ctrl-C) are noted until a step is complete.
     """
 
     def __init__(self, run: Run, cfg, device: torch.device):
+        if cfg.seed >= 2 ** 63:
+            raise ConfigError(f"seed is {cfg.seed}: expected a whole number below 2 ** 63")
         self.run, self.cfg, self.device = run, cfg, device
         self.step = self.epoch = self.steps = 0
         self.seconds, self.started = 0.0, time.monotonic()
         self.saved: int | None = None                   # step of the last checkpoint
         self.best: dict = {}
-        self.signals, self.lock, self.progress = Signals(), None, None
-        self.metrics, self.board = None, None           # of process 0
+        self.number, self.noted, self.handlers = None, 0.0, {}      # of a signal; its time
+        self.interruptible = True           # no step to complete: a signal raises Interrupted
+        self.lock = self.progress = None
+        self.metrics: Log | None = None                 # of process 0
+        self.autocast = partial(autocast, device, cfg.amp)
 
     def __enter__(self) -> Engine:
         if rank() == 0:
             self.lock = lock(self.run)
             for path in self.run.dir.glob(".tmp-*"):    # of a process that was killed
                 path.unlink(missing_ok=True)
-            write_json(self.run.dir / "config.json", configs.to_dict(self.cfg))
-        self.signals.install()
+            settings = json.dumps(configs.to_dict(self.cfg), indent=1)
+            write(self.run.dir / "config.json", settings)
+        if threading.current_thread() is threading.main_thread():      # Python's rule
+            self.handlers = {s: signal.signal(s, self._note) for s in (SIGTERM, SIGINT)}
         return self
 
     def __exit__(self, kind, error, trace) -> bool:
         if self.progress is not None:
             self.progress.close()
+        number, stopped = self.number, isinstance(error, Interrupted)
         try:
-            if isinstance(error, Interrupted):
-                self._stopped()
+            if stopped:
+                if self.steps:
+                    self.checkpoint()
+                by = signal.Signals(number).name if number else "a signal to another process"
+                done = f"after step {self.step} of {self.steps}"
+                where = done if self.steps else "before its first step"
+                self.say(f"{self.run.dir.name} was stopped by {by} {where}; the same call "
+                         "continues there")
         finally:
-            self.signals.restore()
+            for handled, handler in self.handlers.items():
+                signal.signal(handled, SIG_DFL if handler is None else handler)
             if self.lock is not None:
                 self.lock.release()
-        if self.signals.number is not None and (error is None or isinstance(error, Interrupted)):
-            signal.raise_signal(self.signals.number)    # what it does without a training
+        if number is not None and (error is None or stopped):
+            signal.raise_signal(number)                 # what it does without a training
         if isinstance(error, torch.OutOfMemoryError):
             raise RunError(f"out of memory at step {self.step} of {self.run.dir.name}: raise "
                            "grad_accum_steps, set grad_checkpointing=True or use smaller batches; "
                            "the last checkpoint is intact") from error
         return False
 
-    def _stopped(self) -> None:
-        where = "before its first step"
-        if self.steps:
-            self.checkpoint()
-            where = f"after step {self.step} of {self.steps}"
-        number = self.signals.number
-        by = signal.Signals(number).name if number else "a signal to another process"
-        self.say(f"{self.run.dir.name} was stopped by {by} {where}; the same call continues there")
+    def _note(self, number: int, frame) -> None:
+        again = self.number is not None and time.monotonic() - self.noted > 1    # not an echo
+        self.number, self.noted = self.number or number, time.monotonic()
+        if again and number == SIGINT:
+            raise KeyboardInterrupt
+        if self.interruptible:
+            self.interruptible = False
+            raise Interrupted
 
     def say(self, sentence: str) -> None:
         if rank() == 0:
@@ -128,15 +111,12 @@ class Engine:
 
     def start(self, name: str, model: nn.Module, optimizer: Optimizer, data: dict,
               per_epoch: int) -> nn.Module:
-        """Continue from the checkpoint, if there is one.
+        """Continue from the checkpoint, if there is one; return the network to call in the loop.
 
         Args:
             name: of the stage, for the progress.
-            model, optimizer: filled in place.
             data: training samples by task.
             per_epoch: steps.
-        Returns:
-            the network to call in the loop: `model`, or under torchrun its parallel form.
         """
         cfg = self.cfg
         if getattr(cfg, "capacity_factor", 0) and world() * cfg.grad_accum_steps > 1:
@@ -148,32 +128,28 @@ class Engine:
         self.guard = Guard(self.run.dir.name, sum(map(len, data.values())), cfg.max_unreadable,
                            cfg.skip_nonfinite, self.say)
         model.set_grad_checkpointing(cfg.grad_checkpointing)
-        state = of_first(self._read_checkpoint() if rank() == 0 else {})
-        self._restore(state)
+        state = of_first(self._checkpoint() if rank() == 0 else {})
+        if state:
+            self._restore(state)
         if rank() == 0:
-            self.metrics = Log(self.run.dir / "metrics.jsonl", state.get("log", 0))
-            self.board = Board(self.run.dir, self.step) if cfg.tensorboard else None
+            self.metrics = Log(self.run.dir, state.get("log", 0), self.step, cfg.tensorboard)
         self.steps = max(1, round(cfg.epochs * per_epoch))
-        self.progress = Progress(f"{name} {self.run.dir.name}", self.steps, self.step,
-                                 quiet=rank() > 0)
+        name = f"{name} {self.run.dir.name}"
+        self.progress = Progress(name, self.steps, self.step, quiet=rank() > 0)
         self.last = time.monotonic()
         self.net = wrapped(model, self.device)
-        self.signals.at_once = False
+        self.interruptible = False
         return self.net
 
-    def _read_checkpoint(self) -> dict:
+    def _checkpoint(self) -> dict:
         path = self.run.dir / CHECKPOINT
-        if not path.exists():
-            return {}
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else {}
         except Exception as error:           # torch raises many kinds for a damaged file
             raise RunError(f"cannot read {path} ({cause_of(error)[:80]}): remove it, and the run "
                            "starts again") from error
 
     def _restore(self, state: dict) -> None:
-        if not state:
-            return
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -186,20 +162,25 @@ class Engine:
         for key in ("step", "epoch", "seconds", "best"):
             setattr(self, key, state[key])
         self.saved = self.step
-        self.guard.load_state_dict(state["guard"])
-        restore_rng(state["rng"])
+        vars(self.guard).update(state["guard"])
+        torch.set_rng_state(state["rng"])
+        if torch.cuda.is_available() and state["rng_cuda"] is not None:
+            torch.cuda.set_rng_state(state["rng_cuda"])
 
     def checkpoint(self) -> None:
-        """Write all that the run needs to go on, under a temporary name first."""
+        """Write all that the run needs to go on."""
         if rank() == 0:
             self.metrics.sync()
             average = None if self.average is None else self.average.module.state_dict()
+            kept = ("unreadable", "warned", "unused", "skipped")
+            guard = {key: getattr(self.guard, key) for key in kept}
+            cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
             state = dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict(),
                          average=average, step=self.step, epoch=self.epoch, best=self.best,
                          seconds=self.elapsed(), log=self.metrics.length,
-                         guard=self.guard.state_dict(), rng=rng_state())
+                         guard=guard, rng=torch.get_rng_state(), rng_cuda=cuda)
 
-            def save(path: Path) -> None:
+            def save(path) -> None:
                 with open(path, "wb") as file:     # Python's own, whose errors say what is wrong
                     torch.save(state, file)
             write(self.run.dir / CHECKPOINT, save)
@@ -208,6 +189,10 @@ class Engine:
     def elapsed(self) -> float:
         """Return the seconds spent in this call and in earlier ones."""
         return self.seconds + time.monotonic() - self.started
+
+    def _save_in_time(self) -> None:
+        if time.monotonic() - self.last > 60 * self.cfg.save_minutes:
+            self.checkpoint()
 
     def epochs(self) -> Iterator[int]:
         """Yield each epoch that is not complete, validation included."""
@@ -231,35 +216,24 @@ class Engine:
         read = loader(Joint(self.data), shares, self.cfg.num_workers) if plan else ()
         for batch, self.keys in zip(read, plan, strict=True):
             rows = len(batch["clip"]) if "clip" in batch else 0
-            told = gathered((rows, self.signals.number is not None, batch["unreadable"]))
+            told = gathered((rows, self.number is not None, batch["unreadable"]))
             if any(stop for _, stop, _ in told):
                 raise Interrupted
             self.guard.media([sample for _, _, unreadable in told for sample in unreadable])
             self.rows, self.all_rows = rows, sum(n for n, _, _ in told)
             if self.all_rows:
-                if not rows:                       # others have samples: take part without any
-                    batch |= self._blank(batch["task"])
+                if not rows:       # others have samples: take part with a black one of no weight
+                    frames, side = self.cfg.num_frames, self.cfg.img_size
+                    shape = 1, frames if batch["task"] == "video" else 1, 3, side, side
+                    batch |= {"clip": torch.zeros(shape, dtype=torch.uint8),
+                              "label": torch.zeros(1, dtype=torch.int64)}
                 if world() > 1:
                     torch.manual_seed(sample_seed(self.cfg.seed, self.step, 37, rank()))
-                self.guard.listen(self.model, self.step)
-                yield batch
-                self.guard.routers(self.model, self.step)
+                with self.guard.routers(self.model, self.step):
+                    yield batch
             self.step += 1
             self.progress.update()
             self._save_in_time()
-
-    def _blank(self, task: str) -> dict:
-        """Return one black sample, which weighs nothing."""
-        frames, side = (self.cfg.num_frames if task == "video" else 1), self.cfg.img_size
-        return {"clip": torch.zeros(1, frames, 3, side, side, dtype=torch.uint8),
-                "label": torch.zeros(1, dtype=torch.int64)}
-
-    def _save_in_time(self) -> None:
-        if time.monotonic() - self.last > 60 * self.cfg.save_minutes:
-            self.checkpoint()
-
-    def autocast(self):
-        return autocast(self.device, self.cfg.amp)
 
     def pieces(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Cut a batch `[B, ...]` into `grad_accum_steps` pieces; clear the gradients first."""
@@ -278,33 +252,25 @@ class Engine:
         (total * self.weight).backward()
 
     def update(self, clip_grad: float = 0.0) -> float:
-        """Take the optimizer's step on the whole batch's gradients; return the loss.
-
-        Raises:
-            RunError: for a loss or gradient that is not finite (see `Guard.numbers`).
-        """
-        norm = gradient_norm(self.model, clip_grad)
+        """Take the optimizer's step on the whole batch's gradients, if they are finite; return
+        the loss."""
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip_grad or math.inf)
         if world() > 1:
             dist.all_reduce(self.sums)
             self.sums /= world()
         total, loss = self.sums.tolist()
-        if self.guard.numbers(total, norm.item(), self.step, self._paths, self.saved):
+        paths = [self.data[key.task].paths[key.row] for key in self.keys[:4]]
+        if self.guard.numbers(total, norm.item(), self.step, paths, self.saved):
             self.optimizer.step()
             if self.average is not None:
                 self.average.update(self.model)
         return loss
 
-    def _paths(self) -> list[str]:
-        return [str(self.data[key.task].table["path"][key.row]) for key in self.keys]
-
     def log(self, modality: str, **values: float) -> None:
         """Write a row of metrics.jsonl."""
-        epoch = round(self.step / self.per_epoch, 4)
-        row = dict(step=self.step, epoch=epoch, modality=modality, **values)
         if self.metrics is not None:
-            self.metrics.add(row)
-        if self.board is not None:
-            self.board.add(row)
+            epoch = round(self.step / self.per_epoch, 4)
+            self.metrics.add(dict(step=self.step, epoch=epoch, modality=modality, **values))
         shown = {f"{modality} {k}": v for k, v in values.items() if k == "loss" or "uar" in k}
         self.progress.update(0, **{k: f"{v:.3f}" for k, v in shown.items()})
 
@@ -316,23 +282,29 @@ class Engine:
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """Let a signal end the run without waiting, as in validation."""
-        if self.signals.number is not None:
+        if self.number is not None:
             raise Interrupted
-        self.signals.at_once = True
+        self.interruptible = True
         try:
             yield
         finally:
-            self.signals.at_once = False
+            self.interruptible = False
 
-    def finish(self, **more) -> None:
-        """Write provenance.json, which marks the run as finished, and remove the checkpoint."""
-        if self.board is not None:
-            self.board.close()
+    def finish(self, weights: dict, predictions: pd.DataFrame | None = None, **more) -> None:
+        """Write weights, predictions and last provenance.json, which marks the run as finished."""
         if rank() == 0:
-            write_json(self.run.dir / "provenance.json", dict(
-                stage=self.cfg.stage, steps=self.steps, seconds=round(self.elapsed(), 1),
-                device=device_name(self.device), **more, unreadable=self.guard.unreadable,
-                processes=world(), skipped=self.guard.skipped,
-                warnings=list(self.guard.warned.values()), versions=versions()))
+            self.metrics.close()
+            tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+            write(self.run.dir / "weights.safetensors", lambda path: save_file(tensors, path))
+            if predictions is not None:
+                write(self.run.dir / "predictions.csv", predictions.to_csv(index=False))
+            versions = {p: version(p) for p in ("torch", "torchvision", "timm", "numpy")}
+            versions |= {"s4d": code_version(), "python": platform.python_version()}
+            guard = dict(unreadable=self.guard.unreadable, skipped=self.guard.skipped,
+                         warnings=list(self.guard.warned.values()))
+            provenance = dict(stage=self.cfg.stage, steps=self.steps, versions=versions,
+                              seconds=round(self.elapsed(), 1), processes=world(),
+                              device=device_name(self.device), **guard, **more)
+            write(self.run.dir / "provenance.json", json.dumps(provenance, indent=1))
             (self.run.dir / CHECKPOINT).unlink(missing_ok=True)
         of_first(None)                             # nobody goes on before the files lie there

@@ -33,8 +33,8 @@ def predict(model: torch.nn.Module, data: Samples, classes: int, crops: int = 1,
             features: dict | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
     """Return the mean softmax over the test views of every sample.
 
-    An unreadable sample has no prediction, which counts as an error. So has a clip of which one
-    view cannot be read. Several processes share the batches; each sample is counted once.
+    A sample of which one view is unreadable has no prediction, which counts as an error. Several
+    processes share the batches; each sample is counted once.
 
     Args:
         model: an `S4D`; its routing mode is left as it is.
@@ -42,52 +42,42 @@ def predict(model: torch.nn.Module, data: Samples, classes: int, crops: int = 1,
         crops: views across the picture.
         features: gets `features`, float32 `[N, D]`: pooled, mean over views, NaN if unreadable.
     Returns:
-        table (path, task, split, subject, label, predicted, prob_<emotion>...), rows as in
-        `data.table`; {path: cause} of the unreadable samples.
+        rows as in `data.table` (path, task, split, subject, label, predicted, prob_<emotion>...);
+        {path: cause} of the unreadable samples.
     """
     device = device or next(model.parameters()).device
     data = copy(data)
     data.test_crops = crops
-    views = range(max(1, data.test_segments)) if data.task == "video" else range(1)
+    views = range(max(1, data.test_segments) if data.task == "video" else 1)
     keys = [Key(data.task, row, 0, view) for row in range(len(data)) for view in views]
     batches = [keys[i:i + batch] for i in range(0, len(keys), batch)][rank()::world()]
-    total, count = np.zeros((len(data), classes)), np.zeros(len(data))
-    pooled = None if features is None else np.zeros((len(data), model.embed_dim))
+    total, count = np.zeros((len(data), classes)), np.zeros((len(data), 1))
+    pooled = np.zeros((len(data), model.embed_dim if features is not None else 0))
     unreadable, broken = {}, []
     model.eval()
     for b in loader(Joint({data.task: data}), batches, workers):
-        unreadable.update(dict(b["unreadable"]))
+        unreadable.update(b["unreadable"])
         broken += b["unreadable_rows"]
         if "clip" in b:
-            x = normalise(to_model(b["clip"].to(device), data.task))
-            hidden = model.forward_features(x)
-            logits = model.forward_head(hidden, data.task)
-            rows = b["row"].numpy()
+            hidden = model.forward_features(normalise(to_model(b["clip"].to(device), data.task)))
+            logits, rows = model.forward_head(hidden, data.task), b["row"].numpy()
             np.add.at(total, rows, logits.float().softmax(-1).double().cpu().numpy())
             np.add.at(count, rows, 1)
-            if pooled is not None:
+            if features is not None:
                 np.add.at(pooled, rows, hidden.double().cpu().numpy())
-    told = gathered((total, count, pooled, unreadable, broken))
-    total, count = sum(t[0] for t in told), sum(t[1] for t in told)
-    for _, _, _, more, rows in told:
-        unreadable.update(more)
-        count[rows] = 0
+    totals, counts, sums, causes, lost = zip(*gathered((total, count, pooled, unreadable, broken)),
+                                             strict=True)
+    count = sum(counts)
+    count[sum(lost, [])] = 0
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(count[:, None] > 0, total / count[:, None], np.nan)
-        if features is not None:
-            pooled = sum(t[2] for t in told) / count[:, None]
-            pooled[count == 0] = np.nan
-            features["features"] = pooled.astype(np.float32)
-    return _table(data, mean, vocabulary(classes)), unreadable
-
-
-def _table(data: Samples, mean: np.ndarray, names: tuple[str, ...]) -> pd.DataFrame:
-    table = data.table[["path", "split", "subject", "label"]].copy()
+        mean, pooled = (np.where(count > 0, sum(s) / count, np.nan) for s in (totals, sums))
+    if features is not None:
+        features["features"] = pooled.astype(np.float32)
+    names, table = vocabulary(classes), data.table[["path", "split", "subject", "label"]].copy()
     table.insert(1, "task", data.task)
     table["predicted"] = [None if np.isnan(p[0]) else names[int(p.argmax())] for p in mean]
-    for k, name in enumerate(names):
-        table[f"prob_{name}"] = mean[:, k].round(6)
-    return table
+    table[[f"prob_{name}" for name in names]] = mean.round(6)
+    return table, {path: cause for found in causes for path, cause in found.items()}
 
 
 @torch.no_grad()
@@ -96,14 +86,10 @@ def along_time(model: torch.nn.Module, path: str | Path, classes: int, size: int
     """Return the probabilities of a clip in windows that slide from its start to its end.
 
     Args:
-        path: a video or a folder of frames.
-        classes, size, frames, stride: of the run.
         windows: at most; fewer where the clip has fewer places for one.
     Returns:
         table: path, frame (the middle of the window), seconds (missing where the file tells no
         rate), predicted, prob_<emotion>.
-    Raises:
-        MediaError: for a file that cannot be read.
     """
     names, device = vocabulary(classes), next(model.parameters()).device
     clip, rate = read_clip(path, size=size, aspect=True), header(path)[2]

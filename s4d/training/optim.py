@@ -12,12 +12,6 @@ from torch.optim import Optimizer
 from ..config import ConfigError
 
 
-def seed_all(seed: int) -> None:
-    if seed >= 2 ** 63:
-        raise ConfigError(f"seed is {seed}: expected a whole number below 2 ** 63")
-    torch.manual_seed(seed)
-
-
 def cosine(step: int, steps: int, warmup: int, peak: float, low: float = 0.0,
            start: float = 1e-6) -> float:
     """Return a step's learning rate: linear warm-up to `peak`, then half a cosine to `low`."""
@@ -29,11 +23,7 @@ def cosine(step: int, steps: int, warmup: int, peak: float, low: float = 0.0,
 
 def optimizer_for(model: nn.Module, betas: tuple[float, float], weight_decay: float,
                   layer_decay: float = 1.0) -> Optimizer:
-    """Return AdamW over timm's groups: no decay on biases and norms, `lr_scale` for layer decay.
-
-    Raises:
-        ConfigError: for betas outside 0..1.
-    """
+    """Return AdamW over timm's groups: no decay on biases and norms, `lr_scale` for layer decay."""
     if not all(0 <= beta < 1 for beta in betas):
         raise ConfigError(f"betas are {tuple(betas)!r}: expected two numbers from 0 and below 1, "
                           "as in (0.9, 0.999)")
@@ -58,16 +48,3 @@ def autocast(device: torch.device, enabled: bool):
     units = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     able = device.type == "cuda" or (device.type == "cpu" and enabled and units())
     return torch.autocast(device.type, torch.bfloat16) if enabled and able else nullcontext()
-
-
-def rng_state() -> list[torch.Tensor]:
-    """Return the states of torch's generators, CPU and CUDA: all that training draws from."""
-    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
-    return [torch.get_rng_state(), *cuda]
-
-
-def restore_rng(states: list[torch.Tensor]) -> None:
-    """Restore what `rng_state` returned."""
-    torch.set_rng_state(states[0])
-    if torch.cuda.is_available() and len(states) > 1:
-        torch.cuda.set_rng_state(states[1])

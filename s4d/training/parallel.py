@@ -34,26 +34,23 @@ def pick_device(deterministic: bool = False) -> torch.device:
 
     Args:
         deterministic: hold PyTorch to deterministic algorithms on CUDA.
-    Raises:
-        RunError: when this machine has fewer GPUs than processes.
     """
-    cuda = torch.cuda.is_available()
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    cuda, local, device = torch.cuda.is_available(), os.environ.get("LOCAL_RANK"), "cpu"
     if cuda:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")     # read when cuBLAS starts
         torch.use_deterministic_algorithms(deterministic)
         torch.backends.cudnn.benchmark = False
-        count = torch.cuda.device_count()
-        if local >= count:
-            raise RunError(f"process {local} of this machine has no GPU, there are {count}: start "
-                           f"as many processes as GPUs (torchrun --nproc-per-node {count})")
-    device = torch.device("cuda" if cuda else "cpu")
-    if cuda and "LOCAL_RANK" in os.environ:
-        device = torch.device("cuda", local)
-        torch.cuda.set_device(device)
+        device, count = "cuda", torch.cuda.device_count()
+        if local is not None:
+            if int(local) >= count:
+                raise RunError(f"process {local} of this machine has no GPU, there are {count}: "
+                               "start as many processes as GPUs (torchrun --nproc-per-node "
+                               f"{count})")
+            device = f"cuda:{local}"
+            torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
-    return device
+    return torch.device(device)
 
 
 def leave() -> None:
@@ -64,33 +61,30 @@ def leave() -> None:
 
 def of_first(value):
     """Return on every process what process 0 holds."""
-    if world() == 1:
-        return value
     box = [value]
-    dist.broadcast_object_list(box, src=0)
+    if world() > 1:
+        dist.broadcast_object_list(box, src=0)
     return box[0]
 
 
 def gathered(value) -> list:
     """Return what every process holds, by rank."""
-    if world() == 1:
-        return [value]
-    values = [None] * world()
-    dist.all_gather_object(values, value)
+    values = [value] * world()
+    if world() > 1:
+        dist.all_gather_object(values, value)
     return values
 
 
 @contextmanager
 def first() -> Iterator[None]:
     """Let process 0 go first, as long as it takes: it may decode a corpus into the cache."""
-    if world() == 1:
-        yield
-        return
-    group = dist.new_group(backend="gloo", timeout=timedelta(hours=12))
-    if rank():
+    group = None
+    if world() > 1:
+        group = dist.new_group(backend="gloo", timeout=timedelta(hours=12))
+    if rank() > 0:
         dist.barrier(group)
     yield
-    if not rank():
+    if group is not None and rank() == 0:
         dist.barrier(group)
 
 

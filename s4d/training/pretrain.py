@@ -5,62 +5,15 @@ from pathlib import Path
 
 import torch
 
-from ..config import ConfigError, Pretrain
-from ..data import DatasetError, fingerprint, index_of
-from ..data.dataset import Samples, epoch_plan, sample_seed, to_model
-from ..data.transforms import normalise, pretrain_transform
+from ..config import Pretrain
+from ..data.dataset import sample_seed, to_model
+from ..data.transforms import normalise
 from ..models import random_mask, removed_tokens
 from .engine import Engine
-from .optim import cosine, optimizer_for, seed_all, set_lr
+from .inputs import locate, part, plan, tables
+from .optim import cosine, optimizer_for, set_lr
 from .parallel import first, of_first, pick_device, rank
-from .runs import Run, build, run_dir, save_weights
-
-
-def tables(cfg: Pretrain) -> dict:
-    """Return the indexed training rows of each modality that the configuration names."""
-    out = {}
-    for task, source in (("image", cfg.image), ("video", cfg.video)):
-        if source is not None:
-            table = index_of(source, task)
-            out[task] = table[table.split == "train"].reset_index(drop=True)
-            if out[task].empty:
-                raise DatasetError(f"{source.name} in {source.root} has no training samples: "
-                                   "pre-training reads the train split")
-    if not out:
-        raise ConfigError("pre-training needs image, video or both: both sources are None")
-    return out
-
-
-def datasets(cfg: Pretrain, rows: dict) -> dict[str, Samples]:
-    """Return the samples of both modalities; clips are decoded once and drawn `repeat_aug` times.
-    """
-    sources = {"image": cfg.image, "video": cfg.video}
-    return {task: Samples(table, sources[task].root, task, cfg.img_size, cfg.num_frames,
-                        cfg.sampling_rate, num_classes=None, cache=cfg.cache,
-                        transform=pretrain_transform(cfg.img_size, cfg.crop_scale,
-                                                     flip=task == "image"),
-                        repeat_aug=cfg.repeat_aug if task == "video" else 1,
-                        crop_box=sources[task].crop_box, short_side=sources[task].short_side)
-            for task, table in rows.items()}
-
-
-def locate(cfg: Pretrain, runs: str | Path = "runs", rows: dict | None = None) -> Run:
-    """Return the run of this configuration on the data that lie there now, trained or not.
-
-    Args:
-        rows: result of `tables`, when it is at hand.
-    """
-    roots = {task: source.root for task, source in (("image", cfg.image), ("video", cfg.video))
-             if source is not None}
-    marks = [fingerprint(table, roots[task]) for task, table in (rows or tables(cfg)).items()]
-    return Run(run_dir(cfg, runs, marks))
-
-
-def plan(cfg: Pretrain, data: dict[str, Samples], epoch: int) -> list:
-    """Return the batches of an epoch, as keys of samples."""
-    return epoch_plan(data, {"image": cfg.image_batch_size, "video": cfg.video_batch_size},
-                      {"image": 1.0, "video": cfg.video_epoch_fraction},
-                      {"image": False, "video": False}, cfg.seed, epoch)
+from .runs import Run, build
 
 
 def pretrain(cfg: Pretrain, runs: str | Path = "runs") -> Run:
@@ -80,9 +33,9 @@ def pretrain(cfg: Pretrain, runs: str | Path = "runs") -> Run:
     if of_first(run.done):
         return run
     with Engine(run, cfg, device) as engine:                     # lock, signals, checkpoint, log
-        seed_all(cfg.seed)
+        torch.manual_seed(cfg.seed)
         with first():
-            data = datasets(cfg, rows)
+            data = {task: part(cfg, task, table, "train") for task, table in rows.items()}
         model = build(cfg).to(device).train()
         optimizer = optimizer_for(model, cfg.betas, cfg.weight_decay)
         net = engine.start("pre-training", model, optimizer, data, len(plan(cfg, data, 0)))
@@ -106,7 +59,5 @@ def pretrain(cfg: Pretrain, runs: str | Path = "runs") -> Run:
                 loss = engine.update()
                 engine.log(task, loss=round(loss, 6), lr=lr)
 
-        if rank() == 0:
-            save_weights(run.dir / "weights.safetensors", model.state_dict())
-        engine.finish()
+        engine.finish(model.state_dict())
     return run

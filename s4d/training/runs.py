@@ -3,20 +3,20 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from .. import config as configs
 from .. import files
-from ..files import code_version
 from ..models import create
 
 CHECKPOINT, LOCK = "checkpoint.pt", ".lock"
@@ -28,8 +28,7 @@ class RunError(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """A folder: config.json, metrics.jsonl, weights.safetensors, predictions.csv, provenance.json;
-    checkpoint.pt while it trains."""
+    """A folder with config, metrics, weights, predictions and provenance, or a checkpoint."""
 
     dir: Path
 
@@ -76,8 +75,7 @@ class Run:
         self._read("weights.safetensors", lambda path: model.load_state_dict(load_file(path)))
         return model.eval()
 
-    def _read(self, name: str, read):
-        """Read a file of the run, or raise a RunError that names it."""
+    def _read(self, name: str, read: Callable[[Path], object]):
         path = self.dir / name
         try:
             return read(path)
@@ -95,11 +93,7 @@ def cause_of(error: Exception) -> str:
 
 
 def build(cfg) -> torch.nn.Module:
-    """Return the untrained model of a configuration.
-
-    Raises:
-        ConfigError: for an unknown model, and for one of the other stage.
-    """
+    """Return the untrained model of a configuration."""
     size = cfg.model.removeprefix("s4d_").removeprefix("mae_")
     wanted = f"s4d_mae_{size}" if cfg.stage == "pretrain" else f"s4d_{size}"
     if cfg.model.startswith("s4d_") and cfg.model != wanted:
@@ -107,8 +101,8 @@ def build(cfg) -> torch.nn.Module:
                                   f"other stage: {cfg.stage} takes {wanted}")
     if cfg.stage == "pretrain":
         return create(cfg.model, img_size=cfg.img_size, num_frames=cfg.num_frames)
-    sources = {"image": cfg.image, "video": cfg.video}
-    classes = {f"{t}_classes": s.num_classes for t, s in sources.items() if s is not None}
+    classes = {f"{task}_classes": getattr(cfg, task).num_classes for task in ("image", "video")
+               if getattr(cfg, task) is not None}
     model = create(cfg.model, img_size=cfg.img_size, num_frames=cfg.num_frames,
                    num_experts=cfg.num_experts, top_k=cfg.top_k, moae_start=cfg.moae_start,
                    adapter_reduction=cfg.adapter_reduction, drop_path_rate=cfg.drop_path_rate,
@@ -119,22 +113,8 @@ def build(cfg) -> torch.nn.Module:
     return model
 
 
-def run_dir(cfg, runs: str | Path, fingerprints: list[str]) -> Path:
-    """Return where the run of this configuration on these data lives.
-
-    Args:
-        fingerprints: hexadecimal texts that name the data, and what training starts from.
-    """
-    data = "".join(f[:8] for f in fingerprints)
-    return Path(runs) / f"{cfg.stage}-{configs.digest(cfg)}-{data}"
-
-
 def lock(run: Run) -> FileLock:
-    """Take the run for this process; the system frees it when the process ends.
-
-    Raises:
-        RunError: when another process has it, and when its folder cannot be written.
-    """
+    """Take the run for this process; the system frees it when the process ends."""
     held = FileLock(run.dir / LOCK, timeout=0)
     try:
         run.dir.mkdir(parents=True, exist_ok=True)
@@ -148,46 +128,25 @@ def lock(run: Run) -> FileLock:
     return held
 
 
-def write(path: Path, save) -> None:
-    """Write a file by `files.write`, with the sentence of a run.
-
-    Raises:
-        RunError: when the folder is full, over its quota, read-only or gone.
-    """
-    def guarded(draft: Path) -> None:
-        try:
-            save(draft)
-        except (RuntimeError, SafetensorError) as error:      # how both libraries tell a full disk
-            raise OSError(cause_of(error)) from error
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise a RunError where the folder is full, over its quota, read-only or gone."""
     try:
-        files.write(path, guarded)
-    except files.OutputError as error:
-        raise _refused(path, error.__cause__) from error
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:   # the last two: of a full disk
+        known = error.__cause__ if isinstance(error, files.OutputError) else error
+        raise RunError(f"cannot write {path}: {cause_of(known)}; free space or choose another runs "
+                       "folder, then call again: the run continues from its last checkpoint"
+                       ) from error
 
 
-def _refused(path: Path, error: OSError) -> RunError:
-    return RunError(f"cannot write {path}: {cause_of(error)}; free space or choose another runs "
-                    "folder, then call again: the run continues from its last checkpoint")
-
-
-def write_text(path: Path, text: str) -> None:
-    write(path, lambda p: p.write_text(text, encoding="utf-8", newline="\n"))
-
-
-def write_json(path: Path, values: dict) -> None:
-    write_text(path, json.dumps(values, indent=1))
-
-
-def save_weights(path: Path, state: dict) -> None:
-    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-    write(path, lambda p: save_file(tensors, p))
-
-
-def versions() -> dict[str, str]:
-    """Return versions of what computed the run; `s4d` is the digest of this package's sources."""
-    packages = ("torch", "torchvision", "timm", "numpy")
-    return {"s4d": code_version(), "python": platform.python_version(),
-            **{p: version(p) for p in packages}}
+def write(path: Path, content: str | Callable[[Path], object]) -> None:
+    """Write a text, or a file by a function of its path, under a temporary name first."""
+    with writing(path):
+        if isinstance(content, str):
+            files.write_text(path, content)
+        else:
+            files.write(path, content)
 
 
 def device_name(device: torch.device) -> str:
@@ -197,55 +156,40 @@ def device_name(device: torch.device) -> str:
 
 
 class Log:
-    """Append rows to metrics.jsonl.
+    """Append rows to metrics.jsonl, and as curves to TensorBoard where `board` is true.
 
     Args:
         length: rows that the checkpoint counts; later ones are cut off, so that no step stands
             twice.
+        step: of the checkpoint.
     """
 
-    def __init__(self, path: Path, length: int = 0):
-        self.path = path
-        lines = path.read_text().splitlines()[:length] if length and path.exists() else []
-        write_text(path, "".join(line + "\n" for line in lines))
+    def __init__(self, folder: Path, length: int, step: int, board: bool):
+        self.path, self.board = folder / "metrics.jsonl", None
+        lines = self.path.read_text().splitlines()[:length] if self.path.exists() else []
+        write(self.path, "".join(line + "\n" for line in lines))
         self.length = len(lines)
+        if board:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise configs.ConfigError("tensorboard=True, but TensorBoard is not installed: pip "
+                                          "install tensorboard, or leave the option out") from error
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
     def add(self, row: dict) -> None:
-        try:
-            with open(self.path, "a") as f:
-                f.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise _refused(self.path, error) from error
+        with writing(self.path), open(self.path, "a") as file:
+            file.write(json.dumps(row) + "\n")
         self.length += 1
+        for key in row if self.board else ():
+            if key not in ("step", "modality"):
+                self.board.add_scalar(f"{row['modality']}/{key}", row[key], row["step"])
 
     def sync(self) -> None:
         """Bring the rows to the disk, before a checkpoint that counts them."""
-        try:
+        with writing(self.path):
             files.sync(self.path)
-        except OSError as error:
-            raise _refused(self.path, error) from error
-
-
-class Board:
-    """Write curves for TensorBoard into the run's folder.
-
-    Raises:
-        ConfigError: where it is not installed.
-    """
-
-    def __init__(self, folder: Path, step: int):
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise configs.ConfigError("tensorboard=True, but TensorBoard is not "
-                                      "installed: pip install tensorboard, or leave the option "
-                                      "out") from error
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
-
-    def add(self, row: dict) -> None:
-        for key, value in row.items():
-            if key not in ("step", "modality"):
-                self.writer.add_scalar(f"{row['modality']}/{key}", value, row["step"])
 
     def close(self) -> None:
-        self.writer.close()
+        if self.board is not None:
+            self.board.close()

@@ -15,10 +15,8 @@ def along_clip(courses: pd.DataFrame, follow: pd.DataFrame, curves: pd.DataFrame
                note: str = "") -> Figure:
     """Draw the photo head along frames of clips: course, by emotion, correlation inside, lag.
 
-    Args:
-        courses, follow, curves: of `course`, `follow` and `lagged` in `s4d.study.confusions`,
-            with a column method; the last two are empty where no truth is known.
-        unit: of time, "s" or "frames".
+    The tables, with a column method, are those of `course`, `follow` and `lagged` in
+    `s4d.study.confusions`; the last two are empty where no truth is known.
     """
     known = len(follow) > 0
     fig, axes = figure(style.PAGE, 4.6 if known else 2.6, 1 + known, 2, squeeze=False)
@@ -108,11 +106,7 @@ def _follow(ax, follow: pd.DataFrame) -> None:
 
 
 def gains(table: pd.DataFrame, note: str = "") -> Figure:
-    """Draw recall on clips without and with photos in training, and the paired difference.
-
-    Args:
-        table: of `s4d.study.gains.gain_by_emotion`.
-    """
+    """Draw recall on clips without and with photos, and the gain, of `gain_by_emotion`."""
     names, methods = present(table.label, EMOTION_COLOURS), list(dict.fromkeys(table.method))
     fig, (left, right) = figure(style.PAGE, 0.8 + 0.3 * len(names), 1, 2, sharey=True)
     for r in table.itertuples():

@@ -107,9 +107,7 @@ def layer_similarity(table: pd.DataFrame, titles: dict[str, str], layer: str = "
                      note: str = "") -> Figure:
     """Draw CKA of `similarity_by_layer`: by layer, and of one layer beside its null models.
 
-    Args:
-        titles: comparison -> title, in order.
-        layer: of the right panel.
+    The right panel is of one layer; titles (comparison -> title) are in the order of its rows.
     """
     table = table[table.measure == "cka"]
     layers, names, ends = list(dict.fromkeys(table.layer)), present(table.comparison, titles), {}
@@ -161,7 +159,6 @@ def confusability(cells: pd.DataFrame, stats: pd.DataFrame, titles: dict[str, st
     Args:
         cells: comparison, label, wrong, static, dynamic (shares 0..1), a row a point.
         stats: comparison, rho, low, high, p, rho_cells, p_cells.
-        titles: comparison -> title, in order.
         counts: number of photos and of clips.
     """
     names, labels = present(cells.comparison, titles), {}

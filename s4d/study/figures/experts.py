@@ -42,10 +42,7 @@ def cells(ax, values: np.ndarray, shown: np.ndarray, norm: Normalize, whole: flo
 
 
 def usage(table: pd.DataFrame, note: str = "") -> Figure:
-    """Draw which expert serves which task and emotion: its share less that in other groups.
-
-    From one seed of `s4d.study.experts.usage_table`.
-    """
+    """Draw which expert serves which task and emotion: its share less that in other groups."""
     blocks = ends(table.block)
     table = table[table.by.isin(["emotion", "task"])]
     drawn = table[(table.by == "emotion") | (table.group == "video")]
@@ -184,11 +181,7 @@ def _regions(ax, picture, regions: np.ndarray, names: tuple[str, ...]) -> None:
 
 
 def specificity(table: pd.DataFrame, note: str = "") -> Figure:
-    """Draw what emotion, place, region, phase and task tell about the expert beyond chance.
-
-    A row a question: the null, a point a seed, the interval of their mean, and the mean as text,
-    all of `s4d.study.experts.beyond_null`; shares of the largest possible bits.
-    """
+    """Draw what each of `QUESTIONS` tells about the expert beyond the null, of `beyond_null`."""
     blocks, rows = ends(table.block), present(table.about, QUESTIONS)
     fig, axes = figure(PAGE, 0.95 + 0.27 * len(rows), 1, len(blocks), squeeze=False, sharex=True,
                        sharey=True)
@@ -220,10 +213,7 @@ def specificity(table: pd.DataFrame, note: str = "") -> Figure:
 
 
 def switched_off(table: pd.DataFrame, note: str = "") -> Figure:
-    """Draw the change of the true class's probability when one expert is never chosen.
-
-    From one seed of `s4d.study.routing.corrected`; filled: significant.
-    """
+    """Draw the change of the true class's probability when one expert is never chosen."""
     table = table[table.emotion == "all"]
     blocks = sorted(table.block.unique())
     fig, axes = figure(PAGE, 2.3, 1, len(blocks), squeeze=False, sharey=True)

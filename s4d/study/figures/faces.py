@@ -71,7 +71,15 @@ def filmstrip(frames, table: pd.DataFrame, shown: int = 8, note: str = "") -> Fi
     axes[0].set(ylim=(0, 0.96), aspect=width, anchor="S")
     axes[0].set_axis_off()
     for ax, name in zip(axes[1:], names, strict=True):
-        _course(ax, table[table["action"] == name].sort_values("time"), name)
+        rows = table[table["action"] == name].sort_values("time")
+        time, level = rows["time"], rows["intensity"]
+        ax.fill_between(time, level, color="#4D4D4D", lw=0, alpha=0.75)
+        ax.plot(time, level, color="k", marker="o", ms=2, lw=0.8, clip_on=False)
+        ax.set(ylim=(0, 1), yticks=[])
+        ax.spines["left"].set_visible(False)
+        how = dict(transform=ax.transAxes, va="bottom", fontsize=7)
+        ax.text(-0.01, 0.05, name, ha="right", **how)
+        ax.text(1.01, 0.05, f"{level.max():.2f}", **how)
     right = max(times[drawn[-1]] + width / 2, times[-1] + spacing / 2)
     for ax in axes:
         ax.set(xlim=(times[0] - width / 2, right), xticks=[])
@@ -81,17 +89,6 @@ def filmstrip(frames, table: pd.DataFrame, shown: int = 8, note: str = "") -> Fi
     axes[1].text(1.01, 1.08, "peak (0..1)", transform=axes[1].transAxes, va="bottom", fontsize=7,
                  color="#444444")
     return stamp(fig, note)
-
-
-def _course(ax, rows: pd.DataFrame, name: str) -> None:
-    """Draw one action's intensity, 0..1; its name to the left, its peak to the right."""
-    ax.fill_between(rows["time"], rows["intensity"], color="#4D4D4D", lw=0, alpha=0.75)
-    ax.plot(rows["time"], rows["intensity"], color="k", marker="o", ms=2, lw=0.8, clip_on=False)
-    ax.set(ylim=(0, 1), yticks=[])
-    ax.spines["left"].set_visible(False)
-    ax.text(-0.01, 0.05, name, transform=ax.transAxes, ha="right", va="bottom", fontsize=7)
-    ax.text(1.01, 0.05, f"{rows['intensity'].max():.2f}", transform=ax.transAxes, va="bottom",
-            fontsize=7)
 
 
 def _shade(axes: Sequence, phases: pd.DataFrame) -> None:

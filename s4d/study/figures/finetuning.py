@@ -94,10 +94,7 @@ def _differences(ax, table: pd.DataFrame) -> None:
 
 def comparison(scores: pd.DataFrame, single: pd.DataFrame, baselines: pd.DataFrame,
                differences: pd.DataFrame, note: str = "") -> Figure:
-    """Draw UAR and WAR on clips, UAR on photos, and the paired differences that are claimed.
-
-    The tables are those of `stats.scores`, `per_seed`, `baselines` and `paired`; shares.
-    """
+    """Draw UAR and WAR on clips, UAR on photos, and the paired differences that are claimed."""
     fig, axes = figure(PAGE, 4.6, 2, 2)
     panels = (("video", "UAR"), ("video", "WAR"), ("image", "UAR"))
     for ax, (task, metric) in zip(axes.flat, panels, strict=False):

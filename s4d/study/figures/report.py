@@ -15,9 +15,6 @@ def published(table: pd.DataFrame, method: str, baseline: str) -> Figure:
     """Draw published WAR (filled) and UAR (hollow) of every method, one panel per dataset.
 
     The gain over the baseline, whose WAR is derived, is shaded; all axes have equal width.
-
-    Args:
-        table: method, year, dataset, UAR, WAR (per cent), in the order of the rows.
     """
     datasets = list(dict.fromkeys(table["dataset"]))
     names = table.drop_duplicates("method")[["method", "year"]].iloc[::-1]
