@@ -218,7 +218,7 @@ class S4D(Encoder):
         `capacity_factor`: see `MoAE`; `noise`: on the router's scores in evaluation too.
         """
         for layer in self.moae_layers().values():
-            layer.capacity_factor = capacity_factor
+            layer.capacity_factor = capacity_factor or None       # 0: no limit, as in Finetune
             layer.noise_mode = "always" if noise else "train"
         return self
 

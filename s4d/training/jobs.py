@@ -60,9 +60,9 @@ def _side_by_side(wave: list, runs: str | Path, workers: int) -> None:
     try:
         Parallel(n_jobs=workers, pre_dispatch="n_jobs", batch_size=1)(calls)
     except TerminatedWorkerError as error:
-        raise RunError("a training process was killed, most often for want of memory: close other "
-                       "programs, train one run at a time (--jobs 1) or with smaller batches, then "
-                       "call again; finished runs are kept, the others continue") from error
+        raise RunError("a training process was killed, most often for lack of memory: close other "
+                       "programs or train one run at a time (--n-jobs 1), then call again; "
+                       "finished runs are kept, the others continue") from error
     finally:
         get_reusable_executor().shutdown(kill_workers=True)      # idle ones would keep memory
 
