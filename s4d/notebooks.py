@@ -136,7 +136,7 @@ def execute(notebook: Path, build: Path, parameters: dict) -> None:
     except PapermillExecutionError as error:
         raise _failure(notebook, copy, error) from error
     except DeadKernelError as error:
-        raise NotebookError(f"the kernel of notebook {name} died, most often for want of memory: "
+        raise NotebookError(f"the kernel of notebook {name} died, most often for lack of memory: "
                             "close other programs or choose a smaller profile") from error
     except OSError as error:
         cause = (error.strerror or str(error)).lower()

@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = sorted((ROOT / "s4d").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 CORE = ("config", "emotions", "__init__", "__main__", "models", "data", "training")
-# Lines. The goals are 10 000, 4 500 and 6 500: a commit may lower these limits, none may raise them.
+# Lines. The goals are 10 000, 4 500 and 6 500: a commit may lower these limits, not raise them.
 LIMITS = {"package": 13_600, "core": 5_500, "tests": 8_600}
 # Each room may import from rooms above it and from its own.
 STOREYS = (("config", "emotions", "files", "progress"), ("models", "data", "faces"),
