@@ -14,6 +14,7 @@ from . import config as configs
 from .config import Profile
 from .files import ROOT, OutputError, code_version, sha256, write_all, write_text
 from .notebooks import NOTEBOOKS, ReproduceError, cells_of, check_parameters, execute, select
+from .progress import clock
 from .study import ablations
 from .study.artifacts import manifest_text, packages, read_manifest
 
@@ -50,14 +51,6 @@ class Job:
         """Print one line: elapsed time, what happens, about how long everything still takes."""
         rest = "" if left is None else f", about {clock(left)} left"
         print(f"[{clock(time.monotonic() - self.started)}] {text}{rest}", flush=True)
-
-
-def clock(seconds: float) -> str:
-    """Format seconds as m:ss or h:mm:ss."""
-    minutes, s = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60}:{minutes % 60:02d}:{s:02d}"
-    return f"{minutes}:{s:02d}"
 
 
 def _read_json(path: Path) -> dict:
