@@ -106,7 +106,8 @@ def load_released(source: str | Path | dict) -> S4D | DualMAE:
     sizes = {spec["embed_dim"]: name for name, spec in VARIANTS.items() if not spec.get("stem_dim")}
     width = len(state[embed])
     if width not in sizes:
-        raise CheckpointError(f"width {width}: expected one of {', '.join(map(str, sorted(sizes)))}")
+        widths = ", ".join(map(str, sorted(sizes)))
+        raise CheckpointError(f"width {width}: expected one of {widths}")
     if autoencoder:
         model = create(f"s4d_mae_{sizes[width]}")
     else:
