@@ -1,4 +1,4 @@
-# From a fresh clone: `make reproduce`. Settings: PROFILE, FRESH=1, DATA, RUNS, OUT, PYTHON, VENV, ARGS.
+# From a fresh clone: `make reproduce`. Settings: PROFILE, FRESH=1, DATA, RUNS, OUT, PYTHON, VENV, TORCH=cpu, ARGS.
 SHELL := bash
 PROFILE ?= sandbox
 FRESH ?=
@@ -8,6 +8,7 @@ OUT ?= $(if $(filter sandbox,$(PROFILE)),figures,figures/$(PROFILE))
 ARGS ?=
 PYTHON ?= python3
 VENV ?= .venv
+TORCH ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -23,6 +24,14 @@ help: ## this list
 
 venv: $(STAMP) ## the environment in .venv, from the exact pins of requirements.txt
 
+# TORCH=cpu: PyTorch's build without CUDA (version 2.15.0+cpu, which pip prefers), without CUDA's libraries.
+ifeq ($(TORCH),cpu)
+CPU_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
+LEAVE_OUT := ^(nvidia|cuda|triton)
+else
+LEAVE_OUT := ^$$
+endif
+
 # The stamp is written last: a failing installation leaves none and is done again by the next call.
 $(STAMP): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -30,7 +39,8 @@ $(STAMP): requirements.txt
 	@rm -f $(STAMP)
 	@echo "installing $$(grep -c == requirements.txt) pinned packages into $(VENV) (a few minutes, once)"
 	@$(PYTHON) -m venv $(VENV)
-	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt \
+	@grep -vE '$(LEAVE_OUT)' requirements.txt > $(VENV)/pins.txt
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(CPU_INDEX) -r $(VENV)/pins.txt \
 	  | awk '/^Collecting/ && ++n % 20 == 0 {print "  " n " packages looked up"} /Downloading .*[0-9][0-9][0-9]\.?[0-9]* MB/ {print "  " $$0} \
 	         /^Installing/ {print "  unpacking"} {fflush()}'
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .

@@ -1,0 +1,255 @@
+"""What one GPU says of this project, in eight minutes: `make gpu-check`.
+
+Every part runs in a process of its own with a time limit and writes its rows to `<out>/<part>.csv`
+as they come. A part that fails or runs out of time is said in `check.json` and stops no other.
+`--tiny` rehearses all of it with small models, on a CPU too.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))                    # the machine need not have installed the package
+
+from s4d import bench  # noqa: E402
+from s4d.files import write_text  # noqa: E402
+from s4d.models import DECODERS, S4D, VARIANTS, DualMAE, MoAE, checkpoints, reference  # noqa: E402
+from s4d.models.tokens import random_mask, removed_tokens  # noqa: E402
+
+SECONDS = {"correct": 60, "fast": 110, "compiled": 80, "experts": 20, "faces": 40, "pretraining": 75,
+           "finetuning": 75, "lossless": 60}     # limits; their sum is what the check may take
+TINY = dict(img_size=32, num_frames=4, depth=2)
+STAGES = ("dense", "MoAE", "pre-training")
+
+
+class Rows:
+    """The rows of a part; its csv is whole after each of them."""
+
+    def __init__(self, part: str, out: Path):
+        self.rows, self.path = [], out / f"{part}.csv"
+
+    def add(self, **row) -> None:
+        self.rows.append(row)
+        write_text(self.path, pd.DataFrame(self.rows).to_csv(index=False, float_format="%.6g"))
+        print(" ", *(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}"
+                     for k, v in row.items()), flush=True)
+
+
+def models(size: str, stage: str, tiny: bool, device: str) -> tuple[torch.nn.Module, ...]:
+    """Our model of a stage and the plain reference, with equal weights that make experts matter."""
+    name = f"{size}_patch16_160"
+    sizes = VARIANTS[name] | (TINY if tiny else {})
+    torch.manual_seed(0)
+    if stage == "pre-training":
+        sizes |= DECODERS[name] | (dict(decoder_depth=1) if tiny else {})
+        ours, plain = DualMAE(**sizes), reference.Autoencoder(**sizes)
+    else:
+        experts = 8 if stage == "MoAE" else 0
+        ours, plain = S4D(**sizes, num_experts=experts), reference.Classifier(
+            **sizes, num_experts=experts)
+    with torch.no_grad():
+        for weight in ours.parameters():
+            weight.add_(0.02 * torch.randn_like(weight))
+    plain.load_state_dict(checkpoints.to_released(ours))
+    return ours.to(device), plain.to(device)
+
+
+def batch_of(model: torch.nn.Module, task: str, n: int, device: str) -> dict:
+    """Random inputs of a batch of photos or clips, with labels and mask."""
+    encoder = getattr(model, "encoder", model)
+    frames = (encoder.num_frames,) if task == "video" else ()
+    tokens, ratio = encoder.num_tokens[task], {"image": 0.9, "video": 0.95}[task]
+    x = torch.randn(n, 3, *frames, encoder.img_size, encoder.img_size, device=device)
+    return dict(x=x, y=torch.randint(7, (n,), device=device), removed=removed_tokens(tokens, ratio),
+                mask=random_mask(n, tokens, ratio, torch.Generator().manual_seed(1), device))
+
+
+def loss_of(model: torch.nn.Module, net, batch: dict, device: str, dtype) -> torch.Tensor:
+    """The loss of training; `net` is the model, or its compiled form."""
+    with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+        if isinstance(model, DualMAE):
+            return net(batch["x"], batch["mask"], batch["removed"])
+        if isinstance(model, reference.Autoencoder):
+            return net(batch["x"], batch["mask"])
+        logits = net(batch["x"])
+    loss = F.cross_entropy(logits.float(), batch["y"])
+    balance = model.balance_loss() if model.training else 0.0
+    return loss + 1e-3 * balance
+
+
+def correct(rows: Rows, tiny: bool, device: str) -> None:
+    """Loss and gradient at the input, against the reference in float32 (limit 1e-4 there)."""
+    for stage in STAGES:
+        ours, plain = models("small", stage, tiny, device)
+        for layer in ours.moae_layers().values() if stage == "MoAE" else ():
+            layer.noise_mode = "never"
+        for task in ("image", "video"):
+            batch = batch_of(ours, task, 4, device)
+            batch["x"].requires_grad_()
+
+            def result(model, net, dtype):
+                loss = loss_of(model, net, batch, device, dtype)
+                return loss.detach(), torch.autograd.grad(loss, batch["x"])[0].float()
+
+            wanted = result(plain, plain, torch.float32)
+            ways = {"eager": {}, "compiled": {}}
+            if stage == "MoAE":
+                ways |= {"all experts": dict(by_expert=False), "by expert": dict(by_expert=True)}
+            for way, change in ways.items():
+                for layer in ours.moae_layers().values() if stage == "MoAE" else ():
+                    layer.by_expert = change.get("by_expert")
+                net = torch.compile(ours) if way == "compiled" else ours
+                for dtype in (torch.float32, torch.bfloat16):
+                    loss, slope = result(ours, net, dtype)
+                    off = ((loss - wanted[0]).abs() / wanted[0].abs()).item()
+                    turn = ((slope - wanted[1]).norm() / wanted[1].norm()).item()
+                    limit = 1e-4 if dtype == torch.float32 else 0.3
+                    rows.add(stage=stage, task=task, way=way, dtype=str(dtype)[6:], loss_error=off,
+                             gradient_error=turn, limit=limit, passed=max(off, turn) < limit)
+    ours, plain = models("small", "MoAE", tiny, device)
+    ours.eval().set_routing(capacity_factor=1.0)
+    for layer in plain.layers():
+        layer.capacity_factor = 1.0
+    batch = batch_of(ours, "video", 4, device)
+    with torch.no_grad():
+        wanted, found = plain(batch["x"]), ours(batch["x"])
+    off = ((found - wanted).norm() / wanted.norm()).item()
+    rows.add(stage="released routing", task="video", way="eager", dtype="float32",
+             loss_error=off, gradient_error=math.nan, limit=1e-4, passed=off < 1e-4)
+    for stage in STAGES if device == "cuda" else ():
+        ours, _ = models("small", stage, tiny, device)
+        step = stepper(ours, ours, batch_of(ours, "video", 4, device), device, torch.bfloat16)
+        step()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        rows.add(stage=stage, task="video", way="no wait for the host", dtype="bfloat16",
+                 passed=True)
+
+
+def stepper(model: torch.nn.Module, net, batch: dict, device: str, dtype):
+    """A training step as a function without arguments."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=device == "cuda" or None)
+
+    def step() -> None:
+        model.train()
+        optimizer.zero_grad(set_to_none=True)
+        loss_of(model, net, batch, device, dtype).backward()
+        optimizer.step()
+    return step
+
+
+def timed(model, net, task: str, n: int, device: str, dtype, seconds: float) -> dict:
+    """Milliseconds of a forward pass and a training step, and the step's peak memory."""
+    batch = batch_of(model, task, n, device)
+    step = stepper(model, net, batch, device, dtype)
+
+    @torch.no_grad()
+    def forward() -> None:
+        model.eval()
+        loss_of(model, net, batch, device, dtype)
+
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    taken = bench.interleaved(dict(forward=forward, step=step), seconds, device, 2)
+    peak = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else math.nan
+    return dict(forward_ms=1e3 * taken["forward"], step_ms=1e3 * taken["step"],
+                samples_per_second=n / taken["step"], peak_GB=peak)
+
+
+def flops(model: torch.nn.Module, task: str, device: str) -> float:
+    """Floating-point operations of a training step of one sample."""
+    from torch.utils.flop_counter import FlopCounterMode
+    batch = batch_of(model, task, 1, device)
+    model.train()
+    with FlopCounterMode(display=False) as counter:
+        loss_of(model, model, batch, device, torch.float32).backward()
+    return counter.get_total_flops()
+
+
+def fast(rows: Rows, tiny: bool, device: str) -> None:
+    """Training steps in bf16 over batch sizes, against reference and matrix product."""
+    half = torch.bfloat16
+    rate = bench.matmul_rate(device, half, 0.2 if tiny else 2.0)
+    rows.add(size="", stage="matrix product", TFLOPs=rate / 1e12)
+    seconds = 0.02 if tiny else 0.6
+    for size in ("small",) if tiny else ("base", "small"):
+        for stage in STAGES:
+            for task in ("video", "image"):
+                ours, plain = models(size, stage, tiny, device)
+                work, best = flops(ours, task, device), 0.0
+                n = 2 if tiny else {"video": 8, "image": 64}[task]
+                while n <= (4 if tiny else 4096):
+                    try:
+                        row = timed(ours, ours, task, n, device, half, seconds)
+                    except torch.OutOfMemoryError:
+                        break
+                    share = 100 * work * row["samples_per_second"] / rate
+                    rows.add(size=size, stage=stage, task=task, batch=n, model="ours",
+                             GFLOP=work / 1e9, **row, product_percent=share)
+                    if row["samples_per_second"] < 1.03 * best:
+                        break
+                    best, n = max(best, row["samples_per_second"]), 2 * n
+                torch.cuda.empty_cache()
+                n = 2 if tiny else {"video": 8, "image": 64}[task]
+                for dtype in (torch.float16, half) if device == "cuda" else (half,):
+                    try:
+                        row = timed(plain, plain, task, n, device, dtype, seconds)
+                        rows.add(size=size, stage=stage, task=task, batch=n,
+                                 model=f"reference, {str(dtype)[6:]}", **row)
+                    except torch.OutOfMemoryError:
+                        rows.add(size=size, stage=stage, task=task, batch=n, model="reference",
+                                 step_ms=math.nan)
+                del ours, plain
+                torch.cuda.empty_cache()
+
+
+def compiled(rows: Rows, tiny: bool, device: str) -> None:
+    """The same steps compiled, with the seconds that compiling took."""
+    size = "small" if tiny else "base"
+    for stage in STAGES[::-1]:
+        ours, _ = models(size, stage, tiny, device)
+        n, start = 2 if tiny else 16, time.perf_counter()
+        net = torch.compile(ours)
+        stepper(ours, net, batch_of(ours, "video", n, device), device, torch.bfloat16)()
+        spent = time.perf_counter() - start
+        for name, way in (("eager", ours), ("compiled", net)):
+            row = timed(ours, way, "video", n, device, torch.bfloat16, 0.02 if tiny else 1.0)
+            rows.add(size=size, stage=stage, task="video", batch=n, way=name, **row,
+                     compile_seconds=spent if name == "compiled" else 0.0)
+
+
+def experts(rows: Rows, tiny: bool, device: str) -> None:
+    """One MoAE layer, forward and backward in bf16, by each of its two formulations."""
+    for width, tokens in ((64, 64),) if tiny else ((384, 12800), (768, 12800), (768, 1600)):
+        layer = MoAE(width).to(device).train()
+        torch.nn.init.trunc_normal_(layer.w2, std=0.02)
+        x = torch.randn(1, tokens, width, device=device, requires_grad=True)
+        work = {}
+        for by_expert in (False, True):
+            def run(by_expert=by_expert) -> None:
+                layer.by_expert = by_expert
+                with torch.autocast(device, torch.bfloat16):
+                    out = layer(x)
+                out.float().square().mean().backward()
+            work[by_expert] = run
+        taken = bench.interleaved(work, 0.05 if tiny else 2.0, device)
+        rows.add(width=width, tokens=tokens, all_experts_ms=1e3 * taken[False],
+                 by_expert_ms=1e3 * taken[True], ratio=taken[False] / taken[True])
