@@ -59,7 +59,7 @@ def audit(dataset: Dataset, root: Root, fold: int | None = None, label_order: st
 
 
 def pack(dataset: Dataset, root: Root, img_size: int = 160, fold: int | None = None,
-         label_order: str | None = None, workers: int = CPUS, dry_run: bool = False) -> int:
+         label_order: str | None = None, workers: int = CPUS) -> int:
     """Decode a dataset once into a memory-mapped file beside it; exit status 1 when samples fail.
 
     Args:
@@ -67,10 +67,9 @@ def pack(dataset: Dataset, root: Root, img_size: int = 160, fold: int | None = N
         fold: of datasets with folds; all when left out, since they share the file.
         label_order: of the lists' integers, where the lists do not tell it.
         workers: decoding threads.
-        dry_run: only say how large the file will be.
     """
     from . import commands
-    return commands.pack(dataset, root, img_size, fold, label_order, workers, dry_run)
+    return commands.pack(dataset, root, img_size, fold, label_order, workers)
 
 
 def own(photos: str | None = None, clips: str | None = None, subject_separator: str | None = None,
@@ -196,7 +195,7 @@ def verify(fresh: Root, committed: Annotated[str | None, Positional] = None,
 
 
 def bench(device: Literal["cpu", "cuda"] = "cpu", seconds: float = 1.0,
-          part: Literal["all", "faces", "data", "models"] = "all") -> int:
+          part: Literal["all", "faces", "models"] = "all") -> int:
     """Measure this machine against a plain reference and its own matrix products.
 
     Args:

@@ -207,17 +207,13 @@ def show(title: str, table: pd.DataFrame) -> None:
 
 
 def main(device: str, seconds: float, part: str = "all") -> None:
-    """Prints every table of a part ("faces", "data", "models" or "all") for "cpu" or "cuda"."""
+    """Prints every table of a part ("faces", "models" or "all") for "cpu" or "cuda"."""
     print(f"{device_name(torch.device(device))}, torch {torch.__version__}")
     if part in ("all", "faces"):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         show("faces, one thread; ratio to one frame at a time", faces(seconds, device))
         torch.set_num_threads(threads)
-    if part in ("all", "data"):
-        from .data.throughput import throughput
-        show("256 px media to augmented 160 px clips, one core; ratio to PIL, frame by frame",
-             throughput(min(5.0, seconds)))
     if part not in ("all", "models"):
         return
     rate = {half: matmul_rate(device, torch.bfloat16 if half else torch.float32, min(2.0, seconds))

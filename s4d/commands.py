@@ -35,17 +35,12 @@ def audit(dataset, root, fold, label_order, csv, workers, subset) -> int:
     return int((problems["kind"] != "note").any())
 
 
-def pack(dataset, root, img_size, fold, label_order, workers, dry_run) -> int:
-    from .data.cache import estimate, packed
+def pack(dataset, root, img_size, fold, label_order, workers) -> int:
+    from .data.cache import packed
     from .data.corpora import find
     folds = [fold] if fold is not None else find(dataset, root).folds or [None]
     tables = [index(dataset, root, fold=k, label_order=label_order) for k in folds]
     table = pd.concat(tables).drop_duplicates("path").sort_values("path")
-    size, probed = estimate(table, root, img_size)
-    print(f"{len(table)} samples at {img_size} px take about {size / 1e9:.2f} GB (from the "
-          f"headers of {probed})")
-    if dry_run:
-        return 0
     cache = packed(table, root, img_size, num_workers=workers)
     for path, cause in cache.unreadable.items():
         warn(f"{path} cannot be read: {cause}")

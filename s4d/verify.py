@@ -22,9 +22,9 @@ DIGITS = 1e-5       # relative; the files hold six significant digits
 # Written from data and settings alone: every number must be equal.
 FIXED = {"corpus_counts", "faces_actions", "faces_emotions", "faces_filmstrip", "faces_gap",
          "faces_turn", "model_sizes", "pretraining_masks", "report_runs", "report_published"}
-TRAINED = {"expert", "count", "unused", "verdict", "text", "reading", "people", "tokens"}
+TRAINED = {"count", "verdict", "text", "reading", "people", "tokens"}
 BESIDE = ("low", "high", "seed_sd", "null_95", "p")       # accompany a number and are not judged
-SKIPPED = {"numbers", "shared_space", "experts_tokens"}   # repeated, a map, pictures
+SKIPPED = {"numbers", "shared_space"}                     # repeated, a map
 
 
 def committed(folder: str, repository: Path) -> dict[str, bytes]:

@@ -66,7 +66,7 @@ def answers(right: dict[str, float], seeds: int = 2, subjects: int = 20,
 
 def switched() -> pd.DataFrame:
     """`cost_of_experts` of two blocks with two experts, all changes alike."""
-    cells = [(b, e, t, m, 0.1, 0.0, 0.2, 10, 6, 1.0) for b in (2, 3) for e in (1, 2)
-             for t in ("image", "video") for m in ("all", "fear", "anger")]
-    return pd.DataFrame(cells, columns=["block", "expert", "task", "emotion", "change", "low",
-                                        "high", "samples", "subjects", "p_holm"])
+    cells = [(b, e, t, 0.1, 0.0, 0.2, 10, 6, 1.0) for b in (2, 3) for e in (1, 2)
+             for t in ("image", "video")]
+    return pd.DataFrame(cells, columns=["block", "expert", "task", "change", "low", "high",
+                                        "samples", "subjects", "p_holm"])

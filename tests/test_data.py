@@ -25,7 +25,6 @@ from torchvision.transforms import v2
 from s4d.data import DatasetError, MediaError, cache, packed, read_clip, tables, transforms
 from s4d.data.dataset import Joint, Key, Samples, collate, draw_order, epoch_plan, loader, to_model
 from s4d.data.media import read_frames
-from s4d.data.throughput import throughput
 from s4d.data.transforms import augment, eval_views, normalise, pretrain_transform, train_transform
 
 
@@ -121,10 +120,8 @@ def test_a_cache_that_was_stopped_leaves_nothing_and_is_made_whole_later(tmp_pat
     done = packed(table, tmp_path, 32, home)
     for i in range(4):
         assert torch.equal(done.clip(i), read_clip(tmp_path / f"{i}.mp4", size=32))
-    monkeypatch.setattr(cache.shutil, "disk_usage",
-                        lambda _: cache.shutil._ntuple_diskusage(10, 10, 0))
-    with pytest.raises(DatasetError, match=r"it needs about 0.0 GB, and 0.0 GB are free"):
-        packed(table, tmp_path, 16, home)
+    with pytest.raises(DatasetError, match="give a cache_dir that can be written"):
+        packed(table, tmp_path, 16, tmp_path / "0.mp4")
 
 
 def test_of_callers_at_once_one_makes_the_cache_and_none_sees_half_of_it(tmp_path, monkeypatch):
@@ -141,14 +138,6 @@ def test_of_callers_at_once_one_makes_the_cache_and_none_sees_half_of_it(tmp_pat
         found = list(pool.map(lambda _: packed(table, tmp_path, 32, tmp_path / "cache"), range(3)))
     assert sorted(decoded) == ["0.mp4", "1.mp4", "2.mp4"] and len({p.file for p in found}) == 1
     assert all(torch.equal(p.clip(2), read_clip(tmp_path / "2.mp4", size=32)) for p in found)
-
-
-def test_the_size_of_a_cache_is_told_before(tmp_path):
-    write_video(tmp_path / "0.mp4", 0, 6, 96, 64)
-    write_video(tmp_path / "1.mp4", 0, 4, 64, 64)
-    table, size = table_of(tmp_path), 3 * (6 * 32 * 48 + 4 * 32 * 32)
-    assert cache.estimate(table, tmp_path, 32) == (size, 2)
-    assert packed(table, tmp_path, 32, tmp_path).file.stat().st_size == size
 
 
 def test_media_keep_their_ratio_and_test_crops_differ(tmp_path):
@@ -290,7 +279,7 @@ def test_operations_on_a_clip_are_those_of_timm_on_its_frames(name, level):
     for seed in (0, 1):
         random.seed(7)
         state = random.getstate()
-        found = augment(clip, name, level, seed, (10, 20, 30)).permute(0, 2, 3, 1).numpy()
+        found = augment(clip, name, level, seed).permute(0, 2, 3, 1).numpy()
         assert random.getstate() == state and found.dtype == np.uint8
         random.seed(seed)
         arguments = LEVEL_TO_ARG[name](level, {}) if LEVEL_TO_ARG[name] else ()
@@ -298,7 +287,7 @@ def test_operations_on_a_clip_are_those_of_timm_on_its_frames(name, level):
             arguments = (max(1, *arguments),)
         for frame, result in zip(frames, found, strict=True):
             wanted = np.array(NAME_TO_OP[name](Image.fromarray(frame), *arguments,
-                                               fillcolor=(10, 20, 30), resample=Image.BILINEAR))
+                                               fillcolor=transforms.GREY, resample=Image.BILINEAR))
             apart = np.abs(result.astype(int) - wanted)
             if name in transforms.COLOUR:
                 assert apart.max() <= 3, frame[0, 0]
@@ -374,9 +363,3 @@ def test_a_box_is_cut_out_before_resizing(tmp_path):
     write_video(path, 0, 6, 64, 64)
     with pytest.raises(MediaError, match="it is 64 x 64 px, too small for the box of 80 x 80 px"):
         read_frames(path, [1], crop_box=box)
-
-
-def test_throughput_compares_files_and_the_packed_cache():
-    table = throughput(0.01, img_size=32, num_frames=2, length=3, side=48, clips=2)
-    assert table.pipeline.tolist() == ["files", "packed"] * 2
-    assert (table.frames_per_second > 0).all() and (table.ratio[::2] == 1).all()

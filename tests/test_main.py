@@ -243,8 +243,6 @@ def test_predict_refuses_an_untrained_task_and_damaged_weights(capsys, finished,
 def test_pack_decodes_once_and_again_what_changed(capsys, mini, tmp_path):
     root = Path(shutil.copytree(mini / "dfew", tmp_path / "dfew"))
     command = ("pack", "dfew", root, "--fold", "1", "--img-size", "32")
-    status, out, _ = run(capsys, *command, "--dry-run")
-    assert status == 0 and "take about 0.00 GB" in out and not (root / ".cache").exists()
     assert run(capsys, *command)[0] == 0 and "21 samples" in run(capsys, *command)[1]
     (root / "Clip/original/00003.mp4").write_bytes(b"no clip")
     status, out, err = run(capsys, *command)

@@ -193,9 +193,6 @@ def test_tables_read_as_a_paper_prints_them():
     assert shown.loc[0, ["UAR", "UAR p"]].tolist() == ["+100.0 [+100.0, +100.0]", "0.040"]
     p = (0.25, 0.001, 0.0009, 0.0, float("nan"))
     assert list(map(intervals.p_text, p)) == ["0.250", "0.001", "< 0.001", "< 0.001", "n/a"]
-    runs = pd.DataFrame(dict(block=[2, 2, 3], size=[0.1, 0.3, 0.4]))
-    shown = printed.spans(runs, ["block"], {"size": ".0%"}).values.tolist()
-    assert shown == [[2, "20 % (10 % to 30 %)"], [3, "40 %"]]
 
 
 def test_only_trained_tasks_are_collected():

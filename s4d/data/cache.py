@@ -4,8 +4,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,11 +14,10 @@ import torch
 from filelock import FileLock
 
 from ..files import OutputError, write_text
-from .media import Box, MediaError, count_frames, fitted, frame_size, read_frames
+from .media import Box, MediaError, read_frames
 from .tables import DatasetError, in_threads, stamps
 
 FORMAT = 3       # raised whenever decoding or the layout change: older files are not read
-PROBED = 200     # samples whose headers tell the size of the whole
 
 
 class Packed:
@@ -77,57 +74,28 @@ def packed(table: pd.DataFrame, root: str | Path, size: int, cache_dir: str | Pa
 
     Args:
         size: short side in px.
-        cache_dir: None is `<root>/.cache`, or the user's cache folder when root is read-only.
+        cache_dir: `<root>/.cache` when left out.
         num_workers: decoding threads.
     """
     root, unique = Path(root), list(dict.fromkeys(table["path"]))
+    home = root / ".cache" if cache_dir is None else Path(cache_dir)
     stamp = dict(zip(unique, map(list, stamps(unique, root)), strict=True))
-    home = _home(root, cache_dir)
     form = f"{size}" + (f"-box{'.'.join(map(str, crop_box))}" if crop_box else "")
     found = _covering(home, form, stamp)
     if found is None:
         digest = hashlib.sha256(json.dumps([FORMAT, list(stamp.items())]).encode()).hexdigest()
         file = home / f"{digest[:16]}-{form}.bin"
         try:
+            home.mkdir(parents=True, exist_ok=True)
             with FileLock(file.with_suffix(".lock")):      # another process may have been first
                 found = _covering(home, form, stamp)
                 if found is None:
                     found = _write(file, stamp, root, size, num_workers, crop_box)
         except (OSError, OutputError) as error:
             raise DatasetError(f"the cache of decoded samples in {home} cannot be written "
-                               f"({error}): free disk space, or train with cache=False") from error
+                               f"({error}): free disk space, give a cache_dir that can be written, "
+                               "or train with cache=False") from error
     return Packed(found, root, list(table["path"]))
-
-
-def _home(root: Path, cache_dir: str | Path | None) -> Path:
-    """The first writable folder: `cache_dir`, or `<root>/.cache`, or the user's own."""
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s4d"
-    homes = [root / ".cache", user] if cache_dir is None else [Path(cache_dir)]
-    for home in homes:
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=home):
-                return home
-        except OSError:
-            continue
-    raise DatasetError("no cache of decoded samples can be written in "
-                       f"{' or '.join(map(str, homes))}: give a cache_dir that can be written, or "
-                       "train with cache=False")
-
-
-def estimate(table: pd.DataFrame, root: str | Path, size: int,
-             crop_box: Box | None = None) -> tuple[int, int]:
-    """Bytes that a cache of these samples will take, told by so many samples' headers."""
-    paths = list(dict.fromkeys(table["path"]))
-    probes = np.linspace(0, len(paths) - 1, min(PROBED, len(paths))).round().astype(int)
-    sizes = []
-    for path in (Path(root) / paths[i] for i in np.unique(probes)):
-        try:
-            width, height = fitted(crop_box[:1:-1] if crop_box else frame_size(path), size, True)
-            sizes.append(3 * width * height * count_frames(path))
-        except MediaError:
-            sizes.append(0)
-    return round(len(paths) * float(np.mean(sizes))), len(sizes)
 
 
 def _whole(file: Path, size: int) -> bool:
@@ -169,10 +137,6 @@ def _write(file: Path, stamp: dict, root: Path, size: int, num_workers: int,
             return error.cause
 
     paths, draft = list(stamp), file.with_name(f".part-{file.name}")
-    total, _ = estimate(pd.DataFrame({"path": paths}), root, size, crop_box)
-    free = shutil.disk_usage(file.parent).free
-    if total > free:
-        raise OSError(f"it needs about {total / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
     shapes, unreadable = [], {}
     try:
         with open(draft, "wb") as out:

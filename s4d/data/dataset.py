@@ -64,15 +64,14 @@ class Samples(Dataset):
 
     def load(self, key: Key) -> torch.Tensor:
         """The sampled frames of one sample, `[T, 3, H, W]`, channels last in memory."""
-        path, indices, sampling = self.root / self.paths[key.row], None, self.sampling_rate
+        path, indices = self.root / self.paths[key.row], None
         if self.task == "video":
             count = count_frames(path) if self.packed is None else self.packed.length(key.row)
+            given = count, self.num_frames, self.sampling_rate
             if self.test_segments:
-                views = test_indices(count, self.num_frames, sampling, self.test_segments)
-                indices = views[key.view]
+                indices = test_indices(*given, self.test_segments)[key.view]
             else:
-                generator = torch.Generator().manual_seed(key.seed)
-                indices = train_indices(count, self.num_frames, sampling, generator)
+                indices = train_indices(*given, torch.Generator().manual_seed(key.seed))
         if self.packed is not None:
             return self.packed.clip(key.row, indices)
         return read_frames(path, indices, **self.reading).permute(0, 3, 1, 2)
@@ -83,15 +82,13 @@ class Samples(Dataset):
         except MediaError as error:
             return {"row": key.row, "unreadable": (self.paths[key.row], error.cause)}
         if self.transform is None:
-            draws = eval_views(clip, self.img_size, self.test_crops) * self.repeat_aug
+            draws = eval_views(clip, self.img_size, self.test_crops)
         else:
             # fork_rng and manual_seed also look after every device: several times a flip's time
             state = torch.get_rng_state()
             torch.default_generator.manual_seed(key.seed)
-            try:
-                draws = [self.transform(clip) for _ in range(self.repeat_aug)]
-            finally:
-                torch.set_rng_state(state)
+            draws = [self.transform(clip) for _ in range(self.repeat_aug)]
+            torch.set_rng_state(state)
         return {"row": key.row, "clip": torch.stack(draws).contiguous(),
                 "label": self.labels[key.row]}
 
@@ -112,9 +109,9 @@ def collate(samples: list[dict]) -> dict:
     It has task, unreadable [(path, cause)], unreadable_rows and, unless all samples are unreadable,
     clip uint8 `[N, T, 3, H, W]`, label `[N]` and row `[N]`.
     """
-    good, missing = ([s for s in samples if ("clip" in s) == whole] for whole in (True, False))
-    batch = {"task": samples[0].get("task"), "unreadable": [s["unreadable"] for s in missing],
-             "unreadable_rows": [s["row"] for s in missing]}
+    good, bad = [s for s in samples if "clip" in s], [s for s in samples if "clip" not in s]
+    batch = {"task": samples[0].get("task"), "unreadable": [s["unreadable"] for s in bad],
+             "unreadable_rows": [s["row"] for s in bad]}
     if good:
         draws = torch.tensor([len(s["clip"]) for s in good])
         batch["clip"] = torch.cat([s["clip"] for s in good])
@@ -137,9 +134,10 @@ def draw_order(labels: list[int], seed: int, epoch: int, epoch_fraction: float,
                balanced_sampling: bool, fraction: float = 1.0) -> np.ndarray:
     """Rows of one task for one epoch: shuffled, or with classes oversampled to equal counts.
 
-    Of all rows, `fraction` are used at all, the same ones for every seed and method, a smaller part
-    inside a larger one; they repeat, so that an epoch keeps its length. Of an epoch's rows,
-    `epoch_fraction` are given out.
+    Args:
+        epoch_fraction: share of the epoch's rows that is given out.
+        fraction: share of all rows that is used at all, the same ones for every seed and method, a
+            smaller share inside a larger one; they repeat, so that an epoch keeps its length.
     """
     rng = np.random.default_rng([seed, epoch, 17])
     labels = np.asarray(labels)

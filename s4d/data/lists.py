@@ -6,9 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +25,8 @@ SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 FIT, APART = 0.1, 0.2      # of class shares (sum of differences): of a match, to the next order
 
-_notes: ContextVar[dict[str, list[str]] | None] = ContextVar("notes", default=None)
+# {(list or folder, what was read otherwise than it is written): lines}, for an audit to show
+notes: Counter[tuple[str, str]] = Counter()
 
 
 class Entry(NamedTuple):
@@ -38,43 +37,38 @@ class Entry(NamedTuple):
     where: str     # file and line, for errors
 
 
-@contextmanager
-def noting() -> Iterator[dict[str, list[str]]]:
-    """Collect what lists leave to be guessed while they are read inside: {what: examples}."""
-    found: dict[str, list[str]] = {}
-    token = _notes.set(found)
-    try:
-        yield found
-    finally:
-        _notes.reset(token)
-
-
-def note(what: str, example: str) -> None:
-    if _notes.get() is not None:
-        _notes.get().setdefault(what, []).append(example)
-
-
 def read_list(path: Path) -> list[Entry]:
     """The entries of a list, with or without a header, separated by commas, tabs or blanks.
 
     The text is in UTF-8 (with or without a byte-order mark), UTF-16 with one, or GBK. A name may
     hold blanks. A label such as 1.0 is the integer 1: pandas writes it so beside a missing value.
     """
-    lines = re.split(r"\r\n|\r|\n", _text(path))
-    first = next((line for line in lines if line.strip()), "")
-    head = re.split(r"[,;\t]" if re.search(r"[,;\t]", first) else r"\s+", first)
-    head = [c.strip().strip('"').lower() for c in head]
+    lines = [line.strip(" \t") for line in re.split(r"\r\n|\r|\n", _text(path))]
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line]
+    first = numbered[0][1] if numbered else ""
+    separator = next((s for s in ",;\t" if s in first), " ")
+    head = [c.strip(' \t"').lower() for c in first.split(separator)]
     has_header = len(head) > 1 and set(head) & set(COLUMNS["name"])
+    columns = _columns(path, head) if has_header else ()
     out = []
-    for number, name, label in _table(path, lines, head) if has_header else _lines(path, lines):
+    for number, line in numbered[1:] if has_header else numbered:
         where = f"{path}, line {number}"
+        if line.count('"') % 2:
+            raise DatasetError(f"list {where} opens a quote and does not close it: a path with a "
+                               "line break is refused")
+        if has_header:
+            row = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+            name, label = (row[c].strip(" \t") if c < len(row) else "" for c in columns)
+        else:
+            match = re.fullmatch(r'(.+?)[,;\s]+"?([^,;\s"]+)"?', line)
+            name, label = match.groups() if match else (line, "")
         if not label:
             raise LabelError(f"no label for {name!r} in {where}: expected `name label` or "
                              "`name,label`")
         if re.fullmatch(r"\d+\.0+", label):
             label = label.partition(".")[0]
-            note("a label written as a float, such as 1.0, is read as an integer", where)
-        out.append(Entry(_safe(name, where), label, where))
+            notes[str(path), "a label written as a float, such as 1.0, is read as an integer"] += 1
+        out.append(Entry(_safe(name.strip('"'), where), label, where))
     if not out:
         raise DatasetError(f"list {path} holds no entries: copy it again")
     return out
@@ -98,86 +92,57 @@ def _text(path: Path) -> str:
                        "it again")
 
 
-def _table(path: Path, lines: list[str], head: list[str]) -> Iterator[tuple[int, str, str]]:
-    """(line, name, label) below a header."""
-    columns = []
+def _columns(path: Path, head: list[str]) -> list[int]:
+    """Places of the name and the label in a list's header."""
+    found = []
     for what, allowed in COLUMNS.items():
         column = next((c for c in allowed if c in head), None)
         if column is None:
             raise DatasetError(f"list {path} has no column for the {what}: expected one of "
                                f"{', '.join(allowed)}, found {', '.join(head)}")
-        columns.append(head.index(column))
-    start = next(i for i, line in enumerate(lines) if line.strip())
-    separator = next((s for s in ",;\t" if s in lines[start]), " ")
-    rows = csv.reader((line + "\n" for line in lines[start + 1:]), delimiter=separator,
-                      skipinitialspace=True)
-    for row in rows:
-        if any(field.strip() for field in row):
-            name, label = (row[c].strip(" \t") if c < len(row) else "" for c in columns)
-            yield start + 1 + rows.line_num, name, label
-
-
-def _lines(path: Path, lines: list[str]) -> Iterator[tuple[int, str, str]]:
-    """(line, name, label) of lines without a header."""
-    for number, line in enumerate(lines, 1):
-        line = line.strip(" \t")
-        if line.count('"') % 2:
-            raise DatasetError(f"list {path}, line {number} opens a quote and does not close it: a "
-                               "path with a line break is refused")
-        match = re.fullmatch(r'(.+?)[,;\s]+"?([^,;\s"]+)"?', line)
-        name, label = (match[1], match[2]) if match else (line, "")
-        if line:
-            yield number, name.strip('"'), label
+        found.append(head.index(column))
+    return found
 
 
 def _safe(name: str, where: str) -> str:
     """A listed name as a path below the dataset's folder, with forward slashes."""
     path = name.replace("\\", "/")
     parts = [p for p in path.split("/") if p not in ("", ".")]
-    relative, said = "make it relative to the dataset's folder", None
-    if CONTROL.search(path):
-        said = "holds a line break or another control character: write each path on one line"
-    elif path.startswith(("/", "~")) or re.match(r"[A-Za-z]:", path):
-        said = f"is an absolute path: {relative}"
-    elif ".." in parts:
-        said = f"leaves the dataset's folder by '..': {relative}"
-    elif not parts:
-        said = "names no file: remove the line"
-    if said:
-        raise DatasetError(f"{name!r} in {where} {said}")
+    faults = {"holds a line break or another control character": CONTROL.search(path),
+              "is an absolute path": re.match("[/~]|[A-Za-z]:", path),
+              "leaves the dataset's folder by '..'": ".." in parts, "names no file": not parts}
+    for fault, there in faults.items():
+        if there:
+            raise DatasetError(f"{name!r} in {where} {fault}: write a path relative to the "
+                               "dataset's folder")
     return "/".join(parts)
 
 
 class Files:
     """Find listed samples on disk: with another extension, without leading zeros, in another
-    Unicode form, with or without the folder that holds them all.
+    Unicode form, with or without `_aligned` or the folder that holds them all.
 
-    `bases` are the folders that names are relative to, and `variants` forms of a name's stem, the
-    preferred first. Where folders of `frames` count as samples, the first base that holds anything
-    is the only one, since aligned frames and whole scenes must not be mixed.
+    `bases` are the folders that names are relative to, the preferred first. Where folders of
+    `frames` count as samples, the first base that holds anything is the only one, since aligned
+    frames and whole scenes must not be mixed.
     """
 
-    def __init__(self, root: Path, bases: Iterable[str], suffixes: set[str], frames: bool = False,
-                 variants: tuple[str, ...] = ("{}",)):
-        self.root, self.suffixes, self.frames, self.variants = root, suffixes, frames, variants
-        self.listed: dict[str, tuple] = {}
+    def __init__(self, root: Path, bases: list[str], suffixes: set[str], frames: bool = False):
+        self.root, self.suffixes, self.frames, self.listed = root, suffixes, frames, {}
         parts = [b.split("/") for b in bases if b]
         repeated = {"/".join(p[i:]) + "/" for p in parts for i in range(len(p))}
-        self.repeated = sorted(repeated, key=lambda p: (-len(p), p))
-        self.bases = [f"{b}/" if b else "" for b in bases if (root / b).is_dir()]
+        self.repeated, self.expected = sorted(repeated, key=len, reverse=True), bases[0]
+        self.bases = [b for b in bases if (root / b).is_dir()]
         if frames:
-            self.bases = [b for b in self.bases if self.inside(b.rstrip("/"))[0]][:1]
+            self.bases = [b for b in self.bases if self.inside(b)][:1]
 
-    def inside(self, folder: str) -> tuple[dict[str, str], dict[str, str]]:
-        """Entries of a folder by name (NFC) and by key."""
+    def inside(self, folder: str) -> dict[str, str]:
+        """Entries of a folder by name and, where no name is in the way, by what samples share."""
         if folder not in self.listed:
             entries = [f.name for f in folders(self.root / folder)] if self.frames else []
             entries += files(self.root / folder, self.suffixes)
-            names, keys = {}, {}
-            for entry in entries:
-                names[unicodedata.normalize("NFC", entry)] = entry
-                keys.setdefault(_key(entry), entry)
-            self.listed[folder] = names, keys
+            shared = {_key(entry): entry for entry in reversed(entries)}
+            self.listed[folder] = shared | {unicodedata.normalize("NFC", e): e for e in entries}
         return self.listed[folder]
 
     def find(self, name: str) -> str:
@@ -186,39 +151,28 @@ class Files:
         prefix = next((p for p in self.repeated if name.startswith(p)), "")
         found = self._lookup(name)
         if found is None and prefix:
-            note(f"a name that repeats the folder {prefix[:-1]} is read without it", name)
+            notes[prefix[:-1], "a name that repeats this folder is read without it"] += 1
             name = name.removeprefix(prefix)
             found = self._lookup(name)
-        if found:
-            return found
-        folder, _, leaf = f"{(self.bases or [''])[0]}{name}".rpartition("/")
-        neighbour = next(iter(self.inside(folder)[0].values()), None) if self.frames else None
-        if neighbour is not None:      # a missing sample would be named as its neighbours are
-            (stem, _), (like, suffix) = _split_suffix(leaf), _split_suffix(neighbour)
-            leaf = (stem.zfill(len(like)) if stem.isdigit() and like.isdigit() else stem) + suffix
-        return f"{folder}/{leaf}" if folder else leaf
+        return found or f"{(self.bases or [self.expected])[0]}/{name}".lstrip("/")
 
     def _lookup(self, name: str) -> str | None:
-        for base in self.bases or [""]:
-            folder, _, leaf = f"{base}{name}".rpartition("/")
-            names, keys = self.inside(folder)
-            stem, suffix = _split_suffix(leaf)
-            for wanted in (variant.format(stem) for variant in self.variants):
-                found = names.get(wanted + suffix) or keys.get(_key(wanted))
-                if found:
-                    return f"{folder}/{found}" if folder else found
+        for base in self.bases:
+            folder, _, leaf = f"{base}/{name}".lstrip("/").rpartition("/")
+            inside = self.inside(folder)
+            found = inside.get(leaf) or inside.get(_key(leaf))
+            if found:
+                return f"{folder}/{found}" if folder else found
         return None
 
 
-def _split_suffix(name: str) -> tuple[str, str]:
-    """Stem and extension; only the extensions of media count, so that `a.1` stays whole."""
-    stem, suffix = os.path.splitext(name)
-    return (stem, suffix) if suffix.lower() in IMAGES | VIDEOS else (name, "")
-
-
 def _key(name: str) -> str:
-    """What equal samples share: the stem, without leading zeros where it is a number."""
-    stem = unicodedata.normalize("NFC", _split_suffix(name)[0])
+    """What names of one sample share: the stem, without zeros in front where it is a number.
+
+    Only the extensions of media count, so that `a.1` stays whole.
+    """
+    stem, suffix = os.path.splitext(unicodedata.normalize("NFC", name))
+    stem = (stem if suffix.lower() in IMAGES | VIDEOS else stem + suffix).removesuffix("_aligned")
     return (stem.lstrip("0") or "0") if stem.isdigit() else stem
 
 
@@ -229,7 +183,7 @@ def class_folders(root: Path, suffixes: set[str],
     out = []
     for part in folders(root):
         groups = folders(part) if part.name.lower() in SPLITS else []
-        labels = read([Entry(g.name, g.name, str(part)) for g in groups]) if groups else []
+        labels = read([Entry(g.name, g.name, str(part)) for g in groups])
         for group, label in zip(groups, labels, strict=True):
             out += [(f"{part.name}/{group.name}/{name}", label, None, SPLITS[part.name.lower()])
                     for name in files(group, suffixes)]
@@ -251,22 +205,23 @@ def labels_of(entries: list[Entry], orders: tuple[str, ...], num_classes: int, b
     if label_order is not None and label_order not in orders:
         allowed = ", ".join(orders) or "none, this dataset names its emotions"
         raise DatasetError(f"unknown label order {label_order!r}: choose {allowed}")
-    integers = {e for e in entries if orders and re.fullmatch(r"\d{1,3}", e.label)}
+    is_integer = [bool(orders and re.fullmatch(r"\d{1,3}", e.label)) for e in entries]
+    listed = [e for e, integer in zip(entries, is_integer, strict=True) if integer]
     order = label_order or (orders or (None,))[0]
-    if integers:
-        numbers, size = {int(e.label) for e in integers}, len(ORDERS[order])
+    if listed:
+        numbers, size = {int(e.label) for e in listed}, len(ORDERS[order])
         if min(numbers) == 0:
             base = 0
         elif max(numbers) == size:
             base = 1
         in_range = base <= min(numbers) and max(numbers) < base + size
         if label_order is None and in_range and len(orders) > 1:
-            listed = [e for e in entries if e in integers]
             counted = [e for e in sample or listed if e.label.isdigit()]
             order = (_told_by_folders(listed, orders, base)
                      or _told_by_counts(counted, orders, base, counts))
-    return [by_index(int(e.label), order, base, e.where) if e in integers
-            else canonical(e.label, num_classes, e.where) for e in entries]
+    return [by_index(int(e.label), order, base, e.where) if integer
+            else canonical(e.label, num_classes, e.where)
+            for e, integer in zip(entries, is_integer, strict=True)]
 
 
 @lru_cache(maxsize=4096)
@@ -299,11 +254,9 @@ def _told_by_counts(entries: list[Entry], orders: tuple[str, ...], base: int,
                     counts: dict[str, int]) -> str:
     """The one order in which the classes have the published shares."""
     found = Counter(int(e.label) - base for e in entries)
-    share = np.array([found[k] for k in range(len(ORDERS[orders[0]]))]) / len(entries)
-    distance = {}
-    for order in orders:
-        published = np.array([counts[e] for e in ORDERS[order]]) / sum(counts.values())
-        distance[order] = np.abs(share - published).sum()
+    share = np.array([found[k] for k in range(len(counts))]) / len(entries)
+    published = {o: np.array([counts[e] for e in ORDERS[o]]) / sum(counts.values()) for o in orders}
+    distance = {o: np.abs(share - published[o]).sum() for o in orders}
     best, second = sorted(orders, key=distance.get)[:2]
     if distance[best] > FIT or distance[second] < APART:
         listed = ", ".join(f"{found[k]} of {k + base}" for k in range(len(share)))

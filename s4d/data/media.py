@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
 
 import av
@@ -20,7 +20,6 @@ decord.logging.set_level(decord.logging.QUIET)      # errors arrive as exception
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".flv", ".m4v", ".mpg", ".mpeg", ".wmv"}
 MIN_SIDE, MAX_RATIO = 16, 3      # px, long side / short side: beyond these nothing is a face crop
-CHUNK = 16                       # pictures held at their full size at once
 Box = tuple[int, int, int, int]  # top, left, height, width in px
 
 
@@ -35,19 +34,39 @@ class MediaError(ValueError):
         return f"{self.path} cannot be read: {self.cause}"
 
 
+@contextmanager
+def _reading(path: str | Path, what: str = "") -> Iterator[None]:
+    """Turn what a decoder raises, or the file system, into one sentence."""
+    try:
+        yield
+    except MediaError:
+        raise
+    except Exception as error:      # decoders raise many types, from SyntaxError to their own
+        text = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, PermissionError) or not what:
+            reason = (getattr(error, "strerror", None) or text).lower()
+            cause = f"{reason}: make it readable, or restore its disk or mount"
+        elif isinstance(error, UnidentifiedImageError):
+            cause = "its content is not an image, or its header is damaged"
+        elif what == "video":
+            cause = ("it is no video, has no frames, or is damaged or truncated: copy or extract "
+                     "it again")
+        else:
+            cause = f"the image is damaged or truncated ({text})"
+        raise MediaError(path, cause) from error
+
+
 def kind(path: str | Path) -> str:
     """What a path holds: "frames" (a folder), "image" or "video", by its extension."""
     path = Path(path)
     suffix = path.suffix.lower()
-    try:
+    with _reading(path):        # no permission, or a mount that has vanished
         if path.is_dir():
             return "frames"
         if not path.is_file():
             raise MediaError(path, "there is no such file or folder")
         if path.stat().st_size == 0:
             raise MediaError(path, "the file is empty (0 bytes): copy or extract it again")
-    except OSError as error:        # no permission, or a mount that has vanished
-        raise MediaError(path, _cause(error)) from error
     if suffix not in IMAGES | VIDEOS:
         raise MediaError(path, f"unknown extension {suffix!r}: expected an image "
                                f"({', '.join(sorted(IMAGES))}), a video "
@@ -63,12 +82,9 @@ def natural(name: str) -> tuple:
 
 def frame_files(folder: str | Path) -> list[Path]:
     """Visible image files of a frame folder in natural order; at least one."""
-    folder = Path(folder)
-    try:
-        files = [f for f in folder.iterdir()
+    with _reading(folder):
+        files = [f for f in Path(folder).iterdir()
                  if f.suffix.lower() in IMAGES and not f.name.startswith(".")]
-    except OSError as error:
-        raise MediaError(folder, _cause(error)) from error
     if not files:
         raise MediaError(folder, "the folder holds no frames: extract the clip again")
     return sorted(files, key=lambda f: natural(f.name))
@@ -80,7 +96,7 @@ def count_frames(path: str | Path) -> int:
     if what == "frames":
         return len(frame_files(path))
     if what == "video":
-        return _video(*_stamp(path))[0]
+        return _video(path)[0]
     header(path)      # must be readable
     return 1
 
@@ -95,7 +111,7 @@ def header(path: str | Path) -> tuple[int, int, float | None]:
     what = kind(path)
     if what == "frames":
         return header(frame_files(path)[0])
-    try:
+    with _reading(path, what):
         if what == "image":
             with Image.open(path) as image:
                 return *image.size, None
@@ -105,10 +121,6 @@ def header(path: str | Path) -> tuple[int, int, float | None]:
             stream = container.streams.video[0]
             rate = float(stream.average_rate) if stream.average_rate else None
             return stream.width, stream.height, rate
-    except MediaError:
-        raise
-    except Exception as error:      # decoders raise many types, from SyntaxError to their own
-        raise MediaError(path, _cause(error, what)) from error
 
 
 def read_clip(path: str | Path, indices: Sequence[int] | None = None, size: int | None = None,
@@ -138,31 +150,27 @@ def read_frames(path: str | Path, indices: Sequence[int] | None = None, size: in
             raise MediaError(path, f"it is {whole.shape[2]} x {whole.shape[1]} px, too small for "
                                    f"the box of {width} x {height} px at row {top}, column {left}: "
                                    "change the source's crop_box")
-        kept = whole[:, top:top + height, left:left + width].numpy()
-        return torch.stack(_resized(list(kept), fitted((width, height), size, aspect)))
+        kept = whole[:, top:top + height, left:left + width].contiguous()
+        return _resized(kept, _fitted((width, height), size, aspect))
     what = kind(path)
     if what == "video":
-        return torch.from_numpy(np.stack(_read_video(path, indices, size, aspect)))
+        return _read_video(path, indices, size, aspect)
     files = [path] if what == "image" else frame_files(path)
-    wanted = _checked(path, indices, len(files))
-    unique = list(dict.fromkeys(wanted))
-    shape, first, done = None, None, {}
-    for start in range(0, len(unique), CHUNK):
-        chunk = {i: _read_image(files[i], size) for i in unique[start:start + CHUNK]}
-        if first is None:
-            first = chunk[unique[0]].shape
-            shape = fitted(first[1::-1], size, aspect)
-        odd = [i for i in chunk if shape is None and chunk[i].shape != first]
-        if odd:
-            (h, w), (first_h, first_w) = chunk[odd[0]].shape[:2], first[:2]
-            raise MediaError(path, f"frame {files[odd[0]].name} is {w} x {h} px, "
-                                   f"{files[unique[0]].name} is {first_w} x {first_h} px: give a "
-                                   "size to resize to, or extract the clip again")
-        done |= zip(chunk, _resized(list(chunk.values()), shape), strict=True)
-    return torch.stack([done[i] for i in wanted])
+    wanted, done = _checked(path, indices, len(files)), {}
+    for i in dict.fromkeys(wanted):
+        picture = torch.from_numpy(_read_image(files[i], size))[None]
+        (height, width), name = picture.shape[1:3], files[i].name
+        if not done:
+            first, shape = (width, height, name), _fitted((width, height), size, aspect)
+        elif shape is None and (width, height) != first[:2]:
+            raise MediaError(path, f"frame {name} is {width} x {height} px, {first[2]} is "
+                                   f"{first[0]} x {first[1]} px: give a size to resize to, or "
+                                   "extract the clip again")
+        done[i] = _resized(picture, shape)
+    return torch.cat([done[i] for i in wanted])
 
 
-def fitted(shape: tuple[int, int], size: int | None, aspect: bool) -> tuple[int, int] | None:
+def _fitted(shape: tuple[int, int], size: int | None, aspect: bool) -> tuple[int, int] | None:
     """Width and height in px after resizing: a square, or the short side at `size`."""
     if size is None:
         return None
@@ -172,40 +180,31 @@ def fitted(shape: tuple[int, int], size: int | None, aspect: bool) -> tuple[int,
     return width, height
 
 
-def _resized(pictures: list[np.ndarray], shape: tuple[int, int] | None) -> list[torch.Tensor]:
-    """Pictures `[H, W, 3]` at one width and height; neighbours of equal size in one call."""
-    out = []
-    for _, equal in groupby(pictures, key=lambda picture: picture.shape):
-        stack = torch.from_numpy(np.stack(list(equal)))
-        if shape is not None and stack.shape[1:3] != shape[::-1]:
-            stack = F.resize(stack.permute(0, 3, 1, 2), list(shape[::-1]),
-                             interpolation=InterpolationMode.BICUBIC, antialias=True)
-            stack = stack.permute(0, 2, 3, 1)
-        out += list(stack)
-    return out
+def _resized(frames: torch.Tensor, shape: tuple[int, int] | None) -> torch.Tensor:
+    """Frames `[T, H, W, 3]` at one width and height."""
+    if shape is None or tuple(frames.shape[1:3]) == shape[::-1]:
+        return frames
+    frames = F.resize(frames.permute(0, 3, 1, 2), list(shape[::-1]),
+                      interpolation=InterpolationMode.BICUBIC, antialias=True)
+    return frames.permute(0, 2, 3, 1).contiguous()
 
 
-def _stamp(path: str | Path) -> tuple[str, int, int]:      # tells a changed file
+def _video(path: str | Path) -> tuple[int, int, int]:
+    """Number of frames, width and height of a video without damage."""
     found = Path(path).stat()
-    return str(path), found.st_size, found.st_mtime_ns
+    return _probed(str(path), found.st_size, found.st_mtime_ns)
 
 
 @lru_cache(maxsize=1 << 16)
-def _video(path: str, size: int, modified: int) -> tuple[int, int, int]:
-    """Number of frames, width and height of a video, read once per file and process."""
-    shape = frame_size(path)
-    return len(_reader(path, None)), *shape
-
-
-@lru_cache(maxsize=1 << 16)
-def _damage(path: str, size: int, modified: int) -> str | None:
-    """What is wrong inside a video, or None; looked for once per file and process.
+def _probed(path: str, size: int, modified: int) -> tuple[int, int, int]:
+    """As `_video`, looked for once per file and process; size and time tell a changed file.
 
     decord paints over damaged parts from their neighbours and says nothing; FFmpeg can be told to
     refuse them. `explode` alone lets an eighth of overwritten stretches of H.264 pass as noise;
     `aggressive` also refuses a slice whose bits go on after its last macroblock.
     """
-    good = 0
+    shape, good = frame_size(path), 0
+    _check_shape(Path(path), shape)
     try:
         with av.open(path) as container:
             stream = container.streams.video[0]
@@ -213,73 +212,61 @@ def _damage(path: str, size: int, modified: int) -> str | None:
             stream.codec_context.options = {"err_detect": "explode+aggressive"}
             for _ in container.decode(stream):      # no frame is converted to RGB
                 good += 1
-    except av.FFmpegError:
-        return f"it is damaged or truncated after frame {good}: copy or extract it again"
-    return None
+    except av.FFmpegError as error:
+        raise MediaError(path, f"it is damaged or truncated after frame {good}: copy or extract it "
+                               "again") from error
+    return len(_reader(path, None)), *shape
 
 
 def _read_video(path: Path, indices: Sequence[int] | None, size: int | None,
-                aspect: bool) -> list[np.ndarray]:
-    """Frames `[H, W, 3]` of a video, taken one after another from the start.
+                aspect: bool) -> torch.Tensor:
+    """Frames `[T, H, W, 3]` of a video, taken one after another from the start.
 
     Seeking (decord's get_batch) can spin forever on files whose header counts more frames than
     decode, and face clips are short with few key frames, so it would save little.
     """
-    stamp = _stamp(path)
-    shape = frame_size(path) if indices is None else _video(*stamp)[1:]
-    _check_shape(path, shape)
-    damage = _damage(*stamp)
-    if damage:
-        raise MediaError(path, damage)
-    reader = _reader(path, fitted(shape, size, aspect))
-    wanted = _checked(path, indices, len(reader))
-    frames, at = {}, 0
+    count, *shape = _video(path)
+    wanted = _checked(path, indices, count)
+    reader, frames, at = _reader(path, _fitted(tuple(shape), size, aspect)), {}, 0
     for t in sorted(set(wanted)):
         try:
             if t > at:
                 reader.skip_frames(t - at)      # decoded, but not turned into RGB
             frame = reader.next().asnumpy()
         except Exception as error:      # DECORDError, DECORDLimitReachedError, StopIteration
-            raise MediaError(path, f"decoding fails at frame {t} of {len(reader)}: the video is "
-                                   "damaged or truncated") from error
+            raise MediaError(path, f"decoding fails at frame {t} of {count}: the video is damaged "
+                                   "or truncated") from error
         h, w, c = frame.shape      # at widths such as 24 and 72, padding of rows is in c too
         frames[t] = frame if c == 3 else frame.reshape(h, w * c)[:, :3 * w].reshape(h, w, 3)
         at = t + 1
-    return [frames[t] for t in wanted]
+    return torch.from_numpy(np.stack([frames[t] for t in wanted]))
 
 
 def _reader(path: str | Path, shape: tuple[int, int] | None) -> decord.VideoReader:
     """An open video that resizes while it decodes and repeats no good frame for a damaged one."""
-    try:
-        width, height = shape or (-1, -1)
+    width, height = shape or (-1, -1)
+    with _reading(path, "video"):
         # fault_tol: the share of frames replaced by neighbours; below one frame means none at all
         return decord.VideoReader(str(path), ctx=decord.cpu(0), width=width, height=height,
                                   num_threads=1, fault_tol=1e-6)
-    except Exception as error:          # RuntimeError, DECORDError, AssertionError (no frames)
-        raise MediaError(path, _cause(error, "video")) from error
 
 
 def _read_image(path: Path, size: int | None) -> np.ndarray:
     """An image as RGB `[H, W, 3]`, upright, transparent parts black, no side smaller than `size`
     where the file's is not."""
-    try:
-        with Image.open(path) as file:
-            _check_shape(path, file.size)
-            if size:
-                file.draft("RGB", (size, size))      # JPEG decodes at a fraction of its size
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith(("I", "F")):      # 16 and 32 bit grey: convert() would clip
-                grey = np.asarray(image, dtype=np.float64)
-                grey = grey / 257 if grey.max() > 255 else grey
-                image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
-            if image.has_transparency_data:
-                black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-                image = Image.alpha_composite(black, image.convert("RGBA"))
-            return np.array(image.convert("RGB"))
-    except MediaError:
-        raise
-    except Exception as error:      # OSError, SyntaxError, ValueError, DecompressionBombError ...
-        raise MediaError(path, _cause(error, "image")) from error
+    with _reading(path, "image"), Image.open(path) as file:
+        _check_shape(path, file.size)
+        if size:
+            file.draft("RGB", (size, size))      # JPEG decodes at a fraction of its size
+        image = ImageOps.exif_transpose(file)
+        if image.mode.startswith(("I", "F")):      # 16 and 32 bit grey: convert() would clip
+            grey = np.asarray(image, dtype=np.float64)
+            grey = grey / 257 if grey.max() > 255 else grey
+            image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+        if image.has_transparency_data:
+            black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+            image = Image.alpha_composite(black, image.convert("RGBA"))
+        return np.array(image.convert("RGB"))
 
 
 def _checked(path: Path, indices: Sequence[int] | None, count: int) -> list[int]:
@@ -299,16 +286,3 @@ def _check_shape(path: Path, shape: tuple[int, int]) -> None:
         raise MediaError(path, f"it is {width} x {height} px, but a face crop has at least "
                                f"{MIN_SIDE} px a side and is at most {MAX_RATIO} times as long as "
                                "wide: crop the face first")
-
-
-def _cause(error: Exception, what: str = "") -> str:
-    """Why a file cannot be read; without `what` the file system is the reason."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, PermissionError) or not what:
-        return (f"{(error.strerror or text).lower()}: make it readable, or restore its disk or "
-                "mount")
-    if isinstance(error, UnidentifiedImageError):
-        return "its content is not an image, or its header is damaged"
-    if what == "video":
-        return "it is no video, has no frames, or is damaged or truncated: copy or extract it again"
-    return f"the image is damaged or truncated ({text})"

@@ -21,15 +21,13 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """One dataset on disk.
-
-    `rows(root, fold, label_order)` gives (path below root, emotion name or None, subject or None,
-    split) of each sample; of an own folder it also takes `subject_separator`.
-    """
+    """One dataset on disk."""
 
     name: str
     task: str                           # "image" or "video"
     layout: str                         # what the folder must hold, in one line
+    # (root, fold, label_order), of an own folder also subject_separator -> of each sample: path
+    # below root, emotion name or None, subject or None, split
     rows: Callable[..., Iterable[tuple]]
     folds: tuple[int, ...] = ()
     orders: tuple[str, ...] = ()        # keys of emotions.ORDERS that a list's integers may be in
@@ -66,18 +64,15 @@ def files(path: Path, suffixes: set[str]) -> list[str]:
 
 def listed_subjects(root: Path) -> dict[str, str]:
     """{path: subject} of the optional `<root>/subjects.csv`."""
-    path, wanted = root / "subjects.csv", "expected a table with the columns path,subject"
+    path = root / "subjects.csv"
     if not path.is_file():
         return {}
     try:
         found = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        cause = " ".join(str(error).split())
-        raise DatasetError(f"list {path} cannot be read ({cause}): {wanted}") from error
-    found.columns = found.columns.str.strip()
-    for column in ("path", "subject"):
-        if column not in found:
-            raise DatasetError(f"list {path} has no column {column!r}: {wanted}")
+        found = found.rename(columns=str.strip)[["path", "subject"]]
+    except (OSError, ValueError, KeyError) as error:      # a parser's errors are ValueErrors
+        raise DatasetError(f"list {path} cannot be read ({' '.join(str(error).split())}): expected "
+                           "a table with the columns path,subject") from error
     pairs = zip(found["path"].str.strip(), found["subject"].str.strip(), strict=True)
     return {p: s for p, s in pairs if s}
 
@@ -134,8 +129,6 @@ def stamps(paths: Iterable[str], root: str | Path) -> list[tuple[int, int]]:
             return -1, -1
 
     full = [os.path.join(root, p) for p in paths]
-    if len(full) < 2000:
-        return [stamp(p) for p in full]
     groups = [full[i:i + 500] for i in range(0, len(full), 500)]      # a task a file costs more
     with ThreadPoolExecutor(8) as pool:                               # hides a network's latency
         return [s for group in pool.map(lambda g: [stamp(p) for p in g], groups) for s in group]

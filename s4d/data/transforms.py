@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 import random
 import re
+from functools import partial
 
 import torch
 from timm.data.auto_augment import LEVEL_TO_ARG
@@ -21,9 +22,7 @@ PROBABILITY, SPREAD = 0.5, 0.5      # that an operation is carried out; SD of it
 
 def pretrain_transform(img_size: int, crop_scale: tuple[float, float] = (0.2, 1.0),
                        flip: bool = True) -> v2.Transform:
-    """Random resized crop and, for photos, horizontal flip (docs/method.md, section 4).
-
-    The function takes and gives uint8 `[T, 3, H, W]` and draws from torch's global generator.
+    """Random resized crop and flip of uint8 `[T, 3, H, W]` (docs/method.md, section 4).
 
     Args:
         crop_scale: range of the cropped area as a share of the picture; (1, 1) keeps it whole.
@@ -44,46 +43,36 @@ def train_transform(img_size: int, crop_scale: tuple[float, float] = (0.5, 1.0),
     Differs: erased parts take the mean colour (0 after normalisation) instead of noise.
 
     Args:
-        randaugment: as for `ClipRandAugment`; empty for none.
+        randaugment: timm's notation m<magnitude 0..10>-n<operations>: rand-m7-n4-mstd0.5-inc1 is
+            m7-n4; empty for none.
         random_erasing: probability that a rectangle is painted over, the same in all frames.
     """
     steps = [pretrain_transform(img_size, crop_scale)]
     if randaugment:
-        steps.append(ClipRandAugment(randaugment, GREY))
+        match = re.fullmatch(r"m(\d+(?:\.\d+)?)-n(\d+)", randaugment)
+        if not match or float(match[1]) > 10:
+            raise ValueError(f"unknown RandAugment {randaugment!r}: expected m<magnitude 0..10>-"
+                             "n<operations>, as in m7-n4, or an empty text")
+        steps.append(partial(rand_augment, magnitude=float(match[1]), operations=int(match[2])))
     if random_erasing:
         steps.append(v2.RandomErasing(p=random_erasing, scale=(0.02, 1 / 3), value=GREY))
     return v2.Compose(steps)
 
 
-class ClipRandAugment(torch.nn.Module):
-    """RandAugment with one draw for all frames: timm's operations and strengths.
-
-    `text` is timm's notation "m<magnitude 0..10>-n<operations>": rand-m7-n4-mstd0.5-inc1 is m7-n4.
-    Geometric operations leave the colour `fill`, 0..255.
-    """
-
-    def __init__(self, text: str, fill: tuple[int, int, int]):
-        super().__init__()
-        match = re.fullmatch(r"m(\d+(?:\.\d+)?)-n(\d+)", text)
-        if not match or float(match[1]) > 10:
-            raise ValueError(f"unknown RandAugment {text!r}: expected m<magnitude 0..10>-"
-                             "n<operations>, as in m7-n4, or an empty text")
-        self.magnitude, self.operations, self.fill = float(match[1]), int(match[2]), fill
-
-    def forward(self, clip: torch.Tensor) -> torch.Tensor:
-        names, clip = GEOMETRY + COLOUR, clip.contiguous()
-        for _ in range(self.operations):
-            name = names[int(torch.randint(len(names), ()))]
-            done = torch.rand(()) < PROBABILITY
-            level = float(torch.normal(self.magnitude, SPREAD, (1,)).clamp(0, 10))
-            sign_seed = int(torch.randint(2 ** 31, ()))
-            if done:
-                clip = augment(clip, name, level, sign_seed, self.fill)
-        return clip
+def rand_augment(clip: torch.Tensor, magnitude: float, operations: int) -> torch.Tensor:
+    """RandAugment with one draw for all frames: timm's operations and strengths."""
+    names, clip = GEOMETRY + COLOUR, clip.contiguous()
+    for _ in range(operations):
+        name = names[int(torch.randint(len(names), ()))]
+        done = torch.rand(()) < PROBABILITY
+        level = float(torch.normal(magnitude, SPREAD, (1,)).clamp(0, 10))
+        sign_seed = int(torch.randint(2 ** 31, ()))
+        if done:
+            clip = augment(clip, name, level, sign_seed)
+    return clip
 
 
-def augment(clip: torch.Tensor, name: str, level: float, sign_seed: int,
-            fill: tuple[int, int, int]) -> torch.Tensor:
+def augment(clip: torch.Tensor, name: str, level: float, sign_seed: int) -> torch.Tensor:
     """One of timm's operations at its magnitude 0..10 on uint8 frames `[T, 3, H, W]`."""
     value = 0
     if LEVEL_TO_ARG[name] is not None:
@@ -117,16 +106,15 @@ def augment(clip: torch.Tensor, name: str, level: float, sign_seed: int,
     if name == "Rotate":
         angle, x, y = -math.radians(value), width / 2, height / 2
         cos, sin = math.cos(angle), math.sin(angle)
-        return _moved(clip, (cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y),
-                      fill)
+        return _moved(clip, (cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y))
     maps = {"ShearX": (1, value, 0, 0, 1, 0), "ShearY": (1, 0, 0, value, 1, 0),
             "TranslateXRel": (1, 0, value * width, 0, 1, 0),
             "TranslateYRel": (1, 0, 0, 0, 1, value * height)}
-    return _moved(clip, maps[name], fill)
+    return _moved(clip, maps[name])
 
 
-def _moved(clip: torch.Tensor, m: tuple[float, ...], fill: tuple[int, int, int]) -> torch.Tensor:
-    """All frames under one affine map, bilinear in steps of 1/8 px; the outside takes `fill`.
+def _moved(clip: torch.Tensor, m: tuple[float, ...]) -> torch.Tensor:
+    """All frames under one affine map, bilinear in steps of 1/8 px; the outside turns grey.
 
     The result at x, y shows the source at m0 x + m1 y + m2, m3 x + m4 y + m5 (px). Every source
     pixel is looked up once for all frames: twice as fast as torchvision's maps.
@@ -140,20 +128,19 @@ def _moved(clip: torch.Tensor, m: tuple[float, ...], fill: tuple[int, int, int])
     right, down = ((f & 7).to(torch.int16)[:, None] for f in (fx, fy))      # eighths
     source = torch.empty(h * w + 1, 3 * t, dtype=torch.uint8)      # its last row is the filling
     source[:-1] = clip.reshape(3 * t, h * w).T
-    source[-1] = torch.tensor(fill, dtype=torch.uint8).repeat(t)
+    source[-1] = torch.tensor(GREY, dtype=torch.uint8).repeat(t)
 
     def pixels(dy: int, dx: int) -> torch.Tensor:
         at = ((fy >> 3) + dy).clamp(0, h - 1) * w + ((fx >> 3) + dx).clamp(0, w - 1)
         return source.index_select(0, torch.where(outside, h * w, at)).to(torch.int16)
 
     def between(dy: int) -> torch.Tensor:
-        if not right.any():
-            return pixels(dy, 0).mul_(8)
-        return pixels(dy, 0).mul_(8 - right).add_(pixels(dy, 1).mul_(right))
+        mixed = pixels(dy, 0).mul_(8 - right)
+        return mixed.add_(pixels(dy, 1).mul_(right)) if right.any() else mixed
+
+    out = between(0).mul_(8 - down)
     if down.any():
-        out = between(0).mul_(8 - down).add_(between(1).mul_(down))
-    else:
-        out = between(0).mul_(8)
+        out = out.add_(between(1).mul_(down))
     out = out.add_(32).bitwise_right_shift_(6).to(torch.uint8)
     return out.T.reshape(t, 3, h, w)
 

@@ -21,7 +21,7 @@ from .figures import finetuning as figures
 from .figures.style import KINDS, PAGE, TASK_COLOURS, TASK_LABELS, figure
 from .protocol import confusion, protocol
 
-UNUSABLE = ("unreadable", "empty", "sizes", "gap")    # kinds of problems that stop a training
+UNUSABLE = ("unreadable", "empty", "frames")          # kinds of problems that stop a training
 ACROSS = 8                                            # samples of a class in the figure, at most
 
 

@@ -34,28 +34,20 @@ def readable(table: pd.DataFrame, value: str = "value") -> pd.DataFrame:
     return out.assign(**{c: last[c] for c in ("seeds", "subjects", "samples") if c in last})
 
 
-def spans(table: pd.DataFrame, by: list[str], formats: dict[str, str]) -> pd.DataFrame:
-    """Mean over runs with the smallest and largest, one row a group; formats: column -> format."""
-    def text(values: pd.Series, form: str) -> str:
-        numbers = (values.mean(), values.min(), values.max())
-        mean, low, high = (format(v, form).replace("%", " %") for v in numbers)
-        return mean if low == high else f"{mean} ({low} to {high})"
-    rows = [[*name, *(text(part[c], form) for c, form in formats.items())]
-            for name, part in table.groupby(by, sort=False)]
-    return pd.DataFrame(rows, columns=[*by, *formats])
-
-
 def agreement_as_read(pairs: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
     """`seed_agreement`, tasks stacked: a row a block and task, with the largest p of its pairs.
 
     A permutation p is never below 1 / (1 + permutations), so it is printed as a limit.
     """
-    rows = spans(pairs, ["block", "task"], {"matched": ".0%", "agreement": ".2f"})
-    worst = pairs.groupby(["block", "task"], sort=False)[["null_95", "p"]].max()
+    parts = pairs.groupby(["block", "task"], sort=False)
+    seen = parts.matched.agg(["mean", "min", "max"]).astype(float)
+    worst = parts[["null_95", "p"]].max()
+    matched = [f"{mean:.0%} ({low:.0%} to {high:.0%})" for mean, low, high in seen.to_numpy()]
     return pd.DataFrame({
-        "block": rows.block, "task": rows.task.map(kinds), "matched": rows.matched,
+        "block": seen.index.get_level_values("block"),
+        "task": seen.index.get_level_values("task").map(kinds),
+        "matched": [text.replace("%", " %") for text in matched],
         "null, 95 %": [f"{100 * v:.0f} %" for v in worst.null_95],
-        "adjusted mutual information": rows.agreement,
         "p (Holm)": [f"\N{LESS-THAN OR EQUAL TO} {p:.3f}" for p in holm(worst.p.to_numpy())]})
 
 

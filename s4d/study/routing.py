@@ -6,26 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .intervals import cluster_t, holm, mean_interval
+from .intervals import cluster_t, mean_interval
 from .stimuli import features, probabilities
 
 Routes = dict[int, Tensor]      # block index -> gates [N, L, E]
 MODES = {"paper": (None, False), "noise only": (None, True), "capacity only": (1.0, False),
          "released": (1.0, True)}             # capacity factor and noise in evaluation
-WORTH = 0.5     # points of probability from which an expert's absence is worth a remark
-
-
-def _layers(model: nn.Module) -> dict:
-    if not model.moae_layers():
-        raise ValueError("this model has no MoAE layer (num_experts=0): record the routing of a "
-                         "model that was made with experts")
-    return model.moae_layers()
 
 
 @contextmanager
@@ -34,16 +27,18 @@ def record_routing(model: nn.Module) -> Iterator[dict[int, list[Tensor]]]:
 
     A token's gates are 0 for experts that were not chosen and sum to 1, less what a limit dropped.
     """
-    layers = _layers(model)
-    before = {i: layer.record for i, layer in layers.items()}
+    layers = model.moae_layers()
+    if not layers:
+        raise ValueError("this model has no MoAE layer (num_experts=0): record the routing of a "
+                         "model that was made with experts")
     records: dict[int, list[Tensor]] = {i: [] for i in layers}
     try:
         for i, layer in layers.items():
             layer.record = records[i]
         yield records
     finally:
-        for i, layer in layers.items():
-            layer.record = before[i]
+        for layer in layers.values():
+            layer.record = None
 
 
 def routes_of(model: nn.Module, x: Tensor) -> Routes:
@@ -56,7 +51,7 @@ def routes_of(model: nn.Module, x: Tensor) -> Routes:
 @contextmanager
 def without_expert(model: nn.Module, block: int, expert: int) -> Iterator[nn.Module]:
     """Inside the context the router of one block never chooses one expert (both from 0)."""
-    bias = _layers(model)[block].router.bias.data
+    bias = model.moae_layers()[block].router.bias.data
     before = bias[expert].clone()
     try:
         bias[expert] = -1e9
@@ -65,46 +60,24 @@ def without_expert(model: nn.Module, block: int, expert: int) -> Iterator[nn.Mod
         bias[expert] = before
 
 
-@contextmanager
-def routing_mode(model: nn.Module, capacity_factor: float | None, noise: bool) -> Iterator:
-    """`model.set_routing(...)` for the length of the context."""
-    before = {i: (m.capacity_factor, m.noise_mode) for i, m in _layers(model).items()}
-    try:
-        yield model.set_routing(capacity_factor=capacity_factor, noise=noise)
-    finally:
-        for i, layer in model.moae_layers().items():
-            layer.capacity_factor, layer.noise_mode = before[i]
-
-
 def cost_of_experts(model: nn.Module, x: Tensor, rows: pd.DataFrame, target: np.ndarray,
                     task: str) -> pd.DataFrame:
     """Probability of the true class without each expert in turn, minus that with all experts.
 
     Probabilities tell more than decisions: a weak branch may shift every answer and turn none.
-    Returns: block, expert, task, emotion (or "all"), change (points of probability, negative when
-    the expert is missed), and the rest of `cluster_t`.
+    Returns: block, expert, task, change (points of probability, negative when the expert is
+    missed), and the rest of `cluster_t`.
     """
     def true_class() -> np.ndarray:
         return 100.0 * probabilities(model, x, task)[np.arange(len(target)), target]
-    whole, label, out = true_class(), rows.label.to_numpy(), []
-    groups = {"all": np.ones(len(rows), bool), **{e: label == e for e in sorted(set(label))}}
-    for block, moae in _layers(model).items():
+    whole, out = true_class(), []
+    for block, moae in model.moae_layers().items():
         for expert in range(moae.num_experts):
             with without_expert(model, block, expert):
-                change = true_class() - whole
-            for emotion, use in groups.items():
-                found = cluster_t(change[use], rows.subject[use])
-                out.append(dict(block=block + 1, expert=expert + 1, task=task, emotion=emotion,
-                                change=found.pop("mean"), **found))
+                found = cluster_t(true_class() - whole, rows.subject)
+            out.append(dict(block=block + 1, expert=expert + 1, task=task,
+                            change=found.pop("mean"), **found))
     return pd.DataFrame(out)
-
-
-def corrected(costs: pd.DataFrame) -> pd.DataFrame:
-    """Add p_holm to `cost_of_experts`: over all rows of all samples, and over those of emotions."""
-    out, known = costs.assign(p_holm=np.nan), costs.p.notna()
-    for part in (costs.emotion == "all", costs.emotion != "all"):
-        out.loc[part & known, "p_holm"] = holm(costs.p[part & known].to_numpy())
-    return out
 
 
 def compare_modes(model: nn.Module, x: Tensor, target: np.ndarray, task: str,
@@ -116,10 +89,11 @@ def compare_modes(model: nn.Module, x: Tensor, target: np.ndarray, task: str,
     assignments over the capacity limit).
     """
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(x)))
-    layers, out = _layers(model), []
+    model, out = deepcopy(model), []                        # the caller's keeps its own mode
+    layers = model.moae_layers()
     for mode, (capacity, noise) in MODES.items():
-        with (routing_mode(model, capacity, noise), torch.random.fork_rng(),
-              record_routing(model) as records):
+        model.set_routing(capacity_factor=capacity, noise=noise)
+        with torch.random.fork_rng(), record_routing(model) as records:
             torch.manual_seed(seed)
             first = probabilities(model, x, task)
             second = np.empty_like(first)
@@ -139,7 +113,8 @@ def modes_table(passes: pd.DataFrame, subjects: dict[str, pd.Series],
                 resamples: int = 1000) -> pd.DataFrame:
     """Compare every routing mode of each task with the paper's, all in per cent.
 
-    passes: of `compare_modes`, seeds and tasks stacked; subjects: of each task's samples.
+    Args:
+        passes: of `compare_modes`, seeds and tasks stacked; subjects: of each task's samples.
     """
     measures, out = ["correct", "changed", "shift", "dropped"], []
     for task, part in passes.groupby("task", sort=False):
@@ -152,16 +127,3 @@ def modes_table(passes: pd.DataFrame, subjects: dict[str, pd.Series],
             out.append((task, mode, war, *change, *others))
     return pd.DataFrame(out, columns=["task", "mode", "war", "change", "low", "high",
                                       *measures[1:]])
-
-
-@torch.no_grad()
-def branch_size(model: nn.Module, x: Tensor) -> dict[int, float]:
-    """Root mean square of a block's MoAE output over that of its MLP, for normalised samples."""
-    found = model.forward_intermediates(x)
-    inputs = [found["embed"], *found["blocks"][:-1]]
-    out = {}
-    for i, layer in _layers(model).items():
-        block, h = model.blocks[i], inputs[i]
-        n = block.norm2(h + block.attn(block.norm1(h)))
-        out[i] = float(layer(n).square().mean().sqrt() / block.mlp(n).square().mean().sqrt())
-    return out

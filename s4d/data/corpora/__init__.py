@@ -1,4 +1,4 @@
-"""Datasets on disk -> index tables. To add one, write a module with a `Dataset`, list it here."""
+"""Datasets on disk -> index tables. To add one, write a `Dataset` and list it here."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,11 +8,11 @@ import pandas as pd
 from ...config import Source
 from ...emotions import vocabulary
 from ..tables import Dataset, DatasetError, listed_subjects, table
-from . import affectnet, named, own, rafdb, wild
+from . import named, own, photos, wild
 
 REGISTRY = {d.name: d for d in (
-    affectnet.DATASET, named.CAER, own.CLIPS, named.CREMAD, wild.DFEW, wild.FERV39K, wild.MAFW,
-    own.PHOTOS, rafdb.DATASET, named.RAVDESS, named.VOXCELEB2)}
+    photos.AFFECTNET, named.CAER, own.CLIPS, named.CREMAD, wild.DFEW, wild.FERV39K, wild.MAFW,
+    own.PHOTOS, photos.RAFDB, named.RAVDESS, named.VOXCELEB2)}
 
 
 def find(name: str, root: str | Path) -> Dataset:
@@ -56,14 +56,12 @@ def index(name: str, root: str | Path, fold: int | None = None, num_classes: int
         raise DatasetError(f"{name} tells its subjects itself, if at all: leave subject_separator="
                            f"{subject_separator!r} out, it is for `photos` and `clips` of your own")
     given = {"subject_separator": subject_separator} if dataset.own else {}
-    out = table(dataset.rows(root, fold, label_order, **given), fold,
-                1 if dataset.task == "image" else None)
+    rows = dataset.rows(root, fold, label_order, **given)
+    out = table(rows, fold, frames=1 if dataset.task == "image" else None)
     if out.empty:
         raise DatasetError(f"{name} in {root} holds no samples: expected {dataset.layout}")
-    subjects = listed_subjects(root)
-    if subjects:
-        known = [subjects.get(p) or s for p, s in zip(out["path"], out["subject"], strict=True)]
-        out["subject"] = pd.Series(known, dtype=object)
+    listed = out["path"].map(listed_subjects(root)).astype(object)
+    out["subject"] = listed.where(listed.notna(), out["subject"])
     if num_classes is None:
         return out
     kept = out["label"].isna() | out["label"].isin(vocabulary(num_classes))

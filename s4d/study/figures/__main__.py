@@ -13,12 +13,12 @@ from ..artifacts import manifest_text, pictures, read_manifest
 from . import clips, correlation, experts, finetuning, report, style
 
 TITLES = {"between": "Static against dynamic", "start": "Before fine-tuning"}
-DIRECT = {"experts_switched_off": experts.switched_off, "experts_usage": experts.usage,
-          "experts_switched_off_emotions": experts.switched_off_by_emotion,
+DIRECT = {"experts_specificity": experts.specificity, "experts_usage": experts.usage,
+          "experts_switched_off": experts.switched_off,
           "finetuning_confusion": finetuning.confusion, "report_intervals": report.claims,
           "shared_space": correlation.shared_space, "static_gains": clips.gains,
           "transfer_matrix": correlation.transfer}
-SINGLE = ("experts_switched_off", "experts_switched_off_emotions", "experts_usage", "shared_space")
+SINGLE = ("experts_switched_off", "experts_usage", "shared_space")
 
 
 def draw(name: str, folder: Path, profile: str, note: str):
@@ -27,8 +27,6 @@ def draw(name: str, folder: Path, profile: str, note: str):
         return pd.read_csv(folder / "source_data" / f"{table}.csv", dtype={"setting": str})
     if name in DIRECT:
         return DIRECT[name](read(), note)
-    if name == "experts_specificity":
-        return experts.specificity(read().query("index.isna()"), note)
     if name == "finetuning_ablations":
         table = read().query("task == 'video' and metric == 'WAR'")
         titles, prof = {k: s.title for k, s in ablations.STUDIES.items()}, configs.profile(profile)

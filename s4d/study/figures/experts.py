@@ -3,23 +3,19 @@ from __future__ import annotations
 
 from itertools import product
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.colors import Normalize, SymLogNorm
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
-from scipy.ndimage import label as connected
+from matplotlib.patches import Patch
 
-from ..intervals import FEWEST
 from . import style
 from .marks import heading, key, legend, number, point, present, zero
-from .style import KINDS, LEVEL, PAGE, SMALL, TASK_COLOURS, TASK_MARKERS, figure, show, stamp
+from .style import KINDS, LEVEL, PAGE, SMALL, TASK_COLOURS, TASK_MARKERS, figure, stamp
 
-WORTH = 0.5           # points of probability from which an effect is framed
 LINEAR = 0.1          # points up to which a scale is linear; beyond it is logarithmic
 QUESTIONS = {f"{what}, {task}": (f"{what}, {kind}", TASK_COLOURS[task], TASK_MARKERS[task])
-             for what in ("emotion", "place", "region", "phase") for task, kind in KINDS.items()}
+             for what in ("emotion", "place") for task, kind in KINDS.items()}
 QUESTIONS |= {text: (text, "#222222", "o") for text in ("task", "task, first time step")}
 
 
@@ -28,23 +24,9 @@ def ends(blocks) -> list[int]:
     return sorted({min(blocks), max(blocks)})
 
 
-def cells(ax, values: np.ndarray, shown: np.ndarray, norm: Normalize, whole: float = np.inf):
-    """Draw a table in colours, purple above 0 and orange below; whole numbers from `whole` up."""
-    picture = ax.imshow(values, norm=norm, cmap="PuOr", aspect="auto")
-    for (i, j), v in np.ndenumerate(values):
-        text = number(v, form="+.0f" if abs(v) >= whole else "+.1f") if shown[i, j] else ""
-        dark = picture.cmap(float(norm(v)))[:3] @ np.array([0.3, 0.6, 0.1]) < 0.5
-        ax.text(j, i, text, ha="center", va="center", fontsize=SMALL,
-                color="white" if dark else "black")
-    ax.tick_params(length=0, labelsize=SMALL)
-    ax.spines[:].set_visible(False)
-    return picture
-
-
 def usage(table: pd.DataFrame, note: str = "") -> Figure:
     """Draw which expert serves which task and emotion: its share less that in other groups."""
     blocks = ends(table.block)
-    table = table[table.by.isin(["emotion", "task"])]
     drawn = table[(table.by == "emotion") | (table.group == "video")]
     drawn = drawn.drop_duplicates(["task", "by", "group"])
     order = ("image", "video", *style.EMOTION_COLOURS)
@@ -58,12 +40,19 @@ def usage(table: pd.DataFrame, note: str = "") -> Figure:
         wide = wide[["difference", "difference_low", "difference_high"]].unstack("expert")
         wide = 100 * wide.loc[[r[:3] for r in rows]]
         shown = (wide["difference_low"] > 0) | (wide["difference_high"] < 0)
-        picture = cells(ax, wide["difference"].to_numpy(), shown.to_numpy(), Normalize(-top, top),
-                        whole=0.95)
+        values = wide["difference"].to_numpy()
+        picture = ax.imshow(values, norm=Normalize(-top, top), cmap="PuOr", aspect="auto")
+        for i, j in np.argwhere(shown.to_numpy()):
+            v = values[i, j]
+            dark = picture.to_rgba(v)[:3] @ np.array([0.3, 0.6, 0.1]) < 0.5
+            ax.text(j, i, number(v, form="+.0f" if abs(v) >= 0.95 else "+.1f"), ha="center",
+                    va="center", fontsize=SMALL, color="white" if dark else "black")
         for i in range(1, len(rows)):
             if rows[i][:2] != rows[i - 1][:2]:
                 ax.axhline(i - 0.5, color="black", linewidth=0.8)
         ax.set_title(f"Block {block}")
+        ax.tick_params(length=0, labelsize=SMALL)
+        ax.spines[:].set_visible(False)
         mean = 100 * part[part.by == "task"].groupby("expert").share.mean()
         ax.set_xticks(range(len(mean)), [f"{e}\n{share:.0f} %" for e, share in mean.items()])
         photos = part[part.group == "image"].samples.max()
@@ -114,72 +103,6 @@ def maps(table: pd.DataFrame, faces: dict[str, np.ndarray], counts: dict[str, in
     return stamp(fig, note)
 
 
-def leaders(table: pd.DataFrame, pictures: dict[str, list], titles: dict[str, list[str]],
-            regions: np.ndarray, names: tuple[str, ...], note: str = "") -> Figure:
-    """Draw which expert leads at every token of single pictures, below each face.
-
-    Args:
-        table: of `s4d.study.experts.leading_table`, with columns task and picture.
-        pictures, titles: task -> uint8 `[3, H, W]`; what a row shows, then one title a picture.
-        regions: int `[H, W]`, region of each pixel, an index into `names`.
-    """
-    across = 1 + max(map(len, pictures.values()))
-    fig, axes = figure(PAGE, 1.95 * len(pictures) * 7 / across + 0.2, 2 * len(pictures), across,
-                       squeeze=False)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    side = dict(ha="right", va="center", fontsize=7)
-    for above, below, task in zip(axes[::2], axes[1::2], pictures, strict=True):
-        about, *over = titles[task]
-        if task != "image":                                   # regions stand beside the photos
-            above[0].text(1, 0.5, about, transform=above[0].transAxes, **side)
-        below[0].text(1, 0.5, "expert with\nthe largest\ngate", transform=below[0].transAxes,
-                      **side)
-        for j, picture in enumerate(pictures[task]):
-            part = table[(table.task == task) & (table.picture == j)]
-            show(picture, above[1 + j], over[j])
-            grid = part.pivot(index="row", columns="column", values="expert")
-            _leaders(below[1 + j], grid.to_numpy())
-    _regions(axes[0, 0], pictures["image"][0], regions, names)
-    return stamp(fig, note)
-
-
-def _leaders(ax, grid: np.ndarray) -> None:
-    """Draw a pale colour for each expert, its number in each area, and lines between areas."""
-    colours = np.array(matplotlib.colormaps["Set3"].colors)
-    ax.imshow(colours[(grid - 1) % len(colours)])
-    for e in np.unique(grid):
-        areas, count = connected(grid == e)
-        for area in (np.argwhere(areas == a) for a in range(1, count + 1)):
-            if len(grid) <= 8 or len(area) >= 4:              # a number needs room
-                row, column = area[np.square(area - area.mean(0)).sum(1).argmin()]
-                ax.text(column, row, str(e), ha="center", va="center", fontsize=SMALL)
-    line = dict(color="black", linewidth=0.8)
-    for i, j in np.argwhere(np.diff(grid, axis=0)):
-        ax.plot([j - 0.5, j + 0.5], [i + 0.5, i + 0.5], **line)
-    for i, j in np.argwhere(np.diff(grid, axis=1)):
-        ax.plot([j + 0.5, j + 0.5], [i - 0.5, i + 0.5], **line)
-
-
-def _regions(ax, picture, regions: np.ndarray, names: tuple[str, ...]) -> None:
-    """Draw outlines of regions over a pale face, each with its name; the last is the rest."""
-    pixels = np.asarray(picture).mean(0) / 255
-    ax.imshow(0.55 + 0.45 * pixels, cmap="gray", vmin=0, vmax=1)
-    axis = (np.arange(len(regions)) + 0.5) * len(pixels) / len(regions) - 0.5
-    for k, name in enumerate(names):
-        rows, columns = np.nonzero(regions == k)
-        rest = k == len(names) - 1
-        if not rest:
-            ax.contour(axis, axis, (regions == k).astype(float), levels=[0.5], colors="black",
-                       linewidths=0.7)
-        row = 0 if rest else rows[len(rows) // 2]
-        at = axis[columns[rows == row].min()] + 1.5, axis[row]
-        ax.annotate(name, at, (-0.12, 1 - (0.7 + (k + 1) % len(names)) / len(names)),
-                    textcoords="axes fraction", ha="right", va="center", fontsize=SMALL,
-                    arrowprops=dict(arrowstyle="-", linewidth=0.6, shrinkA=0, shrinkB=0))
-    heading(ax, "regions", 7, loc="center", pad=2)
-
-
 def specificity(table: pd.DataFrame, note: str = "") -> Figure:
     """Draw what each of `QUESTIONS` tells about the expert beyond the null, of `beyond_null`."""
     blocks, rows = ends(table.block), present(table.about, QUESTIONS)
@@ -214,7 +137,6 @@ def specificity(table: pd.DataFrame, note: str = "") -> Figure:
 
 def switched_off(table: pd.DataFrame, note: str = "") -> Figure:
     """Draw the change of the true class's probability when one expert is never chosen."""
-    table = table[table.emotion == "all"]
     blocks = sorted(table.block.unique())
     fig, axes = figure(PAGE, 2.3, 1, len(blocks), squeeze=False, sharey=True)
     for r in table.itertuples():
@@ -238,44 +160,4 @@ def switched_off(table: pd.DataFrame, note: str = "") -> Figure:
                        color=TASK_COLOURS[t], marker=TASK_MARKERS[t]) for t, kind in KINDS.items()),
                  key("differs from 0 (Holm)", marker="o"),
                  key("not shown to differ", marker="o", markerfacecolor="w")])
-    return stamp(fig, note)
-
-
-def switched_off_by_emotion(table: pd.DataFrame, note: str = "") -> Figure:
-    """Draw the same by emotion (rows) and expert (columns).
-
-    Framed: significant and at least `WORTH` points; hatched: fewer than `FEWEST` people.
-    """
-    table = table[table.emotion != "all"]
-    blocks, experts = ends(table.block), sorted(table.expert.unique())
-    tasks = present(table.task, KINDS)
-    names = {t: present(table[table.task == t].emotion, style.EMOTION_COLOURS) for t in tasks}
-    fig, axes = figure(PAGE, 0.9 + sum(0.4 + 0.16 * len(names[t]) for t in tasks), len(tasks),
-                       len(blocks), squeeze=False, sharey="row")
-    top = max(1e-3, table.change.abs().max())
-    norm = SymLogNorm(top / 20, vmin=-top, vmax=top)         # one large cell whitens no others
-    for (i, j), ax in np.ndenumerate(axes):
-        task, block = tasks[i], blocks[j]
-        part = table[(table.block == block) & (table.task == task)]
-        wide = part.pivot(index="emotion", columns="expert", values="change")
-        wide = wide.loc[names[task], experts].to_numpy()
-        picture = cells(ax, wide, np.abs(wide) >= 0.05, norm)
-        for r in part.itertuples():
-            corner = experts.index(r.expert) - 0.46, names[task].index(r.emotion) - 0.44
-            if r.subjects < FEWEST:
-                ax.add_patch(Rectangle(corner, 0.92, 0.88, fill=False, linewidth=0, hatch="////",
-                                       edgecolor="#999999", zorder=1.5))
-            elif r.p_holm <= LEVEL and abs(r.change) >= WORTH:
-                ax.add_patch(Rectangle(corner, 0.92, 0.88, fill=False, linewidth=1.3))
-        size = part.drop_duplicates("emotion").set_index("emotion")
-        ax.set_xticks(range(len(experts)), experts)
-        ax.set_yticks(range(len(names[task])), [
-            f"{n} ({size.samples[n]}; {size.subjects[n]} people)" for n in names[task]])
-        ax.set_title(f"Block {block}, {KINDS[task]}")
-        if task == tasks[-1]:
-            ax.set_xlabel("expert switched off")
-    ticks = [0, *(sign * d for d in (0.1, 1.0, 10.0) if d <= top for sign in (-1, 1))]
-    bar = fig.colorbar(picture, ax=axes, shrink=0.7, pad=0.01, ticks=sorted(ticks), format="%g")
-    bar.set_label("change of true class\nprobability (points)", fontsize=7)
-    bar.minorticks_off()
     return stamp(fig, note)

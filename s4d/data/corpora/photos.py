@@ -1,7 +1,8 @@
-"""AffectNet: photos labelled with eight expressions, in the four layouts in which it is met.
+"""AffectNet and RAF-DB: labelled photos.
 
-AffectNet publishes no test split; results are reported on its validation split. So `val` is the
-test split, unless a folder or list named test exists too.
+AffectNet has eight expressions and is met in four layouts. It publishes no test split; results are
+reported on its validation split. So `val` is the test split, unless a folder or list named test
+exists too. RAF-DB has seven basic emotions and one split.
 """
 from __future__ import annotations
 
@@ -21,24 +22,24 @@ from .own import tested_on_val
 NOT_EXPRESSIONS = {"8": "None", "9": "Uncertain", "10": "No-Face"}      # dropped, as in the field
 TRAIN = dict(zip(EMOTIONS, (74874, 134415, 25459, 14090, 6378, 3803, 24882), strict=True))
 # S4D's list; the first release with seven and with eight classes; the release of 2021
-TESTS = (dict(zip(EMOTIONS, (471, 457, 473, 458, 469, 469, 470), strict=True)),
-         dict.fromkeys(EMOTIONS, 500), dict.fromkeys(EMOTIONS_8, 500), 3999)
+TESTS = {3267: dict(zip(EMOTIONS, (471, 457, 473, 458, 469, 469, 470), strict=True)),
+         3500: dict.fromkeys(EMOTIONS, 500), 4000: dict.fromkeys(EMOTIONS_8, 500), 3999: 3999}
 
 
-def rows(root: Path, fold: None = None, label_order: str | None = None) -> list[tuple]:
+def affectnet(root: Path, fold: None = None, label_order: str | None = None) -> list[tuple]:
     """(path, label, None, split) of the first layout that the folder has."""
     read = partial(labels_of, orders=("affectnet",), num_classes=8, label_order=label_order)
     found = class_folders(root, IMAGES, read)      # train/happiness/0001.jpg or train/1/0001.jpg
     if not found:
         listed = release_2021(root) or original(root) or lists(root)
-        labels = iter(read([entry for _, entry, _ in listed]))
+        labels = read([entry for _, entry, _ in listed])
         found = [(path, label, None, split)
                  for (path, _, split), label in zip(listed, labels, strict=True)]
     return found if any(split == "test" for *_, split in found) else tested_on_val(found)
 
 
 def release_2021(root: Path) -> list[tuple]:
-    """train_set/images/N.jpg with train_set/annotations/N_exp.npy."""
+    """(path, entry, split) of train_set/images/N.jpg with train_set/annotations/N_exp.npy."""
     out = []
     for split in ("train", "val"):
         folder = root / f"{split}_set"
@@ -55,10 +56,9 @@ def release_2021(root: Path) -> list[tuple]:
 
 
 def original(root: Path) -> list[tuple]:
-    """training.csv and validation.csv with images in Manually_Annotated_Images/."""
+    """Likewise of training.csv and validation.csv with images in Manually_Annotated_Images/."""
     out, base = [], "Manually_Annotated_Images"
-    images = Files(root, (base, f"Manually_Annotated/{base}"), IMAGES)
-    images.bases = images.bases or [f"{base}/"]
+    images = Files(root, [base, f"Manually_Annotated/{base}"], IMAGES)
     for path in (root / "training.csv", root / "validation.csv"):
         if is_original(path):
             out += [(images.find(e.name), e, SPLITS[path.stem]) for e in read_list(path)
@@ -67,7 +67,7 @@ def original(root: Path) -> list[tuple]:
 
 
 def lists(root: Path) -> list[tuple]:
-    """train.csv, affectnet_val.txt ...: lines `680/<hash>_aligned/face_det_000000.bmp 0`."""
+    """Likewise of train.csv, affectnet_val.txt ... of lines `680/<hash>_aligned/face_det.bmp 0`."""
     out, usual = [], ("image", "images", "manually_annotated_images")
     inside = [f.name for f in folders(root) if f.name.lower() in usual]
     images = Files(root, ["", *inside], IMAGES)
@@ -82,8 +82,8 @@ def is_original(path: Path) -> bool:
     """Whether a file is a list of the first release, told by its header."""
     if not path.is_file():
         return False
-    with open(path, encoding="utf-8-sig", errors="replace") as f:
-        return "subDirectory_filePath" in f.readline()
+    with open(path, "rb") as file:
+        return b"subDirectory_filePath" in file.readline()
 
 
 def published(root: Path, table: pd.DataFrame) -> dict:
@@ -92,17 +92,45 @@ def published(root: Path, table: pd.DataFrame) -> dict:
     if any(f.name.lower() in SPLITS and folders(f) for f in folders(root)):
         return {}
     if (root / "val_set").is_dir():
-        return {(None, "test"): TESTS[3]}
+        return {(None, "test"): TESTS[3999]}
     if is_original(root / "validation.csv"):
-        return {(None, "test"): TESTS[2], (None, "train"): TRAIN}
+        return {(None, "test"): TESTS[4000], (None, "train"): TRAIN}
     size = (table["split"] == "test").sum()
-    sizes = [sum(t.values()) if isinstance(t, dict) else t for t in TESTS]
-    return {(None, "test"): TESTS[int(np.argmin(np.abs(np.array(sizes) - size)))]}
+    return {(None, "test"): TESTS[min(TESTS, key=lambda known: abs(known - size))]}
 
 
-DATASET = Dataset(
+def rafdb(root: Path, fold: None = None, label_order: str | None = None) -> list[tuple]:
+    """(path, label, None, split); integers count from 1, and the name's first part is the split."""
+    read = partial(labels_of, orders=("rafdb",), num_classes=7, base=1, label_order=label_order)
+    for path in (root / top / "list_patition_label.txt"
+                 for top in ("basic/EmoLabel", "basic", "EmoLabel", "")):
+        if path.is_file():
+            break
+    else:
+        found = class_folders(root, IMAGES, read)
+        return found or [(f"DATASET/{path}", *rest)
+                         for path, *rest in class_folders(root / "DATASET", IMAGES, read)]
+    images = Files(root, [f"{top}{folder}" for top in ("basic/", "") for folder in (
+        "Image/aligned", "aligned", "Image/original", "original")], IMAGES)
+    entries, out = read_list(path), []
+    for entry, label in zip(entries, read(entries), strict=True):
+        split = entry.name.rpartition("/")[2].split("_")[0]
+        if split not in ("train", "test"):
+            raise DatasetError(f"{entry.name!r} in {entry.where} tells no split: expected a name "
+                               "such as train_00001.jpg")
+        out.append((images.find(entry.name), label, None, split))
+    return out
+
+
+AFFECTNET = Dataset(
     "affectnet", "image",
     "train/ and val/ or test/ with a folder per class (name or 0..7), lists train.csv and test.csv "
     "of lines `image label`, training.csv and validation.csv with Manually_Annotated_Images/, or "
     "train_set/ and val_set/ with annotations/",
-    rows, orders=("affectnet",), published=published)
+    affectnet, orders=("affectnet",), published=published)
+RAFDB = Dataset(
+    "rafdb", "image",
+    "basic/EmoLabel/list_patition_label.txt with lines such as 'train_00001.jpg 5' and "
+    "basic/Image/aligned/train_00001_aligned.jpg, or train/ and test/ with folders 1 to 7",
+    rafdb, orders=("rafdb",), listed=15339,
+    published={(None, "train"): 12271, (None, "test"): 3068})
