@@ -7,6 +7,7 @@ as they come. A part that fails or runs out of time is said in `check.json` and 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import os
@@ -19,14 +20,19 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))                    # the machine need not have installed the package
 
 from s4d import bench  # noqa: E402
+from s4d import config as configs  # noqa: E402
+from s4d.data import cache, media  # noqa: E402
+from s4d.faces import corpus, facs, render, subjects, views  # noqa: E402
 from s4d.files import write_text  # noqa: E402
 from s4d.models import DECODERS, S4D, VARIANTS, DualMAE, MoAE, checkpoints, reference  # noqa: E402
 from s4d.models.tokens import random_mask, removed_tokens  # noqa: E402
@@ -66,15 +72,16 @@ def models(size: str, stage: str, tiny: bool, device: str) -> tuple[torch.nn.Mod
         for weight in ours.parameters():
             weight.add_(0.02 * torch.randn_like(weight))
     plain.load_state_dict(checkpoints.to_released(ours))
+    ours.sizes = plain.sizes = sizes
     return ours.to(device), plain.to(device)
 
 
 def batch_of(model: torch.nn.Module, task: str, n: int, device: str) -> dict:
     """Random inputs of a batch of photos or clips, with labels and mask."""
-    encoder = getattr(model, "encoder", model)
-    frames = (encoder.num_frames,) if task == "video" else ()
-    tokens, ratio = encoder.num_tokens[task], {"image": 0.9, "video": 0.95}[task]
-    x = torch.randn(n, 3, *frames, encoder.img_size, encoder.img_size, device=device)
+    side, frames = model.sizes["img_size"], model.sizes["num_frames"]
+    tokens = (side // model.sizes["patch_size"]) ** 2 * (frames // 2 if task == "video" else 1)
+    ratio = {"image": 0.9, "video": 0.95}[task] if tokens > 10 else 0.5
+    x = torch.randn(n, 3, *[frames] * (task == "video"), side, side, device=device)
     return dict(x=x, y=torch.randint(7, (n,), device=device), removed=removed_tokens(tokens, ratio),
                 mask=random_mask(n, tokens, ratio, torch.Generator().manual_seed(1), device))
 
@@ -113,7 +120,7 @@ def correct(rows: Rows, tiny: bool, device: str) -> None:
             for way, change in ways.items():
                 for layer in ours.moae_layers().values() if stage == "MoAE" else ():
                     layer.by_expert = change.get("by_expert")
-                net = torch.compile(ours) if way == "compiled" else ours
+                net = compile_of(ours, tiny) if way == "compiled" else ours
                 for dtype in (torch.float32, torch.bfloat16):
                     loss, slope = result(ours, net, dtype)
                     off = ((loss - wanted[0]).abs() / wanted[0].abs()).item()
@@ -142,6 +149,11 @@ def correct(rows: Rows, tiny: bool, device: str) -> None:
             torch.cuda.set_sync_debug_mode("default")
         rows.add(stage=stage, task="video", way="no wait for the host", dtype="bfloat16",
                  passed=True)
+
+
+def compile_of(model: torch.nn.Module, tiny: bool):
+    """The compiled model; the rehearsal traces it and generates no code."""
+    return torch.compile(model, backend="aot_eager" if tiny else "inductor")
 
 
 def stepper(model: torch.nn.Module, net, batch: dict, device: str, dtype):
@@ -227,7 +239,7 @@ def compiled(rows: Rows, tiny: bool, device: str) -> None:
     for stage in STAGES[::-1]:
         ours, _ = models(size, stage, tiny, device)
         n, start = 2 if tiny else 16, time.perf_counter()
-        net = torch.compile(ours)
+        net = compile_of(ours, tiny)
         stepper(ours, net, batch_of(ours, "video", n, device), device, torch.bfloat16)()
         spent = time.perf_counter() - start
         for name, way in (("eager", ours), ("compiled", net)):
@@ -253,3 +265,185 @@ def experts(rows: Rows, tiny: bool, device: str) -> None:
         taken = bench.interleaved(work, 0.05 if tiny else 2.0, device)
         rows.add(width=width, tokens=tokens, all_experts_ms=1e3 * taken[False],
                  by_expert_ms=1e3 * taken[True], ratio=taken[False] / taken[True])
+
+
+def settings(tiny: bool, out: Path, device: str) -> tuple:
+    """Corpus, pre-training and fine-tuning of the last parts: drawn faces of 160 px, small model."""
+    prof = configs.profile("smoke" if tiny else "gpu", str(out / "data"))
+    few = dict(compound=11, compound_subjects=11)
+    few |= (dict(photos=140, photo_subjects=70, clips=42, clip_subjects=14, speaking=20,
+                 speaking_subjects=10) if tiny else
+            dict(photos=8000, photo_subjects=2000, clips=2100, clip_subjects=300, speaking=2000,
+                 speaking_subjects=400))
+    faces = replace(prof.faces, **few)
+    root = out / "data" / faces.folder
+
+    def moved(cfg, **changes):
+        sources = {task: replace(getattr(cfg, task), root=str(root / getattr(cfg, task).name))
+                   for task in ("image", "video")}
+        return replace(cfg, **sources, cache=True, amp=True, **changes)
+
+    workers = 16 if device == "cuda" else 0
+    return (faces, moved(prof.pretrain, num_workers=workers),
+            moved(prof.finetune, num_workers=workers, init=None))
+
+
+def faces(rows: Rows, tiny: bool, device: str) -> None:
+    """Frames drawn a second, and the corpora of the next parts, packed.
+
+    Clips are stored as arrays under their names: the machine has no codec.
+    """
+    cfg, pre, fine = settings(tiny, rows.path.parent, device)
+    size = cfg.img_size
+    for n in (8,) if tiny else (64, 256, 1024):
+        people = {k: v.to(device) for k, v in subjects(n, seed=1).items()}
+        scene = {k: v.to(device) for k, v in views(n, zoom=cfg.zoom).items()}
+        acts = torch.rand(n, 2, len(facs.ACTIONS), device=device) * 0.5
+        taken = bench.interleaved({n: lambda: render(people, acts, scene, size)},     # noqa: B023
+                                  0.1 if tiny else 2.0, device)
+        rows.add(what="render", pixels=size, batch=n, frames_per_second=n / taken[n])
+    corpus.LARGE = 0                                     # the GPU draws this small corpus too
+    corpus.write_clip = lambda path, frames, *_: path.write_bytes(save_npy(frames))
+    read = media.read_frames
+    cache.read_frames = lambda path, **given: (
+        torch.from_numpy(np.load(path)) if path.suffix == ".mp4" else read(path, **given))
+    start = time.perf_counter()
+    folder = corpus.ensure(cfg, rows.path.parent / "data", workers=1)
+    spent = time.perf_counter() - start
+    drawn = cfg.photos + (cfg.clips + cfg.compound + cfg.speaking) * cfg.num_frames
+    rows.add(what="draw and write", pixels=size, batch=0, frames_per_second=drawn / spent)
+    start = time.perf_counter()
+    for cfg_of in (pre, fine):
+        for task, table in tables(cfg_of).items():
+            cache.packed(table, getattr(cfg_of, task).root, size, num_workers=16)
+    rows.add(what="pack", pixels=size, batch=0,
+             frames_per_second=drawn / (time.perf_counter() - start))
+    assert folder.is_dir()
+
+
+def save_npy(frames: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, frames)
+    return buffer.getvalue()
+
+
+def trained(rows: Rows, tiny: bool, device: str, cfg, seconds: float) -> Run:
+    """Train for about so long, by the speed of a short run; say how long the GPU waited."""
+    per_epoch = sum(len(plan(cfg, {t: part(cfg, t, table, "train")}, 0))
+                    for t, table in tables(cfg).items())
+    runs, short = rows.path.parent / "runs", 3 if tiny else 40
+    first = train(replace(cfg, epochs=short / per_epoch), runs)
+    spent = first.metrics()
+    steps = 6 if tiny else round(seconds / first.provenance["seconds"] * len(spent))
+    run = train(replace(cfg, epochs=max(1, steps) / per_epoch), runs)
+    curve = run.metrics()
+    curve.to_csv(rows.path.with_name(f"{rows.path.stem}_curve.csv"), index=False)
+    known, steps = run.provenance, int(curve.step.max()) + 1
+    for task, of in curve[curve.modality.isin(["image", "video"])].groupby("modality"):
+        tenth = max(1, len(of) // 10)
+        rows.add(what=f"{task} loss", first=float(of.loss.iloc[:tenth].mean()),
+                 last=float(of.loss.iloc[-tenth:].mean()), steps=steps,
+                 steps_per_second=steps / known["seconds"],
+                 waiting_percent=100 * known["waiting"] / known["seconds"])
+    return run
+
+
+def pretraining(rows: Rows, tiny: bool, device: str) -> None:
+    """Pre-train the small model; the loss must fall."""
+    trained(rows, tiny, device, settings(tiny, rows.path.parent, device)[1], 40)
+
+
+def finetuning(rows: Rows, tiny: bool, device: str) -> None:
+    """Fine-tune the small S4D from scratch; its scores must be above chance."""
+    run = trained(rows, tiny, device, settings(tiny, rows.path.parent, device)[2], 40)
+    found = run.predictions()
+    for task, of in found[found.split == "test"].groupby("task"):
+        war = float((of.label == of.predicted).mean())
+        rows.add(what=f"{task} WAR", value=100 * war, chance=100 / of.label.nunique(),
+                 samples=len(of))
+
+
+def lossless(rows: Rows, tiny: bool, device: str) -> None:
+    """Kill a bf16 run at once in its middle, resume it, and compare it with one never stopped."""
+    cfg = settings(tiny, rows.path.parent, device)[2]
+    for deterministic in (False, True) if device == "cuda" else (False,):
+        steps, weights = 4 if tiny else 30, []
+        of = replace(cfg, epochs=steps / 40, save_minutes=0.0, deterministic=deterministic)
+        for stopped in (False, True):
+            runs = rows.path.parent / f"lossless-{deterministic}-{stopped}"
+            code = ("import sys, json; from s4d import config; from s4d.training import finetune; "
+                    "finetune(config.from_dict(json.loads(sys.argv[1])), sys.argv[2])")
+            call = [sys.executable, "-c", code, json.dumps(configs.to_dict(of)), str(runs)]
+            if stopped:
+                with subprocess.Popen(call, cwd=ROOT) as process:
+                    while process.poll() is None and not list(runs.glob("*/checkpoint.pt")):
+                        time.sleep(0.02)
+                    killed = process.poll() is None
+                    process.kill()
+            start = time.perf_counter()
+            subprocess.run(call, cwd=ROOT, check=True)
+            spent = time.perf_counter() - start
+            weights.append(load_file(next(runs.glob("*/weights.safetensors"))))
+        off = max((a - weights[1][k]).abs().max().item() for k, a in weights[0].items())
+        rows.add(deterministic=deterministic, killed=killed, equal=off == 0.0,
+                 largest_difference=off, seconds=spent)
+
+
+def environment(device: str) -> dict:
+    """The machine, in words and numbers."""
+    found = {p: version(p) for p in ("torch", "torchvision", "timm", "numpy")}
+    found |= dict(python=platform.python_version(), device=platform.machine(),
+                  threads=torch.get_num_threads(), date=time.strftime("%Y-%m-%d"))
+    if device == "cuda":
+        ask = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu"
+        said = subprocess.run(["nvidia-smi", f"--query-gpu={ask}", "--format=csv,noheader"],
+                              capture_output=True, text=True, check=False).stdout.strip()
+        found |= dict(device=torch.cuda.get_device_name(), cuda=torch.version.cuda, nvidia_smi=said)
+    return found
+
+
+def run_part(part: str, args: argparse.Namespace) -> dict:
+    """Run a part in a process group of its own, killed whole at its limit."""
+    command = [sys.executable, __file__, "--part", part, "--device", args.device, "--out",
+               str(args.out), *["--tiny"] * args.tiny]
+    limit, start = SECONDS[part], time.monotonic()
+    print(f"{part} (at most {limit} s)", flush=True)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True
+                          ) as process:
+        try:
+            _, errors = process.communicate(timeout=limit)
+            state = "done" if process.returncode == 0 else "failed"
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            _, errors = process.communicate()
+            state = "out of time"
+    found = dict(state=state, seconds=round(time.monotonic() - start, 1))
+    if state == "failed":
+        found["error"] = errors.strip().splitlines()[-12:]
+        print("\n".join(found["error"]), flush=True)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("cuda", "cpu"),
+                        default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=ROOT / "figures" / "gpu")
+    parser.add_argument("--parts", nargs="+", choices=SECONDS, default=list(SECONDS))
+    parser.add_argument("--part", choices=SECONDS, help="run this one here (used by the check)")
+    parser.add_argument("--tiny", action="store_true", help="small models and few steps")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.part:
+        globals()[args.part](Rows(args.part, args.out), args.tiny, args.device)
+        return 0
+    result = dict(environment=environment(args.device), tiny=args.tiny, parts={})
+    for part in args.parts:
+        result["parts"][part] = run_part(part, args)
+        write_text(args.out / "check.json", json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result["parts"], indent=1))
+    return int(any(p["state"] != "done" for p in result["parts"].values()))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
