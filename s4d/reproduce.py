@@ -10,11 +10,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tqdm import tqdm
+
 from . import config as configs
 from .config import Profile
 from .files import ROOT, OutputError, code_version, sha256, write_all, write_text
 from .notebooks import NOTEBOOKS, ReproduceError, cells_of, check_parameters, execute, select
-from .progress import clock
 from .study import ablations
 from .study.artifacts import manifest_text, packages, read_manifest
 
@@ -49,8 +50,8 @@ class Job:
 
     def say(self, text: str, left: float | None = None) -> None:
         """Print one line: elapsed time, what happens, about how long everything still takes."""
-        rest = "" if left is None else f", about {clock(left)} left"
-        print(f"[{clock(time.monotonic() - self.started)}] {text}{rest}", flush=True)
+        rest = "" if left is None else f", about {tqdm.format_interval(left)} left"
+        print(f"[{tqdm.format_interval(time.monotonic() - self.started)}] {text}{rest}", flush=True)
 
 
 def _read_json(path: Path) -> dict:
