@@ -14,13 +14,12 @@ from safetensors.torch import load_file
 
 from s4d.config import HOW, Finetune, Pretrain, update
 from s4d.data.dataset import Key
-from s4d.training import Run, finetune, pretrain
-from s4d.training.inputs import part, tables
+from s4d.training import Run, finetune, pretrain, samples_of, tables
 
 stage_finetune = sys.modules["s4d.training.finetune"]
 
 BOTH = dict(img_size=48, num_frames=2, sampling_rate=2, epochs=1, warmup_ratio=0.6, lr=3e-3,
-            weight_decay=1.0, seed=1, betas=(0.5, 0.6), crop_scale=(0.3, 0.4))
+            weight_decay=1.0, seed=1, betas=(0.5, 0.6), crop_scale=(0.3, 0.4), amp=False)
 PRETRAIN = dict(BOTH, image_mask_ratio=0.25, video_mask_ratio=0.5, image_batch_size=3,
                 video_batch_size=2, repeat_aug=1, video_epoch_fraction=0.5)
 FINETUNE = dict(BOTH, tasks=("video",), num_experts=4, top_k=1, moae_start=0, adapter_reduction=8,
@@ -32,7 +31,7 @@ FINETUNE = dict(BOTH, tasks=("video",), num_experts=4, top_k=1, moae_start=0, ad
                 grad_accum_steps=2)
 TESTED = dict(test_segments=2, test_crops=2)                 # these change predictions, not weights
 # Fields with tests of their own: test_training.py, test_layouts.py, test_ranks.py, test_protocol.py
-ELSEWHERE = {"image", "video", "init", "model", "amp", "max_unreadable", "skip_nonfinite",
+ELSEWHERE = {"image", "video", "init", "model", "max_unreadable", "skip_nonfinite",
              "val_fraction", "test_each_epoch", "grad_accum_steps"} | HOW
 
 
@@ -80,7 +79,7 @@ def test_every_option_of_finetuning_changes_the_weights(wide, tmp_path, monkeypa
         return dict.fromkeys((f"{t}_{m}" for t in cfg.tasks for m in ("war", "uar")), 0.0)
     monkeypatch.setattr(stage_finetune, "scores_of", scores)
     nothing = pd.DataFrame({"path": []}), {}
-    monkeypatch.setattr(stage_finetune, "predict_all", lambda *_: nothing)
+    monkeypatch.setattr(stage_finetune, "predict_all", lambda *_, **__: nothing)
     cfg = tiny_finetune(wide, epochs=0.67)
     assert unchanged(finetune, cfg, ("video",), FINETUNE, tmp_path) == []
 
@@ -98,7 +97,7 @@ def test_views_change_predictions_alone(wide, tmp_path):
 def test_photos_are_mirrored_in_pretraining_and_clips_are_not(wide):
     cfg = tiny_pretrain(wide, crop_scale=(1.0, 1.0), repeat_aug=1)
     for task, table in tables(cfg).items():
-        data = part(cfg, task, table, "train")
+        data = samples_of(cfg, task, table, "train")
         draws = torch.stack([data[Key(task, 0, seed)]["clip"][0, 0] for seed in range(16)])
         mirrored = [torch.equal(d, draws[0].flip(-1)) for d in draws]
         assert any(mirrored) == (task == "image")

@@ -79,10 +79,10 @@ def test_two_processes_have_the_gradients_of_one_and_evaluate_as_one(mini, tmp_p
     cfg = tiny_finetune(broken(mini, tmp_path / "data"), image_batch_size=3, video_batch_size=3,
                         balanced_sampling=False, epochs=2, max_unreadable=0.5, test_segments=2,
                         ema_decay=0.5, **STILL)
-    given = job(tmp_path, "two", [cfg], (1, "finetune", 2, "term"), batch=3)
+    given = job(tmp_path, "two", [cfg], (1, "finetune", 2, "term"), batch_size=3)
     statuses, said = ranks.group(given, 2)
     assert statuses == [1, -15], said
-    assert "was stopped by a signal to another process after step 2 of 8" in said
+    assert "was stopped by another process after step 2 of 8" in said
     run = locate(cfg, tmp_path / "two")
     assert checkpoint(run)["step"] == 2
     statuses, said = ranks.group({**given, "faults": []}, 2)
@@ -164,11 +164,11 @@ def test_gradients_are_exchanged_with_the_last_piece_alone(mini, tmp_path, monke
         said.append("in")
         yield
         said.append("out")
-    monkeypatch.setattr("s4d.training.engine.world", lambda: 2)
+    monkeypatch.setattr("s4d.training.engine.world_size", lambda: 2)
     engine = Engine(locate(cfg, tmp_path), cfg, torch.device("cpu"))
     engine.optimizer = torch.optim.SGD([torch.zeros(1)], 1.0)
     engine.net = types.SimpleNamespace(no_sync=no_sync)
-    engine.rows, engine.all_rows = 7, 14
+    engine.batch_size = 14
     for (x,) in engine.pieces(torch.arange(7.0)):
         said.append((len(x), engine.weight * 7))
     assert said == ["in", (2, 2), "out", "in", (2, 2), "out", (3, 3)]

@@ -7,16 +7,15 @@ import signal
 import subprocess
 import sys
 import types
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import tiny_finetune, tiny_pretrain
 from faults import checkpoint, lost, nth, same, struck
-from safetensors import SafetensorError
 
 from s4d.config import update
+from s4d.files import OutputError
 from s4d.training import RunError, finetune, locate, pretrain, train
 from s4d.training.engine import Engine
 from s4d.training.runs import CHECKPOINT, LOCK, lock
@@ -91,17 +90,17 @@ def test_what_was_counted_before_a_stop_is_counted_after(mini, tmp_path, monkeyp
     def fill(engine, *_):
         guard = engine.guard
         guard.unreadable["gone.jpg"], guard.warned["kind"] = "empty", "said before"
-        guard.unused["blocks.1.moae 0"], guard.skipped, engine.seconds = -600, 2, 1e6
+        guard.idle_since["blocks.1.moae 0"], guard.skipped, engine.seconds = -600, 2, 1e6
         interrupt()
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "update", nth(Engine.update, 2, before=fill))
         with pytest.raises(KeyboardInterrupt):
             finetune(cfg, tmp_path)
-    unused = []
-    look = nth(Engine.update, 1, before=lambda e, *_: unused.append(dict(e.guard.unused)))
+    idle = []
+    look = nth(Engine.update, 1, before=lambda e, *_: idle.append(dict(e.guard.idle_since)))
     monkeypatch.setattr(Engine, "update", look)
     found = finetune(cfg, tmp_path).provenance
-    assert unused[0]["blocks.1.moae 0"] == -600 and found["skipped"] == 2
+    assert idle[0]["blocks.1.moae 0"] == -600 and found["skipped"] == 2
     assert found["unreadable"] == {"gone.jpg": "empty"} and "said before" in found["warnings"]
     assert found["seconds"] > 1e6
 
@@ -134,12 +133,6 @@ def test_a_fine_tuning_stopped_in_its_pre_training_goes_on_there(mini, tmp_path,
     assert "after step 3 of 6" in said and "was stopped by SIGINT before its first step" in said
     assert checkpoint(locate(cfg.init, tmp_path))["step"] == 3
     assert locate(cfg, tmp_path).state == "begun" and finetune(cfg, tmp_path).done
-
-
-def test_a_run_outside_the_main_thread_has_no_signals_and_trains(mini, tmp_path):
-    cfg = tiny_pretrain(mini, epochs=0.34)
-    with ThreadPoolExecutor() as pool:
-        assert pool.submit(pretrain, cfg, tmp_path).result().done
 
 
 # --- checkpoints that cannot be used
@@ -184,14 +177,6 @@ def test_two_processes_on_one_run_are_kept_apart(mini, tmp_path):
     assert run.state == "begun"                  # the file outlives its process, the lock does not
 
 
-def test_a_file_system_without_locks_is_a_sentence(mini, tmp_path, monkeypatch):
-    def fail(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-    monkeypatch.setattr("fcntl.flock", fail)
-    with pytest.raises(RunError, match="cannot lock .*lock: No locks available; choose another"):
-        pretrain(tiny_pretrain(mini), tmp_path)
-
-
 # --- disks
 
 @pytest.mark.parametrize("name, code", [
@@ -206,30 +191,13 @@ def test_a_folder_that_refuses_files_is_a_sentence_and_nothing_is_half_written(
     original, cfg = os.replace, tiny_pretrain(mini, epochs=0.34, save_minutes=0.0)
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", refuse)
-        said = f"cannot write .*{name}: {os.strerror(code)}; free space"
-        with pytest.raises(RunError, match=said):
+        said = f"cannot write .*{name}: {os.strerror(code).lower()}; free space"
+        with pytest.raises(OutputError, match=said):
             pretrain(cfg, tmp_path)
     run = locate(cfg, tmp_path)
     assert not run.done
     assert not [f for f in files(run.dir) if f.startswith(".tmp") or f == name]
     assert pretrain(cfg, tmp_path).done
-
-
-FULL = "No space left on device"
-
-
-@pytest.mark.parametrize("place, error", [
-    ("torch.save", OSError(errno.ENOSPC, FULL)), ("torch.save", RuntimeError(FULL)),
-    ("s4d.training.engine.save_file", SafetensorError(f"I/O error: {FULL}"))])
-def test_a_disk_that_fills_while_weights_are_written(mini, tmp_path, monkeypatch, place, error):
-    def fill(content, file):
-        file.write(b"half") if place == "torch.save" else Path(file).write_bytes(b"half")
-        raise error
-    monkeypatch.setattr(place, fill)
-    cfg = tiny_pretrain(mini, epochs=0.34, save_minutes=0.0)
-    with pytest.raises(RunError, match=f"cannot write .*{FULL}"):
-        pretrain(cfg, tmp_path)
-    assert files(locate(cfg, tmp_path).dir) <= {"config.json", "metrics.jsonl", CHECKPOINT}
 
 
 def test_the_kernels_own_limit_leaves_the_last_checkpoint_intact(mini, tmp_path):
@@ -238,7 +206,7 @@ def test_the_kernels_own_limit_leaves_the_last_checkpoint_intact(mini, tmp_path)
     run = locate(cfg, tmp_path)
     assert struck(cfg, tmp_path, ("quota", 100_000)) == 1
     said = (tmp_path / "said.txt").read_text()
-    assert "cannot write" in said and "File too large" in said
+    assert "cannot write" in said and "file too large" in said
     assert checkpoint(run)["step"] == 2 and not [f for f in files(run.dir) if f[:4] == ".tmp"]
     same(pretrain(cfg, tmp_path / "whole"), pretrain(cfg, tmp_path))
 
@@ -250,7 +218,7 @@ def test_a_mount_that_vanishes_is_a_sentence_and_nothing_is_written_beneath_it(m
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "log", nth(Engine.log, 4,
                                          before=lambda *_: runs.rename(tmp_path / "away")))
-        with pytest.raises(RunError, match="cannot write .*metrics.jsonl: No such file"):
+        with pytest.raises(OutputError, match="cannot write .*metrics.jsonl: no such file"):
             pretrain(cfg, runs)
     assert not folder.exists()
     (tmp_path / "away").rename(runs)
