@@ -33,14 +33,13 @@ from s4d.models import (
 )
 from s4d.study.routing import record_routing
 
-# Number of tensors and a digest of the sorted lines "name d0xd1x..." of each released file.
-RELEASED = {
-    "pretrain_small": (218, "7ac20e9f04e4d337"),
-    "pretrain_base": (218, "de5e77084c273ee4"),
-    "small_cap1_h77": (380, "c4cf3b6990e561e6"),
-    "small_cap1_h811": (380, "ec528e90e4b1e09d"),
-    "base_cap1_h77": (380, "ef2058915ed78ab4"),
-}
+# Of each released file: number of tensors, and a digest of the sorted lines "name d0xd1x...".
+H811 = dict(image_classes=8, video_classes=11)
+RELEASED = [("s4d_mae", "small", {}, 218, "7ac20e9f04e4d337"),
+            ("s4d_mae", "base", {}, 218, "de5e77084c273ee4"),
+            ("s4d", "small", {}, 380, "c4cf3b6990e561e6"),
+            ("s4d", "small", H811, 380, "ec528e90e4b1e09d"),
+            ("s4d", "base", {}, 380, "ef2058915ed78ab4")]
 NANO, MAE, SMALL = "s4d_nano_patch16_64", "s4d_mae_nano_patch16_64", "s4d_small_patch16_160"
 
 
@@ -133,10 +132,9 @@ def test_gradient_checkpointing_keeps_less_and_changes_nothing(name):
     (torch.zeros(1, 3, 48, 48), r"2 frames of 48 x 48 px: .* of 64 x 64 px; resize"),
     (torch.zeros(1, 3, 7, 64, 64), "input of 7 frames"),
     (torch.zeros(1, 3, 10, 64, 64), "up to 8 frames"),
-    (torch.zeros(1, 1, 64, 64), "with 3 channels"),
-    (torch.zeros(3, 64, 64), r"shape \(3, 64, 64\): expected images"),
-    (torch.zeros(1, 8, 3, 64, 64), "with 3 channels"),
-    (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "input of torch.uint8: expected ImageNet-norm")])
+    (torch.zeros(3, 64, 64), r"shape \(3, 64, 64\) .*: expected images"),
+    (torch.zeros(1, 8, 3, 64, 64), "or clips .* RGB"),
+    (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "torch.uint8: .* as floats")])
 def test_wrong_input_is_a_sentence(x, said):
     with pytest.raises(ValueError, match=said):
         timm.create_model(NANO)(x)
@@ -146,57 +144,43 @@ def test_wrong_input_is_a_sentence(x, said):
     (dict(img_size=60), "img_size 60: expected a multiple of 16, patch_size"),
     (dict(num_frames=7), "num_frames 7: expected a multiple of 2"),
     (dict(num_heads=3), "embed_dim 128: expected a multiple of 3, num_heads"),
+    (dict(patch_size=4), "patch_size 4: expected a multiple of 8, for the stem"),
     (dict(num_experts=4, top_k=5), "top_k 5: expected 1..4 for 4 experts"),
-    (dict(num_heads=0), "heads 0: expected whole numbers from 1"),
-    (dict(depth=0), "depth 0: "), (dict(patch_size=4), "a multiple of 8"),
-    (dict(moae_start=3), "moae_start 3: expected a block from 0 to 2"),
-    (dict(image_classes=0), "0 image classes"), (dict(num_classes=5), "not take num_classes=5"),
-    (dict(in_chans=1), "does not take in_chans="), (dict(global_pool="avg"), "take global_pool=")])
+    (dict(moae_start=3), "moae_start 3: expected a block from 0 to 2")])
 def test_wrong_arguments_are_a_sentence(given, said):
     with pytest.raises(ConfigError, match=said):
         models.create(NANO, **given)
-    assert not models.create(NANO, moae_start=3, num_experts=0).moae_layers()
+    with pytest.raises(TypeError, match="num_classes"):
+        models.create(NANO, num_classes=5)
 
 
 def test_wrong_masks_are_a_sentence():
     mae, uneven = models.create(MAE), random_mask(2, 16, 0.5)
     uneven[0, :] = True
-    for mask, removed, said in (
-            (torch.zeros(2, 16), None, "mask of torch.float32 .* expected booleans"),
-            (random_mask(2, 64, 0.5), None, r"shape \(2, 64\): expected booleans \[2, 16\]"),
-            (uneven, None, "with 8 to 16 tokens removed a row"),
-            (random_mask(2, 16, 0.5), 9, "8 to 8 tokens removed a row: expected 9 in each row"),
-            (torch.ones(2, 16, dtype=torch.bool), None, "16 of 16 tokens removed: expected at")):
+    for mask, said in ((torch.zeros(2, 16), "mask of torch.float32 .* expected booleans"),
+                       (random_mask(2, 64, 0.5), r"shape \(2, 64\): expected booleans \[2, 16\]"),
+                       (uneven, "with 8 to 16 of 16 tokens removed a row"),
+                       (torch.ones(2, 16, dtype=torch.bool), "at least one token removed and one")):
         with pytest.raises(ValueError, match=said):
-            mae(images(), mask, removed)
+            mae(images(), mask)
 
 
 # --- checkpoints
 
-def released_model(variant: str) -> torch.nn.Module:
+@pytest.mark.parametrize("kind, size, classes, tensors, digest", RELEASED)
+def test_names_and_shapes_are_the_releases(kind, size, classes, tensors, digest):
     with torch.device("meta"):
-        if variant.startswith("pretrain"):
-            return models.create(f"s4d_mae_{variant.split('_')[1]}_patch16_160")
-        size, _, heads = variant.split("_")
-        image, video = {"h77": (7, 7), "h811": (8, 11)}[heads]
-        name = f"s4d_{size}_patch16_160"
-        return models.create(name, image_classes=image, video_classes=video)
-
-
-@pytest.mark.parametrize("variant", RELEASED)
-def test_names_and_shapes_are_the_releases(variant):
-    state = to_released(released_model(variant))
+        model = models.create(f"{kind}_{size}_patch16_160", **classes)
+    state = to_released(model)
     lines = sorted(f"{n} {'x'.join(map(str, v.shape))}" for n, v in state.items())
-    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-    assert (len(lines), digest) == RELEASED[variant]
+    found = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    assert (len(lines), found) == (tensors, digest)
 
 
 def test_numbers_of_parameters_to_the_unit():
     for size, total in (("small", 25_484_270), ("base", 100_513_646), ("large", 354_526_414)):
         with torch.device("meta"):
-            ours = models.create(f"s4d_{size}_patch16_160")
-            plain = reference.Classifier(**models.VARIANTS[f"{size}_patch16_160"])
-        assert count_parameters(ours) == count_parameters(plain) == total
+            assert count_parameters(models.create(f"s4d_{size}_patch16_160")) == total
 
 
 @pytest.fixture
@@ -269,9 +253,6 @@ def test_damaged_and_hostile_checkpoints_are_refused_in_a_sentence(tmp_path, tin
     torch.save(state, path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     refused("cannot read checkpoint .*truncated")
-    path.write_bytes(b"")
-    refused("cannot read checkpoint")
-    refused("holds no tensors", [1, 2])
     refused("holds no tensors", {"model": {}})
     expert = "blocks.2.moe_layer.experts.0.fc1.weight"
     for change, said in (
@@ -283,21 +264,15 @@ def test_damaged_and_hostile_checkpoints_are_refused_in_a_sentence(tmp_path, tin
             ({"patch_embed.proj.weight": 0}, "no tensor patch_embed.proj.weight"),
             ({"patch_embed.proj.weight": torch.zeros(5, 3, 2, 16, 16)},
              "width 5: expected one of 24, 768, 1024"),
-            ({"head.video.weight": torch.zeros(())}, r"video.weight has the shape \(\)"),
-            ({"head.video.weight": torch.zeros(0, 24)}, r"weight has the shape \(0, 24\), which"),
+            ({"head.video.weight": torch.zeros(0, 24)}, "no tensor head.video.weight"),
             ({"fc_norm.weight": state["fc_norm.weight"].to_sparse()},
              "tensor fc_norm.weight is sparse or without content: save"),
             ({expert: 0}, "experts of blocks.2.moae.w1 .*incomplete"),
-            ({expert: torch.zeros(3, 24)}, "experts of blocks.2.moae.w1 .*of one shape")):
+            ({expert: torch.zeros(3, 24)}, "experts of blocks.2.moae.w1 .*several shapes")):
         refused(said, {k: v for k, v in {**state, **change}.items() if torch.is_tensor(v)})
-    with pytest.raises(CheckpointError, match="patch_embed.proj.weight is sparse or without"):
-        load_released({k: v.to("meta") for k, v in state.items()})
     torch.save({**state, "extra": torch.zeros(1)}, path)
     assert load_released(path)
     assert "missing and left at their start: nothing; left out: extra" in caplog.text
-    path = tmp_path / "c.safetensors"
-    path.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}")
-    refused("cannot read checkpoint .*c.safetensors")
 
 
 def test_encoder_from_moves_the_encoder_and_reports(tmp_path, tiny_release, caplog):
@@ -306,8 +281,6 @@ def test_encoder_from_moves_the_encoder_and_reports(tmp_path, tiny_release, capl
     report, given = encoder_from(mae, model), mae.state_dict()
     encoder = {k.removeprefix("encoder.") for k in given if k.startswith("encoder.")}
     assert set(report["loaded"]) == encoder - {"norm.weight", "norm.bias"} and not caplog.records
-    fresh = {k.split(".")[0] for k in report["missing"] if ".moae." not in k}
-    assert fresh == {"fc_norm", "head"} and "mask_token" in report["left_out"]
     for k, v in model.state_dict().items():
         assert torch.equal(v, given[f"encoder.{k}"] if k in report["loaded"] else before[k]), k
     backbone = {k.replace("encoder.", "backbone.", 1): v for k, v in given.items()}
@@ -333,28 +306,19 @@ def test_pretrained_reads_a_local_file(tmp_path, tiny_release, caplog):
     save_file(to_released(mae), tmp_path / "m.safetensors")
 
     def build(name=SMALL, file="c.pth", **kw):
-        overlay = dict(file=str(tmp_path / file)) if file else dict(state_dict=to_released(model))
+        overlay = dict(file=str(tmp_path / file))
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kw).eval()
 
     x, mask = clips(1, 4, 32), random_mask(1, 8, 0.5)
     read = build(image_classes=8, num_experts=4)
     assert torch.equal(read(x), model(x)) and read.moae_layers()[2].capacity_factor is None
-    assert torch.equal(build(file=None, image_classes=8, num_experts=4)(x), model(x))
     assert not caplog.records
     read = build(image_classes=5, num_experts=4)
     assert torch.equal(read.head["video"].weight, model.head["video"].weight)
-    assert read.head["image"].out_features == 5
-    assert "head.image; left out: head.image (8 classes, not 5)" in caplog.text
-    build(image_classes=8, num_experts=0)
-    assert "left out: blocks.2.moae, blocks.3.moae\n" in caplog.text
+    assert read.head["image"].out_features == 5 and "left out: head.image" in caplog.text
     assert torch.equal(build("s4d_mae_small_patch16_160", "m.safetensors")(x, mask), mae(x, mask))
     fc1 = build(file="m.safetensors").blocks[3].mlp.fc1          # takes the encoder
     assert torch.equal(fc1.weight, mae.encoder.blocks[3].mlp.fc1.weight)
-    made = tmp_path / "made"
-    torch.save({"model": to_released(model), "more": Code(str(made))}, tmp_path / "b.pth")
-    with pytest.raises(CheckpointError, match="cannot read checkpoint .*b.pth"):
-        build(file="b.pth")
-    assert not made.exists()
 
 
 START = "deep/vit_small_voxceleb2+affectnet_100.pt"
@@ -366,33 +330,31 @@ START = "deep/vit_small_voxceleb2+affectnet_100.pt"
     (["base.pth"], "other.pth", "other.pth"),
     (["small_a.pth", "small_b.pt", "base.pth"], None,
      r"holds 2 files that may be s4d_small_patch16_160 \(small_a.pth, small_b.pt\): name one with"),
-    (["base.pth"], None, r"no files that may be s4d_small_patch16_160 \(base.pth\): name one with"),
-    ([], None, r"\(no weights\)"),
-    (OSError("\x1b[31mno route\x1b[0m\nmore"), None, "cannot fetch the weights .*: no route;")])
+    (None, None, "cannot fetch weights of s4d_small_patch16_160 .*: no route;")])
 def test_pretrained_takes_the_one_file(files, named, said, tmp_path, tiny_release, monkeypatch):
     def listed(hub):
-        if isinstance(files, OSError):
-            raise files
+        if files is None:
+            raise OSError("\x1b[31mno route\x1b[0m\nmore")
         return files
 
-    def fetch(hub, filename, cache_dir):
+    def download(hub, filename, cache_dir):
         asked.append((hub, filename, cache_dir))
         return str(tmp_path / "w.safetensors")
 
     asked, model = [], tiny_release(num_experts=8)
     save_file(to_released(model), tmp_path / "w.safetensors")
     monkeypatch.setattr("s4d.models.checkpoints.list_repo_files", listed)
-    monkeypatch.setattr("s4d.models.checkpoints.hf_hub_download", fetch)
+    monkeypatch.setattr("s4d.models.checkpoints.hf_hub_download", download)
     given = dict(pretrained=True, cache_dir=tmp_path,
                  pretrained_cfg_overlay=named and dict(hf_hub_filename=named))
-    if named or isinstance(files, list) and said in files:
+    if said.endswith((".pt", ".pth", ".safetensors")):
         read = timm.create_model(SMALL, **given)
         assert torch.equal(read.fc_norm.weight, model.fc_norm.weight)
         assert asked == [("cyinen/S4D", said, tmp_path)]
         return
     with pytest.raises(CheckpointError, match=said):
         timm.create_model(SMALL, **given)
-    with pytest.raises(CheckpointError, match=f"no weights of {NANO} were released: leave pretr"):
+    with pytest.raises(CheckpointError, match=f"no weights of {NANO} were released: name your own"):
         timm.create_model(NANO, pretrained=True)
     assert not asked
 
@@ -501,71 +463,30 @@ def test_the_autoencoder_is_the_references(size, dtype):
     gradients_agree(model, twin, CLOSE[dtype])
 
 
-@pytest.mark.parametrize("below, dtype", [(17, torch.float32), (16, torch.bfloat16)])
-def test_attention_is_fused_and_short_sequences_are_float32_on_a_cpu(monkeypatch, below, dtype):
-    seen, original = [], F.scaled_dot_product_attention
-    monkeypatch.setattr(F, "scaled_dot_product_attention",
-                        lambda *a: seen.append(a[0].dtype) or original(*a))
-    monkeypatch.setattr("s4d.models.vit.FLOAT_BELOW", below)
-    model, mae = models.create(NANO), models.create(MAE)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert model(images()).isfinite().all()                            # 16 tokens
-    assert seen == [dtype] * len(model.blocks)
-    mae(images(), random_mask(2, 16, 0.5))
-    assert len(seen) == len(model.blocks) + len(mae.encoder.blocks) + len(mae.decoder.blocks)
-
-
-@pytest.mark.parametrize("by_expert, width, dtype", [
-    (False, 12, torch.float64), (False, 32, torch.float32), (True, 32, torch.float32)])
 @pytest.mark.parametrize("factor", [None, 0.5, 1.25])
-def test_both_formulations_of_moae_are_the_references(by_expert, width, dtype, factor):
+def test_moae_is_the_references(factor):
     """Gates, output, what a capacity limit drops, the balance loss; an expert is never chosen."""
-    block, plain = torch.nn.Module(), reference.MixtureOfExperts(width, 5).to(dtype)
-    block.moae = layer = stirred(MoAE(width, num_experts=5)).to(dtype).train()
+    block, plain = torch.nn.Module(), reference.MixtureOfExperts(12, 5).double()
+    block.moae = layer = stirred(MoAE(12, num_experts=5)).double().train()
     with torch.no_grad():
         layer.router.bias[3] = -1e3
     holder = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([block])})
     plain.load_state_dict({k.removeprefix("blocks.0.moe_layer."): v
                            for k, v in to_released(holder).items()})
-    layer.capacity_factor, layer.by_expert, layer.noise_mode = factor, by_expert, "never"
-    plain.capacity_factor, x = factor, torch.randn(3, 10, width, dtype=dtype)
-    assert far(layer(x), plain(x)) < CLOSE[dtype]
-    assert far(layer.route(x)[0].flatten(0, 1), plain.gates) < CLOSE[dtype]
+    layer.capacity_factor, layer.noise_mode = factor, "never"
+    plain.capacity_factor, x = factor, torch.randn(3, 10, 12, dtype=torch.float64)
+    assert far(layer(x), plain(x)) < 1e-9
+    assert far(layer.route(x)[0].flatten(0, 1), plain.gates) < 1e-9
     assert (plain.gates.sum(-1) < 0.99).any() == (factor is not None)     # the limit dropped some
-    assert far(layer.balance_loss(), plain.balance) < CLOSE[dtype]
+    assert far(layer.balance_loss(), plain.balance) < 1e-9
 
 
-def test_the_formulations_have_the_same_gradients_under_autocast():
-    found = []
-    for by_expert in (False, True):
-        layer = stirred(MoAE(64), 0.2)
-        layer.by_expert, layer.noise_mode = by_expert, "never"
-        x = torch.randn(2, 20, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16):
-            out = layer(x)
-        out.float().square().mean().backward()
-        grads = [p.grad for p in layer.parameters() if p.grad is not None]
-        found.append([out.float(), x.grad, *grads])
-    assert len(found[0]) == len(found[1]) == 8
-    for a, b in zip(*found, strict=True):
-        assert (a - b).norm() / a.norm() < 0.02
-
-
-def test_precision_of_scores_and_the_formulation_by_width():
-    """bf16 scores would tie; the committed sandbox numbers come from all experts (width 128)."""
-    def pays(width: int, **kw) -> bool:
-        return MoAE(width).pays(torch.zeros(1, 1, width, **kw))
-
+def test_the_router_computes_in_float32_where_bf16_would_tie():
     layer, x = stirred(MoAE(64)).eval(), torch.randn(2, 200, 64)
     plain = layer.route(x)
-    assert pays(384) and pays(768) and not pays(128) and not pays(260)
-    assert not pays(384, dtype=torch.float64) and not pays(384, device="meta")
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = layer.route(x)
-        assert not pays(384) and pays(768)
-    assert all(map(torch.equal, plain, mixed)) and plain[2].dtype == torch.float32
+        assert all(map(torch.equal, plain, layer.route(x))) and plain[2].dtype == torch.float32
     assert layer.bfloat16().route(x.bfloat16())[2].dtype == torch.float32
-    assert MoAE(64).to("meta")(x.to("meta")).shape == x.shape
 
 
 def test_positions_are_the_papers_at_every_size():
@@ -598,23 +519,16 @@ def same_compiled(module: torch.nn.Module, *given) -> None:
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(*found, strict=True))
 
 
-@pytest.mark.parametrize("by_expert, factor", [(False, 1.0), (True, None), (True, 1.0)])
-def test_moae_compiles_to_one_graph(by_expert, factor):
-    layer = stirred(MoAE(32, num_experts=4), 0.2).train()
-    layer.by_expert, layer.capacity_factor = by_expert, factor
-    same_compiled(layer, torch.randn(2, 10, 32))
-
-
 def test_the_models_compile_to_one_graph():
     mae = stirred(models.create(MAE, depth=1, decoder_depth=1), 0.05).train()
     mixed, dense = (stirred(models.create(NANO, num_experts=e, depth=2), 0.05).train()
                     for e in (4, 0))
+    mixed.moae_layers()[1].capacity_factor = 1.0
     dense.set_grad_checkpointing(True)
     for x, tokens in ((images(), 16), (clips(), 64)):
         same_compiled(mae, x, random_mask(2, tokens, 0.75), removed_tokens(tokens, 0.75))
         same_compiled(dense, x)
         same_compiled(mixed, x)
-        assert mixed.balance_loss().item() > 0.9
 
 
 @pytest.mark.gpu
@@ -696,7 +610,7 @@ def test_noise_is_of_training_alone_unless_released():
 
 @pytest.mark.parametrize("name, kw, scale", [(NANO, {}, 0.08), (SMALL, SHORT, 0.03)])
 def test_a_sample_does_not_depend_on_its_batch_in_paper_mode(name, kw, scale):
-    """Alone, reversed, shuffled, padded with zeros; both formulations of MoAE."""
+    """Alone, reversed, shuffled, padded with zeros."""
     model = stirred(models.create(name, **kw), scale).eval()
     x = clips(4, kw.get("num_frames", 8))
     order, pad = torch.tensor([2, 0, 3, 1]), torch.zeros(3, *x.shape[1:])
@@ -749,8 +663,6 @@ def test_reset_classifier_replaces_one_head():
     image = model.head["image"].weight.clone()
     model.reset_classifier(11, "video")
     assert model(clips()).shape == (2, 11) and torch.equal(model.head["image"].weight, image)
-    with pytest.raises(ConfigError, match="reset_classifier.0, 'video'.: expected a number"):
-        model.reset_classifier(0, "video")
 
 
 def test_eight_samples_are_learned():
