@@ -67,7 +67,7 @@ def test_wrong_values_are_one_sentence(capsys, monkeypatch, arguments, said):
     (("train",), "train"), ((), "faces"), (("audit", "dfew", "x", "--fold-no", "1"), "--fold-no"),
     (("predict", "a.jpg"), "--run"), (("pretrain", "--epochz", "3"), "--epochz"),
     (("pretrain", "--epochs", "ten"), "ten"),
-    (("pretrain", "--epochs", "-1"), "Pretrain.epochs is -1.0: expected a number above 0")])
+    (("pretrain", "--epochs", "-1"), "Pretrain.epochs is -1.0: expected float from")])
 def test_what_cannot_be_parsed_is_named(capsys, arguments, named):
     status, _, err = run(capsys, *arguments)
     said = " ".join(re.sub("[│|]", " ", err).split())

@@ -31,15 +31,7 @@ from s4d.models import (
     sincos,
     to_released,
 )
-from s4d.study.routing import record_routing
 
-# Of each released file: number of tensors, and a digest of the sorted lines "name d0xd1x...".
-H811 = dict(image_classes=8, video_classes=11)
-RELEASED = [("s4d_mae", "small", {}, 218, "7ac20e9f04e4d337"),
-            ("s4d_mae", "base", {}, 218, "de5e77084c273ee4"),
-            ("s4d", "small", {}, 380, "c4cf3b6990e561e6"),
-            ("s4d", "small", H811, 380, "ec528e90e4b1e09d"),
-            ("s4d", "base", {}, 380, "ef2058915ed78ab4")]
 NANO, MAE, SMALL = "s4d_nano_patch16_64", "s4d_mae_nano_patch16_64", "s4d_small_patch16_160"
 
 
@@ -48,13 +40,12 @@ def seeded():
     torch.manual_seed(0)
 
 
-def images(n: int = 2, size: int = 64, seed: int = 0, **kw) -> torch.Tensor:
-    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed), **kw)
+def images(n: int = 2, size: int = 64) -> torch.Tensor:
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def clips(n: int = 2, frames: int = 8, size: int = 64, seed: int = 1, **kw) -> torch.Tensor:
-    draw = torch.Generator().manual_seed(seed)
-    return torch.randn(n, 3, frames, size, size, generator=draw, **kw)
+def clips(n: int = 2, frames: int = 8, size: int = 64) -> torch.Tensor:
+    return torch.randn(n, 3, frames, size, size, generator=torch.Generator().manual_seed(1))
 
 
 def stirred(model: torch.nn.Module, scale: float = 0.3) -> torch.nn.Module:
@@ -87,7 +78,6 @@ def test_nano_forward_backward_save_load(tmp_path, experts):
     given = dict(image_classes=8, video_classes=11, num_experts=experts)
     model = timm.create_model(NANO, **given).train()
     assert model(images()).shape == (2, 8) and model(clips()).shape == (2, 11)
-    assert model.forward_features(clips()).shape == (2, model.embed_dim)
     loss = model(images()).logsumexp(-1).sum() + model.balance_loss()
     (loss + model(clips()).square().sum() + model.balance_loss()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -99,10 +89,14 @@ def test_nano_forward_backward_save_load(tmp_path, experts):
     out = model.forward_intermediates(clips())
     assert len(out["blocks"]) == len(model.blocks)
     assert out["embed"].shape == out["blocks"][-1].shape == (2, 64, model.embed_dim)
-    assert torch.allclose(out["logits"], model(clips()), atol=1e-6)
+    assert torch.equal(out["pooled"], model.forward_features(clips()))
+    assert torch.equal(out["logits"], model(clips()))
+    image = model.head["image"].weight.clone()
+    model.reset_classifier(5, "video")
+    assert model(clips()).shape == (2, 5) and torch.equal(model.head["image"].weight, image)
 
 
-def test_nano_autoencoder_forward_backward():
+def test_nano_autoencoder_forward_backward_and_pictures():
     model = timm.create_model(MAE)
     for x, tokens in ((images(), 16), (clips(), 64)):
         mask = random_mask(2, tokens, 0.75)
@@ -110,6 +104,11 @@ def test_nano_autoencoder_forward_backward():
         assert loss.ndim == 0 and 0.5 < loss.item() < 5      # the targets have unit variance
         loss.backward()
         assert model.reconstruct(x, mask).shape == (2, tokens, 2 * 16 * 16 * 3)
+        pixels = model.patchify(x)
+        clip = x if x.ndim == 5 else x[:, :, None].expand(-1, -1, 2, -1, -1)
+        back = model.unpatchify(pixels, model.encoder.grid(x))
+        assert torch.allclose(back, clip * model.std + model.mean, atol=1e-6)
+        assert torch.allclose(model.restore(model.standardise(pixels)[0], x), pixels, atol=1e-5)
     assert all(p.grad is not None for p in model.parameters())
 
 
@@ -150,8 +149,6 @@ def test_wrong_input_is_a_sentence(x, said):
 def test_wrong_arguments_are_a_sentence(given, said):
     with pytest.raises(ConfigError, match=said):
         models.create(NANO, **given)
-    with pytest.raises(TypeError, match="num_classes"):
-        models.create(NANO, num_classes=5)
 
 
 def test_wrong_masks_are_a_sentence():
@@ -167,11 +164,17 @@ def test_wrong_masks_are_a_sentence():
 
 # --- checkpoints
 
-@pytest.mark.parametrize("kind, size, classes, tensors, digest", RELEASED)
-def test_names_and_shapes_are_the_releases(kind, size, classes, tensors, digest):
+# Of each released file: number of tensors, and a digest of the sorted lines "name d0xd1x...".
+@pytest.mark.parametrize("name, classes, tensors, digest", [
+    ("s4d_mae_small_patch16_160", None, 218, "7ac20e9f04e4d337"),
+    ("s4d_mae_base_patch16_160", None, 218, "de5e77084c273ee4"),
+    ("s4d_small_patch16_160", (7, 7), 380, "c4cf3b6990e561e6"),
+    ("s4d_small_patch16_160", (8, 11), 380, "ec528e90e4b1e09d"),
+    ("s4d_base_patch16_160", (7, 7), 380, "ef2058915ed78ab4")])
+def test_names_and_shapes_are_the_releases(name, classes, tensors, digest):
+    heads = dict(image_classes=classes[0], video_classes=classes[1]) if classes else {}
     with torch.device("meta"):
-        model = models.create(f"{kind}_{size}_patch16_160", **classes)
-    state = to_released(model)
+        state = to_released(models.create(name, **heads))
     lines = sorted(f"{n} {'x'.join(map(str, v.shape))}" for n, v in state.items())
     found = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
     assert (len(lines), found) == (tensors, digest)
@@ -207,9 +210,6 @@ def test_a_released_checkpoint_is_read_whatever_its_wrapping(tmp_path, tiny_rele
     model = tiny_release(image_classes=8, video_classes=11, num_experts=4, moae_start=1)
     torch.save(wrap(to_released(model)), tmp_path / "c.pth")
     read = load_released(tmp_path / "c.pth")
-    assert list(read.moae_layers()) == [1, 2, 3] and read.moae_layers()[1].num_experts == 4
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, read.state_dict()[name]), name
     back, given = to_released(read), to_released(model)
     assert set(back) == set(given) and all(torch.equal(v, back[k]) for k, v in given.items())
     layer = read.moae_layers()[1]
@@ -236,8 +236,7 @@ class Code:
 
 
 def test_damaged_and_hostile_checkpoints_are_refused_in_a_sentence(tmp_path, tiny_release, caplog):
-    model, path = tiny_release(num_experts=2), tmp_path / "c.pth"
-    state = to_released(model)
+    state, path = to_released(tiny_release(num_experts=2)), tmp_path / "c.pth"
 
     def refused(said: str, content=None) -> None:
         if content is not None:
@@ -261,12 +260,10 @@ def test_damaged_and_hostile_checkpoints_are_refused_in_a_sentence(tmp_path, tin
              r"1 tensors of the wrong shape, among them blocks.0.norm1.weight \(5,\) instead of"),
             ({"fc_norm.bias": 0}, "1 of the model's 76 tensors missing, among them fc_norm.bias"),
             ({"head.image.weight": 0}, "no tensor head.image.weight"),
-            ({"patch_embed.proj.weight": 0}, "no tensor patch_embed.proj.weight"),
             ({"patch_embed.proj.weight": torch.zeros(5, 3, 2, 16, 16)},
              "width 5: expected one of 24, 768, 1024"),
             ({"head.video.weight": torch.zeros(0, 24)}, "no tensor head.video.weight"),
-            ({"fc_norm.weight": state["fc_norm.weight"].to_sparse()},
-             "tensor fc_norm.weight is sparse or without content: save"),
+            ({"fc_norm.weight": state["fc_norm.weight"].to_sparse()}, "fc_norm.weight is sparse"),
             ({expert: 0}, "experts of blocks.2.moae.w1 .*incomplete"),
             ({expert: torch.zeros(3, 24)}, "experts of blocks.2.moae.w1 .*several shapes")):
         refused(said, {k: v for k, v in {**state, **change}.items() if torch.is_tensor(v)})
@@ -277,19 +274,17 @@ def test_damaged_and_hostile_checkpoints_are_refused_in_a_sentence(tmp_path, tin
 
 def test_encoder_from_moves_the_encoder_and_reports(tmp_path, tiny_release, caplog):
     mae, model = tiny_release("s4d_mae"), tiny_release(num_experts=2)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    report, given = encoder_from(mae, model), mae.state_dict()
+    before, given = {k: v.clone() for k, v in model.state_dict().items()}, mae.state_dict()
+    report = encoder_from(mae, model)
     encoder = {k.removeprefix("encoder.") for k in given if k.startswith("encoder.")}
     assert set(report["loaded"]) == encoder - {"norm.weight", "norm.bias"} and not caplog.records
     for k, v in model.state_dict().items():
         assert torch.equal(v, given[f"encoder.{k}"] if k in report["loaded"] else before[k]), k
-    backbone = {k.replace("encoder.", "backbone.", 1): v for k, v in given.items()}
-    torch.save({"model": backbone}, tmp_path / "b.pth")
-    other, x = tiny_release(num_experts=2), images(1, 32)
-    assert encoder_from(tmp_path / "b.pth", other)["loaded"] == report["loaded"]
-    assert torch.equal(other.forward_features(x), model.forward_features(x))
+    torch.save({"model": {k.replace("encoder.", "backbone.", 1): v for k, v in given.items()}},
+               tmp_path / "b.pth")
+    assert encoder_from(tmp_path / "b.pth", model)["loaded"] == report["loaded"]
     said = ("b.pth: 54 of the model's 76 tensors loaded; missing and left at their start: "
-            "blocks.2.moae, blocks.3.moae, fc_norm, head.image, head.video; left out: mask_token, ")
+            "blocks.2.moae, blocks.3.moae, fc_norm, head.image, head.video; left out: ")
     assert said in caplog.text and len(caplog.records) == 1
     half = {k: v for k, v in given.items() if not re.search(r"\.blocks\.[12]\.", k)}
     wrong = {**given, "encoder.blocks.0.mlp.fc1.bias": torch.zeros(3)}
@@ -305,180 +300,134 @@ def test_pretrained_reads_a_local_file(tmp_path, tiny_release, caplog):
     torch.save({"model": to_released(model), "args": argparse.Namespace(lr=1)}, tmp_path / "c.pth")
     save_file(to_released(mae), tmp_path / "m.safetensors")
 
-    def build(name=SMALL, file="c.pth", **kw):
+    def build(file="c.pth", **kw):
         overlay = dict(file=str(tmp_path / file))
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kw).eval()
+        return timm.create_model(SMALL, pretrained=True, pretrained_cfg_overlay=overlay, **kw)
 
-    x, mask = clips(1, 4, 32), random_mask(1, 8, 0.5)
-    read = build(image_classes=8, num_experts=4)
+    x = clips(1, 4, 32)
+    read = build(image_classes=8, num_experts=4).eval()
     assert torch.equal(read(x), model(x)) and read.moae_layers()[2].capacity_factor is None
     assert not caplog.records
     read = build(image_classes=5, num_experts=4)
     assert torch.equal(read.head["video"].weight, model.head["video"].weight)
     assert read.head["image"].out_features == 5 and "left out: head.image" in caplog.text
-    assert torch.equal(build("s4d_mae_small_patch16_160", "m.safetensors")(x, mask), mae(x, mask))
-    fc1 = build(file="m.safetensors").blocks[3].mlp.fc1          # takes the encoder
+    fc1 = build("m.safetensors").blocks[3].mlp.fc1              # takes the encoder
     assert torch.equal(fc1.weight, mae.encoder.blocks[3].mlp.fc1.weight)
 
 
 START = "deep/vit_small_voxceleb2+affectnet_100.pt"
 
 
-@pytest.mark.parametrize("files, named, said", [
-    (["README.md", START, "small_dfew.pth", "base.pth"], None, START),
-    (["small.safetensors", "base.pth", "small.txt"], None, "small.safetensors"),
-    (["base.pth"], "other.pth", "other.pth"),
-    (["small_a.pth", "small_b.pt", "base.pth"], None,
+@pytest.mark.parametrize("files, named, found, said", [
+    (["README.md", START, "small_dfew.pth", "base.pth"], None, START, ""),
+    (["small.safetensors", "base.pth", "small.txt"], None, "small.safetensors", ""),
+    (["base.pth"], "other.pth", "other.pth", ""),
+    (["small_a.pth", "small_b.pt", "base.pth"], None, None,
      r"holds 2 files that may be s4d_small_patch16_160 \(small_a.pth, small_b.pt\): name one with"),
-    (None, None, "cannot fetch weights of s4d_small_patch16_160 .*: no route;")])
-def test_pretrained_takes_the_one_file(files, named, said, tmp_path, tiny_release, monkeypatch):
+    (None, None, None, "cannot fetch weights of s4d_small_patch16_160 .*: no route;")])
+def test_pretrained_takes_the_one_file(files, named, found, said, tmp_path, tiny_release,
+                                       monkeypatch):
     def listed(hub):
         if files is None:
             raise OSError("\x1b[31mno route\x1b[0m\nmore")
         return files
 
     def download(hub, filename, cache_dir):
-        asked.append((hub, filename, cache_dir))
+        assert (hub, filename, cache_dir) == ("cyinen/S4D", found, tmp_path)
         return str(tmp_path / "w.safetensors")
 
-    asked, model = [], tiny_release(num_experts=8)
+    model = tiny_release(num_experts=8)
     save_file(to_released(model), tmp_path / "w.safetensors")
     monkeypatch.setattr("s4d.models.checkpoints.list_repo_files", listed)
     monkeypatch.setattr("s4d.models.checkpoints.hf_hub_download", download)
     given = dict(pretrained=True, cache_dir=tmp_path,
                  pretrained_cfg_overlay=named and dict(hf_hub_filename=named))
-    if said.endswith((".pt", ".pth", ".safetensors")):
+    if found:
         read = timm.create_model(SMALL, **given)
         assert torch.equal(read.fc_norm.weight, model.fc_norm.weight)
-        assert asked == [("cyinen/S4D", said, tmp_path)]
         return
     with pytest.raises(CheckpointError, match=said):
         timm.create_model(SMALL, **given)
     with pytest.raises(CheckpointError, match=f"no weights of {NANO} were released: name your own"):
         timm.create_model(NANO, pretrained=True)
-    assert not asked
 
 
 # --- the reference, at the paper's widths; depth and picture are small, since all blocks are alike
 
 SHORT = dict(img_size=64, num_frames=4, depth=2)    # block 0 is dense, block 1 has experts
-CLOSE = {torch.float64: 1e-9, torch.float32: 1e-5}
 
 
-def exact(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    """The model in `dtype`; in float64 its fixed tables too, which it holds in float32."""
-    model = model.to(dtype)
-    for module in model.modules():
-        if hasattr(module, "positions"):
-            module.positions = reference.positions(*module.positions.shape).to(dtype)
-    if isinstance(model, DualMAE):
-        for name, values in (("mean", models.MEAN), ("std", models.STD)):
-            setattr(model, name, torch.tensor(values, dtype=dtype).view(1, 3, 1, 1, 1))
-    return model
-
-
-def twins(name: str, cls, dtype: torch.dtype, **kw) -> tuple[torch.nn.Module, torch.nn.Module]:
+def twins(name: str, cls, **kw) -> tuple[torch.nn.Module, torch.nn.Module]:
     """A model with random weights, and the reference with the same, by the release's names."""
-    model = exact(stirred(models.create(name, **SHORT, **kw), 0.05), dtype)
+    model = stirred(models.create(name, **SHORT, **kw), 0.05)
     size = name.removeprefix("s4d_").removeprefix("mae_")
     decoder = models.DECODERS[size] if cls is reference.Autoencoder else {}
-    twin = cls(**{**models.VARIANTS[size], **decoder, **SHORT, **kw}).to(dtype)
+    twin = cls(**{**models.VARIANTS[size], **decoder, **SHORT, **kw})
     twin.load_state_dict(to_released(model))
     return model, twin
 
 
-def far(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference, in units of the expected values' size where they exceed 1."""
-    return ((found - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
+def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether no difference exceeds 1e-5, in units of the expected values' size above 1."""
+    return bool((found - expected).abs().max() < 1e-5 * expected.abs().max().clamp(min=1))
 
 
-def gradients_agree(model: torch.nn.Module, twin: torch.nn.Module, tolerance: float) -> None:
+def losses_and_gradients_agree(model, twin, loss: torch.Tensor, expected: torch.Tensor) -> None:
     def grad(p):
         return torch.zeros_like(p) if p.grad is None else p.grad
 
+    assert close(loss, expected)
+    loss.backward()
+    expected.backward()
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(grad(p))
-    expected, found = {n: grad(p) for n, p in twin.named_parameters()}, to_released(model)
-    assert set(found) == set(expected)
-    assert not {n: g for n, g in expected.items() if not far(found[n], g) < tolerance}
-    assert max(g.abs().max() for g in expected.values()) > 1e-3
+    right, found = {n: grad(p) for n, p in twin.named_parameters()}, to_released(model)
+    assert set(found) == set(right) and not [n for n in right if not close(found[n], right[n])]
+    assert max(g.abs().max() for g in right.values()) > 1e-3
 
 
-@pytest.mark.parametrize("dtype", CLOSE, ids=str)
 @pytest.mark.parametrize("released", [False, True])
 @pytest.mark.parametrize("size, classes", [("small", (8, 11)), ("base", (7, 7))])
-def test_the_classifier_is_the_references(size, classes, released, dtype):
-    """Features, logits, chosen experts, loss, gradients; with and without limit and noise."""
-    model, twin = twins(f"s4d_{size}_patch16_160", reference.Classifier, dtype,
+def test_the_classifier_is_the_references(size, classes, released):
+    """Logits, chosen experts, balance loss, gradients; with and without limit and noise."""
+    model, twin = twins(f"s4d_{size}_patch16_160", reference.Classifier,
                         image_classes=classes[0], video_classes=classes[1])
+    layer, plain = model.train().moae_layers()[1], twin.layers()[0]
     model.set_routing(capacity_factor=1.0 if released else None, noise=released)
-    layer = twin.layers()[0]
-    layer.capacity_factor, layer.noise = (1.0, True) if released else (None, False)
+    plain.capacity_factor, plain.noise = layer.capacity_factor, released
+    if not released:
+        layer.noise_mode = "never"                       # noise of training has its own test
     total = expected = 0
-    for k, x in enumerate((images(2, 64, dtype=dtype), clips(2, 4, 64, dtype=dtype))):
-        with torch.no_grad(), record_routing(model.eval()) as gates:
-            torch.manual_seed(k)
-            pooled = model.forward_features(x)
-            torch.manual_seed(k)
-            assert far(pooled, twin.forward_features(x)) < CLOSE[dtype]
-        used = gates[1][0].flatten(0, 1)
-        assert torch.equal(used > 0, layer.gates > 0)
-        assert far(used.to(dtype), layer.gates) < CLOSE[dtype]
-        dropped = int((layer.gates > 0).sum()) < 2 * len(layer.gates)
-        assert dropped == released                       # the limit does drop tokens here
-        model.train()
-        if not released:
-            model.moae_layers()[1].noise_mode = "never"  # noise of training has its own test
+    for k, x in enumerate((images(), clips(2, 4))):
+        layer.record = []
         torch.manual_seed(k)
         found = model(x)
         torch.manual_seed(k)
         right = twin(x)
-        assert found.shape == (2, classes[k]) and far(found, right) < CLOSE[dtype]
+        assert found.shape == (2, classes[k]) and close(found, right)
+        gates = layer.record[0].flatten(0, 1)
+        assert torch.equal(gates > 0, plain.gates > 0) and close(gates, plain.gates)
+        dropped = int((plain.gates > 0).sum()) < 2 * len(plain.gates)
+        assert dropped == released                       # the limit does drop tokens here
         y = torch.tensor([1, 5])
         total = total + F.cross_entropy(found, y) + 0.1 * model.balance_loss()
         expected = expected + F.cross_entropy(right, y) + 0.1 * twin.balance_loss()
-    assert abs(total.item() - expected.item()) < CLOSE[dtype] * max(1, expected.item())
-    total.backward()
-    expected.backward()
-    gradients_agree(model, twin, CLOSE[dtype])
+    losses_and_gradients_agree(model, twin, total, expected)
 
 
-@pytest.mark.parametrize("dtype", CLOSE, ids=str)
 @pytest.mark.parametrize("size", ["small", "base"])
-def test_the_autoencoder_is_the_references(size, dtype):
-    """Reconstruction of all tokens, loss and gradients of both modalities."""
-    name = f"s4d_mae_{size}_patch16_160"
-    model, twin = twins(name, reference.Autoencoder, dtype, decoder_depth=1)
+def test_the_autoencoder_is_the_references(size):
+    """Reconstruction of all tokens, targets, loss and gradients of both modalities."""
+    model, twin = twins(f"s4d_mae_{size}_patch16_160", reference.Autoencoder, decoder_depth=1)
     total = expected = 0
-    for x, tokens in ((images(2, 64, dtype=dtype), 16), (clips(2, 4, 64, dtype=dtype), 32)):
+    for x, tokens in ((images(), 16), (clips(2, 4), 32)):
         mask = random_mask(2, tokens, 0.75, torch.Generator().manual_seed(3))
         with torch.no_grad():
-            assert far(model.reconstruct(x, mask), twin.reconstruct(x, mask)) < CLOSE[dtype]
-            assert far(model.standardise(model.patchify(x))[0], twin.targets(x)) < CLOSE[dtype]
+            assert close(model.reconstruct(x, mask), twin.reconstruct(x, mask))
+            assert close(model.standardise(model.patchify(x))[0], twin.targets(x))
         total, expected = total + model(x, mask), expected + twin(x, mask)
-    assert abs(total.item() - expected.item()) < CLOSE[dtype] * max(1, expected.item())
-    total.backward()
-    expected.backward()
-    gradients_agree(model, twin, CLOSE[dtype])
-
-
-@pytest.mark.parametrize("factor", [None, 0.5, 1.25])
-def test_moae_is_the_references(factor):
-    """Gates, output, what a capacity limit drops, the balance loss; an expert is never chosen."""
-    block, plain = torch.nn.Module(), reference.MixtureOfExperts(12, 5).double()
-    block.moae = layer = stirred(MoAE(12, num_experts=5)).double().train()
-    with torch.no_grad():
-        layer.router.bias[3] = -1e3
-    holder = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([block])})
-    plain.load_state_dict({k.removeprefix("blocks.0.moe_layer."): v
-                           for k, v in to_released(holder).items()})
-    layer.capacity_factor, layer.noise_mode = factor, "never"
-    plain.capacity_factor, x = factor, torch.randn(3, 10, 12, dtype=torch.float64)
-    assert far(layer(x), plain(x)) < 1e-9
-    assert far(layer.route(x)[0].flatten(0, 1), plain.gates) < 1e-9
-    assert (plain.gates.sum(-1) < 0.99).any() == (factor is not None)     # the limit dropped some
-    assert far(layer.balance_loss(), plain.balance) < 1e-9
+    losses_and_gradients_agree(model, twin, total, expected)
 
 
 def test_the_router_computes_in_float32_where_bf16_would_tie():
@@ -491,14 +440,10 @@ def test_the_router_computes_in_float32_where_bf16_would_tie():
 
 def test_positions_are_the_papers_at_every_size():
     assert (sincos(800, 768).double() - reference.positions(800, 768)).abs().max() < 1e-6
-    assert "positions" not in models.create(NANO).state_dict()
-    given = dict(img_size=224, num_frames=8, depth=1)
-    model = models.create(SMALL, **given)
+    model = models.create(SMALL, img_size=224, num_frames=8, depth=1)
     assert torch.equal(model.positions, sincos(4 * 14 * 14, 384))
+    assert "positions" not in model.state_dict()
     assert model(images(1, 224)).shape == model(clips(1, 8, 224)).shape == (1, 7)
-    mae = models.create("s4d_mae_small_patch16_160", decoder_depth=1, **given)
-    assert torch.equal(mae.decoder.positions, sincos(784, 192))
-    assert mae(clips(1, 8, 224), random_mask(1, 784, 0.95)).isfinite()
 
 
 # --- compiled, on a GPU, under timm's optimizer
@@ -565,13 +510,11 @@ def test_layer_decay_groups_go_from_stem_to_heads():
 # --- invariants
 
 def test_masks_remove_one_count_in_every_row_and_each_place_equally_often():
-    for tokens, ratio, removed in ((100, 0.9, 90), (800, 0.95, 760), (16, 0.9, 14), (64, 0.95, 60),
-                                   (16, 0.01, 1), (2, 0.99, 1)):
+    for tokens, ratio, removed in ((100, 0.9, 90), (800, 0.95, 760), (16, 0.01, 1), (2, 0.99, 1)):
         draws = (torch.Generator().manual_seed(0) for _ in range(2))
         mask, again = (random_mask(5, tokens, ratio, draw) for draw in draws)
         assert mask.dtype == torch.bool and mask.sum(1).tolist() == [removed] * 5
         assert torch.equal(mask, again)
-        assert tokens <= 50 or len({tuple(row) for row in mask.tolist()}) == 5
     share = random_mask(4000, 16, 0.75, torch.Generator().manual_seed(0)).float().mean(0)
     assert (share - 0.75).abs().max() < 0.03
     with pytest.raises(ValueError, match="mask ratio 1.0: expected a share between 0 and 1"):
@@ -590,16 +533,6 @@ def test_hidden_pixels_do_not_leak():
     assert not torch.equal(mae.reconstruct(x, mask), mae.reconstruct(other, mask))
 
 
-def test_pictures_come_back_from_their_tokens():
-    mae = models.create(MAE)
-    for x in (images(), clips()):
-        tokens = mae.patchify(x)
-        clip = x if x.ndim == 5 else x[:, :, None].expand(-1, -1, 2, -1, -1)
-        back = mae.unpatchify(tokens, mae.encoder.grid(x))
-        assert torch.allclose(back, clip * mae.std + mae.mean, atol=1e-6)
-        assert torch.allclose(mae.restore(mae.standardise(tokens)[0], x), tokens, atol=1e-5)
-
-
 def test_noise_is_of_training_alone_unless_released():
     model, x = stirred(models.create(NANO), 0.1), images()
     with torch.no_grad():
@@ -608,21 +541,17 @@ def test_noise_is_of_training_alone_unless_released():
             assert torch.equal(model(x), model(x)) == (not train and not released)
 
 
-@pytest.mark.parametrize("name, kw, scale", [(NANO, {}, 0.08), (SMALL, SHORT, 0.03)])
-def test_a_sample_does_not_depend_on_its_batch_in_paper_mode(name, kw, scale):
-    """Alone, reversed, shuffled, padded with zeros."""
-    model = stirred(models.create(name, **kw), scale).eval()
-    x = clips(4, kw.get("num_frames", 8))
+def test_a_sample_does_not_depend_on_its_batch_in_paper_mode():
+    """Alone, shuffled, padded with zeros; in the released mode its mates decide what is dropped."""
+    model, x = stirred(models.create(NANO), 0.08).eval(), clips(4)
     order, pad = torch.tensor([2, 0, 3, 1]), torch.zeros(3, *x.shape[1:])
-    batches = ((x, slice(None)), (x.flip(0), [3, 2, 1, 0]), (x[order], order.argsort()),
-               (torch.cat([pad, x]), slice(3, None)), (torch.cat([x, pad]), slice(4)))
     with torch.no_grad():
         alone = torch.cat([model(c[None]) for c in x])
         assert alone.std(0).mean() > 0.004               # the samples do differ
-        for batch, places in batches:
+        for batch, places in ((x, slice(None)), (x[order], order.argsort()),
+                              (torch.cat([pad, x]), slice(3, None))):
             assert (model(batch)[places] - alone).abs().max() < 1e-6
-        assert torch.equal(model(x), model(x))
-        model.set_routing(capacity_factor=1.0)           # the release: mates decide who is dropped
+        model.set_routing(capacity_factor=1.0)
         assert (model(x) - alone).abs().max() > 1e-3
         assert (model(x.flip(0)).flip(0) - model(x)).abs().max() > 1e-3
 
@@ -645,34 +574,12 @@ def test_the_new_branch_changes_nothing_at_step_0():
     missing, unexpected = mixed.load_state_dict(dense.state_dict(), strict=False)
     assert all(".moae." in k for k in missing) and not unexpected
     for x in (images(), clips()):
-        for train in (False, True):
-            assert torch.equal(dense.train(train)(x), mixed.train(train)(x))
+        assert torch.equal(dense.train()(x), mixed.train()(x))
 
 
 def test_an_image_is_a_clip_of_its_frame_repeated_and_the_stem_its_convolutions():
     model, x = stirred(models.create(NANO), 0.05).eval(), images()
     clip = x[:, :, None].repeat(1, 1, 2, 1, 1)
-    assert torch.equal(model.embed(x), model.embed(clip))
     assert torch.equal(model.forward_features(x), model.forward_features(clip))
     embed = stirred(model.patch_embed, 0.1)
     assert torch.allclose(embed(clip), embed.proj(clip).flatten(2).transpose(1, 2), atol=1e-4)
-
-
-def test_reset_classifier_replaces_one_head():
-    model = models.create(NANO)
-    image = model.head["image"].weight.clone()
-    model.reset_classifier(11, "video")
-    assert model(clips()).shape == (2, 11) and torch.equal(model.head["image"].weight, image)
-
-
-def test_eight_samples_are_learned():
-    model = models.create(NANO, num_experts=4).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    given = ((images(4), torch.tensor([0, 1, 2, 3])), (clips(4), torch.tensor([6, 5, 4, 3])))
-    for _ in range(25):
-        loss = sum(F.cross_entropy(model(x), y) + 1e-3 * model.balance_loss() for x, y in given)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.eval()
-    assert loss.item() < 0.2 and all((model(x).argmax(1) == y).all() for x, y in given)

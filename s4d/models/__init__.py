@@ -38,15 +38,11 @@ DECODERS = {
 RELEASED = ("small_patch16_160", "base_patch16_160")     # whose weights are on the hub
 
 
-def _timm_cfg(variant: str, encoder: str = "", **kwargs) -> dict:
-    return dict(input_size=(3, *[VARIANTS[variant]["img_size"]] * 2), mean=MEAN, std=STD,
-                hf_hub_id="cyinen/S4D" if variant in RELEASED else None, interpolation="bicubic",
-                num_classes=7, first_conv=f"{encoder}patch_embed.proj", **kwargs)
-
-
-default_cfgs = generate_default_cfgs(
-    {f"s4d_{v}": _timm_cfg(v, classifier=("head.image", "head.video")) for v in VARIANTS}
-    | {f"s4d_mae_{v}": _timm_cfg(v, "encoder.", classifier=None) for v in VARIANTS})
+default_cfgs = generate_default_cfgs({
+    f"{kind}_{name}": dict(input_size=(3, spec["img_size"], spec["img_size"]), mean=MEAN, std=STD,
+                           interpolation="bicubic",
+                           hf_hub_id="cyinen/S4D" if name in RELEASED else None)
+    for kind in ("s4d", "s4d_mae") for name, spec in VARIANTS.items()})
 
 
 def _register(name: str, cls: type, variant: str) -> None:
