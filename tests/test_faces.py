@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -276,14 +275,15 @@ def test_the_readers_answer_from_what_they_are_told(tmp_path):
     folder = corpus.ensure(replace(TINY, label_noise=.3, clips=70), tmp_path, workers=1)
     truth = corpus.truth(folder).drop_duplicates("path").set_index("path")
     read = difficulty.difficulty(folder)
-    for task, inputs in difficulty.INPUTS.items():
-        assert set(read.loc[read["task"] == task, "input"]) == set(inputs)
-    bound = read[read["input"] == difficulty.BOUND]
+    told = dict(read.groupby("task")["input"].unique().map(list))
+    assert told["image"] == ["emotion shown", "true actions", "raw pixels"]
+    assert told["video"] == list(difficulty.READERS)
+    bound = read[read["input"] == "emotion shown"]
     shown, predicted = truth.loc[bound["path"]], bound["predicted"].to_numpy()
     assert (predicted == shown["performed"]).all() and (predicted != shown["label"]).any()
-    rise = pd.DataFrame({"path": ["a"] * 4 + ["b"] * 4,
-                         "AU1_L": [0, .2, .9, .4, .8, .6, .1, .1]})
-    middle, whole = difficulty.course(rise, pd.Index(["AU1_L"]))["b"]
+    rise = np.array([.8, .6, .1, .1])[:, None]
+    middle, whole = (difficulty.told(f"true actions, {what}", rise, 0, None)
+                     for what in ("middle frame", "whole clip"))
     assert middle.tolist() == [.1]
     assert whole.round(3).tolist() == [.8, .4, .7, .6]    # largest, mean; first - second half
 
@@ -297,7 +297,7 @@ def test_a_middle_frame_stands_still(built, monkeypatch):
         """The second class where anything changes, else the first."""
         return np.eye(2)[clips.diff(dim=2).abs().amax((1, 2, 3, 4)).gt(0).long()]
     monkeypatch.setattr(difficulty, "probabilities", moving)
-    read = difficulty.frame_and_clip(SimpleNamespace(load=lambda: None), cfg, "model")
+    read = difficulty.frame_and_clip(SimpleNamespace(load=lambda: None), cfg, "model", {})
     read = read.set_index("input")["predicted"]
     assert set(read["model, middle frame"]) == {EMOTIONS[0]}
     assert set(read["model, whole clip"]) == {EMOTIONS[1]}
