@@ -1,4 +1,7 @@
-"""Skin, brows, eyes, lips and beard, painted in head coordinates, each in its own window."""
+"""Skin, brows, eyes, lips and beard, painted in head coordinates, each in its own window.
+
+Colours are linear light; widths and places are in half head heights, set by eye.
+"""
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -7,9 +10,10 @@ from typing import NamedTuple
 import torch
 
 from .controls import lip_curves, sided
-from .shapes import bell, gauss, lay, ramp, rgb, smooth, tint, window
+from .rays import light
+from .shapes import DEPTH, bell, gauss, lay, lookup, ramp, rgb, smooth, tint, unit, window
 
-RED, DARK = (1.0, .62, .55), (.62, .50, .46)
+RED, DARK = (1.0, .62, .55), (.62, .50, .46)      # what blood and sockets leave of the skin's light
 CELLS = 26                             # of freckles, a head's half height
 
 
@@ -221,3 +225,39 @@ def mouth_interior(C, x, y, m, px):
     lay(colour, tooth * (.6 * shade * gaps)[:, None], lower * smooth(tt.abs(), .80, .62) * .85)
     lay(colour, tooth * (shade * gaps)[:, None], upper * smooth(tt.abs(), .99, .84))
     return colour
+
+
+def face(C, lamp, rays, hit, tables, box):
+    """Colours of the face inside a window `[n, 3, h, w]`, the light on it, and its Patch."""
+    d = [v[box] for v in rays.head]
+    t = hit[box]
+    x, y, z = (a + t * b for a, b in zip(rays.head_origin, d, strict=True))
+    h, hx, hy, Gx, Gy, occ, shadow, *zone = lookup(tables.surface[:, 1:], x, y).unbind(1)
+    w = z - DEPTH * h
+    shadow = shadow * smooth(w, .0, .25)                     # tabulated for the front half
+    w *= 1 / DEPTH ** 2
+    slope = (torch.addcmul(Gx, w, hx, value=-1), torch.addcmul(Gy, w, hy, value=-1), w)
+    normal = unit(torch.stack(slope, 1))
+    noise = lookup(tables.skin, x, y)
+    p = Patch(x, y, z, noise[:, 0], noise[:, 1], rays.px)
+    alb, gloss, folds, eye, mouth = paint(C, p, zone[0] if zone else None)
+    occlusion = (1 - occ - folds).clamp_(.12, 1.12)
+    view = torch.stack(d, 1)
+    colour, ndl = light(lamp, normal, alb, occlusion, view, gloss, shadow)
+    lit = ndl.clamp_(-.3, 1).add_(1).mul_(.4).mul_(1 - .5 * shadow[:, None])
+    lit = torch.addcmul(.36 * lamp.ambient, lit, lamp.key)
+    if eye:
+        part = colour[eye.box]
+        lay(part, eye.colour * lit[eye.box], eye.inside)
+        lay(part, torch.minimum(rgb(C.hair_rgb) * .15, part * .35), eye.lash)
+        part.addcmul_(eye.glint[:, None], lamp.key, value=.55)
+    if mouth:
+        part, q = colour[mouth.box], p.cut(mouth.box)
+        if bool((mouth.opening > 0).any()):
+            ray = view[mouth.box]
+            back = .055 / (-ray[:, 2]).clamp(min=.3)         # the interior lies behind the lips
+            deep_x, deep_y = q.x + ray[:, 0] * back, q.y + ray[:, 1] * back
+            inner = mouth_interior(C, deep_x, deep_y, mouth, rays.px)
+            lay(part, inner * lit[mouth.box], mouth.opening)
+        lay(part, part * tint(x.device, .24, .15, .15), mouth.seam)
+    return colour, lit, p

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from .controls import controls
 from .facs import ACTIONS
 from .head import head_table
+from .paint import face
 from .plan import FacesError
-from .rays import camera_rays, march_head
-from .shading import face, lamp
+from .rays import camera_rays, lamp, march_head
 from .shapes import LOG2E, gauss, lay, power, smooth, window
 from .subject import seeded_normal, views
 from .surroundings import background, ears, glasses, hair, neck, occluder, temples
@@ -76,13 +76,12 @@ def draw(subject: dict, actions: torch.Tensor, scene: dict, img_size: int,
     """Draw one batch: float32 `[n, 3, img_size, img_size]` in 0..1, sRGB."""
     C = controls(subject, actions, scene["gaze"])
     rays = camera_rays(scene, img_size)
-    towards = scene["light"] / scene["light"].norm(dim=1, keepdim=True)
-    towards = torch.einsum("nij,ni->nj", rays.turn, towards)          # light in the head frame
+    light = lamp(scene, rays.turn)
     rows = 96 if img_size <= 72 else 144 if img_size <= 128 else 176
-    surface = head_table(C, towards, rows)
+    surface = head_table(C, light.towards[:, 0], rows)
     hit, cover = march_head(surface[:, :2], rays, C, 6 if img_size <= 72 else 9)
     tables = SimpleNamespace(surface=surface, **textures(subject["seed"], scene, img_size))
-    img = picture(C, scene, lamp(scene, rays.turn, towards), rays, hit, cover, tables)
+    img = picture(C, scene, light, rays, hit, cover, tables)
     return develop(img, C, scene, gen)
 
 

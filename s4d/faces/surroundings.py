@@ -6,9 +6,8 @@ from types import SimpleNamespace
 import torch
 
 from .paint import strand
-from .rays import DEPTH, quadric, reach, wider
-from .shading import light
-from .shapes import gauss, lay, lookup, power, ramp, rgb, smooth, step, tint, unit, window
+from .rays import light, quadric, reach
+from .shapes import DEPTH, gauss, lay, lookup, power, ramp, rgb, smooth, step, tint, unit, window
 
 EAR = (.085, .20, .13)                 # half axes
 
@@ -112,7 +111,7 @@ def hair_window(P, rays, centre, axes, bottom):
     y = y + torch.maximum(near * few[1], far * few[1])
     lowest = torch.where(P.hair_long > 0, bottom + .2, -.75 + P.hair_long) + 9 * (P.bald == 1)
     inside = torch.minimum((1 - m) * axes[0] + .10 + rays.px * 4, y - lowest + rays.px * 4)
-    return wider(window(inside), 4, rays.head[0].shape[1:])
+    return window(inside, 4, rays.head[0].shape[1:])
 
 
 def face_edge(P, x, y, strands):
