@@ -76,6 +76,7 @@ def draw(subject: dict, actions: torch.Tensor, scene: dict, img_size: int,
     """Draw one batch: float32 `[n, 3, img_size, img_size]` in 0..1, sRGB."""
     C = controls(subject, actions, scene["gaze"])
     rays = camera_rays(scene, img_size)
+    C.maps.px = rays.px
     light = lamp(scene, rays.turn)
     rows = 96 if img_size <= 72 else 144 if img_size <= 128 else 176
     surface = head_table(C, light.towards[:, 0], rows)
