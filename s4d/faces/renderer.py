@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 
 from .controls import controls
-from .facs import ACTIONS
+from .facs import ACTIONS, FacesError
 from .head import head_table
 from .paint import face
-from .plan import FacesError
 from .rays import camera_rays, lamp, march_head
 from .shapes import LOG2E, gauss, lay, power, smooth, window
-from .subject import seeded_normal, views
+from .subject import views
 from .surroundings import background, ears, glasses, hair, neck, occluder, temples
 
 BATCH = {"cpu": 16, "cuda": 256}    # frames drawn at a time: on a CPU they just fit a core's cache
+DETAIL = ((72, 96, 6), (128, 144, 9), (224, 176, 9))    # img_size up to, rows of tables, ray steps
 
 
 @contextmanager
@@ -53,22 +53,19 @@ def render(subject: dict, actions: np.ndarray | torch.Tensor, scene: dict | None
                          f"[n, 2, {len(ACTIONS)}], left and right of each action")
     if not 32 <= img_size <= 224:
         raise FacesError(f"img_size {img_size} px: give 32 to 224")
-    subject, scene = _rows(subject, n, "subjects"), _rows(scene or views(1), n, "views")
+    tables = {"subjects": subject, "views": scene or views(1)}
+    for what, table in tables.items():
+        have = len(next(iter(table.values())))
+        if have not in (1, n):
+            raise FacesError(f"{have} {what} for {n} frames: give 1 or {n}")
+        tables[what] = {k: v.expand(n, *v.shape[1:]) for k, v in table.items()}
     gen = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
-    out = []
-    for i in range(0, n, BATCH[actions.device.type]):
-        b = slice(i, i + BATCH[actions.device.type])
-        image = draw({k: v[b] for k, v in subject.items()}, actions[b].clamp(0, 1),
-                     {k: v[b] for k, v in scene.items()}, img_size, gen)
+    out, size = [], BATCH[actions.device.type]
+    for i in range(0, n, size):
+        who, seen = ({k: v[i:i + size] for k, v in table.items()} for table in tables.values())
+        image = draw(who, actions[i:i + size].clamp(0, 1), seen, img_size, gen)
         out.append((image * 255).round().to(torch.uint8))
     return torch.cat(out)
-
-
-def _rows(table: dict, n: int, what: str) -> dict:
-    have = len(next(iter(table.values())))
-    if have not in (1, n):
-        raise FacesError(f"{have} {what} for {n} frames: give 1 or {n}")
-    return {k: v if have == n else v.expand(n, *v.shape[1:]) for k, v in table.items()}
 
 
 def draw(subject: dict, actions: torch.Tensor, scene: dict, img_size: int,
@@ -78,12 +75,23 @@ def draw(subject: dict, actions: torch.Tensor, scene: dict, img_size: int,
     rays = camera_rays(scene, img_size)
     C.maps.px = rays.px
     light = lamp(scene, rays.turn)
-    rows = 96 if img_size <= 72 else 144 if img_size <= 128 else 176
+    rows, steps = next(detail for size, *detail in DETAIL if img_size <= size)
     surface = head_table(C, light.towards[:, 0], rows)
-    hit, cover = march_head(surface[:, :2], rays, C, 6 if img_size <= 72 else 9)
+    hit, cover = march_head(surface[:, :2], rays, C, steps)
     tables = SimpleNamespace(surface=surface, **textures(subject["seed"], scene, img_size))
     img = picture(C, scene, light, rays, hit, cover, tables)
     return develop(img, C, scene, gen)
+
+
+def seeded_normal(seed: torch.Tensor, c: int, k: int) -> torch.Tensor:
+    """Noise of each seed `[n, c, k, k]`, about standard normal: the four bytes of a hash summed."""
+    x = seed.view(-1, 1) * 7919 + torch.arange(c * k * k, device=seed.device) * 104729
+    for m in (0x45d9f3b, 0x119de1f3):
+        x = ((x ^ (x >> 16)) * m) & 0xffffffff
+    x = x ^ (x >> 16)
+    pairs = (x & 0xff00ff) + ((x >> 8) & 0xff00ff)                    # two sums of two bytes
+    total = ((pairs & 0xffff) + (pairs >> 16)).float()
+    return (total.view(-1, c, k, k) - 510) * (1.732 / 256)
 
 
 def textures(seed: torch.Tensor, scene: dict, img_size: int) -> dict:
