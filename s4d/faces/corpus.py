@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,21 +27,20 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..config import Faces, to_dict
-from ..emotions import EMOTIONS, ORDERS
 from ..files import OutputError, write_text
 from . import facs
 from .renderer import render
 from .subject import subjects, views
 
-# Training photos and clips (MAFW: of fold 1) of each class in the real datasets; they set how
-# unbalanced the embedded ones are.
-AFFECTNET = {"neutral": 74874, "happiness": 134415, "sadness": 25459, "surprise": 14090,
-             "fear": 6378, "disgust": 3803, "anger": 24882}
-MAFW = {"anger": 1112, "anxiety": 732, "contempt": 188, "disappointment": 145, "disgust": 511,
-        "fear": 500, "happiness": 993, "helplessness": 209, "neutral": 910, "sadness": 1176,
-        "surprise": 857}
-DFEW = {"happiness": 2445, "sadness": 1894, "neutral": 2669, "anger": 2173, "surprise": 1469,
-        "disgust": 145, "fear": 902}
+# Training photos and clips (MAFW: of fold 1) of each class in the real datasets, in their label
+# order; they set how unbalanced the embedded ones are.
+REAL = {"affectnet": dict(neutral=74874, happiness=134415, sadness=25459, surprise=14090, fear=6378,
+                          disgust=3803, anger=24882),
+        "dfew": dict(happiness=2445, sadness=1894, neutral=2669, anger=2173, surprise=1469,
+                     disgust=145, fear=902),
+        "mafw": dict(anger=1112, anxiety=732, contempt=188, disappointment=145, disgust=511,
+                     fear=500, happiness=993, helplessness=209, neutral=910, sadness=1176,
+                     surprise=857)}
 SPLITS = {"train": .80, "val": .08, "test": .12}
 FOLDS = (1, 2, 3, 4, 5)
 SHARD = {"affectnet": 64, "dfew": 8, "mafw": 8, "voxceleb2": 8}     # samples drawn together; fixed
@@ -82,20 +82,14 @@ def distance(cfg: Faces) -> SimpleNamespace:
         crf=18 + round(16 * g))              # of x264: 18 fine .. 34 coarse
 
 
-def apportion(total: int, shares: np.ndarray, least: int = 0) -> np.ndarray:
-    """Split `total` into whole numbers in proportion to `shares`, each at least `least`."""
-    rest = total - least * len(shares)
-    quota = np.asarray(shares, float) / np.sum(shares) * rest
+def apportion(total: int, real: Iterable[float], power: float, least: int) -> np.ndarray:
+    """Split `total` as `real` to a power, into whole numbers of `least` or more."""
+    share = np.array(list(real), float) ** power
+    rest = total - least * len(share)
+    quota = share / share.sum() * rest
     out = np.floor(quota).astype(int)
-    short = rest - out.sum()
-    out[np.argsort(out - quota, kind="stable")[:short]] += 1              # largest remainders
+    out[np.argsort(out - quota, kind="stable")[:rest - out.sum()]] += 1   # largest remainders
     return out + least
-
-
-def shares(real: dict[str, int], balance: float, names: tuple[str, ...]) -> np.ndarray:
-    """Class shares in the order of `names`: the real ones to the power `balance`, summing to 1."""
-    raw = np.array([real[n] for n in names], float) ** balance
-    return raw / raw.sum()
 
 
 def num_subjects(cfg: Faces) -> int:
@@ -108,12 +102,12 @@ def samples(cfg: Faces) -> list[Sample]:
     Subjects are numbered through, so nobody is in two corpora, photo splits or clip folds.
     """
     first = cfg.photo_subjects
-    out = _photos(cfg) + _clips(cfg, "dfew", cfg.clips, cfg.clip_subjects, first, DFEW)
+    out = _photos(cfg) + _clips(cfg, "dfew", cfg.clips, cfg.clip_subjects, first)
     first += cfg.clip_subjects
-    out += _clips(cfg, "mafw", cfg.compound, cfg.compound_subjects, first, MAFW)
+    out += _clips(cfg, "mafw", cfg.compound, cfg.compound_subjects, first)
     first += cfg.compound_subjects
     rng = np.random.default_rng([cfg.seed, 3])
-    labels = rng.choice(ORDERS["dfew"], cfg.speaking).tolist()
+    labels = rng.choice(list(REAL["dfew"]), cfg.speaking).tolist()
     who = np.sort(_spread(cfg.speaking, np.arange(cfg.speaking_subjects), rng)).tolist()
     for i, (w, label) in enumerate(zip(who, labels, strict=True)):
         digest = hashlib.sha256(f"{cfg.seed} {i}".encode()).digest()
@@ -130,13 +124,14 @@ def _spread(count: int, subjects: np.ndarray, rng: np.random.Generator) -> np.nd
 
 def _photos(cfg: Faces) -> list[Sample]:
     rng = np.random.default_rng([cfg.seed, 1])
-    weights = np.array(list(SPLITS.values()))
-    photos, subjects = apportion(cfg.photos, weights, 7), apportion(cfg.photo_subjects, weights, 1)
-    groups = np.split(rng.permutation(cfg.photo_subjects), subjects.cumsum()[:-1])
-    out = []
+    photos = apportion(cfg.photos, SPLITS.values(), 1, 7)
+    people = apportion(cfg.photo_subjects, SPLITS.values(), 1, 1)
+    groups = np.split(rng.permutation(cfg.photo_subjects), people.cumsum()[:-1])
+    real, out = REAL["affectnet"], []
     for split, count, group in zip(SPLITS, photos, groups, strict=True):
-        share = shares(AFFECTNET, cfg.class_balance if split == "train" else 0, EMOTIONS)
-        labels = rng.permutation(np.repeat(EMOTIONS, apportion(count, share, 1)))
+        power = cfg.class_balance if split == "train" else 0
+        counts = apportion(count, real.values(), power, 1)
+        labels = rng.permutation(np.repeat(list(real), counts))
         for label, row in zip(labels.tolist(), _spread(count, group, rng).tolist(), strict=True):
             shown = facs.NEIGHBOUR[label] if rng.random() < cfg.label_noise else label
             out.append(Sample("affectnet", f"{split}/{label}/{len(out):06d}.jpg", row,
@@ -144,12 +139,12 @@ def _photos(cfg: Faces) -> list[Sample]:
     return out
 
 
-def _clips(cfg: Faces, corpus: str, clips: int, subjects: int, first: int,
-           real: dict[str, int]) -> list[Sample]:
-    """Labelled clips in five folds; `first` numbers the first subject, `real` counts classes."""
+def _clips(cfg: Faces, corpus: str, clips: int, subjects: int, first: int) -> list[Sample]:
+    """Labelled clips in five folds; `first` numbers the first subject."""
     rng = np.random.default_rng([cfg.seed, 2 if corpus == "dfew" else 4])
-    far, names = distance(cfg), ORDERS[corpus]
-    labels = np.repeat(names, apportion(clips, shares(real, cfg.class_balance, names), 5)).tolist()
+    far, real = distance(cfg), REAL[corpus]
+    counts = apportion(clips, real.values(), cfg.class_balance, 5)
+    labels = np.repeat(list(real), counts).tolist()
     fold = np.resize(FOLDS, clips)           # class after class, so that folds are stratified
     groups = np.array_split(rng.permutation(subjects), len(FOLDS))
     who = np.empty(clips, int)
@@ -316,7 +311,7 @@ def _finish(cfg: Faces, build: Path) -> None:
     for name in ("affectnet", "dfew", "mafw"):
         rows = [(s.path, s.subject) for s in files if s.corpus == name]
         write_text(build / name / "subjects.csv", _csv(rows, ["path", "subject"]))
-    number = {name: i for i, name in enumerate(ORDERS["dfew"], 1)}
+    number = {name: i for i, name in enumerate(REAL["dfew"], 1)}
     for k in FOLDS:
         for split in ("train", "test"):
             of = [s for s in files if (s.split == str(k)) == (split == "test")]
