@@ -26,8 +26,8 @@ def rotation(angle, axis):
 def camera_rays(scene, S):
     """Send a ray through each of S by S pixels; the camera follows the face as the head turns.
 
-    Camera and head frame each have an origin, three numbers a face, and unit directions, three maps
-    `[n, S, S]`. px is the size of a pixel at the head, turn the rotation from head to camera.
+    Frames of camera and head: origin, three numbers a face; unit directions, three `[n, S, S]`.
+    px is the size of a pixel at the head, turn the rotation from head to camera.
     """
     n, device = len(scene["yaw"]), scene["yaw"].device
     extent = 1.16 / scene["scale"]
@@ -56,9 +56,8 @@ def quadric(o, d, centre, axes):
     d = [a / e for a, e in zip(d, axes, strict=True)]
     A = sum(a * a for a in d)
     B = sum(a * b for a, b in zip(o, d, strict=True))
-    middle = -B / A
     m2 = (sum(a * a for a in o) - B * B / A).clamp(min=0)
-    half = ((1 - m2).clamp(min=0) / A).sqrt()
+    middle, half = -B / A, ((1 - m2).clamp(min=0) / A).sqrt()
     return middle - half, middle + half, m2.sqrt()
 
 
@@ -69,14 +68,10 @@ def reach(o, d, centre, axes, limit):
 
 
 def march_head(table, rays, C, steps):
-    """Find where each ray meets the head: distance along it and cover 0..1, `[n, S, S]` each.
-
-    `table` holds profile and height / DEPTH `[n, 2, rows, columns]`.
-    """
+    """Find how far along each ray the head lies, and its cover 0..1, from profile and height."""
     o, d, px, P = rays.head_origin, rays.head, rays.px, C.maps
-    zero, length = 0 * P.face_width, P.face_length.clamp(min=1.0)
-    centre = (zero, -.5 * P.jaw, zero)
-    axes = (P.face_width + .05, length + .5 * P.jaw + .03, zero + DEPTH)
+    centre = (0., -.5 * P.jaw, 0.)
+    axes = (P.face_width + .05, P.face_length.clamp(min=1.0) + .5 * P.jaw + .03, DEPTH)
     hit, cover = torch.full_like(d[0], 6.5), torch.zeros_like(d[0])
     box = reach(o, d, centre, (*axes[:2], axes[2] + .35), 1.15)      # a nose in profile sticks out
     if box:
@@ -93,7 +88,7 @@ def march_head(table, rays, C, steps):
 def trace(table, o, d, t, steps):
     """Stride from t to where the surface lies if q keeps falling, then regula falsi.
 
-    Returns the distance along the ray and, where it passes by, the least and the last q - 1.
+    Returns the distance and, where a ray passes by, the least and the last q - 1.
     """
     plane = t.new_empty(t.shape[0], 2, *t.shape[1:])
     places, spots = plane.unbind(1), plane.permute(0, 2, 3, 1)
@@ -134,15 +129,13 @@ def lamp(scene, turn):
 
 def dot(maps, vector):
     """Products of vectors `[n, 3, H, W]` with one vector a face `[n, 1, 3]`: `[n, 1, H, W]`."""
-    return torch.bmm(vector, maps.reshape(-1, 3, maps.shape[2] * maps.shape[3])).view(
-        -1, 1, *maps.shape[2:])
+    return torch.bmm(vector, maps.flatten(2)).unflatten(2, maps.shape[2:])
 
 
 def light(lamp, N, alb, occlusion, view=None, gloss=None, shadow=None):
     """Wrapped diffuse, hemisphere ambient and, with gloss and a cast shadow, two specular lobes.
 
-    N, alb, view are normals, albedo and directions of the rays `[n, 3, H, W]`. Returns radiance and
-    the cosine between normal and light `[n, 1, H, W]`.
+    N, alb, view: normals, albedo, rays `[n, 3, H, W]`. Returns radiance and cosine to the light.
     """
     wrap = tint(N.device, *WRAP)
     ndl, occlusion = dot(N, lamp.towards), occlusion[:, None]

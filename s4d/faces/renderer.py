@@ -68,8 +68,7 @@ def render(subject: dict, actions: np.ndarray | torch.Tensor, scene: dict | None
     return torch.cat(out)
 
 
-def draw(subject: dict, actions: torch.Tensor, scene: dict, img_size: int,
-         gen: torch.Generator) -> torch.Tensor:
+def draw(subject: dict, actions: torch.Tensor, scene: dict, img_size: int, gen) -> torch.Tensor:
     """Draw one batch: float32 `[n, 3, img_size, img_size]` in 0..1, sRGB."""
     C = controls(subject, actions, scene["gaze"])
     rays = camera_rays(scene, img_size)
