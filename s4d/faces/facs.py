@@ -128,8 +128,12 @@ def perform(emotion: str, strength: float, num_frames: int, fps: float, rng: np.
         actions = np.maximum(quiet, speech(t, rng)[:, None])
     flutter = np.stack([wander(t, FLUTTER, rng) for _ in ACTIONS], 1)
     actions = actions * (1 + life * flutter[:, None])
+    closed = np.zeros(num_frames)                            # 18 blinks a minute of 0.1 to 0.4 s
+    for _ in range(rng.poisson(18 / 60 * (t[-1] + .2))):
+        middle, lasts = rng.uniform(-.1, t[-1] + .1), rng.uniform(.1, .4)
+        closed = np.maximum(closed, (1.4 - np.abs((t - middle) / (lasts / 2))).clip(0, 1))
     lids = actions[:, :, INDEX[43]]
-    actions[:, :, INDEX[43]] = np.maximum(lids, life * blinks(t, rng)[:, None])
+    actions[:, :, INDEX[43]] = np.maximum(lids, life * closed[:, None])
     frames, held = np.arange(num_frames), np.flatnonzero(level > .95)     # apex: middle of plateau
     apex = int(held[len(held) // 2] if len(held) else np.argmax(level + 1e-9 * frames))
     still = (level < .05) | (emotion == "neutral")
@@ -183,15 +187,6 @@ def speech(t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             out[:, INDEX[action]] = np.maximum(out[:, INDEX[action]], level * pulse)
         at += rng.uniform(.22, .45)
     return out
-
-
-def blinks(t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Closure of the lids in 0..1, `[T]`: 18 blinks a minute, each of 0.1 to 0.4 s."""
-    closed = np.zeros(len(t))
-    for _ in range(rng.poisson(18 / 60 * (t[-1] + .2))):
-        middle, lasts = rng.uniform(-.1, t[-1] + .1), rng.uniform(.1, .4)
-        closed = np.maximum(closed, (1.4 - np.abs((t - middle) / (lasts / 2))).clip(0, 1))
-    return closed
 
 
 def wander(t: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:

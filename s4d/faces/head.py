@@ -236,28 +236,22 @@ def slopes(a, scale, along_x, along_y):
     along_y *= sy
 
 
-def box_mean(a, k):
-    """Means over k by k cells (k odd) of tables `[n, H, W]`; the outermost cells repeat."""
-    a = F.pad(a[:, None], (k // 2,) * 4, mode="replicate")[:, 0]
-    for axis in (2, 1):
-        size = a.shape[axis] - k + 1
-        total = a.narrow(axis, 0, size) + a.narrow(axis, 1, size)
-        for i in range(2, k):
-            total += a.narrow(axis, i, size)
-        a = total
-    return a.mul_(1 / k ** 2)
-
-
 def cavity(h):
     """How much deeper than its surroundings each point lies, at a fine and a coarse scale."""
-    T = h.shape[-2]
-    wide = F.avg_pool2d(h[:, None], 4)[:, 0]
-    for _ in range(2):
-        wide = box_mean(wide, max(3, T // 36) | 1)
+    def box_mean(a, k):                        # over k by k cells; the outermost cells repeat
+        a = F.pad(a[:, None], (k // 2,) * 4, mode="replicate")[:, 0]
+        for axis in (2, 1):
+            size = a.shape[axis] - k + 1
+            total = a.narrow(axis, 0, size) + a.narrow(axis, 1, size)
+            for i in range(2, k):
+                total += a.narrow(axis, i, size)
+            a = total
+        return a.mul_(1 / k ** 2)
+    fine, coarse = (max(3, h.shape[-2] // cells) | 1 for cells in (28, 36))         # odd
+    wide = box_mean(box_mean(F.avg_pool2d(h[:, None], 4)[:, 0], coarse), coarse)
     wide = F.interpolate(wide[:, None], h.shape[1:], mode="bilinear", align_corners=False)[:, 0]
-    near = box_mean(h, max(3, T // 28) | 1)
-    coarse = wide.sub_(h).mul_(2.6).clamp_(-.2, .45)
-    return near.sub_(h).mul_(7.5).clamp_(-.25, .8).add_(coarse)
+    deep = wide.sub_(h).mul_(2.6).clamp_(-.2, .45)
+    return box_mean(h, fine).sub_(h).mul_(7.5).clamp_(-.25, .8).add_(deep)
 
 
 def cast_shadow(z, light, out):

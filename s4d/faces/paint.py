@@ -42,8 +42,14 @@ def paint(C, p, zone):
     alb, gloss = skin(C, p)
     occ = torch.zeros_like(p.x)
     box = window(zone) if zone is not None else None
-    if box:
-        beard(C, inside(box), zone[box], alb[box], gloss[box])
+    if box:                                                      # stubble, beard, moustache
+        x, y, _, _, n2 = inside(box)
+        zone, part, strands = zone[box], alb[box], strand(P, x * 1.3 + .4 * y * x.sign(), y)
+        lay(part, rgb(C.skin) * tint(x.device, .55, .58, .62), .55 * zone * P.stubble)
+        thick = (zone - .5 + .22 * strands + .14 * n2) * 2 + .25 + .4 * P.beard
+        thick = thick.clamp_(0, 1) * zone.clamp(max=.5) * 2 * (P.beard * 1.6).clamp(0, .95)
+        lay(part, rgb(C.hair_rgb) * (1.15 + .35 * strands[:, None]), thick)
+        gloss[box].mul_(1 - thick)
     if bool((P.bald < 1).any()):
         scalp = smooth(p.y - P.hairline + P.fringe, .06, .12)
         scalp = scalp + smooth(p.z, .05, -.10) * smooth(p.y, .12, .28)
@@ -95,17 +101,6 @@ def skin(C, p):
         alb[rows] = dotted
     shine = torch.add(bell(x, .12, y + .2, .3), gauss(y - .45, .2))
     return alb, shine.mul_(.2).add_(.35).mul_(1 - .65 * tone)
-
-
-def beard(C, p, zone, alb, gloss):
-    """Stubble, beard and moustache inside the zone `[n, H, W]` where they grow."""
-    P, x, y = C.maps, p.x, p.y
-    strands = strand(P, x * 1.3 + .4 * y * x.sign(), y)
-    lay(alb, rgb(C.skin) * tint(x.device, .55, .58, .62), .55 * zone * P.stubble)
-    thick = (zone - .5 + .22 * strands + .14 * p.n2) * 2 + .25 + .4 * P.beard
-    thick = thick.clamp_(0, 1) * zone.clamp(max=.5) * 2 * (P.beard * 1.6).clamp(0, .95)
-    lay(alb, rgb(C.hair_rgb) * (1.15 + .35 * strands[:, None]), thick)
-    gloss *= 1 - thick
 
 
 def brows(C, p, alb, gloss, occ):
@@ -219,7 +214,7 @@ def mouth_interior(C, x, y, m):
 
 
 def face(C, lamp, rays, hit, tables, box):
-    """Colours of the face inside a window `[n, 3, h, w]`, the light on it, and its Patch."""
+    """Colours of the face inside a window `[n, 3, h, w]`, and the light on it."""
     d = [v[box] for v in rays.head]
     t = hit[box]
     x, y, z = (a + t * b for a, b in zip(rays.head_origin, d, strict=True))
@@ -251,4 +246,10 @@ def face(C, lamp, rays, hit, tables, box):
             inner = mouth_interior(C, deep_x, deep_y, mouth)
             lay(part, inner * lit[mouth.box], mouth.opening)
         lay(part, part * tint(x.device, .24, .15, .15), mouth.seam)
-    return colour, lit, p
+    P = C.maps
+    if bool((P.glasses > 0).any()):                          # their side pieces
+        side = P.eye_spacing + P.glasses_size * .95
+        bar = ramp(.014 - (y - .04).abs(), P.px * 1.15)
+        bar = bar * smooth(x.abs(), side, side + .1 * P.glasses_size)
+        lay(colour, rgb(C.glasses_rgb) * lit, bar * (P.glasses > 0).float())
+    return colour, lit

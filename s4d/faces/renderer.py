@@ -14,9 +14,9 @@ from .facs import ACTIONS, FacesError
 from .head import head_table
 from .paint import face
 from .rays import camera_rays, lamp, march_head
-from .shapes import LOG2E, gauss, lay, power, smooth, window
+from .shapes import LOG2E, gauss, lay, power, rgb, smooth, window
 from .subject import views
-from .surroundings import background, ears, glasses, hair, neck, occluder, temples
+from .surroundings import ears, glasses, hair, neck, occluder
 
 BATCH = {"cpu": 16, "cuda": 256}    # frames drawn at a time: on a CPU they just fit a core's cache
 DETAIL = ((72, 96, 6), (128, 144, 9), (224, 176, 9))    # img_size up to, rows of tables, ray steps
@@ -82,46 +82,44 @@ def draw(subject: dict, actions: torch.Tensor, scene: dict, img_size: int, gen) 
     return develop(img, C, scene, gen)
 
 
-def seeded_normal(seed: torch.Tensor, c: int, k: int) -> torch.Tensor:
-    """Noise of each seed `[n, c, k, k]`, about standard normal: the four bytes of a hash summed."""
-    x = seed.view(-1, 1) * 7919 + torch.arange(c * k * k, device=seed.device) * 104729
-    for m in (0x45d9f3b, 0x119de1f3):
-        x = ((x ^ (x >> 16)) * m) & 0xffffffff
-    x = x ^ (x >> 16)
-    pairs = (x & 0xff00ff) + ((x >> 8) & 0xff00ff)                    # two sums of two bytes
-    total = ((pairs & 0xffff) + (pairs >> 16)).float()
-    return (total.view(-1, c, k, k) - 510) * (1.732 / 256)
-
-
 def textures(seed: torch.Tensor, scene: dict, img_size: int) -> dict:
     """Skin noise `[n, 2, 64, 64]` and background blobs of each subject: equal in all its frames."""
+    def noise(seed, c, k):                     # about standard normal: four bytes of a hash, summed
+        x = seed.view(-1, 1) * 7919 + torch.arange(c * k * k, device=seed.device) * 104729
+        for m in (0x45d9f3b, 0x119de1f3):
+            x = ((x ^ (x >> 16)) * m) & 0xffffffff
+        x = x ^ (x >> 16)
+        pairs = (x & 0xff00ff) + ((x >> 8) & 0xff00ff)                # two sums of two bytes
+        total = ((pairs & 0xffff) + (pairs >> 16)).float()
+        return (total.view(-1, c, k, k) - 510) * (1.732 / 256)
+
     def stretched(maps, size):                 # bicubic, as two matrix products
         k = maps.shape[-1]
         eye = torch.eye(k, device=maps.device)[None, None]
         weights = F.interpolate(eye, size=(size, k), mode="bicubic", align_corners=True)[0, 0]
         return weights @ maps @ weights.T
     own, row = torch.unique(seed, return_inverse=True)
-    skin = torch.cat([stretched(seeded_normal(own, 1, 9), 64), seeded_normal(own + 1, 1, 64)], 1)
+    skin = torch.cat([stretched(noise(own, 1, 9), 64), noise(own + 1, 1, 64)], 1)
     if not bool((scene["bg_tex"] > 0).any()):
         return {"skin": skin[row], "blobs": None}
-    blobs = seeded_normal(own + 2, 1, 6) + .3 * seeded_normal(own + 3, 3, 6)
+    blobs = noise(own + 2, 1, 6) + .3 * noise(own + 3, 3, 6)
     return {"skin": skin[row], "blobs": stretched(blobs, img_size)[row]}
 
 
 def picture(C, scene, lamp, rays, hit, cover, tables):
     """Compose the picture from back to front: linear light `[n, 3, S, S]`."""
-    P = C.maps
-    img = background(scene, tables.blobs, hit.shape[-1])
-    wig = hair(C, lamp, rays, tables)
+    P, S = C.maps, hit.shape[-1]
+    down = ((torch.arange(S, device=hit.device) + .5) / S).view(1, 1, S, 1)
+    img = torch.lerp(rgb(scene["bg"][:, 0]), rgb(scene["bg"][:, 1]), down).expand(-1, 3, S, S)
+    if tables.blobs is not None:
+        img = (img * (1 + .45 * scene["bg_tex"].view(-1, 1, 1, 1) * tables.blobs)).clamp(0, 1)
+    img, wig = img.contiguous(), hair(C, lamp, rays, tables)
     if wig is not None:
         lay(img[wig.box], wig.colour * .38, wig.behind)
     neck(img, C, scene, lamp, rays)
     box = window(cover)
-    worn = bool((P.glasses > 0).any())
     if box:
-        colour, lit, p = face(C, lamp, rays, hit, tables, box)
-        if worn:
-            temples(colour, C, p, lit)
+        colour, lit = face(C, lamp, rays, hit, tables, box)
         lay(img[box], colour, cover[box])
     if wig is not None:
         part = img[wig.box]
@@ -130,11 +128,8 @@ def picture(C, scene, lamp, rays, hit, cover, tables):
         contact = contact * gauss(wig.edge.clamp(max=0), .10) * smooth(y, -.1, .3)
         part *= 1 - .35 * contact[:, None]
         lay(part, wig.colour * (.75 + .25 * wig.crown)[:, None], wig.front)
-        wig.front_all, wig.near_all = torch.zeros_like(hit), torch.zeros_like(hit)
-        wig.front_all[wig.box].copy_(wig.front)
-        wig.near_all[wig.box].copy_(wig.near)
     ears(img, C, lamp, rays, hit, cover, wig)
-    if worn and box:
+    if box and bool((P.glasses > 0).any()):
         glasses(img, C, lamp, rays, lit, cover, box)
     if bool((scene["occluder"][:, 4] > 0).any()):
         occluder(img, C, scene, lamp)

@@ -1,4 +1,4 @@
-"""Around the face: background, neck and clothes, hair, ears, glasses, an occluder."""
+"""Around the face: neck and clothes, hair, ears, glasses, an occluder."""
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -10,17 +10,6 @@ from .rays import light, quadric, reach
 from .shapes import DEPTH, gauss, lay, lookup, power, ramp, rgb, smooth, step, tint, unit, window
 
 EAR = (.085, .20, .13)                 # half axes
-
-
-def background(scene, blobs, S):
-    """A vertical gradient, mottled where the scene asks for it."""
-    colours = scene["bg"]
-    n, device = len(colours), colours.device
-    down = ((torch.arange(S, device=device) + .5) / S).view(1, 1, S, 1)
-    img = torch.lerp(rgb(colours[:, 0]), rgb(colours[:, 1]), down).expand(n, 3, S, S)
-    if blobs is not None:
-        img = (img * (1 + .45 * scene["bg_tex"].view(-1, 1, 1, 1) * blobs)).clamp(0, 1)
-    return img.contiguous()
 
 
 def neck(img, C, scene, lamp, rays):
@@ -115,7 +104,9 @@ def face_edge(P, x, y, strands):
 def ears(img, C, lamp, rays, hit, cover, wig):
     """Lay both ears over the picture, in place, hidden by nearer head or hair."""
     P, o = C.maps, rays.head_origin
-    axes = [a * P.ear_size for a in EAR]
+    axes, front, near = [a * P.ear_size for a in EAR], torch.zeros_like(hit), torch.zeros_like(hit)
+    if wig is not None:
+        front[wig.box], near[wig.box] = wig.front, wig.near
     for side in (1., -1.):
         centre = (side * (P.face_width + .055), -.06, -.08)
         box = reach(o, rays.head, centre, axes, 1 + 6.5 * P.px)
@@ -127,20 +118,9 @@ def ears(img, C, lamp, rays, hit, cover, wig):
         inner = gauss((x - centre[0]) * side + .005, .04) * gauss(y + .04, .11)
         skin = rgb(C.skin) * tint(x.device, .98, .84, .82)
         colour, _ = light(lamp, normal, skin, .85 - .5 * inner)
-        seen = 1 - cover[box] * (hit[box] < t).float()
-        if wig is not None:
-            hidden = (wig.near_all[box] < t + .05) & (P.hair_long > .3)
-            seen = seen * (1 - wig.front_all[box] * hidden.float())
+        hidden = (near[box] < t + .05) & (P.hair_long > .3)
+        seen = (1 - cover[box] * (hit[box] < t).float()) * (1 - front[box] * hidden.float())
         lay(img[box], colour, ramp((1 - m) * .1, P.px * 1.3) * seen)
-
-
-def temples(colour, C, p, lit):
-    """Lay the side pieces of the glasses over the head's colours, in place."""
-    P = C.maps
-    side = P.eye_spacing + P.glasses_size * .95
-    bar = ramp(.014 - (p.y - .04).abs(), P.px * 1.15)
-    bar = bar * smooth(p.x.abs(), side, side + .1 * P.glasses_size)
-    lay(colour, rgb(C.glasses_rgb) * lit, bar * (P.glasses > 0).float())
 
 
 def glasses(img, C, lamp, rays, lit, cover, box):
