@@ -271,9 +271,19 @@ def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:
     return Profile(name, faces, pretrain, finetune, runs=runs, **row)
 
 
-def update(config, **changes):
-    """A copy with fields replaced; an unknown field is an error that lists the known ones."""
-    return _make(type(config), vars(config) | changes)
+# Fields that say how a run is carried out, not what it computes: they do not enter its name.
+HOW = {"root", "num_workers", "cache", "save_minutes", "runs", "grad_checkpointing",
+       "deterministic", "tensorboard", "skip_nonfinite", "max_unreadable"}
+update = replace    # a copy of a configuration with fields replaced
+
+
+def digest(config) -> str:
+    """Ten hex digits that name a configuration, wherever the data lie."""
+    def named(c) -> dict:
+        return {"kind": type(c).__name__} | {k: v for k, v in vars(c).items() if k not in HOW}
+
+    text = json.dumps(config, default=named, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def to_dict(config) -> dict:
@@ -289,30 +299,10 @@ def from_dict(values: dict):
         kind = found.pop("kind", None)
         if kind not in classes:
             raise ConfigError(f"unknown configuration kind {kind!r}: expected {', '.join(classes)}")
-        return _make(classes[kind], {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in found.items()})
+        found = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+        try:
+            return classes[kind](**found)
+        except TypeError as error:
+            raise ConfigError(str(error)) from error
 
     return json.loads(json.dumps(values), object_hook=build)
-
-
-def _make(cls, values: dict):
-    try:
-        return cls(**values)
-    except TypeError as error:
-        known = ", ".join(f.name for f in fields(cls))
-        raise ConfigError(f"{error}; keys of {cls.__name__} are {known}") from error
-
-
-# Fields that say how a run is carried out, not what it computes: they do not enter its name.
-HOW = {"root", "num_workers", "cache", "save_minutes", "runs", "grad_checkpointing",
-       "deterministic", "tensorboard", "skip_nonfinite", "max_unreadable"}
-
-
-def digest(config) -> str:
-    """Ten hex digits that name a configuration, wherever the data lie."""
-    def named(c) -> dict:
-        return {"kind": type(c).__name__} | {k: v for k, v in vars(c).items() if k not in HOW}
-
-    text = json.dumps(config, default=named, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -44,8 +44,8 @@ def test_the_digest_names_what_is_computed_and_not_how():
 def test_unknown_and_missing_keys_are_named():
     values = config.to_dict(Pretrain(PHOTOS, CLIPS))
     path = {**values, "image": {**values["image"], "path": "x"}}
-    for wrong, said in (({**values, "masks": 1}, "'masks'; keys of Pretrain are image, video"),
-                        (path, "'path'; keys of Source are name, root"),
+    for wrong, said in (({**values, "masks": 1}, "Pretrain.* unexpected .* 'masks'"),
+                        (path, "Source.* unexpected .* 'path'"),
                         ({k: v for k, v in values.items() if k != "image"}, "missing .* 'image'"),
                         ({"kind": "Train"}, "unknown configuration kind 'Train'")):
         with pytest.raises(ConfigError, match=said):
@@ -60,7 +60,6 @@ def test_unknown_and_missing_keys_are_named():
     (Finetune(PHOTOS, CLIPS), dict(crop_scale=(0.5, 2.0)), "crop_scale is .* from 1e-06 to 1"),
     (Finetune(PHOTOS, CLIPS), dict(crop_scale=(0.9, 0.5)), "crop_scale is"),
     (Finetune(PHOTOS, CLIPS), dict(tasks=("images",)), "tasks is .*: expected image, video or"),
-    (Finetune(PHOTOS, CLIPS), dict(epoch=3), "'epoch'; keys of Finetune are"),
     (config.Faces(), dict(img_size=65), "Faces.img_size is 65: expected an even number")])
 def test_values_that_are_not_allowed_are_refused(cfg, change, said):
     with pytest.raises(ConfigError, match=said):

@@ -71,9 +71,6 @@ def read_state(source: str | Path | dict) -> tuple[dict[str, Tensor], str]:
         raise CheckpointError("the checkpoint holds no tensors: expected a state_dict, bare or "
                               f"under {', '.join(CONTAINERS)}")
     for name, value in state.items():
-        if value.layout != torch.strided or value.is_meta:
-            raise CheckpointError(f"tensor {name} is sparse or without content: save a state_dict "
-                                  "of plain tensors")
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise CheckpointError(f"tensor {name} holds NaN or infinite values: the checkpoint is "
                                   "damaged or its training diverged")

@@ -33,8 +33,8 @@ class Decoder(nn.Module):
 class DualMAE(nn.Module):
     """Masked autoencoder for images and clips; `kwargs` are those of `Encoder`.
 
-    Everywhere `mask` is bool `[B, L]`, True = removed, the same count in each row; `removed` is
-    that count. It may be left out, but a compiled graph cannot count, and a GPU would wait.
+    Everywhere `mask` is bool `[B, L]`, True = removed, the same count in each row. `removed` is
+    that count; left out, it is counted, and a GPU waits.
     Source: docs/method.md section 4; He et al. 2022 (MAE), Tong et al. 2022 (VideoMAE).
     """
 

@@ -1,8 +1,6 @@
 """The shared encoder, and the classifier: a head per task, adapter experts in the upper blocks."""
 from __future__ import annotations
 
-import re
-
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
@@ -46,14 +44,16 @@ class Block(nn.Module):
         self.attn = Attention(embed_dim, num_heads)
         self.norm2 = nn.LayerNorm(embed_dim, eps=EPS)
         self.mlp = Mlp(embed_dim, 4 * embed_dim)
-        moae = MoAE(embed_dim, num_experts, top_k, adapter_reduction) if num_experts else None
-        self.moae = moae
         self.drop_path = DropPath(drop_path_rate)
+        self.moae = None
+        if num_experts:
+            self.moae = MoAE(embed_dim, num_experts, top_k, adapter_reduction)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
         n = self.norm2(x)
-        return x + self.drop_path(self.mlp(n) if self.moae is None else self.mlp(n) + self.moae(n))
+        branches = self.mlp(n) if self.moae is None else self.mlp(n) + self.moae(n)
+        return x + self.drop_path(branches)
 
 
 def run_blocks(blocks: nn.ModuleList, x: Tensor, recompute: bool) -> Tensor:
@@ -147,7 +147,7 @@ class Encoder(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """The experts' stacked biases: timm spares one-dimensional parameters only."""
-        return {name for name, _ in self.named_parameters() if re.search(r"\.moae\.b[12]$", name)}
+        return {n for n, _ in self.named_parameters() if n.endswith((".moae.b1", ".moae.b2"))}
 
 
 class S4D(Encoder):
@@ -220,6 +220,6 @@ class S4D(Encoder):
         return dict(stem=r"^patch_embed", blocks=r"^blocks\.(\d+)")
 
 
-def count_parameters(model: nn.Module, pattern: str = "") -> int:
-    """Number of parameters whose name matches `pattern`."""
-    return sum(p.numel() for n, p in model.named_parameters() if re.search(pattern, n))
+def count_parameters(model: nn.Module) -> int:
+    """Number of parameters of a model."""
+    return sum(p.numel() for p in model.parameters())
