@@ -262,7 +262,7 @@ def predict(files, folder, json_file, picture, windows) -> int:
     if json_file:
         _write_json(json_file, found, courses, broken)
     if picture and len(found):
-        from .study.figures.prediction import predictions
+        from .study.figures.finetuning import predictions
         pictures = [read_clip(p, [count_frames(p) // 2])[0] for p in found["path"]]
         figure = predictions(found, pictures, courses, f"run {run.dir.name}")
         write(picture, lambda p: figure.savefig(p, format=Path(picture).suffix[1:]))

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib.metadata import distributions
 from pathlib import Path
 
 from tqdm import tqdm
@@ -17,7 +18,7 @@ from .config import Profile
 from .files import ROOT, OutputError, code_version, sha256, write_all, write_text
 from .notebooks import NOTEBOOKS, ReproduceError, cells_of, check_parameters, execute, select
 from .study import ablations
-from .study.artifacts import manifest_text, packages, read_manifest
+from .study.artifacts import manifest_text, read_manifest
 
 # Seconds per stage on two cores: corpus, training, one notebook.
 EXPECTED = {"smoke": (15, 20, 12), "sandbox": (110, 1150, 25), "night": (440, 7000, 60),
@@ -158,7 +159,8 @@ def inputs_of(job: Job, name: str) -> str:
     earlier = {n for n in NOTEBOOKS if n < name}
     entries = [e for e in read_manifest(job.staging).values() if e["notebook"] in earlier]
     numbers = sorted(f for e in entries for f in e["files"].items() if f[0].endswith(".csv"))
-    parts = [cells_of(job.folder / f"{name}.ipynb"), code_version(), packages(),
+    packages = sorted(f"{d.name} {d.version}" for d in distributions())
+    parts = [cells_of(job.folder / f"{name}.ipynb"), code_version(), packages,
              configs.digest(job.profile), job.inputs, job.parameters[name], numbers]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
