@@ -33,7 +33,8 @@ def pair(method, reference, metric="WAR", task="video", pretrained=True):
 
 
 def start(method):
-    return dict(pair(method, ""), pretrained_reference=False)
+    return dict(pretrained=True, pretrained_reference=False, method=method, metric="WAR",
+                task="video")
 
 
 def changed(study, setting, method="s4d"):
