@@ -33,9 +33,8 @@ def test_a_trial_differs_only_in_what_its_study_names():
         assert not values.pop(ablations.default_of(prof, name)) and all(values.values()), name
 
 
-@pytest.mark.parametrize("name, gaps", [("sandbox", [.2]), ("night", [.2, 0, .5, 1])])
-def test_each_run_that_a_profile_declares_is_trained_once(name, gaps):
-    prof = configs.profile(name)
+def test_each_run_that_a_profile_declares_is_trained_once_on_its_own_corpus():
+    prof, gaps = configs.profile("night"), [.2, 0, .5, 1]
     every = reproduce.configurations(prof)
     assert len(every) == len(set(every))
     assert {t.config for t in ablations.trials(prof)} <= set(every)
@@ -84,16 +83,15 @@ def test_a_fraction_of_the_data_nests_and_keeps_the_length_of_an_epoch(balanced)
 
 
 def test_dynamic_only_is_the_setting_without_photos():
-    columns = ["task", "pretrained", "method", "metric", "value"]
-    scores = pd.DataFrame([("video", True, "dynamic", "WAR", .44),
-                           ("video", True, "dynamic", "UAR", .38),
-                           ("video", False, "dynamic", "WAR", .2),
-                           ("video", True, "s4d", "WAR", .61)], columns=columns)
+    columns = ["pretrained", "method", "metric", "value"]
+    scores = [(True, "dynamic", "WAR", .44), (True, "dynamic", "UAR", .38),
+              (False, "dynamic", "WAR", .2), (True, "s4d", "WAR", .61)]
+    scores = pd.DataFrame(scores, columns=columns).assign(task="video")
     pair = dict(task="video", method="s4d", method_reference="dynamic", p_holm=.02)
     paired = pd.DataFrame([
         dict(pair, pretrained=p, metric=k, difference=d, low=d - .06, high=d + .05)
         for p, k, d in ((True, "WAR", .17), (True, "UAR", .2), (False, "WAR", .3))])
     none = ablations.without_photos(scores, paired).set_index("metric")
-    assert none["setting"].tolist() == ["0", "0"] and none["value"].tolist() == [.44, .38]
+    assert set(none["setting"]) == {"0"} and none["value"].tolist() == [.44, .38]
     found = none.loc["WAR", ["difference", "difference_low", "difference_high"]]
     assert found.tolist() == pytest.approx([-.17, -.22, -.11])

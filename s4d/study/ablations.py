@@ -106,8 +106,6 @@ def corpora(profile: Profile) -> list[Faces]:
 
 def text(value: object) -> str:
     """A setting as it stands under an axis."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
