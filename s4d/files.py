@@ -27,21 +27,18 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_all(savers: dict[Path, Callable[[Path], object]]) -> None:
-    """Write several files or none; missing folders are made.
+    """Write several files or none, each by its function; missing folders are made.
 
-    Args:
-        savers: file -> function that writes it to the path it is given.
-    Raises:
-        OutputError: as `writing` does; what stood there before is untouched.
+    Raises OutputError as `writing` does; what stood there before is untouched.
     """
-    files = {Path(path): save for path, save in savers.items()}
-    drafts = {path: path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}") for path in files}
+    drafts = {path: path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}") for path in savers}
     try:
-        for path, save in files.items():
+        for path, save in savers.items():
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 save(drafts[path])
-                sync(drafts[path])
+                with open(drafts[path], "rb+") as file:      # on the disk, to outlive a power cut
+                    os.fsync(file.fileno())
         for path, draft in drafts.items():
             with writing(path):
                 os.replace(draft, path)
@@ -60,12 +57,6 @@ def writing(path: Path) -> Iterator[None]:
         cause = (error.strerror or str(error)).lower()
         raise OutputError(f"cannot write {path}: {cause}; free space there or choose another "
                           "folder, then call again") from error
-
-
-def sync(path: Path) -> None:
-    """Wait until a file is on the disk, to outlive a power cut."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
 
 
 def sha256(path: str | Path) -> str:

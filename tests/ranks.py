@@ -19,7 +19,7 @@ import torch
 from faults import CONTEXT, nth
 
 from s4d import config
-from s4d.training import leave_group, train
+from s4d.training import train
 from s4d.training.engine import Engine
 
 
@@ -48,7 +48,6 @@ def work(job: dict) -> None:
                 Engine.update = nth(original, step, before=lambda *_, how=how: die(how))
         train(cfg, job["runs"])
         Engine.update = original
-    leave_group()
 
 
 def tell_of_files(runs: str, rank: int) -> None:

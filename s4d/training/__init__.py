@@ -4,8 +4,8 @@ from .finetune import finetune
 from .jobs import run_all, train
 from .pretrain import pretrain
 from .runs import Run, RunError, build, locate, plan_batches, samples_of, sources, tables
-from .setup import leave_group, pick_device
+from .setup import pick_device
 
-__all__ = ["Run", "RunError", "along_time", "build", "finetune", "leave_group", "locate",
-           "pick_device", "plan_batches", "predict", "pretrain", "run_all", "samples_of", "sources",
-           "tables", "train", "war_uar"]
+__all__ = ["Run", "RunError", "along_time", "build", "finetune", "locate", "pick_device",
+           "plan_batches", "predict", "pretrain", "run_all", "samples_of", "sources", "tables",
+           "train", "war_uar"]

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from .. import config as configs
 from ..config import ConfigError
 from ..data.dataset import Joint, Samples, cut, loader, part_of, sample_seed
-from ..files import code_version, sync, write, write_text, writing
+from ..files import code_version, write, write_text, writing
 from .guards import Guard
 from .runs import CHECKPOINT, Run, RunError, cause_of, device_name, lock, plan_batches
 from .setup import broadcast, data_parallel, gather, rank, world_size
@@ -154,13 +154,11 @@ class Engine:
                            self.say)
         self.per_epoch = len(plan_batches(cfg, data, 0))
         self.steps = max(1, round(cfg.epochs * self.per_epoch))
-        state = broadcast(self._read_checkpoint() if rank() == 0 else {})
-        if state:
-            self._restore(state)
-        self.metrics, self.logged = folder / "metrics.jsonl", state.get("logged", 0)
+        self.metrics = folder / "metrics.jsonl"
+        logged = self._restore()
         if rank() == 0:         # rows after the checkpoint go, so that no step stands twice
-            rows = self.metrics.read_text().splitlines(True) if self.metrics.exists() else []
-            write_text(self.metrics, "".join(rows[:self.logged]))
+            with writing(self.metrics), open(self.metrics, "a") as file:
+                file.truncate(min(logged, file.tell()))
             if cfg.tensorboard:
                 from torch.utils.tensorboard import SummaryWriter
                 self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=self.step)
@@ -195,13 +193,11 @@ class Engine:
     def checkpoint(self) -> None:
         """Write all that the run needs to go on."""
         if rank() == 0:
-            with writing(self.metrics):
-                sync(self.metrics)
             average = None if self.average is None else self.average.module.state_dict()
             cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
             state = dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict(),
                          average=average, step=self.step, epoch=self.epoch, best=self.best,
-                         seconds=self.elapsed(), logged=self.logged,
+                         seconds=self.elapsed(), logged=self.metrics.stat().st_size,
                          guard={key: getattr(self.guard, key) for key in Guard.saved},
                          rng=torch.get_rng_state(), rng_cuda=cuda)
             content = io.BytesIO()          # written by Python, whose errors tell of a full disk
@@ -213,15 +209,18 @@ class Engine:
         if time.monotonic() - self.saved_at > 60 * self.cfg.save_minutes:
             self.checkpoint()
 
-    def _read_checkpoint(self) -> dict:
-        path = self.run.dir / CHECKPOINT
+    def _restore(self) -> int:
+        """Go back to the checkpoint, if there is one; return the length of its metrics in bytes."""
+        path, state = self.run.dir / CHECKPOINT, {}
         try:
-            return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else {}
+            if rank() == 0 and path.exists():
+                state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:           # torch raises many kinds for a damaged file
             raise RunError(f"cannot read {path} ({cause_of(error)[:80]}): remove it, and the run "
                            "starts again") from error
-
-    def _restore(self, state: dict) -> None:
+        state = broadcast(state)
+        if not state:
+            return 0
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -237,6 +236,7 @@ class Engine:
         torch.set_rng_state(state["rng"])
         if torch.cuda.is_available() and state["rng_cuda"] is not None:
             torch.cuda.set_rng_state(state["rng_cuda"])
+        return state["logged"]
 
     def elapsed(self) -> float:
         """Return the seconds spent in this call and in earlier ones."""
@@ -324,7 +324,6 @@ class Engine:
             row = dict(step=self.step, epoch=epoch, modality=modality, **values)
             with writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            self.logged += 1
             for key, value in values.items() if self.tensorboard is not None else ():
                 self.tensorboard.add_scalar(f"{modality}/{key}", value, self.step)
 

@@ -75,10 +75,7 @@ def samples_of(cfg: Pretrain | Finetune, task: str, table: pd.DataFrame, split: 
         strength = cfg.randaugment
         if task == "image" and cfg.image_randaugment is not None:
             strength = cfg.image_randaugment
-        try:
-            transform = train_transform(cfg.img_size, cfg.crop_scale, strength, cfg.random_erasing)
-        except ValueError as error:
-            raise ConfigError(f"RandAugment of {task} samples cannot be used: {error}") from error
+        transform = train_transform(cfg.img_size, cfg.crop_scale, strength, cfg.random_erasing)
     elif training:
         transform = pretrain_transform(cfg.img_size, cfg.crop_scale, flip=task == "image")
     return Samples(table[table.split == split], source.root, task, cfg.img_size, cfg.num_frames,

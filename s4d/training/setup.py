@@ -7,6 +7,7 @@ are a function of step and process, so that a run resumes bit for bit on as many
 """
 from __future__ import annotations
 
+import atexit
 import math
 import os
 
@@ -45,13 +46,8 @@ def pick_device(deterministic: bool = False) -> torch.device:
             torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+        atexit.register(dist.destroy_process_group)
     return torch.device(device)
-
-
-def leave_group() -> None:
-    """Leave the group of processes, at the end of the program."""
-    if world_size() > 1:
-        dist.destroy_process_group()
 
 
 def broadcast(value):
