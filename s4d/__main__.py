@@ -257,7 +257,6 @@ def train(stage: str, args: list[str]) -> int:
     run = training.train(cfg, first.runs)
     if first_process:
         print(f"{run.dir} ({run.provenance['seconds']:.0f} s)")
-    training.leave()
     return 0
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cost import cost, saved_bytes
-from .models import DECODERS, S4D, VARIANTS, DualMAE, MoAE, checkpoints, reference
+from .models import DECODERS, S4D, VARIANTS, DualMAE, checkpoints, reference
 from .models.tokens import random_mask, removed_tokens
 from .training.runs import device_name
 
@@ -179,28 +179,6 @@ def curve(stage: str, size: str, rate: float, seconds: float, device: str = "cud
     return pd.DataFrame(rows)
 
 
-def formulations(seconds: float, device: str, widths: tuple[int, ...] = (128, 384, 768),
-                 tokens: int = 1600) -> pd.DataFrame:
-    """Milliseconds of a MoAE layer, forward and backward, by each of its two formulations."""
-    def run(layer: MoAE, x: Tensor, by_expert: bool) -> None:
-        layer.by_expert = by_expert
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            out = layer(x)
-        out.float().square().mean().backward()
-        layer.zero_grad(set_to_none=True)
-
-    rows = []
-    for width in widths:
-        layer = MoAE(width).to(device).train()
-        x = torch.randn(1, tokens, width, device=device, requires_grad=True)
-        nn.init.trunc_normal_(layer.w2, std=0.02)
-        work = {by_expert: partial(run, layer, x, by_expert) for by_expert in (False, True)}
-        all_experts, by_expert = interleaved(work, seconds / len(widths), device).values()
-        rows.append({"width": width, "tokens": tokens, "all_experts_ms": 1e3 * all_experts,
-                     "by_expert_ms": 1e3 * by_expert, "ratio": all_experts / by_expert})
-    return pd.DataFrame(rows)
-
-
 def show(title: str, table: pd.DataFrame) -> None:
     print(f"\n{title}")
     print(table.to_string(index=False, float_format="{:.1f}".format, na_rep="-"), flush=True)
@@ -228,6 +206,5 @@ def main(device: str, seconds: float, part: str = "all") -> None:
         show(f"{'bf16 autocast' if half else 'float32'}; matrix products {rate[half] / 1e9:,.0f} "
              "GFLOP/s, limit: share of it; MB: peak of a GPU in a step, on a CPU the activations "
              "kept for the backward pass", pd.DataFrame(rows))
-    show("one MoAE layer, forward and backward", formulations(seconds, device))
     for stage in STAGES[1:] if device == "cuda" else ():
         show(f"base, {stage}, clips, by batch size", curve(stage, "base", rate[True], seconds))

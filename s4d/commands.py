@@ -192,7 +192,7 @@ def _names(folders: list[str]) -> list[str]:
 
 def _predictions(run: Run, split, views, data, features: bool) -> tuple[pd.DataFrame, dict]:
     """Return stored predictions, or new ones and pooled features where these are asked for."""
-    from .training.inputs import part, sources, tables
+    from .training import samples_of, sources, tables
     if not (views or data or features):
         return run.predictions(), {}
     cfg, split = run.config, split or "test"
@@ -208,7 +208,7 @@ def _predictions(run: Run, split, views, data, features: bool) -> tuple[pd.DataF
     for task, table in tables(cfg).items():
         if task in cfg.tasks and (table["split"] == split).any():
             got = {} if features else None
-            rows, _ = predict_samples(model, part(cfg, task, table, split),
+            rows, _ = predict_samples(model, samples_of(cfg, task, table, split),
                                       sources(cfg)[task].num_classes, cfg.test_crops,
                                       64, cfg.num_workers, features=got)
             out.append(rows)
@@ -220,24 +220,25 @@ def _predictions(run: Run, split, views, data, features: bool) -> tuple[pd.DataF
 
 
 def _chosen(runs: dict[str, Run], task: str) -> str:
-    """Return the three ways of choosing an epoch, mean over the runs, as text."""
-    files = {"chosen on validation (ours)": "predictions.csv",
-             "last epoch": "predictions_last.csv",
-             "chosen on TEST (the field's habit: too good)": "predictions_best_test.csv"}
+    """Return what three ways of choosing an epoch score on test, mean over the runs, as text."""
+    ways = {"chosen on validation (ours)": [], "last epoch": [],
+            "chosen on TEST (the field's habit: too good)": []}
+    ours, last, best = ways.values()
+    for run in (run for run in runs.values() if task in run.config.tasks):
+        rows, log = run.predictions(), run.metrics()
+        rows = rows[(rows["task"] == task) & (rows["split"] == "test")]
+        ours.append(war_uar(rows["label"], rows["predicted"]))
+        if run.config.test_each_epoch:
+            tested = log.loc[log["modality"] == "test", [f"{task}_war", f"{task}_uar"]]
+            last.append(tuple(tested.iloc[-1]))
+            best.append(tuple(tested.loc[tested[f"{task}_war"].idxmax()]))
     lines = ["as stored in training:"]
-    for name, file in files.items():
-        stored = [run.dir / file for run in runs.values()
-                  if (run.dir / file).is_file() and task in run.config.tasks]
-        if len(stored) == len(runs):
-            tables = [t[(t["task"] == task) & (t["split"] == "test")]
-                      for t in map(pd.read_csv, stored)]
-            pairs = [war_uar(t["label"], t["predicted"]) for t in tables]
-            war, uar = 100 * np.mean(pairs, axis=0)
-            lines.append(f"{name:<46} WAR {war:6.2f}  UAR {uar:6.2f}")
-        elif file == "predictions.csv":
-            lines.append(f"{name:<46} task not trained")
-        else:
-            lines.append(f"{name:<46} not recorded: train with --test-each-epoch")
+    for way, scores in ways.items():
+        text = "not recorded: train with --test-each-epoch" if ours else "task not trained"
+        if scores and len(scores) == len(runs):
+            war, uar = 100 * np.mean(scores, axis=0)
+            text = f"WAR {war:6.2f}  UAR {uar:6.2f}"
+        lines.append(f"{way:<46} {text}")
     return "\n".join(lines)
 
 
@@ -261,7 +262,7 @@ def predict(files, folder, json_file, picture, windows) -> int:
     if json_file:
         _write_json(json_file, found, courses, broken)
     if picture and len(found):
-        from .study.figures.prediction import predictions
+        from .study.figures.finetuning import predictions
         pictures = [read_clip(p, [count_frames(p) // 2])[0] for p in found["path"]]
         figure = predictions(found, pictures, courses, f"run {run.dir.name}")
         write(picture, lambda p: figure.savefig(p, format=Path(picture).suffix[1:]))

@@ -1,7 +1,6 @@
-"""What models cost, counted on tensors without content: operations, parameters, activations."""
+"""What models cost: operations and parameters, counted without content; kept activations."""
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -36,11 +35,8 @@ def cost(build: Callable[[], nn.Module], task: str, ratio: float, step: bool) ->
         step: count a training step, not a forward pass in evaluation.
     Returns:
         parameters (M); operations of matrix products, an addition and a multiplication are two, by
-        the experts that a token chose (GFLOP); activations kept for the backward pass (MB).
+        the experts that a token chose (GFLOP).
     """
-    def grouped(a, b, *_, **__) -> int:
-        return 2 * math.prod(a) * b[-1]
-
     with torch.device("meta"):
         model = build().train()
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -50,27 +46,22 @@ def cost(build: Callable[[], nn.Module], task: str, ratio: float, step: bool) ->
         frames = (encoder.num_frames,) if task == "video" else ()
         call = partial(model, torch.empty(1, 3, *frames, side, side))
         if isinstance(model, DualMAE):
-            removed = removed_tokens(length, ratio)
-            counts = (length - removed, removed)
-            visible, hidden = (torch.zeros(1, n, dtype=torch.long) for n in counts)
-            call = partial(model.decode, *call.args, visible, length, hidden)
-        kept = saved_bytes(model, call)
-        for layer in model.modules():
-            if isinstance(layer, MoAE):
-                layer.by_expert = True
+            mask = torch.zeros(1, length, dtype=torch.bool)
+            call = partial(model, *call.args, mask, removed_tokens(length, ratio))
         model.train(step)
-        counter = FlopCounterMode(display=False,
-                                  custom_mapping={torch.ops.aten._grouped_mm: grouped})
+        counter = FlopCounterMode(display=False)
         with sdpa_kernel(SDPBackend.MATH), counter:   # whose backward pass computes nothing twice
             out = call()
             if step:
                 out.sum().backward()
-    return {"M": count_parameters(model) / 1e6, "GFLOP": counter.get_total_flops() / 1e9,
-            "MB": kept / 1e6}
+    unchosen = sum(4 * length * (layer.num_experts - layer.top_k) * layer.w1[0].numel()
+                   for layer in model.modules() if isinstance(layer, MoAE) and layer.top_k)
+    flops = counter.get_total_flops() - (3 if step else 1) * unchosen
+    return {"M": count_parameters(model) / 1e6, "GFLOP": flops / 1e9}
 
 
 def sizes(ratio: dict[str, float]) -> list[dict]:
-    """Tokens, parameters, operations and memory of every variant, for an image and for a clip."""
+    """Tokens, parameters and operations of every variant, for an image and for a clip."""
     rows = []
     for variant, spec in VARIANTS.items():
         with torch.device("meta"):
@@ -83,6 +74,5 @@ def sizes(ratio: dict[str, float]) -> list[dict]:
                 "variant": variant, "task": task,
                 "tokens": steps * (spec["img_size"] // spec["patch_size"]) ** 2,
                 "dense, M": dense, "S4D, M": s4d["M"], "autoencoder, M": mae["M"],
-                "S4D, GFLOP": s4d["GFLOP"], "pre-training, GFLOP": mae["GFLOP"],
-                "S4D, MB": s4d["MB"], "pre-training, MB": mae["MB"]})
+                "S4D, GFLOP": s4d["GFLOP"], "pre-training, GFLOP": mae["GFLOP"]})
     return rows

@@ -42,10 +42,7 @@ def vocabulary(classes: int) -> tuple[str, ...]:
 
 
 def canonical(label: str, classes: int = 11, where: str = "") -> str:
-    """A label's canonical name in the vocabulary of `classes`, from any known spelling.
-
-    `where`: file or folder that it came from, for the LabelError.
-    """
+    """A label's name in the vocabulary of `classes`; `where` it came from, for the LabelError."""
     name, allowed = label.strip().lower(), vocabulary(classes)
     name = SPELLINGS.get(name, name)
     if name not in allowed:
@@ -55,11 +52,9 @@ def canonical(label: str, classes: int = 11, where: str = "") -> str:
 
 
 def by_index(index: int, order: str | tuple[str, ...], base: int = 0, where: str = "") -> str:
-    """The emotion that an integer of a list stands for.
+    """The emotion that an integer of a list stands for; `order`: a key of ORDERS, or names.
 
-    Args:
-        order: a key of ORDERS, or the names themselves.
-        base: the integer of the first class (1 in DFEW's official lists and in RAF-DB).
+    `base`: the integer of the first class (1 in DFEW's official lists and in RAF-DB).
     """
     names = ORDERS[order] if isinstance(order, str) else order
     if not 0 <= int(index) - base < len(names):

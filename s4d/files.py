@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +17,7 @@ class OutputError(RuntimeError):
 
 
 def write(path: str | Path, save: Callable[[Path], object]) -> None:
-    """Write one file by `save`, called with the temporary path; raises as `write_all` does."""
+    """Write one file, as `write_all` does."""
     write_all({Path(path): save})
 
 
@@ -27,49 +27,39 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_all(savers: dict[Path, Callable[[Path], object]]) -> None:
-    """Write several files or none; missing folders are made.
+    """Write several files or none, each by its function; missing folders are made.
 
-    Args:
-        savers: file -> function that writes it to the path it is given.
-    Raises:
-        OutputError: for a full, read-only or missing folder; what stood there before is untouched.
+    Raises OutputError as `writing` does; what stood there before is untouched.
     """
-    files = {Path(path): save for path, save in savers.items()}
-    drafts = {path: path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}") for path in files}
+    drafts = {path: path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}") for path in savers}
     try:
-        for path, save in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save(drafts[path])
-            sync(drafts[path])
+        for path, save in savers.items():
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                save(drafts[path])
+                with open(drafts[path], "rb+") as file:      # on the disk, to outlive a power cut
+                    os.fsync(file.fileno())
         for path, draft in drafts.items():
-            os.replace(draft, path)
-        for folder in {path.parent for path in files}:
-            sync(folder)
-    except OSError as error:
-        cause = (error.strerror or str(error)).lower()
-        raise OutputError(f"cannot write {path}: {cause}; free space there or choose another "
-                          "folder, then call again") from error
+            with writing(path):
+                os.replace(draft, path)
     finally:
         for draft in drafts.values():
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
 
 
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk, to outlive a power cut."""
-    folder = path.is_dir()
-    if folder and os.name == "nt":                    # Windows opens no folders
-        return
-    with contextlib.suppress(OSError) if folder else contextlib.nullcontext():   # some refuse
-        handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise OutputError for a full, read-only or missing folder."""
+    try:
+        yield
+    except OSError as error:
+        cause = (error.strerror or str(error)).lower()
+        raise OutputError(f"cannot write {path}: {cause}; free space there or choose another "
+                          "folder, then call again") from error
 
 
 def sha256(path: str | Path) -> str:
-    """Return the hexadecimal SHA-256 of a file."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 

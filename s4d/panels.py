@@ -5,24 +5,32 @@ faces like those that are drawn here.
 """
 from __future__ import annotations
 
-from functools import lru_cache
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import ipywidgets as widgets
 import numpy as np
 import torch
+from IPython import get_ipython
+from IPython.display import Image, display
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from . import config as configs
 from .data import DatasetError
 from .data.transforms import normalise
 from .emotions import EMOTIONS, vocabulary
 from .faces import facs, render, subjects, views
+from .faces.renderer import one_thread
 from .models import random_mask
 from .models.tokens import TUBELET_SIZE, removed_tokens
 from .study import routing, stimuli
-from .study.figures.panels import Control, Panel, put, strip
-from .study.figures.pretraining import covered
+from .study.figures import pretraining, style
 from .study.figures.style import EMOTION_COLOURS, METHOD_COLOURS, METHOD_LABELS, PAGE, figure
 from .training import locate
 
+DPI = 110
 STRENGTH = 1.2                          # of a prototype's actions, as in the corpora's photos
 RISE = (0.0, 0.35, 0.8, 1.0)            # of an expression in the first half of a clip
 DIM, GREY = 0.25, "#BBBBBB"             # light left on a token that is not meant; other bars
@@ -35,31 +43,126 @@ class PanelError(RuntimeError):
     """A panel lacks what it shows; the message says what to do first."""
 
 
+@dataclass(frozen=True)
+class Control:
+    """A number from `low` to `high`, whole where `step` is, or one of `options`."""
+
+    label: str
+    value: object
+    low: float = 0
+    high: float = 200
+    step: float = 1
+    options: Sequence = ()
+
+    def widget(self) -> widgets.Widget:
+        look = dict(description=self.label, style={"description_width": "140px"},
+                    layout=widgets.Layout(width="345px"))
+        if self.options:
+            return widgets.Dropdown(options=self.options, value=self.value, **look)
+        slider = widgets.FloatSlider if isinstance(self.step, float) else widgets.IntSlider
+        return slider(self.value, min=self.low, max=self.high, step=self.step, **look)
+
+
+SUBJECT = {"subject": Control("subject", 21)}
+EMOTION = {"emotion": Control("emotion", "happiness", options=EMOTIONS)}
+
+
+class Panel:
+    """Controls above a figure that follows them; a notebook run as a batch gets a picture.
+
+    `draw` changes the figure, given the value of each control by name. A preset is named as a
+    control, whose value it turns into other controls to move.
+    """
+
+    def __init__(self, fig: Figure, draw: Callable, controls: dict[str, Control], **presets):
+        self.fig, self.draw, self.controls, self.presets = fig, draw, controls, presets
+        FigureCanvasAgg(fig)
+        fig.set_dpi(DPI)
+
+    @torch.no_grad()
+    def png(self, **changed) -> bytes:
+        """Draw the picture at the controls' first values, but for those that are given."""
+        first = {name: control.value for name, control in self.controls.items()}
+        with one_thread():
+            self.draw(**first | changed)
+        buffer = io.BytesIO()
+        self.fig.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
+        self.fig.set_layout_engine("none")
+        return buffer.getvalue()
+
+    def box(self) -> widgets.VBox:
+        """Make the widgets: controls in rows above the picture."""
+        made = {name: control.widget() for name, control in self.controls.items()}
+        view = widgets.Image(format="png", width=int(DPI * self.fig.get_figwidth()))
+        busy = []
+
+        def moved(change) -> None:
+            if busy:                                      # a preset moves several, and draws once
+                return
+            busy.append(True)
+            try:
+                for name, preset in self.presets.items():
+                    if made[name] is change["owner"]:
+                        for other, control in preset(change["new"]).items():
+                            made[other].value = control.value
+                view.value = self.png(**{n: w.value for n, w in made.items()})
+            finally:
+                busy.clear()                              # a failing picture must not freeze them
+
+        for widget in made.values():
+            widget.observe(moved, "value")
+        view.value = self.png()
+        rows = widgets.Box(list(made.values()), layout=widgets.Layout(flex_flow="row wrap"))
+        return widgets.VBox([rows, view])
+
+    def _ipython_display_(self) -> None:
+        """Show widgets where somebody sits: batch runs announce that nobody can answer."""
+        kernel = getattr(get_ipython(), "kernel", None)
+        request = kernel.get_parent("shell").get("content", {}) if kernel else {}
+        display(self.box() if request.get("allow_stdin") else Image(self.png(), format="png"))
+
+
+def put(ax, picture, title: str = "") -> None:
+    """Show uint8 or floats in 0..1 `[3, H, W]`; later pictures replace the first."""
+    if not ax.images:
+        style.show(picture, ax, title or " ")
+    pixels = np.asarray(picture).transpose(1, 2, 0)
+    ax.images[0].set_data(pixels if pixels.dtype == np.uint8 else pixels.clip(0, 1))
+    ax.title.set_text(title)
+
+
+def strip(height: float, ratio: float, pictures: int, charts: int):
+    """Make a page-wide figure with a row of pictures above a row of charts."""
+    fig, blank = figure(PAGE, height)
+    blank.remove()
+    top, bottom = fig.add_gridspec(2, 1, height_ratios=[ratio, 1])
+    return (fig, [fig.add_subplot(cell) for cell in top.subgridspec(1, pictures, wspace=0.05)],
+            [fig.add_subplot(cell) for cell in bottom.subgridspec(1, charts, wspace=0.08)])
+
+
 def found(prof: configs.Profile, method: str | None = None):
     """Find a profile's finished pre-training, or a method's first run, and its configuration."""
     name, cfg = "pre-training", prof.pretrain
     if method is not None:
         name = f"run of {METHOD_LABELS[method]}"
         runs = [c for m, pretrained, _, c in prof.methods_grid() if m == method and pretrained]
-        cfg = runs[0] if runs else None
-    if cfg is None:
-        raise PanelError(f"profile {prof.name} has no {name}: it has {', '.join(prof.methods)}")
+        if not runs:
+            raise PanelError(f"profile {prof.name} has no {name}: it has {', '.join(prof.methods)}")
+        cfg = runs[0]
+    why = f"no finished run in {prof.runs}"
     try:
-        run = locate(cfg, prof.runs)
-        missing = None if run.done else f"no finished run in {prof.runs}"
+        if (run := locate(cfg, prof.runs)).done:
+            return run, cfg
     except DatasetError as error:
-        missing = f"its data are not here: {error}"
-    if missing:
-        raise PanelError(f"the {name} of profile {prof.name} cannot be shown ({missing}): execute "
-                         "this notebook's cells above, or `python -m s4d reproduce --profile "
-                         f"{prof.name}`, which make it")
-    return run, cfg
+        why = f"its data are not here: {error}"
+    raise PanelError(f"the {name} of profile {prof.name} cannot be shown ({why}): execute this "
+                     f"notebook's cells above, or `python -m s4d reproduce --profile {prof.name}`")
 
 
-def face(prof: configs.Profile, subject: int, actions: np.ndarray, img_size: int) -> torch.Tensor:
-    """Draw frames of one subject in the corpora's framing: `[T, 2, 23]` -> uint8 `[T, 3, H, W]`."""
-    zoom = (prof.faces or configs.Faces()).zoom
-    return render(subjects(1, seed=subject, glasses=0), actions, views(1, zoom=zoom), img_size)
+def face(prof: configs.Profile, subject: int, actions: Sequence, img_size: int) -> torch.Tensor:
+    """Draw a subject in the corpora's framing: actions of each frame -> uint8 `[T, 3, H, W]`."""
+    scene = views(1, zoom=(prof.faces or configs.Faces()).zoom)
+    return render(subjects(1, seed=subject, glasses=0), np.stack(actions), scene, img_size)
 
 
 def prototype(emotion: str) -> dict[int, float]:
@@ -69,18 +172,12 @@ def prototype(emotion: str) -> dict[int, float]:
     return {a: min(1.0, STRENGTH * m) for a, m in usual}
 
 
-def course(actions: np.ndarray, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Let an expression rise and fall in few distinct frames, since drawing takes most of the time.
-
-    Returns actions of the distinct frames `[N, 2, 23]`, the last the full expression, and which of
-    them each frame shows `[num_frames]`.
-    """
+def course(actions: np.ndarray, num_frames: int) -> np.ndarray:
+    """Let an expression `[2, 23]` rise to the middle of a clip and fall: `[T, 2, 23]`."""
     half = -(-num_frames // 2)
-    places = np.linspace(1, 0, min(half, len(RISE)))[::-1]
-    levels = np.interp(places, np.linspace(0, 1, len(RISE)), RISE)
-    rise = np.round(np.linspace(len(levels) - 1, 0, half)[::-1]).astype(int)
-    which = np.concatenate([rise, rise[::-1][num_frames % 2:]])
-    return (levels[:, None, None] * actions).astype(np.float32), which
+    rise = np.interp(np.linspace(1, 0, half)[::-1], np.linspace(0, 1, len(RISE)), RISE)
+    level = np.concatenate([rise, rise[::-1][num_frames % 2:]])
+    return (level[:, None, None] * actions).astype(np.float32)
 
 
 def sliders(start: dict[int, float]) -> dict[str, Control]:
@@ -94,39 +191,32 @@ def by_hand(levels: dict[str, float]) -> np.ndarray:
     return facs.sheet({int(name.removeprefix("action_")): v for name, v in levels.items()})
 
 
-SUBJECT = {"subject": Control("subject", 21)}
-EMOTION = {"emotion": Control("emotion", "happiness", options=EMOTIONS)}
-
-
-def actor(subject: dict, start: dict[int, float] | None = None, img_size: int = 160) -> Panel:
+def actor(subject: dict, start: dict[int, float] | None = None) -> Panel:
     """Move one of `faces.subjects` by hand, from the actions of `start`: actions and pose."""
     fig, ax = figure(2.9, 2.9)
 
     def draw(yaw: float, pitch: float, **levels: float) -> None:
-        put(ax, render(subject, by_hand(levels)[None], views(1, yaw, pitch), img_size)[0])
+        put(ax, render(subject, by_hand(levels)[None], views(1, yaw, pitch), 160)[0])
 
     pose = {name: Control(f"{name} (degrees)", 0.0, -35.0, 35.0, 5.0) for name in ("yaw", "pitch")}
     return Panel(fig, draw, sliders(start or {}) | pose)
 
 
 def masking(prof: configs.Profile) -> Panel:
-    """Mask a face and have the pre-trained autoencoder fill it in, beside each token's mean.
-
-    Errors are in units of a token's variance.
-    """
+    """Mask a face for the pre-trained autoencoder to fill in; errors in a token's variance."""
     run, cfg = found(prof)
     model = run.load()
     side = model.encoder.side
     fig, axes = figure(PAGE, 2.2, 1, 4)
 
     def draw(removed: float, seed: int, subject: int, emotion: str) -> None:
-        picture = face(prof, subject, facs.sheet(prototype(emotion))[None], cfg.img_size)
+        picture = face(prof, subject, [facs.sheet(prototype(emotion))], cfg.img_size)
         x = normalise(picture)
         mask = random_mask(1, side * side, removed, torch.Generator().manual_seed(seed))
         hidden = mask.view(side, side).numpy()
         visible = side * side - removed_tokens(side * side, removed)
         put(axes[0], picture[0], "the face\n ")
-        put(axes[1], covered(picture[0].numpy(), hidden, cfg.img_size // side),
+        put(axes[1], pretraining.covered(picture[0].numpy(), hidden, cfg.img_size // side),
             f"what the encoder sees\n{visible} of {side * side} tokens")
         truth = model.patchify(x)
         target = model.standardise(truth)[0]
@@ -160,22 +250,20 @@ def heads(prof: configs.Profile) -> Panel:
         ax.tick_params(labelleft=ax is charts[0])
 
     def draw(prototype: str, subject: int, **levels: float) -> None:
-        distinct, which = course(by_hand(levels), cfg.num_frames)
-        drawn = face(prof, subject, distinct, cfg.img_size)
-        x = {"image": normalise(drawn[-1:]), "video": normalise(drawn[which].transpose(0, 1)[None])}
+        apex = by_hand(levels)
+        drawn = face(prof, subject, [apex, *course(apex, cfg.num_frames)], cfg.img_size)
+        x = {"image": normalise(drawn[:1]), "video": normalise(drawn[1:].transpose(0, 1)[None])}
         titles = ("the photo", "the clip", *[""] * (cfg.num_frames - 1))
-        for ax, pixels, title in zip(pictures, (drawn[-1], *drawn[which]), titles, strict=True):
+        for ax, pixels, title in zip(pictures, drawn, titles, strict=True):
             put(ax, pixels, title)
         for chart, (method, task) in zip(bars, asked, strict=True):
             read = models[method](x[task])[0].softmax(-1)
             for bar, emotion in zip(chart, shared, strict=True):
                 bar.set_width(float(read[names[task].index(emotion)]))
 
-    def preset(emotion: str) -> dict[str, float]:
-        return {name: slider.value for name, slider in sliders(prototype(emotion)).items()}
-
     start = {"prototype": Control("start from", "happiness", options=EMOTIONS), **SUBJECT}
-    return Panel(fig, draw, start | sliders(prototype("happiness")), prototype=preset)
+    return Panel(fig, draw, start | sliders(prototype("happiness")),
+                 prototype=lambda emotion: sliders(prototype(emotion)))
 
 
 def experts(prof: configs.Profile) -> Panel:
@@ -189,18 +277,12 @@ def experts(prof: configs.Profile) -> Panel:
     chart.set(ylim=(0, 100), xlabel="expert (dotted: an even share)", ylabel="tokens led, %",
               xticks=numbers)
 
-    @lru_cache(maxsize=32)
-    def routed(subject: int, emotion: str, kind: str):
-        distinct, which = course(facs.sheet(prototype(emotion)), cfg.num_frames)
-        if kind == "photo":
-            pictures = face(prof, subject, distinct[-1:], cfg.img_size)
-            return pictures, routing.routes_of(model, pictures)
-        clip = face(prof, subject, distinct, cfg.img_size)[which]
-        return clip[::TUBELET_SIZE], routing.routes_of(model, clip.transpose(0, 1)[None])
-
     def draw(kind: str, block: int, expert: int, subject: int, emotion: str) -> None:
-        pictures, routes = routed(subject, emotion, kind)
-        gates = routes[block][0].numpy()                                        # [L, E]
+        apex = facs.sheet(prototype(emotion))
+        actions = [apex] if kind == "photo" else course(apex, cfg.num_frames)
+        drawn = face(prof, subject, actions, cfg.img_size)
+        x = drawn if kind == "photo" else drawn.transpose(0, 1)[None]
+        gates, pictures = routing.routes_of(model, x)[block][0].numpy(), drawn[::TUBELET_SIZE]
         of_one = gates[:, expert - 1].reshape(len(pictures), model.side, model.side)
         patch = np.ones((cfg.img_size // model.side,) * 2)
         for k, ax in enumerate(steps):
@@ -213,8 +295,8 @@ def experts(prof: configs.Profile) -> Panel:
         for number, bar, share in zip(numbers, bars, led, strict=True):
             bar.set(height=100 * share, color=METHOD_COLOURS["s4d"] if number == expert else GREY)
 
-    _, start = routed(21, "happiness", "photo")
-    busiest = int(start[blocks[-1]][0].mean(0).argmax()) + 1
+    photo = face(prof, 21, [facs.sheet(prototype("happiness"))], cfg.img_size)
+    busiest = int(routing.routes_of(model, photo)[blocks[-1]][0].mean(0).argmax()) + 1
     listed = [(str(b + 1), b) for b in blocks]
     return Panel(fig, draw, {"kind": Control("shown as", "photo", options=("photo", "clip")),
                              "block": Control("block", blocks[-1], options=listed),
@@ -222,14 +304,11 @@ def experts(prof: configs.Profile) -> Panel:
                              **SUBJECT, **EMOTION})
 
 
-def scrub(prof: configs.Profile, method: str = "static", clips: int = 20, folder=None) -> Panel:
-    """Move through a test clip, and show what a method's photo head reads in each of its frames.
-
-    `folder` is that of the procedural corpus, for the true intensity.
-    """
+def scrub(prof: configs.Profile, method: str = "static", folder=None) -> Panel:
+    """Show what a photo head reads in each frame of a clip; `folder` knows the true intensity."""
     run, cfg = found(prof, method)
     model, names = run.load(), vocabulary(cfg.image.num_classes)
-    _, rows = stimuli.subset(cfg, "video", limit=clips, unreadable={})
+    _, rows = stimuli.subset(cfg, "video", limit=20, unreadable={})
     pictures, table = stimuli.frames_of(cfg, rows, unreadable={})
     groups = [g for _, g in stimuli.truth_of(folder, table).groupby("path", sort=False)]
     labels = [g.label.iloc[0] for g in groups]
@@ -240,12 +319,9 @@ def scrub(prof: configs.Profile, method: str = "static", clips: int = 20, folder
     ax.set(ylim=(0, 1.02), xlabel="frame", ylabel="probability by the photo head")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=6.5)
 
-    @lru_cache(maxsize=clips)
-    def read(clip: int) -> np.ndarray:
-        return stimuli.probabilities(model, pictures[torch.tensor(groups[clip].index)], "image")
-
     def draw(clip: int, frame: int) -> None:
-        probabilities, intensity = read(clip), groups[clip].intensity.to_numpy()
+        rows, intensity = groups[clip].index, groups[clip].intensity.to_numpy()
+        probabilities = stimuli.probabilities(model, pictures[torch.tensor(rows)], "image")
         frames = np.arange(1, len(probabilities) + 1)
         for (emotion, line), values in zip(lines.items(), probabilities.T, strict=True):
             line.set(data=(frames, values), linewidth=2.2 if emotion == labels[clip] else 0.8)
@@ -254,7 +330,7 @@ def scrub(prof: configs.Profile, method: str = "static", clips: int = 20, folder
         t = min(frame, len(frames))
         mark.set_xdata([t, t])
         answer = names[probabilities[t - 1].argmax()]
-        put(picture, pictures[groups[clip].index[t - 1]],
+        put(picture, pictures[rows[t - 1]],
             f"frame {t}, true label: {labels[clip]}\nthe head says: {answer}")
 
     start = next((k for k, label in enumerate(labels) if label != "neutral"), 0)

@@ -8,15 +8,17 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib.metadata import distributions
 from pathlib import Path
+
+from tqdm import tqdm
 
 from . import config as configs
 from .config import Profile
 from .files import ROOT, OutputError, code_version, sha256, write_all, write_text
 from .notebooks import NOTEBOOKS, ReproduceError, cells_of, check_parameters, execute, select
-from .progress import clock
 from .study import ablations
-from .study.artifacts import manifest_text, packages, read_manifest
+from .study.artifacts import manifest_text, read_manifest
 
 # Seconds per stage on two cores: corpus, training, one notebook.
 EXPECTED = {"smoke": (15, 20, 12), "sandbox": (110, 1150, 25), "night": (440, 7000, 60),
@@ -49,8 +51,8 @@ class Job:
 
     def say(self, text: str, left: float | None = None) -> None:
         """Print one line: elapsed time, what happens, about how long everything still takes."""
-        rest = "" if left is None else f", about {clock(left)} left"
-        print(f"[{clock(time.monotonic() - self.started)}] {text}{rest}", flush=True)
+        rest = "" if left is None else f", about {tqdm.format_interval(left)} left"
+        print(f"[{tqdm.format_interval(time.monotonic() - self.started)}] {text}{rest}", flush=True)
 
 
 def _read_json(path: Path) -> dict:
@@ -157,7 +159,8 @@ def inputs_of(job: Job, name: str) -> str:
     earlier = {n for n in NOTEBOOKS if n < name}
     entries = [e for e in read_manifest(job.staging).values() if e["notebook"] in earlier]
     numbers = sorted(f for e in entries for f in e["files"].items() if f[0].endswith(".csv"))
-    parts = [cells_of(job.folder / f"{name}.ipynb"), code_version(), packages(),
+    packages = sorted(f"{d.name} {d.version}" for d in distributions())
+    parts = [cells_of(job.folder / f"{name}.ipynb"), code_version(), packages,
              configs.digest(job.profile), job.inputs, job.parameters[name], numbers]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

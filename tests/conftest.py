@@ -16,6 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
 from s4d.config import Finetune, Pretrain, Source
+from s4d.emotions import EMOTIONS as NAMES
 from s4d.training import Run, finetune
 
 PARAMETERS = 'profile = "smoke"\nout = "figures"\ndata = "data"\nruns = "runs"'
@@ -73,11 +74,11 @@ def put(path: Path, text: str) -> Path:
 
 
 def damage(path: Path, start: float, stop: float) -> Path:
-    """Overwrites a part of a file, given as shares of its length, with noise."""
+    """Overwrite a part of a file, given as shares of its length, with noise."""
     content = bytearray(path.read_bytes())
     a, z = int(start * len(content)), int(stop * len(content))
     content[a:z] = np.random.default_rng(0).bytes(z - a)
-    path.write_bytes(bytes(content))
+    path.write_bytes(content)
     return path
 
 
@@ -86,15 +87,12 @@ def cut_off(path: Path, share: float) -> Path:
     return path
 
 
-NAMES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
-
-
 def write_affectnet(root: Path, train: int = 2, test: int = 1) -> Path:
     """AffectNet in class folders: `train` and `test` photos of each of seven classes."""
-    for part, count in (("train", train), ("val", test)):
+    for split, count, shift in (("train", train, 0), ("val", test, 50)):
         for k, name in enumerate(NAMES):
             for i in range(count):
-                write_image(root / part / name / f"{i:03d}.jpg", 100 * k + i + 50 * (part == "val"))
+                write_image(root / split / name / f"{i:03d}.jpg", 100 * k + i + shift)
     return root
 
 
@@ -117,9 +115,8 @@ def write_voxceleb2(root: Path, people: int = 2, clips: int = 2, frames: int = 8
 
 
 def write_mini(root: Path) -> Path:
-    """The three datasets in miniature."""
-    write_affectnet(root / "affectnet", 2, 1)
-    write_dfew(root / "dfew", 14, 7, frames=6)
+    write_affectnet(root / "affectnet")
+    write_dfew(root / "dfew", frames=6)
     write_voxceleb2(root / "voxceleb2", frames=6)
     return root
 

@@ -23,24 +23,6 @@ CONTEXT.set_forkserver_preload(["s4d.training"])
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
 
 
-def own_memory() -> int:
-    """Bytes of this process that no file backs: pages of libraries, touched late, do not count."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
-
-
-def remember(cfg, runs, out) -> None:
-    """Train, and write this process's memory after every step into a file."""
-    torch.set_num_threads(1)
-    original = Engine.update
-    with open(out, "w") as file:
-        def update(self, *args):
-            file.write(f"{own_memory()}\n")
-            return original(self, *args)
-        Engine.update = update
-        train(cfg, runs)
-
-
 def end() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -19,7 +19,7 @@ import torch
 from faults import CONTEXT, nth
 
 from s4d import config
-from s4d.training import leave, train
+from s4d.training import train
 from s4d.training.engine import Engine
 
 
@@ -34,12 +34,12 @@ def work(job: dict) -> None:
 
     Args:
         job: runs, configs (dictionaries), faults, a list of (process, stage, step, how), and
-            perhaps batch, of the evaluations.
+            perhaps batch_size, of the evaluations.
     """
     torch.set_num_threads(1)
-    if "batch" in job:
+    if "batch_size" in job:
         stage = sys.modules["s4d.training.finetune"]
-        stage.predict = functools.partial(stage.predict, batch=job["batch"])
+        stage.predict = functools.partial(stage.predict, batch_size=job["batch_size"])
     original = Engine.update
     for values in job["configs"]:
         cfg = config.from_dict(values)
@@ -48,7 +48,6 @@ def work(job: dict) -> None:
                 Engine.update = nth(original, step, before=lambda *_, how=how: die(how))
         train(cfg, job["runs"])
         Engine.update = original
-    leave()
 
 
 def tell_of_files(runs: str, rank: int) -> None:

@@ -56,13 +56,11 @@ def test_the_table_of_sizes(monkeypatch):
     for name in [n for n in models.VARIANTS if "nano" not in n]:
         monkeypatch.delitem(models.VARIANTS, name)
     photo, clip = cost.sizes({"image": 0.75, "video": 0.9})
-    nano, x = models.create("s4d_nano_patch16_64").train(), torch.randn(1, 3, 8, 64, 64)
+    nano = models.create("s4d_nano_patch16_64")
     assert (photo["task"], photo["tokens"], clip["tokens"]) == ("image", 16, 64)
-    assert clip["S4D, MB"] == cost.saved_bytes(nano, lambda: nano(x)) / 1e6 > photo["S4D, MB"]
     assert clip["dense, M"] < clip["S4D, M"] == models.count_parameters(nano) / 1e6
     # the committed table, to its six digits
     assert f"{clip['S4D, GFLOP']:.6g} {clip['pre-training, GFLOP']:.6g}" == "0.101189 0.0359398"
-    assert f"{photo['S4D, MB']:.6g} {photo['pre-training, MB']:.6g}" == "1.12161 0.458112"
 
 
 @pytest.fixture
@@ -98,11 +96,9 @@ def test_a_curve_of_the_bench(tiny):
     assert curve["ours_MB"][1] > curve["ours_MB"][0] and (curve["step_limit_%"] < 100).all()
 
 
-def test_the_bench_command_prints_the_models(tiny, capsys, monkeypatch):
-    small = partial(bench.formulations, widths=(32,), tokens=20)
-    monkeypatch.setattr(bench, "formulations", small)
+def test_the_bench_command_prints_the_models(tiny, capsys):
     assert main(["bench", "--part", "models", "--seconds", "0.01"]) == 0
     said = capsys.readouterr().out
-    for words in ("float32; matrix products", "pre-training", "step_vs_reference", "MoAE layer"):
+    for words in ("float32; matrix products", "pre-training", "step_vs_reference"):
         assert words in said
     assert "frames" not in said

@@ -169,8 +169,6 @@ def test_every_question_is_asked_in_every_table():
     usage = experts.usage_table(questions, 20)
     assert set(usage.by) == {"task", "emotion"}
     assert usage.groupby(["task", "by", "group"]).share.sum().to_numpy() == pytest.approx(1)
-    found = experts.beyond_null(table.assign(seed=0))
-    assert (found.beyond == found["mean"]).all() and found.p_holm.between(0, 1).all()
 
 
 def one_run(task: float, seed: int) -> pd.DataFrame:
@@ -193,8 +191,6 @@ def test_what_is_told_beyond_the_null_is_compared_as_a_share_of_the_limit():
     assert abs(task["mean"]) < 3 and task["mean"] < 1.5 * task.null_top and task.p_holm > 0.05
     assert 0 < emotion.mean_low < emotion["mean"] < emotion.mean_high < 100
     assert emotion.p_holm < 0.05
-    null = 100 * np.stack(list(runs[runs.about == "task"].null)).mean(0)            # of one bit
-    assert task.null_top == pytest.approx(np.percentile(null - null.mean(), 95))
     part = found.loc["emotion, image"]
     expected = 100 * (part.bits - part.null_mean) / np.log2(3)
     assert part.beyond.to_numpy() == pytest.approx(expected.to_numpy())
@@ -224,8 +220,6 @@ def test_two_seeds_that_divide_by_place_are_not_alike_for_that_alone():
             for _ in range(2))
     table = experts.seed_agreement({0: {1: a}, 1: {1: b}}, 100).iloc[0]
     assert table.matched > 0.3 and table.p > 0.05
-    turned = experts.seed_agreement({0: {1: a}, 1: {1: a[..., [3, 2, 1, 0]]}}, 100)
-    assert turned.iloc[0].p < 0.02
 
 
 def test_released_routing_changes_between_passes_and_paper_routing_does_not():

@@ -6,14 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from s4d.config import ConfigError, Faces, Finetune, Source
 from s4d.data import count_frames, index, read_clip
 from s4d.emotions import EMOTIONS, EMOTIONS_11
-from s4d.faces import FacesError, corpus, facs, plan, render, renderer, subjects, views
+from s4d.faces import FacesError, corpus, facs, render, renderer, subjects, views
 from s4d.files import OutputError
 from s4d.study import difficulty
 
@@ -65,8 +64,8 @@ def test_the_datasets_own_readers_find_what_was_drawn(built):
         assert (truth.loc[name + "/" + rows["path"], "label"].to_numpy() == rows["label"]).all()
         assert rows["subject"].notna().all()
     splits = found["affectnet"].groupby("split")["subject"].agg(set)
-    people = [{s.row for s in plan.samples(TINY) if s.corpus == c} for c in plan.CORPORA]
-    assert len(set.union(*people)) == plan.num_subjects(TINY)
+    people = [{s.row for s in corpus.samples(TINY) if s.corpus == c} for c in corpus.CORPORA]
+    assert len(set.union(*people)) == corpus.num_subjects(TINY)
     for groups in (splits, people):                           # nobody is in two of them
         assert sum(map(len, groups)) == len(set.union(*groups))
 
@@ -87,17 +86,19 @@ def test_truth_has_one_row_for_each_frame_that_decodes(built, tmp_path):
 
 
 def test_class_counts_follow_the_real_shares_by_the_balance_exponent():
-    real = plan.shares(plan.AFFECTNET, 1, EMOTIONS)
-    assert np.allclose(real, np.array(list(plan.AFFECTNET.values())) / 283901)
-    assert np.allclose(plan.shares(plan.AFFECTNET, 0, EMOTIONS), 1 / 7)
-    labels = [s.label for s in plan.samples(replace(Faces(), class_balance=1.0))
+    real = corpus.REAL["affectnet"]
+    for power, share in ((1, np.array(list(real.values())) / 283901), (0, np.full(7, 1 / 7))):
+        assert np.allclose(corpus.apportion(10 ** 6, real.values(), power, 1) / 10 ** 6, share,
+                           atol=1e-5)
+    labels = [s.label for s in corpus.samples(replace(Faces(), class_balance=1.0))
               if s.split == "train" and s.corpus == "affectnet"]
     assert labels.count("happiness") > 1.7 * labels.count("neutral")
-    assert plan.apportion(100, np.array([3, 1, 1, 1]), 1).sum() == 100
+    other = replace(Faces(), seed=1)
+    assert other.folder != Faces().folder and corpus.samples(other) != corpus.samples(Faces())
 
 
 def test_labels_err_as_often_as_asked():
-    rows = plan.samples(replace(Faces(), label_noise=.1, gap=.5))
+    rows = corpus.samples(replace(Faces(), label_noise=.1, gap=.5))
     for name, share in (("affectnet", .1), ("dfew", .2)):
         of = [s for s in rows if s.corpus == name]
         wrong = [s for s in of if s.performed != s.label]
@@ -117,12 +118,6 @@ def test_settings_that_cannot_be_drawn_are_named(change, message):
         replace(TINY, **change)
 
 
-def test_other_seeds_draw_another_corpus():
-    other = replace(TINY, seed=1)
-    assert other.folder != TINY.folder
-    assert [s.label for s in plan.samples(other)] != [s.label for s in plan.samples(TINY)]
-
-
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OutputError, match="cannot write the corpus"):
@@ -138,17 +133,9 @@ def test_equal_frames_give_equal_bytes_every_time(tmp_path):
     rng, litter, found = np.random.default_rng(0), [], set()
     for _ in range(150):
         litter = (litter + [rng.bytes(int(rng.integers(1, 200_000)))])[-40:]
-        corpus.write_clip(tmp_path / "clip.mp4", frames, 8)
+        corpus.write_clip(tmp_path / "clip.mp4", frames, 8, 18)
         found.add((tmp_path / "clip.mp4").read_bytes())
     assert len(found) == 1
-
-
-def test_a_gpu_draws_only_large_corpora(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    large = replace(Faces(), clips=20000)
-    assert corpus.device(Faces()).type == "cpu" and corpus.device(large).type == "cuda"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert corpus.device(large).type == "cpu"
 
 
 # --- the renderer
@@ -208,18 +195,6 @@ def test_faces_that_cannot_be_drawn_are_refused(count, shape, size, message):
         subjects(1, noze=1)
 
 
-def test_faces_are_drawn_on_one_thread_and_the_number_is_restored(monkeypatch):
-    before, inside, rays = torch.get_num_threads(), [], renderer.camera_rays
-    monkeypatch.setattr(renderer, "camera_rays",
-                        lambda *a: inside.append(torch.get_num_threads()) or rays(*a))
-    torch.set_num_threads(2)
-    try:
-        drawn(REST, img_size=32)
-        assert inside == [1] and torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-
-
 # --- expressions in time
 
 def test_a_turn_played_backwards_is_the_turn_of_the_other_emotion():
@@ -239,7 +214,7 @@ def test_a_turn_played_backwards_is_the_turn_of_the_other_emotion():
 def test_the_gap_goes_from_a_photo_held_still_to_far():
     held = facs.perform("fear", 1.0, 16, 8, np.random.default_rng(0), life=0.0)["actions"]
     assert np.allclose(held, held[:1])
-    near, far = (plan.distance(replace(TINY, gap=g)) for g in (0.0, 1.0))
+    near, far = (corpus.distance(replace(TINY, gap=g)) for g in (0.0, 1.0))
     assert near.intensity == TINY.intensity and near.pose == TINY.pose
     assert near.speech == near.motion == near.order == near.life == 0
     assert far.intensity[1] < near.intensity[0] and far.pose == 3 * near.pose
@@ -276,14 +251,15 @@ def test_the_readers_answer_from_what_they_are_told(tmp_path):
     folder = corpus.ensure(replace(TINY, label_noise=.3, clips=70), tmp_path, workers=1)
     truth = corpus.truth(folder).drop_duplicates("path").set_index("path")
     read = difficulty.difficulty(folder)
-    for task, inputs in difficulty.INPUTS.items():
-        assert set(read.loc[read["task"] == task, "input"]) == set(inputs)
-    bound = read[read["input"] == difficulty.BOUND]
+    told = dict(read.groupby("task")["input"].unique().map(list))
+    assert told["image"] == ["emotion shown", "true actions", "raw pixels"]
+    assert told["video"] == list(difficulty.READERS)
+    bound = read[read["input"] == "emotion shown"]
     shown, predicted = truth.loc[bound["path"]], bound["predicted"].to_numpy()
     assert (predicted == shown["performed"]).all() and (predicted != shown["label"]).any()
-    rise = pd.DataFrame({"path": ["a"] * 4 + ["b"] * 4,
-                         "AU1_L": [0, .2, .9, .4, .8, .6, .1, .1]})
-    middle, whole = difficulty.course(rise, pd.Index(["AU1_L"]))["b"]
+    rise = np.array([.8, .6, .1, .1])[:, None]
+    middle, whole = (difficulty.told(f"true actions, {what}", rise, 0, None)
+                     for what in ("middle frame", "whole clip"))
     assert middle.tolist() == [.1]
     assert whole.round(3).tolist() == [.8, .4, .7, .6]    # largest, mean; first - second half
 
@@ -297,7 +273,7 @@ def test_a_middle_frame_stands_still(built, monkeypatch):
         """The second class where anything changes, else the first."""
         return np.eye(2)[clips.diff(dim=2).abs().amax((1, 2, 3, 4)).gt(0).long()]
     monkeypatch.setattr(difficulty, "probabilities", moving)
-    read = difficulty.frame_and_clip(SimpleNamespace(load=lambda: None), cfg, "model")
+    read = difficulty.frame_and_clip(SimpleNamespace(load=lambda: None), cfg, "model", {})
     read = read.set_index("input")["predicted"]
     assert set(read["model, middle frame"]) == {EMOTIONS[0]}
     assert set(read["model, whole clip"]) == {EMOTIONS[1]}

@@ -11,7 +11,7 @@ from s4d.study import experts, gains, similarity, splits
 from s4d.study.figures import clips as clip_figures
 from s4d.study.figures import correlation as correlation_figures
 from s4d.study.figures import experts as expert_figures
-from s4d.study.figures import marks, style
+from s4d.study.figures import style
 
 
 def boxes(ax) -> list:
@@ -74,16 +74,6 @@ def test_significant_changes_are_filled():
     faces = [[line.get_markerfacecolor() for line in ax.lines if line.get_linestyle() == "None"]
              for ax in expert_figures.switched_off(table).axes]
     assert faces == [["white"] * 4, ["white"] * 3 + [style.TASK_COLOURS["video"]]]
-
-
-def test_names_of_points_cover_neither_points_nor_each_other():
-    fig, ax = style.figure(3, 2)
-    points = np.array([[10, 5], [10.4, 5.2], [11, 5], [50, 20]])
-    ax.plot(*points.T, "o")
-    fig.draw_without_rendering()
-    marks.label_points(ax, points, [("a name", tuple(point)) for point in points])
-    pixels = ax.transData.transform(points)
-    assert len(ax.texts) == 4 and not any(box.count_contains(pixels) for box in boxes(ax))
 
 
 def test_gains_are_filled_where_significant_and_say_how_many():

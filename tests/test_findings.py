@@ -9,11 +9,22 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README, RESULTS = "README.md", "docs/results.md"
-BOTH = (README, RESULTS)
+N1, N2, N3, N4, N5, N6 = (f"notebooks/{name}.ipynb" for name in (
+    "01_faces", "02_pretraining", "03_finetuning", "04_experts", "05_correlation", "06_report"))
+BOTH, ALL = (README, RESULTS), (README, RESULTS, N3, N6)
 SANDBOX, NIGHT = "figures/source_data/", "figures/night/source_data/"
 PAIRS, HARD = SANDBOX + "finetuning_paired.csv", SANDBOX + "faces_difficulty.csv"
 USE, TRANSFER = SANDBOX + "experts_specificity.csv", SANDBOX + "transfer_matrix.csv"
 HELP, ABLATIONS = NIGHT + "ablations_help.csv", NIGHT + "ablations_paired.csv"
+SHARES, TABLE = SANDBOX + "ablations_paired.csv", SANDBOX + "finetuning_table.csv"
+ACTIONS, ERRORS = SANDBOX + "faces_actions.csv", SANDBOX + "pretraining_error.csv"
+PROTOTYPES, WRONG = SANDBOX + "prototype_similarity.csv", SANDBOX + "confusability.csv"
+CKA, ALONG = SANDBOX + "layer_similarity.csv", SANDBOX + "static_along_clip.csv"
+MAPS, OFF = SANDBOX + "experts_maps.csv", SANDBOX + "experts_switched_off.csv"
+MODES, GAINS = SANDBOX + "routing_modes.csv", SANDBOX + "static_gains.csv"
+CONFUSED, SAVED = SANDBOX + "finetuning_confusion.csv", NIGHT + "clips_saved.csv"
+FEAR = dict(image_class="fear", video_class="fear")
+CROSSED = dict(comparison="separate", label="fear", wrong="surprise")
 
 
 def pair(method, reference, metric="WAR", task="video", pretrained=True):
@@ -30,146 +41,124 @@ def changed(study, setting, method="s4d"):
     return dict(study=study, setting=setting, method=method, metric="WAR", task="video")
 
 
-def hard(name):
-    return dict(input=name, metric="WAR")
+def hard(name, **task):
+    return dict(input=name, metric="WAR", **task)
 
 
 def used(about, block=3):       # each seed's row repeats the mean over seeds
     return dict(block=block, about=about, seed=0)
 
 
+def read_by(method, head, stimuli):
+    return dict(method=method, head=head, stimuli=stimuli, reading="head")
+
+
 # (where it is said, the words, csv, row, what must hold). In the words {ci} is the row's value with
 # its interval, in per cent or points, and {column:format} another cell.
 FINDINGS = [
-    (BOTH, "Multi-task gains {ci}", PAIRS, pair("multitask", "dynamic"), "significant"),
+    (ALL, "gains {ci}", PAIRS, pair("multitask", "dynamic"), "significant"),
     (BOTH, "S4D gains {ci}", PAIRS, pair("s4d", "dynamic"), "significant"),
+    (N3, "dynamic only, S4D {ci}, and", PAIRS, pair("s4d", "dynamic"), "significant"),
+    (N6, "S4D gains {ci} points over dynamic only", PAIRS, pair("s4d", "dynamic"), "significant"),
     (BOTH, "differs from static only by {ci}", PAIRS, pair("multitask", "static", "UAR", "image"),
      "open"),
     (RESULTS, "S4D loses {ci} points of UAR on photos", PAIRS,
      pair("s4d", "static", "UAR", "image", False), "corrected away"),
-    (BOTH, "differs from multi-task by {ci}", PAIRS, pair("s4d", "multitask"), "open"),
+    ((*BOTH, N3), "differs from multi-task by {ci}", PAIRS, pair("s4d", "multitask"), "open"),
+    (N6, "S4D minus multi-task is {ci} points", PAIRS, pair("s4d", "multitask"), "open"),
     (RESULTS, "the difference is {ci}", PAIRS, pair("s4d", "multitask", pretrained=False), "open"),
     (BOTH, "differs from them by {ci}", PAIRS, pair("s4d", "adapters"), "open"),
     (BOTH, "adds {ci} points of WAR to dynamic only", PAIRS, start("dynamic"), "significant"),
     (BOTH, "and {ci} to S4D", PAIRS, start("s4d"), "significant"),
+    (N6, "It adds {ci} points to S4D", PAIRS, start("s4d"), "significant"),
     (RESULTS, "It adds {ci} to multi-task", PAIRS, start("multitask"), "corrected away"),
+    (N3, "dynamic only reaches {ci} of the clips from scratch", TABLE,
+     dict(task="video", metric="WAR", method="dynamic", pretrained=False), ""),
+    (N3, "from scratch and {ci} pre-trained", TABLE,
+     dict(task="video", metric="WAR", method="dynamic", pretrained=True), ""),
+    (N3, "is right {count:.0f} times of 39", CONFUSED,
+     dict(task="video", method="s4d", label="disgust", predicted="disgust"), ""),
     (RESULTS, "dynamic only falls from {ci} to", HARD, hard("Dynamic only, whole clip"), ""),
     (RESULTS, "to {ci} WAR and S4D", HARD, hard("Dynamic only, middle frame"), ""),
     (RESULTS, "and S4D from {ci} to", HARD, hard("S4D (MoAE), whole clip"), ""),
     (RESULTS, "[54.9, 67.4] to {ci}.", HARD, hard("S4D (MoAE), middle frame"), ""),
     (RESULTS, "reaches {ci} on the whole clip", HARD, hard("true actions, whole clip"), ""),
     (RESULTS, "and {ci} on its middle frame", HARD, hard("true actions, middle frame"), ""),
-    (RESULTS, "tells {ci} of a photo's emotion", USE, used("emotion, image"), "above null"),
-    (RESULTS, "and {ci} of a clip's", USE, used("emotion, video"), "above null"),
-    (RESULTS, "tells {ci} of the place", USE, used("place, image"), "above null"),
-    (RESULTS, "tells {ci} of whether", USE, used("task"), "within null"),
-    (RESULTS, "correlation is {rho:.2f} [{low:.2f}, {high:.2f}]", SANDBOX + "confusability.csv",
-     dict(comparison="separate", label="fear", wrong="surprise"), "above 0"),
-    (RESULTS, "cosine of {diagonal:.2f}. Those of different emotions have {off_diagonal:.2f}",
-     SANDBOX + "prototype_similarity.csv",
-     dict(method="s4d", image_class="fear", video_class="fear"), ""),
-    (RESULTS, "photo head recognises {ci} of the clips", TRANSFER,
-     dict(method="s4d", head="image", stimuli="video", reading="head"), ""),
-    (RESULTS, "its clip head {ci}.", TRANSFER,
-     dict(method="s4d", head="video", stimuli="video", reading="head"), ""),
-    (RESULTS, "| photos held still | {ci} |", HELP, changed("gap", "0"), "significant"),
-    (RESULTS, "| the sandbox corpus | {ci} |", HELP, changed("gap", "0.2"), "significant"),
-    (RESULTS, "| 0.5 | | {ci} |", HELP, changed("gap", "0.5"), "significant"),
-    (RESULTS, "talking | {ci}, not significant |", HELP, changed("gap", "1"), "open"),
-    (RESULTS, "photos add {ci} points", HELP, changed("clips", "0.1"), "significant"),
-    (RESULTS, "with {clips:.0f} clips and 6 390 photos does as well as dynamic only with "
-     "{alone:.0f} clips. The interval of that number goes from {low:.0f}",
-     NIGHT + "clips_saved.csv", dict(share="0.1"), ""),
-    (RESULTS, "photos S4D loses {ci}", ABLATIONS, changed("photos", "0.03"), "corrected away"),
-    (RESULTS, "with 10 % {ci}", ABLATIONS, changed("photos", "0.1"), "corrected away"),
-    (RESULTS, "with 10 % {ci}", SANDBOX + "ablations_paired.csv", changed("photos", "0.1"),
-     "significant"),
-    (RESULTS, "with 30 % {ci}", ABLATIONS, changed("photos", "0.3"), "open"),
-    (RESULTS, "| photos instead of both | {ci} |", ABLATIONS, changed("start", "photos"), "open"),
-    (RESULTS, "| {ci} |", ABLATIONS, changed("start", "photos", "dynamic"), "open"),
-    (RESULTS, "clips instead of both | {ci}", ABLATIONS, changed("start", "clips"), "significant"),
-    (RESULTS, "| {ci} |", ABLATIONS, changed("start", "clips", "dynamic"), "significant"),
-    (RESULTS, "| 1 expert | {ci} |", ABLATIONS, changed("experts", "1"), "open"),
-    (RESULTS, "| 16 experts | {ci} |", ABLATIONS, changed("experts", "16"), "open"),
-    (RESULTS, "| 1 expert per token | {ci} |", ABLATIONS, changed("top_k", "1"), "open"),
-    (RESULTS, "| all 8 experts per token | {ci} |", ABLATIONS, changed("top_k", "8"), "open"),
-    (RESULTS, "| experts in all blocks | {ci} |", ABLATIONS, changed("blocks", "all"), "open"),
-    (RESULTS, "in the last block alone | {ci} |", ABLATIONS, changed("blocks", "last"), "open"),
-]
-
-NOTEBOOK = [f"notebooks/{name}.ipynb" for name in (
-    "01_faces", "02_pretraining", "03_finetuning", "04_experts", "05_correlation", "06_report")]
-N1, N2, N3, N4, N5, N6 = NOTEBOOK
-TOLD, ERRORS = dict(metric="WAR"), SANDBOX + "pretraining_error.csv"
-MAPS = dict(task="image", expert=1, row=0, column=0)
-FINDINGS += [
-    (N1, "the mouth stretch changes a pixel by {change_full:.1f}", SANDBOX + "faces_actions.csv",
+    (N1, "right on {ci}; told", HARD, hard("true actions, whole clip"), ""),
+    (N1, "the middle frame alone, on {ci}.", HARD, hard("true actions, middle frame"), ""),
+    (N1, "apex is right on {ci} of the photos", HARD, hard("true actions", task="image"), ""),
+    (N1, "of the photos and {ci} of the clips", HARD, hard("true actions", task="video"), ""),
+    (N1, "reader of grey pixels on {ci}", HARD, hard("raw pixels", task="image"), ""),
+    (N1, "[42.1, 50.9] and {ci}.", HARD, hard("raw pixels", task="video"), ""),
+    (N1, "mouth stretch changes a pixel by {change_full:.1f}", ACTIONS,
      dict(name="mouth stretch"), ""),
-    (N1, "the upper lid raiser by {change_full:.1f}", SANDBOX + "faces_actions.csv",
-     dict(name="upper lid raiser"), ""),
-    *((N1, words, HARD, dict(TOLD, task=task, input=reader), "") for words, task, reader in (
-        ("apex is right on {ci} of the photos", "image", "true actions"),
-        ("of the photos and {ci} of the clips", "video", "true actions"),
-        ("reader of grey pixels on {ci}", "image", "raw pixels"),
-        ("[42.1, 50.9] and {ci}.", "video", "raw pixels"),
-        ("linear reader is right on {ci}; told", "video", "true actions, whole clip"),
-        ("the middle frame alone, on {ci}.", "video", "true actions, middle frame"))),
+    (N1, "upper lid raiser by {change_full:.1f}", ACTIONS, dict(name="upper lid raiser"), ""),
     *((N2, words + " [{low:.3f}, {high:.3f}]", ERRORS, dict(modality=kind, guess=guess), "")
       for words, kind, guess in (
         ("held-out people is {error:.3f}", "photos", "pre-trained model"),
         ("on photos and {error:.3f}", "clips", "pre-trained model"),
         ("which looks at nothing, has {error:.3f}", "photos", "average face"),
         ("[0.687, 0.752] and {error:.3f}", "clips", "average face"))),
-    *((N3, words, SANDBOX + "finetuning_table.csv",
-       dict(task="video", metric="WAR", method="dynamic", pretrained=start_), "")
-      for words, start_ in (("dynamic only reaches {ci} of the clips from scratch", False),
-                            ("from scratch and {ci} pre-trained", True))),
-    (N3, "multi-task gains {ci} points", PAIRS, pair("multitask", "dynamic"), "significant"),
-    (N3, "dynamic only, S4D {ci}, and", PAIRS, pair("s4d", "dynamic"), "significant"),
-    (N3, "S4D differs from multi-task by {ci}", PAIRS, pair("s4d", "multitask"), "open"),
-    (N3, "with 10 % of the photos S4D loses {ci} points", SANDBOX + "ablations_paired.csv",
-     changed("photos", "0.1"), "significant"),
-    (N3, "is right {count:.0f} times of 39", SANDBOX + "finetuning_confusion.csv",
-     dict(task="video", method="s4d", label="disgust", predicted="disgust"), ""),
-    (N4, "tells {ci} of a photo's emotion", USE, used("emotion, image"), "above null"),
-    (N4, "and {ci} of a clip's", USE, used("emotion, video"), "above null"),
+    ((RESULTS, N4), "tells {ci} of a photo's emotion", USE, used("emotion, image"), "above null"),
+    ((RESULTS, N4), "and {ci} of a clip's", USE, used("emotion, video"), "above null"),
+    (RESULTS, "tells {ci} of the place", USE, used("place, image"), "above null"),
     (N4, "{ci} of the place of a photo's token", USE, used("place, image"), "above null"),
+    (RESULTS, "tells {ci} of whether", USE, used("task"), "within null"),
     (N4, "and {ci} of the task", USE, used("task"), "within null"),
     (N4, "In block 2 the first time step alone tells {ci} of the task", USE,
      used("task, first time step", 2), "above null"),
     *((N4, "{agreement:.2f} [{agreement_low:.2f}, {agreement_high:.2f}] in block " + str(block),
-       SANDBOX + "experts_maps.csv", dict(MAPS, block=block), "") for block in (2, 3)),
-    (N4, "the largest is {change:.2f} [{low:.2f}, {high:.2f}] points",
-     SANDBOX + "experts_switched_off.csv", dict(block=2, expert=2, task="video"), ""),
-    *((N4, "{change:+.1f} [{low:+.1f}, {high:+.1f}]" + words, SANDBOX + "routing_modes.csv",
-       {"task": task, "mode": "released"}, "open") for words, task in (
-        (" points on photos", "image"), (" on clips", "video"))),
+       MAPS, dict(task="image", expert=1, row=0, column=0, block=block), "") for block in (2, 3)),
+    (N4, "the largest is {change:.2f} [{low:.2f}, {high:.2f}] points", OFF,
+     dict(block=2, expert=2, task="video"), ""),
+    (N4, "{change:+.1f} [{low:+.1f}, {high:+.1f}] points on photos", MODES,
+     dict(task="image", mode="released"), "open"),
+    (N4, "{change:+.1f} [{low:+.1f}, {high:+.1f}] on clips", MODES,
+     dict(task="video", mode="released"), "open"),
+    (RESULTS, "correlation is {rho:.2f} [{low:.2f}, {high:.2f}]", WRONG, CROSSED, "above 0"),
+    (N5, "on clips correlate with {rho:.2f} [{low:.2f}, {high:.2f}]", WRONG, CROSSED, "above 0"),
+    (RESULTS, "cosine of {diagonal:.2f}. Those of different emotions have {off_diagonal:.2f}",
+     PROTOTYPES, dict(FEAR, method="s4d"), ""),
+    (N5, "{corrected:.2f} [{low:.2f}, {high:.2f}] in S4D", PROTOTYPES, dict(FEAR, method="s4d"),
+     "above 0"),
+    (N5, "{corrected:.2f} [{low:.2f}, {high:.2f}] in static only", PROTOTYPES,
+     dict(FEAR, method="static"), "above 0"),
+    (RESULTS, "photo head recognises {ci} of the clips", TRANSFER,
+     read_by("s4d", "image", "video"), ""),
+    (RESULTS, "its clip head {ci}.", TRANSFER, read_by("s4d", "video", "video"), ""),
     (N5, "clip head of S4D recognises {ci} of the photos", TRANSFER,
-     dict(method="s4d", head="video", stimuli="image", reading="head"), ""),
-    (N5, "recognises {ci} of the clips", TRANSFER,
-     dict(method="static", head="image", stimuli="video", reading="head"), ""),
-    *((N5, "{corrected:.2f} [{low:.2f}, {high:.2f}] in " + name,
-       SANDBOX + "prototype_similarity.csv",
-       dict(method=method, image_class="fear", video_class="fear"), "above 0")
-      for name, method in (("S4D", "s4d"), ("static only", "static"))),
-    *((N5, words + " {value:.2f} [{low:.2f}, {high:.2f}]", SANDBOX + "layer_similarity.csv",
+     read_by("s4d", "video", "image"), ""),
+    (N5, "recognises {ci} of the clips", TRANSFER, read_by("static", "image", "video"), ""),
+    *((N5, words + " {value:.2f} [{low:.2f}, {high:.2f}]", CKA,
        dict(comparison=name, layer="pooled", measure="cka"), "above 0") for words, name in (
         ("the pooled CKA is", "s4d"), ("in S4D and", "static"), ("fine-tuning it is", "start"))),
-    *((N5, "{mean:.2f} [{low:.2f}, {high:.2f}] for " + name, SANDBOX + "static_along_clip.csv",
+    *((N5, "{mean:.2f} [{low:.2f}, {high:.2f}] for " + name, ALONG,
        dict(part="follow", label="expressive", method=method), "above 0")
       for name, method in (("static only", "static"), ("S4D", "s4d"))),
-    (N5, "on clips correlate with {rho:.2f} [{low:.2f}, {high:.2f}]",
-     SANDBOX + "confusability.csv", dict(comparison="separate", label="fear", wrong="surprise"),
-     "above 0"),
-    (N5, "{gain:+.1f} [{low:+.1f}, {high:+.1f}] points more", SANDBOX + "static_gains.csv",
+    (N5, "{gain:+.1f} [{low:+.1f}, {high:+.1f}] points more", GAINS,
      dict(method="s4d", label="fear"), "significant"),
-    (N6, "It gains {ci} points over dynamic only", PAIRS, pair("multitask", "dynamic"),
-     "significant"),
-    (N6, "S4D minus multi-task is {ci} points", PAIRS, pair("s4d", "multitask"), "open"),
-    (N6, "S4D gains {ci} points over dynamic only", PAIRS, pair("s4d", "dynamic"), "significant"),
-    (N6, "It adds {ci} points to S4D", PAIRS, start("s4d"), "significant"),
+    (RESULTS, "| photos held still | {ci} |", HELP, changed("gap", "0"), "significant"),
+    (RESULTS, "| the sandbox corpus | {ci} |", HELP, changed("gap", "0.2"), "significant"),
+    (RESULTS, "| 0.5 | | {ci} |", HELP, changed("gap", "0.5"), "significant"),
+    (RESULTS, "talking | {ci}, not significant |", HELP, changed("gap", "1"), "open"),
+    (RESULTS, "photos add {ci} points", HELP, changed("clips", "0.1"), "significant"),
+    (RESULTS, "with {clips:.0f} clips and 6 390 photos does as well as dynamic only with "
+     "{alone:.0f} clips. The interval of that number goes from {low:.0f}", SAVED,
+     dict(share="0.1"), ""),
+    ((RESULTS, N3), "{ci}", SHARES, changed("photos", "0.1"), "significant"),
+    (RESULTS, "photos S4D loses {ci}", ABLATIONS, changed("photos", "0.03"), "corrected away"),
+    (RESULTS, "with 10 % {ci}", ABLATIONS, changed("photos", "0.1"), "corrected away"),
+    (RESULTS, "with 30 % {ci}", ABLATIONS, changed("photos", "0.3"), "open"),
+    (RESULTS, "| photos instead of both | {ci} |", ABLATIONS, changed("start", "photos"), "open"),
+    (RESULTS, "| {ci} |", ABLATIONS, changed("start", "photos", "dynamic"), "open"),
+    (RESULTS, "clips instead of both | {ci}", ABLATIONS, changed("start", "clips"), "significant"),
+    (RESULTS, "| {ci} |", ABLATIONS, changed("start", "clips", "dynamic"), "significant"),
+    *((RESULTS, f"{name} | {{ci}} |", ABLATIONS, changed(study, setting), "open")
+      for name, study, setting in (
+        ("| 1 expert", "experts", "1"), ("| 16 experts", "experts", "16"),
+        ("1 expert per token", "top_k", "1"), ("all 8 experts per token", "top_k", "8"),
+        ("experts in all blocks", "blocks", "all"), ("in the last block alone", "blocks", "last"))),
 ]
-
 VERDICTS = {
     "significant": lambda r: r["low"] * r["high"] > 0 and r["p_holm"] < 0.05,
     "corrected away": lambda r: r["low"] * r["high"] > 0 and r["p_holm"] >= 0.05,
@@ -216,8 +205,7 @@ def test_a_finding_stands_as_measured_and_holds(where, words, table, key, verdic
 
 def test_the_table_of_results_is_the_csv():
     names = dict(dynamic="dynamic only", static="static only", multitask="multi-task", s4d="S4D")
-    table = pd.read_csv(ROOT / SANDBOX / "finetuning_table.csv")
-    for (method, pretrained), rows in table.groupby(["method", "pretrained"]):
+    for (method, pretrained), rows in pd.read_csv(ROOT / TABLE).groupby(["method", "pretrained"]):
         cells = {(r["task"], r["metric"]): interval(r) for _, r in rows.iterrows()}
         shown = [cells.get(k, "-") for k in (("video", "UAR"), ("video", "WAR"), ("image", "UAR"))]
         begin = "pre-trained" if pretrained else "from scratch"

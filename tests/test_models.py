@@ -5,6 +5,7 @@ import argparse
 import hashlib
 import os
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from timm.optim import param_groups_layer_decay
 
 import s4d.models as models
 from s4d.config import ConfigError
@@ -22,6 +22,7 @@ from s4d.models import (
     CheckpointError,
     DualMAE,
     MoAE,
+    checkpoints,
     count_parameters,
     encoder_from,
     load_released,
@@ -31,16 +32,7 @@ from s4d.models import (
     sincos,
     to_released,
 )
-from s4d.study.routing import record_routing
 
-# Number of tensors and a digest of the sorted lines "name d0xd1x..." of each released file.
-RELEASED = {
-    "pretrain_small": (218, "7ac20e9f04e4d337"),
-    "pretrain_base": (218, "de5e77084c273ee4"),
-    "small_cap1_h77": (380, "c4cf3b6990e561e6"),
-    "small_cap1_h811": (380, "ec528e90e4b1e09d"),
-    "base_cap1_h77": (380, "ef2058915ed78ab4"),
-}
 NANO, MAE, SMALL = "s4d_nano_patch16_64", "s4d_mae_nano_patch16_64", "s4d_small_patch16_160"
 
 
@@ -49,13 +41,12 @@ def seeded():
     torch.manual_seed(0)
 
 
-def images(n: int = 2, size: int = 64, seed: int = 0, **kw) -> torch.Tensor:
-    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed), **kw)
+def images(n: int = 2, size: int = 64) -> torch.Tensor:
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def clips(n: int = 2, frames: int = 8, size: int = 64, seed: int = 1, **kw) -> torch.Tensor:
-    draw = torch.Generator().manual_seed(seed)
-    return torch.randn(n, 3, frames, size, size, generator=draw, **kw)
+def clips(n: int = 2, frames: int = 8, size: int = 64) -> torch.Tensor:
+    return torch.randn(n, 3, frames, size, size, generator=torch.Generator().manual_seed(1))
 
 
 def stirred(model: torch.nn.Module, scale: float = 0.3) -> torch.nn.Module:
@@ -88,7 +79,6 @@ def test_nano_forward_backward_save_load(tmp_path, experts):
     given = dict(image_classes=8, video_classes=11, num_experts=experts)
     model = timm.create_model(NANO, **given).train()
     assert model(images()).shape == (2, 8) and model(clips()).shape == (2, 11)
-    assert model.forward_features(clips()).shape == (2, model.embed_dim)
     loss = model(images()).logsumexp(-1).sum() + model.balance_loss()
     (loss + model(clips()).square().sum() + model.balance_loss()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -100,10 +90,14 @@ def test_nano_forward_backward_save_load(tmp_path, experts):
     out = model.forward_intermediates(clips())
     assert len(out["blocks"]) == len(model.blocks)
     assert out["embed"].shape == out["blocks"][-1].shape == (2, 64, model.embed_dim)
-    assert torch.allclose(out["logits"], model(clips()), atol=1e-6)
+    assert torch.equal(out["pooled"], model.forward_features(clips()))
+    assert torch.equal(out["logits"], model(clips()))
+    image = model.head["image"].weight.clone()
+    model.reset_classifier(5, "video")
+    assert model(clips()).shape == (2, 5) and torch.equal(model.head["image"].weight, image)
 
 
-def test_nano_autoencoder_forward_backward():
+def test_nano_autoencoder_forward_backward_and_pictures():
     model = timm.create_model(MAE)
     for x, tokens in ((images(), 16), (clips(), 64)):
         mask = random_mask(2, tokens, 0.75)
@@ -111,32 +105,30 @@ def test_nano_autoencoder_forward_backward():
         assert loss.ndim == 0 and 0.5 < loss.item() < 5      # the targets have unit variance
         loss.backward()
         assert model.reconstruct(x, mask).shape == (2, tokens, 2 * 16 * 16 * 3)
+        pixels = model.patchify(x)
+        clip = x if x.ndim == 5 else x[:, :, None].expand(-1, -1, 2, -1, -1)
+        back = model.unpatchify(pixels, model.encoder.grid(x))
+        assert torch.allclose(back, clip * model.std + model.mean, atol=1e-6)
+        assert torch.allclose(model.restore(model.standardise(pixels)[0], x), pixels, atol=1e-5)
     assert all(p.grad is not None for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", [NANO, MAE])
-def test_gradient_checkpointing_keeps_less_and_changes_nothing(name):
-    model, found, kept = stirred(timm.create_model(name), 0.05).train(), [], []
-    given = (images(),) if name == NANO else (images(), random_mask(2, 16, 0.5))
-    for on in (False, True):
-        model.set_grad_checkpointing(on)
-        model.zero_grad()
-        kept.append(saved_bytes(model, lambda: model(*given)))
-        torch.manual_seed(0)              # the router's noise is drawn again for the second pass
-        model(*given).square().sum().backward()
-        grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
-        found.append(torch.cat(grads))
-    assert torch.allclose(*found, rtol=1e-4, atol=1e-5) and kept[1] < 0.5 * kept[0]
+def test_gradient_checkpointing_keeps_less_for_the_backward_pass():
+    for name, given in ((NANO, [images()]), (MAE, [images(), random_mask(2, 16, 0.5)])):
+        model, kept = timm.create_model(name).train(), []
+        for on in (False, True):
+            model.set_grad_checkpointing(on)
+            kept.append(saved_bytes(model, partial(model, *given)))
+        assert kept[1] < 0.5 * kept[0]
 
 
 @pytest.mark.parametrize("x, said", [
     (torch.zeros(1, 3, 48, 48), r"2 frames of 48 x 48 px: .* of 64 x 64 px; resize"),
     (torch.zeros(1, 3, 7, 64, 64), "input of 7 frames"),
     (torch.zeros(1, 3, 10, 64, 64), "up to 8 frames"),
-    (torch.zeros(1, 1, 64, 64), "with 3 channels"),
-    (torch.zeros(3, 64, 64), r"shape \(3, 64, 64\): expected images"),
-    (torch.zeros(1, 8, 3, 64, 64), "with 3 channels"),
-    (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "input of torch.uint8: expected ImageNet-norm")])
+    (torch.zeros(3, 64, 64), r"shape \(3, 64, 64\) .*: expected images"),
+    (torch.zeros(1, 8, 3, 64, 64), "or clips .* RGB"),
+    (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "torch.uint8: .* as floats")])
 def test_wrong_input_is_a_sentence(x, said):
     with pytest.raises(ValueError, match=said):
         timm.create_model(NANO)(x)
@@ -146,57 +138,47 @@ def test_wrong_input_is_a_sentence(x, said):
     (dict(img_size=60), "img_size 60: expected a multiple of 16, patch_size"),
     (dict(num_frames=7), "num_frames 7: expected a multiple of 2"),
     (dict(num_heads=3), "embed_dim 128: expected a multiple of 3, num_heads"),
+    (dict(patch_size=4), "patch_size 4: expected a multiple of 8, for the stem"),
     (dict(num_experts=4, top_k=5), "top_k 5: expected 1..4 for 4 experts"),
-    (dict(num_heads=0), "heads 0: expected whole numbers from 1"),
-    (dict(depth=0), "depth 0: "), (dict(patch_size=4), "a multiple of 8"),
-    (dict(moae_start=3), "moae_start 3: expected a block from 0 to 2"),
-    (dict(image_classes=0), "0 image classes"), (dict(num_classes=5), "not take num_classes=5"),
-    (dict(in_chans=1), "does not take in_chans="), (dict(global_pool="avg"), "take global_pool=")])
+    (dict(moae_start=3), "moae_start 3: expected a block from 0 to 2")])
 def test_wrong_arguments_are_a_sentence(given, said):
     with pytest.raises(ConfigError, match=said):
         models.create(NANO, **given)
-    assert not models.create(NANO, moae_start=3, num_experts=0).moae_layers()
 
 
 def test_wrong_masks_are_a_sentence():
     mae, uneven = models.create(MAE), random_mask(2, 16, 0.5)
     uneven[0, :] = True
-    for mask, removed, said in (
-            (torch.zeros(2, 16), None, "mask of torch.float32 .* expected booleans"),
-            (random_mask(2, 64, 0.5), None, r"shape \(2, 64\): expected booleans \[2, 16\]"),
-            (uneven, None, "with 8 to 16 tokens removed a row"),
-            (random_mask(2, 16, 0.5), 9, "8 to 8 tokens removed a row: expected 9 in each row"),
-            (torch.ones(2, 16, dtype=torch.bool), None, "16 of 16 tokens removed: expected at")):
+    for mask, said in ((torch.zeros(2, 16), "mask of torch.float32 .* expected booleans"),
+                       (random_mask(2, 64, 0.5), r"shape \(2, 64\): expected booleans \[2, 16\]"),
+                       (uneven, "with 8 to 16 of 16 tokens removed a row"),
+                       (torch.ones(2, 16, dtype=torch.bool), "at least one token removed and one")):
         with pytest.raises(ValueError, match=said):
-            mae(images(), mask, removed)
+            mae(images(), mask)
 
 
 # --- checkpoints
 
-def released_model(variant: str) -> torch.nn.Module:
+# Of each released file: number of tensors, and a digest of the sorted lines "name d0xd1x...".
+@pytest.mark.parametrize("name, classes, tensors, digest", [
+    ("s4d_mae_small_patch16_160", None, 218, "7ac20e9f04e4d337"),
+    ("s4d_mae_base_patch16_160", None, 218, "de5e77084c273ee4"),
+    ("s4d_small_patch16_160", (7, 7), 380, "c4cf3b6990e561e6"),
+    ("s4d_small_patch16_160", (8, 11), 380, "ec528e90e4b1e09d"),
+    ("s4d_base_patch16_160", (7, 7), 380, "ef2058915ed78ab4")])
+def test_names_and_shapes_are_the_releases(name, classes, tensors, digest):
+    heads = dict(image_classes=classes[0], video_classes=classes[1]) if classes else {}
     with torch.device("meta"):
-        if variant.startswith("pretrain"):
-            return models.create(f"s4d_mae_{variant.split('_')[1]}_patch16_160")
-        size, _, heads = variant.split("_")
-        image, video = {"h77": (7, 7), "h811": (8, 11)}[heads]
-        name = f"s4d_{size}_patch16_160"
-        return models.create(name, image_classes=image, video_classes=video)
-
-
-@pytest.mark.parametrize("variant", RELEASED)
-def test_names_and_shapes_are_the_releases(variant):
-    state = to_released(released_model(variant))
+        state = to_released(models.create(name, **heads))
     lines = sorted(f"{n} {'x'.join(map(str, v.shape))}" for n, v in state.items())
-    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-    assert (len(lines), digest) == RELEASED[variant]
+    found = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    assert (len(lines), found) == (tensors, digest)
 
 
 def test_numbers_of_parameters_to_the_unit():
     for size, total in (("small", 25_484_270), ("base", 100_513_646), ("large", 354_526_414)):
         with torch.device("meta"):
-            ours = models.create(f"s4d_{size}_patch16_160")
-            plain = reference.Classifier(**models.VARIANTS[f"{size}_patch16_160"])
-        assert count_parameters(ours) == count_parameters(plain) == total
+            assert count_parameters(models.create(f"s4d_{size}_patch16_160")) == total
 
 
 @pytest.fixture
@@ -223,9 +205,6 @@ def test_a_released_checkpoint_is_read_whatever_its_wrapping(tmp_path, tiny_rele
     model = tiny_release(image_classes=8, video_classes=11, num_experts=4, moae_start=1)
     torch.save(wrap(to_released(model)), tmp_path / "c.pth")
     read = load_released(tmp_path / "c.pth")
-    assert list(read.moae_layers()) == [1, 2, 3] and read.moae_layers()[1].num_experts == 4
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, read.state_dict()[name]), name
     back, given = to_released(read), to_released(model)
     assert set(back) == set(given) and all(torch.equal(v, back[k]) for k, v in given.items())
     layer = read.moae_layers()[1]
@@ -252,8 +231,7 @@ class Code:
 
 
 def test_damaged_and_hostile_checkpoints_are_refused_in_a_sentence(tmp_path, tiny_release, caplog):
-    model, path = tiny_release(num_experts=2), tmp_path / "c.pth"
-    state = to_released(model)
+    state, path = to_released(tiny_release(num_experts=2)), tmp_path / "c.pth"
 
     def refused(said: str, content=None) -> None:
         if content is not None:
@@ -269,9 +247,6 @@ def test_damaged_and_hostile_checkpoints_are_refused_in_a_sentence(tmp_path, tin
     torch.save(state, path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     refused("cannot read checkpoint .*truncated")
-    path.write_bytes(b"")
-    refused("cannot read checkpoint")
-    refused("holds no tensors", [1, 2])
     refused("holds no tensors", {"model": {}})
     expert = "blocks.2.moe_layer.experts.0.fc1.weight"
     for change, said in (
@@ -280,43 +255,30 @@ def test_damaged_and_hostile_checkpoints_are_refused_in_a_sentence(tmp_path, tin
              r"1 tensors of the wrong shape, among them blocks.0.norm1.weight \(5,\) instead of"),
             ({"fc_norm.bias": 0}, "1 of the model's 76 tensors missing, among them fc_norm.bias"),
             ({"head.image.weight": 0}, "no tensor head.image.weight"),
-            ({"patch_embed.proj.weight": 0}, "no tensor patch_embed.proj.weight"),
             ({"patch_embed.proj.weight": torch.zeros(5, 3, 2, 16, 16)},
              "width 5: expected one of 24, 768, 1024"),
-            ({"head.video.weight": torch.zeros(())}, r"video.weight has the shape \(\)"),
-            ({"head.video.weight": torch.zeros(0, 24)}, r"weight has the shape \(0, 24\), which"),
-            ({"fc_norm.weight": state["fc_norm.weight"].to_sparse()},
-             "tensor fc_norm.weight is sparse or without content: save"),
+            ({"head.video.weight": torch.zeros(0, 24)}, "no tensor head.video.weight"),
             ({expert: 0}, "experts of blocks.2.moae.w1 .*incomplete"),
-            ({expert: torch.zeros(3, 24)}, "experts of blocks.2.moae.w1 .*of one shape")):
+            ({expert: torch.zeros(3, 24)}, "experts of blocks.2.moae.w1 .*several shapes")):
         refused(said, {k: v for k, v in {**state, **change}.items() if torch.is_tensor(v)})
-    with pytest.raises(CheckpointError, match="patch_embed.proj.weight is sparse or without"):
-        load_released({k: v.to("meta") for k, v in state.items()})
     torch.save({**state, "extra": torch.zeros(1)}, path)
     assert load_released(path)
     assert "missing and left at their start: nothing; left out: extra" in caplog.text
-    path = tmp_path / "c.safetensors"
-    path.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}")
-    refused("cannot read checkpoint .*c.safetensors")
 
 
 def test_encoder_from_moves_the_encoder_and_reports(tmp_path, tiny_release, caplog):
     mae, model = tiny_release("s4d_mae"), tiny_release(num_experts=2)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    report, given = encoder_from(mae, model), mae.state_dict()
+    before, given = {k: v.clone() for k, v in model.state_dict().items()}, mae.state_dict()
+    report = encoder_from(mae, model)
     encoder = {k.removeprefix("encoder.") for k in given if k.startswith("encoder.")}
     assert set(report["loaded"]) == encoder - {"norm.weight", "norm.bias"} and not caplog.records
-    fresh = {k.split(".")[0] for k in report["missing"] if ".moae." not in k}
-    assert fresh == {"fc_norm", "head"} and "mask_token" in report["left_out"]
     for k, v in model.state_dict().items():
         assert torch.equal(v, given[f"encoder.{k}"] if k in report["loaded"] else before[k]), k
-    backbone = {k.replace("encoder.", "backbone.", 1): v for k, v in given.items()}
-    torch.save({"model": backbone}, tmp_path / "b.pth")
-    other, x = tiny_release(num_experts=2), images(1, 32)
-    assert encoder_from(tmp_path / "b.pth", other)["loaded"] == report["loaded"]
-    assert torch.equal(other.forward_features(x), model.forward_features(x))
+    torch.save({"model": {k.replace("encoder.", "backbone.", 1): v for k, v in given.items()}},
+               tmp_path / "b.pth")
+    assert encoder_from(tmp_path / "b.pth", model)["loaded"] == report["loaded"]
     said = ("b.pth: 54 of the model's 76 tensors loaded; missing and left at their start: "
-            "blocks.2.moae, blocks.3.moae, fc_norm, head.image, head.video; left out: mask_token, ")
+            "blocks.2.moae, blocks.3.moae, fc_norm, head.image, head.video; left out: ")
     assert said in caplog.text and len(caplog.records) == 1
     half = {k: v for k, v in given.items() if not re.search(r"\.blocks\.[12]\.", k)}
     wrong = {**given, "encoder.blocks.0.mlp.fc1.bias": torch.zeros(3)}
@@ -332,289 +294,142 @@ def test_pretrained_reads_a_local_file(tmp_path, tiny_release, caplog):
     torch.save({"model": to_released(model), "args": argparse.Namespace(lr=1)}, tmp_path / "c.pth")
     save_file(to_released(mae), tmp_path / "m.safetensors")
 
-    def build(name=SMALL, file="c.pth", **kw):
-        overlay = dict(file=str(tmp_path / file)) if file else dict(state_dict=to_released(model))
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kw).eval()
+    def build(file="c.pth", **kw):
+        overlay = dict(file=str(tmp_path / file))
+        return timm.create_model(SMALL, pretrained=True, pretrained_cfg_overlay=overlay, **kw)
 
-    x, mask = clips(1, 4, 32), random_mask(1, 8, 0.5)
-    read = build(image_classes=8, num_experts=4)
+    x = clips(1, 4, 32)
+    read = build(image_classes=8, num_experts=4).eval()
     assert torch.equal(read(x), model(x)) and read.moae_layers()[2].capacity_factor is None
-    assert torch.equal(build(file=None, image_classes=8, num_experts=4)(x), model(x))
     assert not caplog.records
     read = build(image_classes=5, num_experts=4)
     assert torch.equal(read.head["video"].weight, model.head["video"].weight)
-    assert read.head["image"].out_features == 5
-    assert "head.image; left out: head.image (8 classes, not 5)" in caplog.text
-    build(image_classes=8, num_experts=0)
-    assert "left out: blocks.2.moae, blocks.3.moae\n" in caplog.text
-    assert torch.equal(build("s4d_mae_small_patch16_160", "m.safetensors")(x, mask), mae(x, mask))
-    fc1 = build(file="m.safetensors").blocks[3].mlp.fc1          # takes the encoder
+    assert read.head["image"].out_features == 5 and "left out: head.image" in caplog.text
+    fc1 = build("m.safetensors").blocks[3].mlp.fc1              # takes the encoder
     assert torch.equal(fc1.weight, mae.encoder.blocks[3].mlp.fc1.weight)
-    made = tmp_path / "made"
-    torch.save({"model": to_released(model), "more": Code(str(made))}, tmp_path / "b.pth")
-    with pytest.raises(CheckpointError, match="cannot read checkpoint .*b.pth"):
-        build(file="b.pth")
-    assert not made.exists()
 
 
-START = "deep/vit_small_voxceleb2+affectnet_100.pt"
-
-
-@pytest.mark.parametrize("files, named, said", [
-    (["README.md", START, "small_dfew.pth", "base.pth"], None, START),
-    (["small.safetensors", "base.pth", "small.txt"], None, "small.safetensors"),
-    (["base.pth"], "other.pth", "other.pth"),
-    (["small_a.pth", "small_b.pt", "base.pth"], None,
-     r"holds 2 files that may be s4d_small_patch16_160 \(small_a.pth, small_b.pt\): name one with"),
-    (["base.pth"], None, r"no files that may be s4d_small_patch16_160 \(base.pth\): name one with"),
-    ([], None, r"\(no weights\)"),
-    (OSError("\x1b[31mno route\x1b[0m\nmore"), None, "cannot fetch the weights .*: no route;")])
-def test_pretrained_takes_the_one_file(files, named, said, tmp_path, tiny_release, monkeypatch):
-    def listed(hub):
-        if isinstance(files, OSError):
-            raise files
-        return files
-
-    def fetch(hub, filename, cache_dir):
-        asked.append((hub, filename, cache_dir))
+def test_pretrained_takes_the_one_file_of_the_hub(tmp_path, tiny_release, monkeypatch):
+    def download(hub, filename, cache_dir):
+        if filename == "lost.pth":
+            raise OSError("\x1b[31mno route\x1b[0m\nmore")
+        asked.append(filename)
         return str(tmp_path / "w.safetensors")
 
-    asked, model = [], tiny_release(num_experts=8)
+    model, asked = tiny_release(num_experts=8), []
     save_file(to_released(model), tmp_path / "w.safetensors")
-    monkeypatch.setattr("s4d.models.checkpoints.list_repo_files", listed)
-    monkeypatch.setattr("s4d.models.checkpoints.hf_hub_download", fetch)
-    given = dict(pretrained=True, cache_dir=tmp_path,
-                 pretrained_cfg_overlay=named and dict(hf_hub_filename=named))
-    if named or isinstance(files, list) and said in files:
-        read = timm.create_model(SMALL, **given)
-        assert torch.equal(read.fc_norm.weight, model.fc_norm.weight)
-        assert asked == [("cyinen/S4D", said, tmp_path)]
-        return
-    with pytest.raises(CheckpointError, match=said):
-        timm.create_model(SMALL, **given)
-    with pytest.raises(CheckpointError, match=f"no weights of {NANO} were released: leave pretr"):
+    monkeypatch.setattr(checkpoints, "hf_hub_download", download)
+    start = "deep/vit_small_voxceleb2+affectnet_100.pt"
+    for files, overlay, said in (
+            (["README.md", start, "small_dfew.pth", "base.pth"], {}, start),
+            (["small.safetensors", "base.pth", "small.txt"], {}, "small.safetensors"),
+            (["base.pth"], dict(hf_hub_filename="other.pth"), "other.pth"),
+            (["small_a.pth", "small_b.pt"], {}, r"may be .* \(small_a.pth, small_b.pt\): name one"),
+            ([], dict(hf_hub_filename="lost.pth"), "cannot fetch weights of .*: no route; downl")):
+        monkeypatch.setattr(checkpoints, "list_repo_files", lambda hub, found=files: found)
+        given = dict(pretrained=True, pretrained_cfg_overlay=overlay)
+        if not said.startswith(("may be", "cannot")):
+            read = timm.create_model(SMALL, **given)
+            assert torch.equal(read.fc_norm.weight, model.fc_norm.weight) and asked.pop() == said
+        else:
+            with pytest.raises(CheckpointError, match=said):
+                timm.create_model(SMALL, **given)
+    with pytest.raises(CheckpointError, match=f"no weights of {NANO} were released: name your own"):
         timm.create_model(NANO, pretrained=True)
-    assert not asked
 
 
 # --- the reference, at the paper's widths; depth and picture are small, since all blocks are alike
 
 SHORT = dict(img_size=64, num_frames=4, depth=2)    # block 0 is dense, block 1 has experts
-CLOSE = {torch.float64: 1e-9, torch.float32: 1e-5}
 
 
-def exact(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    """The model in `dtype`; in float64 its fixed tables too, which it holds in float32."""
-    model = model.to(dtype)
-    for module in model.modules():
-        if hasattr(module, "positions"):
-            module.positions = reference.positions(*module.positions.shape).to(dtype)
-    if isinstance(model, DualMAE):
-        for name, values in (("mean", models.MEAN), ("std", models.STD)):
-            setattr(model, name, torch.tensor(values, dtype=dtype).view(1, 3, 1, 1, 1))
-    return model
-
-
-def twins(name: str, cls, dtype: torch.dtype, **kw) -> tuple[torch.nn.Module, torch.nn.Module]:
+def twins(name: str, cls, **kw) -> tuple[torch.nn.Module, torch.nn.Module]:
     """A model with random weights, and the reference with the same, by the release's names."""
-    model = exact(stirred(models.create(name, **SHORT, **kw), 0.05), dtype)
+    model = stirred(models.create(name, **SHORT, **kw), 0.05)
     size = name.removeprefix("s4d_").removeprefix("mae_")
     decoder = models.DECODERS[size] if cls is reference.Autoencoder else {}
-    twin = cls(**{**models.VARIANTS[size], **decoder, **SHORT, **kw}).to(dtype)
+    twin = cls(**{**models.VARIANTS[size], **decoder, **SHORT, **kw})
     twin.load_state_dict(to_released(model))
     return model, twin
 
 
-def far(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference, in units of the expected values' size where they exceed 1."""
-    return ((found - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
+def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether no difference exceeds 1e-5, in units of the expected values' size above 1."""
+    return bool((found - expected).abs().max() < 1e-5 * expected.abs().max().clamp(min=1))
 
 
-def gradients_agree(model: torch.nn.Module, twin: torch.nn.Module, tolerance: float) -> None:
+def losses_and_gradients_agree(model, twin, loss: torch.Tensor, expected: torch.Tensor) -> None:
     def grad(p):
         return torch.zeros_like(p) if p.grad is None else p.grad
 
+    assert close(loss, expected)
+    loss.backward()
+    expected.backward()
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(grad(p))
-    expected, found = {n: grad(p) for n, p in twin.named_parameters()}, to_released(model)
-    assert set(found) == set(expected)
-    assert not {n: g for n, g in expected.items() if not far(found[n], g) < tolerance}
-    assert max(g.abs().max() for g in expected.values()) > 1e-3
+    right, found = {n: grad(p) for n, p in twin.named_parameters()}, to_released(model)
+    assert set(found) == set(right) and not [n for n in right if not close(found[n], right[n])]
+    assert max(g.abs().max() for g in right.values()) > 1e-3
 
 
-@pytest.mark.parametrize("dtype", CLOSE, ids=str)
 @pytest.mark.parametrize("released", [False, True])
 @pytest.mark.parametrize("size, classes", [("small", (8, 11)), ("base", (7, 7))])
-def test_the_classifier_is_the_references(size, classes, released, dtype):
-    """Features, logits, chosen experts, loss, gradients; with and without limit and noise."""
-    model, twin = twins(f"s4d_{size}_patch16_160", reference.Classifier, dtype,
+def test_the_classifier_is_the_references(size, classes, released):
+    """Logits, chosen experts, balance loss, gradients; with and without limit and noise."""
+    model, twin = twins(f"s4d_{size}_patch16_160", reference.Classifier,
                         image_classes=classes[0], video_classes=classes[1])
+    layer, plain = model.train().moae_layers()[1], twin.layers()[0]
     model.set_routing(capacity_factor=1.0 if released else None, noise=released)
-    layer = twin.layers()[0]
-    layer.capacity_factor, layer.noise = (1.0, True) if released else (None, False)
+    plain.capacity_factor, plain.noise = layer.capacity_factor, released
+    if not released:
+        layer.noise_mode = "never"                       # noise of training has its own test
     total = expected = 0
-    for k, x in enumerate((images(2, 64, dtype=dtype), clips(2, 4, 64, dtype=dtype))):
-        with torch.no_grad(), record_routing(model.eval()) as gates:
-            torch.manual_seed(k)
-            pooled = model.forward_features(x)
-            torch.manual_seed(k)
-            assert far(pooled, twin.forward_features(x)) < CLOSE[dtype]
-        used = gates[1][0].flatten(0, 1)
-        assert torch.equal(used > 0, layer.gates > 0)
-        assert far(used.to(dtype), layer.gates) < CLOSE[dtype]
-        dropped = int((layer.gates > 0).sum()) < 2 * len(layer.gates)
-        assert dropped == released                       # the limit does drop tokens here
-        model.train()
-        if not released:
-            model.moae_layers()[1].noise_mode = "never"  # noise of training has its own test
+    for k, x in enumerate((images(), clips(2, 4))):
+        layer.record = []
         torch.manual_seed(k)
         found = model(x)
         torch.manual_seed(k)
         right = twin(x)
-        assert found.shape == (2, classes[k]) and far(found, right) < CLOSE[dtype]
+        assert found.shape == (2, classes[k]) and close(found, right)
+        gates = layer.record[0].flatten(0, 1)
+        assert torch.equal(gates > 0, plain.gates > 0) and close(gates, plain.gates)
+        dropped = int((plain.gates > 0).sum()) < 2 * len(plain.gates)
+        assert dropped == released                       # the limit does drop tokens here
         y = torch.tensor([1, 5])
         total = total + F.cross_entropy(found, y) + 0.1 * model.balance_loss()
         expected = expected + F.cross_entropy(right, y) + 0.1 * twin.balance_loss()
-    assert abs(total.item() - expected.item()) < CLOSE[dtype] * max(1, expected.item())
-    total.backward()
-    expected.backward()
-    gradients_agree(model, twin, CLOSE[dtype])
+    losses_and_gradients_agree(model, twin, total, expected)
 
 
-@pytest.mark.parametrize("dtype", CLOSE, ids=str)
 @pytest.mark.parametrize("size", ["small", "base"])
-def test_the_autoencoder_is_the_references(size, dtype):
-    """Reconstruction of all tokens, loss and gradients of both modalities."""
-    name = f"s4d_mae_{size}_patch16_160"
-    model, twin = twins(name, reference.Autoencoder, dtype, decoder_depth=1)
+def test_the_autoencoder_is_the_references(size):
+    """Reconstruction of all tokens, targets, loss and gradients of both modalities."""
+    model, twin = twins(f"s4d_mae_{size}_patch16_160", reference.Autoencoder, decoder_depth=1)
     total = expected = 0
-    for x, tokens in ((images(2, 64, dtype=dtype), 16), (clips(2, 4, 64, dtype=dtype), 32)):
+    for x, tokens in ((images(), 16), (clips(2, 4), 32)):
         mask = random_mask(2, tokens, 0.75, torch.Generator().manual_seed(3))
         with torch.no_grad():
-            assert far(model.reconstruct(x, mask), twin.reconstruct(x, mask)) < CLOSE[dtype]
-            assert far(model.standardise(model.patchify(x))[0], twin.targets(x)) < CLOSE[dtype]
+            assert close(model.reconstruct(x, mask), twin.reconstruct(x, mask))
+            assert close(model.standardise(model.patchify(x))[0], twin.targets(x))
         total, expected = total + model(x, mask), expected + twin(x, mask)
-    assert abs(total.item() - expected.item()) < CLOSE[dtype] * max(1, expected.item())
-    total.backward()
-    expected.backward()
-    gradients_agree(model, twin, CLOSE[dtype])
+    losses_and_gradients_agree(model, twin, total, expected)
 
 
-@pytest.mark.parametrize("below, dtype", [(17, torch.float32), (16, torch.bfloat16)])
-def test_attention_is_fused_and_short_sequences_are_float32_on_a_cpu(monkeypatch, below, dtype):
-    seen, original = [], F.scaled_dot_product_attention
-    monkeypatch.setattr(F, "scaled_dot_product_attention",
-                        lambda *a: seen.append(a[0].dtype) or original(*a))
-    monkeypatch.setattr("s4d.models.vit.FLOAT_BELOW", below)
-    model, mae = models.create(NANO), models.create(MAE)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert model(images()).isfinite().all()                            # 16 tokens
-    assert seen == [dtype] * len(model.blocks)
-    mae(images(), random_mask(2, 16, 0.5))
-    assert len(seen) == len(model.blocks) + len(mae.encoder.blocks) + len(mae.decoder.blocks)
-
-
-@pytest.mark.parametrize("by_expert, width, dtype", [
-    (False, 12, torch.float64), (False, 32, torch.float32), (True, 32, torch.float32)])
-@pytest.mark.parametrize("factor", [None, 0.5, 1.25])
-def test_both_formulations_of_moae_are_the_references(by_expert, width, dtype, factor):
-    """Gates, output, what a capacity limit drops, the balance loss; an expert is never chosen."""
-    block, plain = torch.nn.Module(), reference.MixtureOfExperts(width, 5).to(dtype)
-    block.moae = layer = stirred(MoAE(width, num_experts=5)).to(dtype).train()
-    with torch.no_grad():
-        layer.router.bias[3] = -1e3
-    holder = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([block])})
-    plain.load_state_dict({k.removeprefix("blocks.0.moe_layer."): v
-                           for k, v in to_released(holder).items()})
-    layer.capacity_factor, layer.by_expert, layer.noise_mode = factor, by_expert, "never"
-    plain.capacity_factor, x = factor, torch.randn(3, 10, width, dtype=dtype)
-    assert far(layer(x), plain(x)) < CLOSE[dtype]
-    assert far(layer.route(x)[0].flatten(0, 1), plain.gates) < CLOSE[dtype]
-    assert (plain.gates.sum(-1) < 0.99).any() == (factor is not None)     # the limit dropped some
-    assert far(layer.balance_loss(), plain.balance) < CLOSE[dtype]
-
-
-def test_the_formulations_have_the_same_gradients_under_autocast():
-    found = []
-    for by_expert in (False, True):
-        layer = stirred(MoAE(64), 0.2)
-        layer.by_expert, layer.noise_mode = by_expert, "never"
-        x = torch.randn(2, 20, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16):
-            out = layer(x)
-        out.float().square().mean().backward()
-        grads = [p.grad for p in layer.parameters() if p.grad is not None]
-        found.append([out.float(), x.grad, *grads])
-    assert len(found[0]) == len(found[1]) == 8
-    for a, b in zip(*found, strict=True):
-        assert (a - b).norm() / a.norm() < 0.02
-
-
-def test_precision_of_scores_and_the_formulation_by_width():
-    """bf16 scores would tie; the committed sandbox numbers come from all experts (width 128)."""
-    def pays(width: int, **kw) -> bool:
-        return MoAE(width).pays(torch.zeros(1, 1, width, **kw))
-
+def test_the_router_computes_in_float32_where_bf16_would_tie():
     layer, x = stirred(MoAE(64)).eval(), torch.randn(2, 200, 64)
     plain = layer.route(x)
-    assert pays(384) and pays(768) and not pays(128) and not pays(260)
-    assert not pays(384, dtype=torch.float64) and not pays(384, device="meta")
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = layer.route(x)
-        assert not pays(384) and pays(768)
-    assert all(map(torch.equal, plain, mixed)) and plain[2].dtype == torch.float32
+        assert all(map(torch.equal, plain, layer.route(x))) and plain[2].dtype == torch.float32
     assert layer.bfloat16().route(x.bfloat16())[2].dtype == torch.float32
-    assert MoAE(64).to("meta")(x.to("meta")).shape == x.shape
 
 
 def test_positions_are_the_papers_at_every_size():
     assert (sincos(800, 768).double() - reference.positions(800, 768)).abs().max() < 1e-6
-    assert "positions" not in models.create(NANO).state_dict()
-    given = dict(img_size=224, num_frames=8, depth=1)
-    model = models.create(SMALL, **given)
+    model = models.create(SMALL, img_size=224, num_frames=8, depth=1)
     assert torch.equal(model.positions, sincos(4 * 14 * 14, 384))
+    assert "positions" not in model.state_dict()
     assert model(images(1, 224)).shape == model(clips(1, 8, 224)).shape == (1, 7)
-    mae = models.create("s4d_mae_small_patch16_160", decoder_depth=1, **given)
-    assert torch.equal(mae.decoder.positions, sincos(784, 192))
-    assert mae(clips(1, 8, 224), random_mask(1, 784, 0.95)).isfinite()
-
-
-# --- compiled, on a GPU, under timm's optimizer
-
-def same_compiled(module: torch.nn.Module, *given) -> None:
-    """Outputs and gradients of the compiled module, in one graph, equal those without."""
-    torch.compiler.reset()
-    compiled = torch.compile(module, fullgraph=True, dynamic=False, backend="aot_eager")
-    found = []
-    for call in (module, compiled):
-        module.zero_grad()
-        torch.manual_seed(0)
-        out = call(*given)
-        out.square().sum().backward()
-        grads = [p.grad.clone() for p in module.parameters() if p.grad is not None]
-        found.append([out.detach(), *grads])
-    assert len(found[0]) == len(found[1]) > 4
-    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(*found, strict=True))
-
-
-@pytest.mark.parametrize("by_expert, factor", [(False, 1.0), (True, None), (True, 1.0)])
-def test_moae_compiles_to_one_graph(by_expert, factor):
-    layer = stirred(MoAE(32, num_experts=4), 0.2).train()
-    layer.by_expert, layer.capacity_factor = by_expert, factor
-    same_compiled(layer, torch.randn(2, 10, 32))
-
-
-def test_the_models_compile_to_one_graph():
-    mae = stirred(models.create(MAE, depth=1, decoder_depth=1), 0.05).train()
-    mixed, dense = (stirred(models.create(NANO, num_experts=e, depth=2), 0.05).train()
-                    for e in (4, 0))
-    dense.set_grad_checkpointing(True)
-    for x, tokens in ((images(), 16), (clips(), 64)):
-        same_compiled(mae, x, random_mask(2, tokens, 0.75), removed_tokens(tokens, 0.75))
-        same_compiled(dense, x)
-        same_compiled(mixed, x)
-        assert mixed.balance_loss().item() > 0.9
 
 
 @pytest.mark.gpu
@@ -633,31 +448,14 @@ def test_a_step_on_a_gpu_never_waits_for_the_host():
     assert loss.isfinite()
 
 
-def test_layer_decay_groups_go_from_stem_to_heads():
-    model = models.create(SMALL, depth=4)
-    names, spared = {id(p): n for n, p in model.named_parameters()}, model.no_weight_decay()
-    groups = param_groups_layer_decay(model, 0.05, no_weight_decay_list=spared, layer_decay=0.5)
-    scale = {names[id(p)]: g["lr_scale"] for g in groups for p in g["params"]}
-    decay = {names[id(p)]: g["weight_decay"] for g in groups for p in g["params"]}
-    assert set(scale) == set(names.values())
-    fc1 = [f"blocks.{i}.mlp.fc1.weight" for i in range(4)]
-    ladder = [scale[n] for n in ("patch_embed.proj.weight", *fc1, "head.image.weight")]
-    assert ladder == [0.5 ** k for k in (5, 4, 3, 2, 1, 0)]
-    assert scale["fc_norm.weight"] == scale["head.video.bias"] == 1
-    for name, value in decay.items():
-        assert value == (0 if re.search(r"bias|norm|moae\.b[12]$", name) else 0.05), name
-
-
 # --- invariants
 
 def test_masks_remove_one_count_in_every_row_and_each_place_equally_often():
-    for tokens, ratio, removed in ((100, 0.9, 90), (800, 0.95, 760), (16, 0.9, 14), (64, 0.95, 60),
-                                   (16, 0.01, 1), (2, 0.99, 1)):
+    for tokens, ratio, removed in ((100, 0.9, 90), (800, 0.95, 760), (16, 0.01, 1), (2, 0.99, 1)):
         draws = (torch.Generator().manual_seed(0) for _ in range(2))
         mask, again = (random_mask(5, tokens, ratio, draw) for draw in draws)
         assert mask.dtype == torch.bool and mask.sum(1).tolist() == [removed] * 5
         assert torch.equal(mask, again)
-        assert tokens <= 50 or len({tuple(row) for row in mask.tolist()}) == 5
     share = random_mask(4000, 16, 0.75, torch.Generator().manual_seed(0)).float().mean(0)
     assert (share - 0.75).abs().max() < 0.03
     with pytest.raises(ValueError, match="mask ratio 1.0: expected a share between 0 and 1"):
@@ -676,16 +474,6 @@ def test_hidden_pixels_do_not_leak():
     assert not torch.equal(mae.reconstruct(x, mask), mae.reconstruct(other, mask))
 
 
-def test_pictures_come_back_from_their_tokens():
-    mae = models.create(MAE)
-    for x in (images(), clips()):
-        tokens = mae.patchify(x)
-        clip = x if x.ndim == 5 else x[:, :, None].expand(-1, -1, 2, -1, -1)
-        back = mae.unpatchify(tokens, mae.encoder.grid(x))
-        assert torch.allclose(back, clip * mae.std + mae.mean, atol=1e-6)
-        assert torch.allclose(mae.restore(mae.standardise(tokens)[0], x), tokens, atol=1e-5)
-
-
 def test_noise_is_of_training_alone_unless_released():
     model, x = stirred(models.create(NANO), 0.1), images()
     with torch.no_grad():
@@ -694,21 +482,17 @@ def test_noise_is_of_training_alone_unless_released():
             assert torch.equal(model(x), model(x)) == (not train and not released)
 
 
-@pytest.mark.parametrize("name, kw, scale", [(NANO, {}, 0.08), (SMALL, SHORT, 0.03)])
-def test_a_sample_does_not_depend_on_its_batch_in_paper_mode(name, kw, scale):
-    """Alone, reversed, shuffled, padded with zeros; both formulations of MoAE."""
-    model = stirred(models.create(name, **kw), scale).eval()
-    x = clips(4, kw.get("num_frames", 8))
+def test_a_sample_does_not_depend_on_its_batch_in_paper_mode():
+    """Alone, shuffled, padded with zeros; in the released mode its mates decide what is dropped."""
+    model, x = stirred(models.create(NANO), 0.08).eval(), clips(4)
     order, pad = torch.tensor([2, 0, 3, 1]), torch.zeros(3, *x.shape[1:])
-    batches = ((x, slice(None)), (x.flip(0), [3, 2, 1, 0]), (x[order], order.argsort()),
-               (torch.cat([pad, x]), slice(3, None)), (torch.cat([x, pad]), slice(4)))
     with torch.no_grad():
         alone = torch.cat([model(c[None]) for c in x])
         assert alone.std(0).mean() > 0.004               # the samples do differ
-        for batch, places in batches:
+        for batch, places in ((x, slice(None)), (x[order], order.argsort()),
+                              (torch.cat([pad, x]), slice(3, None))):
             assert (model(batch)[places] - alone).abs().max() < 1e-6
-        assert torch.equal(model(x), model(x))
-        model.set_routing(capacity_factor=1.0)           # the release: mates decide who is dropped
+        model.set_routing(capacity_factor=1.0)
         assert (model(x) - alone).abs().max() > 1e-3
         assert (model(x.flip(0)).flip(0) - model(x)).abs().max() > 1e-3
 
@@ -731,36 +515,12 @@ def test_the_new_branch_changes_nothing_at_step_0():
     missing, unexpected = mixed.load_state_dict(dense.state_dict(), strict=False)
     assert all(".moae." in k for k in missing) and not unexpected
     for x in (images(), clips()):
-        for train in (False, True):
-            assert torch.equal(dense.train(train)(x), mixed.train(train)(x))
+        assert torch.equal(dense.train()(x), mixed.train()(x))
 
 
 def test_an_image_is_a_clip_of_its_frame_repeated_and_the_stem_its_convolutions():
     model, x = stirred(models.create(NANO), 0.05).eval(), images()
     clip = x[:, :, None].repeat(1, 1, 2, 1, 1)
-    assert torch.equal(model.embed(x), model.embed(clip))
     assert torch.equal(model.forward_features(x), model.forward_features(clip))
     embed = stirred(model.patch_embed, 0.1)
     assert torch.allclose(embed(clip), embed.proj(clip).flatten(2).transpose(1, 2), atol=1e-4)
-
-
-def test_reset_classifier_replaces_one_head():
-    model = models.create(NANO)
-    image = model.head["image"].weight.clone()
-    model.reset_classifier(11, "video")
-    assert model(clips()).shape == (2, 11) and torch.equal(model.head["image"].weight, image)
-    with pytest.raises(ConfigError, match="reset_classifier.0, 'video'.: expected a number"):
-        model.reset_classifier(0, "video")
-
-
-def test_eight_samples_are_learned():
-    model = models.create(NANO, num_experts=4).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    given = ((images(4), torch.tensor([0, 1, 2, 3])), (clips(4), torch.tensor([6, 5, 4, 3])))
-    for _ in range(25):
-        loss = sum(F.cross_entropy(model(x), y) + 1e-3 * model.balance_loss() for x, y in given)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.eval()
-    assert loss.item() < 0.2 and all((model(x).argmax(1) == y).all() for x, y in given)

@@ -47,7 +47,7 @@ def course(frames: int, actions=ACTIONS) -> pd.DataFrame:
 def test_each_frame_of_the_filmstrip_stands_above_its_time(frames, drawn, actions):
     numbers = np.arange(frames, dtype=np.uint64).astype(np.uint8)
     pictures = np.zeros((frames, 3, SIZE, SIZE), np.uint8) + numbers[:, None, None, None]
-    fig = faces.filmstrip(pictures, course(frames, actions), shown=8)
+    fig = faces.filmstrip(pictures, course(frames, actions))
     fig.draw_without_rendering()
     strip, *rows = fig.axes
     shown, ticks = strip.get_images(), rows[-1].get_xticks()

@@ -191,7 +191,7 @@ def test_corpus_and_runs_are_found_again_and_forgotten(stages, tmp_path, write_n
     assert len(stages) == 1 + len(every) and stages.workers == 2
     said = capsys.readouterr().out.splitlines()
     assert "drawing the faces, about " in said[0] and f"{len(every)} runs to go" in said[1]
-    assert "01_faces, about 0:12 left" in said[2] and "done: 0 figures" in said[3]
+    assert "01_faces, about 00:12 left" in said[2] and "done: 0 figures" in said[3]
 
     (tmp_path / "runs" / "finetune-other-0").mkdir()
     reproduce(tmp_path, ["01_faces"])

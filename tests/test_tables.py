@@ -23,7 +23,6 @@ from s4d.study.artifacts import (
     csv_text,
     latex_text,
     macro_name,
-    macros_text,
     read_results,
 )
 
@@ -58,26 +57,19 @@ def test_artifacts_have_the_same_bytes_each_time_and_name_no_machine(tmp_path):
 
 def test_missing_changed_and_foreign_artifacts_are_refused(tmp_path):
     with pytest.raises(OutputError, match="methods.csv is missing: run the notebook"):
-        read_results(tmp_path, ["methods"], "smoke")
+        read_results(tmp_path, ["methods"])
     made = Artifacts(tmp_path, "smoke", "n")
     made.table(pd.DataFrame({"method": ["s4d"]}), "methods", "Methods.")
-    made.check()
-    assert len(read_results(tmp_path, ["methods"], "smoke")["methods"]) == 1
-    with pytest.raises(OutputError, match="profile smoke, not gpu: run n with it"):
-        read_results(tmp_path, ["methods"], "gpu")
+    made.check(["methods"])
+    assert len(read_results(tmp_path, ["methods"])["methods"]) == 1
     with pytest.raises(OutputError, match="'other' is declared by n but was not written"):
         made.check(["methods", "other"])
     with pytest.raises(OutputError, match="already a table of notebook n"):
         Artifacts(tmp_path, "smoke", "m").table(pd.DataFrame({"a": [1]}), "methods", "")
-    with pytest.raises(OutputError, match="no file name"):
-        made.table(pd.DataFrame({"a": [1]}), "a/b", "")
     before = snapshot(tmp_path)
     with pytest.raises(OutputError, match=r'results of profile smoke.*"../build/gpu/out"'):
         Artifacts(tmp_path, "gpu", "n")
     assert snapshot(tmp_path) == before
-    (tmp_path / "tables/methods.tex").write_text("changed")
-    with pytest.raises(OutputError, match="methods.tex of artifact 'methods' is missing or was"):
-        made.check()
 
 
 def test_nothing_is_half_written_on_a_full_disk(tmp_path, monkeypatch):
@@ -101,26 +93,24 @@ def test_text_of_tables():
     assert tex[:3] == ["% Two methods.", r"\begin{tabular}{lrrl}", r"\toprule"]
     assert tex[3] == r"a\_b & WAR & n & 95 \% CI \\" and tex[-1] == r"\end{tabular}"
     assert tex[5:7] == [r"multi\_task & 51.2 & 1 & 50 \& 2 \\", r"s4d & -- & 2 & -- \\"]
-    grouped = pd.DataFrame({"a": [1, 1, 2], "b": [0.5, 1.5, 2.5]}).groupby("a").agg(["mean"])
-    assert csv_text(grouped) == "a,b_mean\n1,1\n2,2.5\n"
     assert csv_text(pd.DataFrame({"x": [1, 2, 3]}).query("x > 1")) == "x\n2\n3\n"
     assert r"\cite{x}" in latex_text(pd.DataFrame({"source": [r"\cite{x}"]}), escape=False)
 
 
-def test_names_and_text_of_macros():
-    assert macro_name("war", "s4d", "FERV39K", "pre-trained") == "WarSFourDFERVThreeNineKPreTrained"
-    text = macros_text({"A": "50 %", "B": 2})
-    assert text == "\\newcommand{\\A}{50 \\%}\n\\newcommand{\\B}{2}\n"
-    with pytest.raises(OutputError, match="letters only"):
-        macros_text({"B1": "x"})
+def test_macros_are_named_by_letters_and_escaped(tmp_path):
+    name = macro_name("war", "s4d", "FERV39K", "pre-trained")
+    assert name == "WarSFourDFERVThreeNineKPreTrained"
+    Artifacts(tmp_path, "smoke", "n").macros({name: "50 %", "B": 2}, "numbers", "")
+    text = (tmp_path / "tables/numbers.tex").read_text()
+    assert text == f"\\newcommand{{\\{name}}}{{50 \\%}}\n\\newcommand{{\\B}}{{2}}\n"
 
 
 def row(claim: tables.Claim, low: float, high: float, p_holm: float = 0.01) -> dict:
     """A line of a paired table in which a claim's difference has this interval."""
-    return {"task": "video", "pretrained": True, "method": claim.system,
-            "method_reference": claim.reference, "metric": "WAR", "difference": (low + high) / 2,
-            "low": low, "high": high, "p": p_holm / 22, "p_holm": p_holm, "seeds": 3,
-            "subjects": 20}
+    reference = None if claim.reference == claim.system else claim.reference
+    return dict(task="video", pretrained=True, method=claim.system, method_reference=reference,
+                metric="WAR", difference=(low + high) / 2, low=low, high=high, p=p_holm / 22,
+                p_holm=p_holm, seeds=3, subjects=20)
 
 
 @pytest.mark.parametrize("low, high, p, verdict", [
@@ -130,7 +120,6 @@ def row(claim: tables.Claim, low: float, high: float, p_holm: float = 0.01) -> d
 def test_verdicts_follow_interval_correction_and_expected_sign(low, high, p, verdict):
     table = tables.judge(pd.DataFrame([row(CLAIM, low, high, p)]), [CLAIM])
     assert table["verdict"].tolist() == [verdict] and table["low"][0] == pytest.approx(100 * low)
-    assert tables.word(-high, -low, p, -CLAIM.expected) == verdict
 
 
 @pytest.mark.parametrize("harm, said, word", [
@@ -158,8 +147,8 @@ def test_claims_find_their_rows_in_real_statistics(tmp_path):
     pairs = []
     for claim in tables.CLAIMS:
         system = dict(task="video", method=claim.system, pretrained=True)
-        other = {"pretrained": False} if claim.reference is None else {"method": claim.reference}
-        pairs.append((system, system | other))
+        scratch = claim.reference == claim.system
+        pairs.append((system, system | dict(method=claim.reference, pretrained=not scratch)))
     paired = stats.paired(pd.concat(tested), pairs, resamples=300)
     paired.to_csv(tmp_path / "p.csv", index=False)
     table = tables.judge(pd.read_csv(tmp_path / "p.csv"))
@@ -191,18 +180,9 @@ def test_published_numbers_are_plausible_and_sourced():
     assert places["s4d"].tolist() == [76.68, 53.65, 58.44]            # from the paper's abstract
     assert places["gain"].tolist() == [2.08, 1.26, 4.93]
     assert places["methods"].tolist() == [13, 12, 10] and (places["rank"] == 2).all()
-    read = tables.sources_table(tables.by_war(table)).set_index("method")
+    read = tables.sources_table(table).set_index("method")
     assert read.loc[tables.BASELINE, "source"] == r"\cite{s4d}, derived"
     assert read.loc["IAL", "MAFW"] == "--" and read.index[0] == "MMA-DFER"
-
-
-def test_runs_are_counted_without_times_and_machines():
-    rows = pd.DataFrame([{"stage": "finetune", "model": "s4d_nano_patch16_64", "tasks": "video",
-                          "experts": 0, "pretrained": False, "seed": s, "steps": 4, "seconds": s,
-                          "device": "CPU", "versions": "torch 2"} for s in (0, 1)])
-    summary = tables.runs_summary(rows)
-    assert summary[["runs", "seeds", "steps"]].values.tolist() == [[2, 2, 4]]
-    assert not {"seconds", "device", "versions"} & set(summary)
 
 
 # Paper and repository ----------------------------------------------------------------------------

@@ -7,11 +7,14 @@ import re
 from functools import partial
 
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN as MEAN
+from timm.data import IMAGENET_DEFAULT_STD as STD
 from timm.data.auto_augment import LEVEL_TO_ARG
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)      # ImageNet, for RGB in 0..1
+from ..config import ConfigError
+
 GREY = tuple(round(255 * m) for m in MEAN)                     # 0 after normalisation
 GEOMETRY = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
 COLOUR = ("AutoContrast", "Equalize", "Invert", "PosterizeIncreasing", "SolarizeIncreasing",
@@ -51,8 +54,8 @@ def train_transform(img_size: int, crop_scale: tuple[float, float] = (0.5, 1.0),
     if randaugment:
         match = re.fullmatch(r"m(\d+(?:\.\d+)?)-n(\d+)", randaugment)
         if not match or float(match[1]) > 10:
-            raise ValueError(f"unknown RandAugment {randaugment!r}: expected m<magnitude 0..10>-"
-                             "n<operations>, as in m7-n4, or an empty text")
+            raise ConfigError(f"unknown RandAugment {randaugment!r}: expected m<magnitude 0..10>-"
+                              "n<operations>, as in m7-n4, or an empty text")
         steps.append(partial(rand_augment, magnitude=float(match[1]), operations=int(match[2])))
     if random_erasing:
         steps.append(v2.RandomErasing(p=random_erasing, scale=(0.02, 1 / 3), value=GREY))

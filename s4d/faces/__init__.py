@@ -1,9 +1,10 @@
 """Procedural faces: who (`subjects`), doing what (`facs`), seen how (`views`), drawn by `render`.
 
-`corpus` writes them as datasets.
+The pipeline, module by module: facs (actions), subject, controls and head (geometry), rays (and
+light), paint, surroundings, renderer (pixels), corpus (files, laid out as datasets are).
 """
 from . import facs
-from .plan import FacesError
+from .facs import FacesError
 from .renderer import render
 from .subject import subjects, views
 

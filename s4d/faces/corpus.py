@@ -1,16 +1,21 @@
 """The embedded corpora as files: AffectNet's photos, DFEW's and MAFW's clips, VoxCeleb2's speakers.
 
-Beside them lies `truth.csv.gz`, what no dataset has: each frame's actions, phase and pose. Training
-never reads it.
+First what they hold (`samples`), then how it is drawn and written (`ensure`). Beside them lies
+`truth.csv.gz`, what no dataset has: each frame's actions, phase and pose. Training never reads it.
 """
 from __future__ import annotations
 
+import base64
 import gzip
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -18,23 +23,142 @@ import pandas as pd
 import torch
 from filelock import FileLock
 from joblib import Parallel, delayed
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from PIL import Image
 from tqdm.auto import tqdm
 
 from ..config import Faces, to_dict
-from ..emotions import ORDERS
 from ..files import OutputError, write_text
 from . import facs
-from .plan import CORPORA, FOLDS, SHARD, FacesError, Sample, distance, num_subjects, samples
 from .renderer import render
 from .subject import subjects, views
 
+# Training photos and clips (MAFW: of fold 1) of each class in the real datasets, in their label
+# order; they set how unbalanced the embedded ones are.
+REAL = {"affectnet": dict(neutral=74874, happiness=134415, sadness=25459, surprise=14090, fear=6378,
+                          disgust=3803, anger=24882),
+        "dfew": dict(happiness=2445, sadness=1894, neutral=2669, anger=2173, surprise=1469,
+                     disgust=145, fear=902),
+        "mafw": dict(anger=1112, anxiety=732, contempt=188, disappointment=145, disgust=511,
+                     fear=500, happiness=993, helplessness=209, neutral=910, sadness=1176,
+                     surprise=857)}
+SPLITS = {"train": .80, "val": .08, "test": .12}
+FOLDS = (1, 2, 3, 4, 5)
+SHARD = {"affectnet": 64, "dfew": 8, "mafw": 8, "voxceleb2": 8}     # samples drawn together; fixed
+CORPORA = tuple(SHARD)
 ANGLES = ("yaw", "pitch", "roll")
 TURNING = np.array([1, .7, .6])    # how far heads turn about each, relative to yaw
 COLUMNS = ("path", "corpus", "frame", "subject", "label", "performed", "before", "phase", "apex",
            "intensity", *(f"AU{a}_{side}" for a in facs.ACTIONS for side in "LR"), *ANGLES)
 LARGE = 200_000                    # frames from which a GPU draws where there is one
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One file of a corpus."""
+
+    corpus: str
+    path: str                # below the corpus' own folder
+    row: int                 # in the table of all subjects
+    subject: str
+    label: str               # emotion that the lists name; a speaking clip has one too, but no list
+    split: str               # of a photo; a clip's test fold
+    performed: str           # emotion that is shown: not the label where annotators erred
+    before: str | None = None   # emotion that turns into it
+
+
+def distance(cfg: Faces) -> SimpleNamespace:
+    """Say what the gap makes of the clips."""
+    g, life = cfg.gap, min(1.0, 5 * cfg.gap)
+    far = g * g                              # faces turn away and expressions fade late on the way
+    low, high = cfg.intensity
+    return SimpleNamespace(
+        intensity=(low + far * (min(low, .4) - low), high + far * (min(high, .8) - high)),
+        pose=cfg.pose * (1 + 2 * far),       # standard deviation of yaw in degrees
+        motion=1.5 * cfg.pose * g,           # of the head while the clip lasts
+        speech=g,                            # share of clips in which the subject talks
+        order=cfg.order * life,              # share that turns from one emotion into another
+        life=life,                           # 0: the apex is held all along; 1: rise, fall, blinks
+        label_noise=cfg.label_noise * (1 + 2 * g),      # share under a neighbouring label
+        crf=18 + round(16 * g))              # of x264: 18 fine .. 34 coarse
+
+
+def apportion(total: int, real: Iterable[float], power: float, least: int) -> np.ndarray:
+    """Split `total` as `real` to a power, into whole numbers of `least` or more."""
+    share = np.array(list(real), float) ** power
+    rest = total - least * len(share)
+    quota = share / share.sum() * rest
+    out = np.floor(quota).astype(int)
+    out[np.argsort(out - quota, kind="stable")[:rest - out.sum()]] += 1   # largest remainders
+    return out + least
+
+
+def num_subjects(cfg: Faces) -> int:
+    return cfg.photo_subjects + cfg.clip_subjects + cfg.compound_subjects + cfg.speaking_subjects
+
+
+def samples(cfg: Faces) -> list[Sample]:
+    """List every file of the four corpora, in the order in which they are drawn.
+
+    Subjects are numbered through, so nobody is in two corpora, photo splits or clip folds.
+    """
+    first = cfg.photo_subjects
+    out = _photos(cfg) + _clips(cfg, "dfew", cfg.clips, cfg.clip_subjects, first)
+    first += cfg.clip_subjects
+    out += _clips(cfg, "mafw", cfg.compound, cfg.compound_subjects, first)
+    first += cfg.compound_subjects
+    rng = np.random.default_rng([cfg.seed, 3])
+    labels = rng.choice(list(REAL["dfew"]), cfg.speaking).tolist()
+    who = np.sort(_spread(cfg.speaking, np.arange(cfg.speaking_subjects), rng)).tolist()
+    for i, (w, label) in enumerate(zip(who, labels, strict=True)):
+        digest = hashlib.sha256(f"{cfg.seed} {i}".encode()).digest()
+        video = base64.urlsafe_b64encode(digest).decode()[:11].replace("-", "a")
+        out.append(Sample("voxceleb2", f"dev/mp4/id{w + 1:05d}/{video}/00001.mp4", first + w,
+                          f"id{w + 1:05d}", label, "train", label))
+    return out
+
+
+def _spread(count: int, subjects: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Choose `count` of `subjects`, each about equally often, in random order."""
+    return rng.permutation(np.resize(rng.permutation(subjects), count))
+
+
+def _photos(cfg: Faces) -> list[Sample]:
+    rng = np.random.default_rng([cfg.seed, 1])
+    photos = apportion(cfg.photos, SPLITS.values(), 1, 7)
+    people = apportion(cfg.photo_subjects, SPLITS.values(), 1, 1)
+    groups = np.split(rng.permutation(cfg.photo_subjects), people.cumsum()[:-1])
+    real, out = REAL["affectnet"], []
+    for split, count, group in zip(SPLITS, photos, groups, strict=True):
+        power = cfg.class_balance if split == "train" else 0
+        counts = apportion(count, real.values(), power, 1)
+        labels = rng.permutation(np.repeat(list(real), counts))
+        for label, row in zip(labels.tolist(), _spread(count, group, rng).tolist(), strict=True):
+            shown = facs.NEIGHBOUR[label] if rng.random() < cfg.label_noise else label
+            out.append(Sample("affectnet", f"{split}/{label}/{len(out):06d}.jpg", row,
+                              f"p{row:05d}", label, split, shown))
+    return out
+
+
+def _clips(cfg: Faces, corpus: str, clips: int, subjects: int, first: int) -> list[Sample]:
+    """Labelled clips in five folds; `first` numbers the first subject."""
+    rng = np.random.default_rng([cfg.seed, 2 if corpus == "dfew" else 4])
+    far, real = distance(cfg), REAL[corpus]
+    counts = apportion(clips, real.values(), cfg.class_balance, 5)
+    labels = np.repeat(list(real), counts).tolist()
+    fold = np.resize(FOLDS, clips)           # class after class, so that folds are stratified
+    groups = np.array_split(rng.permutation(subjects), len(FOLDS))
+    who = np.empty(clips, int)
+    for k, group in zip(FOLDS, groups, strict=True):
+        who[fold == k] = _spread(int((fold == k).sum()), group, rng)
+    folder, letter = ("Clip/original", "c") if corpus == "dfew" else ("clips", "m")
+    out = []
+    for n, i in enumerate(rng.permutation(clips), 1):
+        label = labels[i]
+        shown = facs.NEIGHBOUR[label] if rng.random() < far.label_noise else label
+        before = facs.TURNS.get(shown) if rng.random() < far.order else None
+        out.append(Sample(corpus, f"{folder}/{n:05d}.mp4", int(first + who[i]),
+                          f"{letter}{who[i]:05d}", label, str(fold[i]), shown, before))
+    return out
 
 
 def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bool = False) -> Path:
@@ -45,7 +169,6 @@ def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bo
     (`workers`, one thread each) draws them.
 
     Raises:
-        FacesError: when a drawing process was killed.
         OutputError: for a folder that cannot be written.
     """
     folder = Path(data) / cfg.folder
@@ -56,7 +179,10 @@ def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bo
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):                                 # two callers do not build at once
             if not (folder / "corpus.json").is_file():
-                _draw_all(cfg, build, max(1, int(workers)), progress)
+                todo = [s for s in shards(cfg) if not _part(build, *s[:2]).is_file()]
+                drawing = Parallel(max(1, int(workers)), return_as="generator_unordered")(
+                    delayed(draw_shard)(cfg, build, *shard) for shard in todo)
+                list(tqdm(drawing, "faces", len(todo), unit="part", disable=not progress))
                 _finish(cfg, build)
                 shutil.rmtree(folder, ignore_errors=True)
                 os.replace(build, folder)
@@ -78,33 +204,12 @@ def shards(cfg: Faces) -> list[tuple[str, int, list[Sample]]]:
     return out
 
 
-def device(cfg: Faces) -> torch.device:
-    """What draws the corpus: pixels differ by rounding between devices, so corpus.json names it."""
-    frames = cfg.photos + (cfg.clips + cfg.compound + cfg.speaking) * cfg.num_frames
-    return torch.device("cuda" if frames >= LARGE and torch.cuda.is_available() else "cpu")
-
-
-def _draw_all(cfg: Faces, build: Path, workers: int, progress: bool) -> None:
-    todo = [s for s in shards(cfg) if not _part(build, s[0], s[1]).is_file()]
-    drawing = Parallel(workers, return_as="generator_unordered")(
-        delayed(draw_shard)(cfg, build, *shard) for shard in todo)
-    files = sum(len(members) for *_, members in todo)
-    try:
-        with tqdm(total=files, unit="file", desc="faces", disable=not progress) as bar:
-            for drawn in drawing:
-                bar.update(drawn)
-    except TerminatedWorkerError as error:                   # it does not say which process died
-        raise FacesError(f"one of {workers} processes that draw faces was killed (out of memory, "
-                         "perhaps): draw with fewer (workers=1), then call again; finished parts "
-                         "are kept") from error
-
-
 def _part(build: Path, corpus: str, number: int) -> Path:
     return build / "parts" / f"{corpus}-{number:05d}.csv"
 
 
-def draw_shard(cfg: Faces, build: Path, corpus: str, number: int, members: list[Sample]) -> int:
-    """Draw and write one shard's files and, last, its part of the truth; return their number."""
+def draw_shard(cfg: Faces, build: Path, corpus: str, number: int, members: list[Sample]) -> None:
+    """Draw and write one shard's files and, last, its part of the truth."""
     rng = np.random.default_rng([cfg.seed, 11 + CORPORA.index(corpus), number])
     acts = [_act(cfg, sample, rng) for sample in members]
     rows, pixels = [], _pixels(cfg, members, acts, int(rng.integers(2 ** 31)))
@@ -122,7 +227,6 @@ def draw_shard(cfg: Faces, build: Path, corpus: str, number: int, members: list[
                          *(f"{v:.3f}" for v in act["actions"][t].T.reshape(-1)),
                          *(f"{v:.2f}" for v in act["pose"][t])])
     write_text(_part(build, corpus, number), _csv(rows))
-    return len(members)
 
 
 def preview(cfg: Faces, emotion: str, seed: int = 0) -> np.ndarray:
@@ -162,6 +266,12 @@ def _act(cfg: Faces, sample: Sample, rng: np.random.Generator) -> dict:
 _everyone = lru_cache(1)(subjects)      # of all corpora: drawn once a process, not once a shard
 
 
+def device(cfg: Faces) -> torch.device:
+    """What draws the corpus: pixels differ by rounding between devices, so corpus.json names it."""
+    frames = cfg.photos + (cfg.clips + cfg.compound + cfg.speaking) * cfg.num_frames
+    return torch.device("cuda" if frames >= LARGE and torch.cuda.is_available() else "cpu")
+
+
 def _pixels(cfg: Faces, members: list[Sample], acts: list[dict], seed: int) -> list[np.ndarray]:
     """The samples' pictures, uint8 `[T, H, W, 3]` each."""
     gen, place = torch.Generator().manual_seed(seed), device(cfg)
@@ -180,7 +290,7 @@ def _pixels(cfg: Faces, members: list[Sample], acts: list[dict], seed: int) -> l
     return np.split(drawn.permute(0, 2, 3, 1).cpu().numpy(), np.cumsum(counts)[:-1])
 
 
-def write_clip(path: Path, frames: np.ndarray, fps: int, crf: int = 18) -> None:
+def write_clip(path: Path, frames: np.ndarray, fps: int, crf: int) -> None:
     """Write uint8 `[T, H, W, 3]` as H.264, a key frame every four; crf is 0 (no loss) to 51."""
     with av.open(str(path), "w") as container:
         # x264's macroblock tree gives now and then other bytes for equal frames: off.
@@ -201,7 +311,7 @@ def _finish(cfg: Faces, build: Path) -> None:
     for name in ("affectnet", "dfew", "mafw"):
         rows = [(s.path, s.subject) for s in files if s.corpus == name]
         write_text(build / name / "subjects.csv", _csv(rows, ["path", "subject"]))
-    number = {name: i for i, name in enumerate(ORDERS["dfew"], 1)}
+    number = {name: i for i, name in enumerate(REAL["dfew"], 1)}
     for k in FOLDS:
         for split in ("train", "test"):
             of = [s for s in files if (s.split == str(k)) == (split == "test")]
@@ -224,14 +334,13 @@ def _csv(rows: list, header: list[str] | bool = False) -> str:
 
 
 def truth(folder: str | Path) -> pd.DataFrame:
-    """Read what was drawn in a folder of `ensure`, one row a frame.
+    """Read what was drawn in a folder of `ensure`, one row a frame, its columns as in COLUMNS.
 
-    Columns: path (below the folder), corpus, frame, subject, label (as listed), performed (as
-    shown), before (the emotion that turned into it), phase, apex (frame number), intensity, AU<n>_L
-    and AU<n>_R (0..1), yaw, pitch, roll (degrees).
+    Paths are below the folder; label is as listed, performed as shown, before the emotion that
+    turned into it; apex is a frame number, AU<n>_L and AU<n>_R are 0..1, angles degrees.
     """
     path = Path(folder) / "truth.csv.gz"
     if not path.is_file():
-        raise FacesError(f"{folder} holds no truth.csv.gz: build the corpus with "
+        raise facs.FacesError(f"{folder} holds no truth.csv.gz: build the corpus with "
                          "s4d.faces.corpus.ensure")
     return pd.read_csv(path)

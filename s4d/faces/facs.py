@@ -59,6 +59,10 @@ TURNS = {"surprise": "happiness", "happiness": "surprise", "fear": "sadness", "s
          "disgust": "anger", "anger": "disgust"}
 
 
+class FacesError(ValueError):
+    """Settings that nothing can be drawn from; the message names the value and what is allowed."""
+
+
 def draw(emotion: str, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Draw the actions at an apex, left and right `[2, 23]` in the order of ACTIONS."""
     out = np.repeat(rng.uniform(0, REST, len(ACTIONS))[None], 2, axis=0)
@@ -74,11 +78,9 @@ def draw(emotion: str, strength: float, rng: np.random.Generator) -> np.ndarray:
 def _add(out: np.ndarray, emotion: str, strength: float, rng: np.random.Generator) -> None:
     """Raise the actions of an emotion in place; an action that is already stronger stays."""
     taking_part = [(a, m) for a, m, p in PROTOTYPES[emotion] if rng.random() < p]
-    if emotion in ALTERNATIVES:
-        taking_part.append(ALTERNATIVES[emotion][rng.integers(len(ALTERNATIVES[emotion]))])
-    sides = [0, 1]
-    if emotion in ONE_SIDED:
-        sides = [0] if rng.random() < .5 else [1]
+    if choices := ALTERNATIVES.get(emotion):
+        taking_part.append(choices[rng.integers(len(choices))])
+    sides = [int(rng.random() >= .5)] if emotion in ONE_SIDED else [0, 1]
     for action, mean in taking_part:
         level = strength * (mean + JITTER * rng.standard_normal())
         out[sides, INDEX[action]] = np.maximum(out[sides, INDEX[action]], level)
@@ -111,39 +113,38 @@ def perform(emotion: str, strength: float, num_frames: int, fps: float, rng: np.
         before: an emotion that is shown first and turns into this one.
         life: 0 holds the apex from the first frame to the last, as a photo would .. 1 moves.
     Returns:
-        actions float32 `[T, 2, 23]`; intensity `[T]`, from 0 to strength; phase, T names; apex, a
-        frame number.
+        actions float32 `[T, 2, 23]`; intensity `[T]`, 0 to strength; T names of phases; apex frame.
     """
-    t = np.arange(num_frames) / fps
-    length = num_frames / fps
+    t, length = np.arange(num_frames) / fps, num_frames / fps
     peak = draw(emotion, strength, rng)
     if before is None:
         actions, level = _rise_and_fall(emotion, peak, t, length, life, rng)
     else:
-        first = draw(before, strength, rng)
-        actions, level = turn(first, peak, t, length, length * rng.uniform(.45, .55))
+        actions, level = turn(draw(before, strength, rng), peak, t, length,
+                              length * rng.uniform(.45, .55))
     actions, level = peak + life * (actions - peak), 1 + life * (level - 1)
     if talk:
         quiet = actions * np.where(np.isin(ACTIONS, MOUTH), .85, 1)
         actions = np.maximum(quiet, speech(t, rng)[:, None])
     flutter = np.stack([wander(t, FLUTTER, rng) for _ in ACTIONS], 1)
     actions = actions * (1 + life * flutter[:, None])
+    closed = np.zeros(num_frames)                            # 18 blinks a minute of 0.1 to 0.4 s
+    for _ in range(rng.poisson(18 / 60 * (t[-1] + .2))):
+        middle, lasts = rng.uniform(-.1, t[-1] + .1), rng.uniform(.1, .4)
+        closed = np.maximum(closed, (1.4 - np.abs((t - middle) / (lasts / 2))).clip(0, 1))
     lids = actions[:, :, INDEX[43]]
-    actions[:, :, INDEX[43]] = np.maximum(lids, life * blinks(t, rng)[:, None])
-    apex = int(np.argmax(level + 1e-9 * np.arange(num_frames)))
-    held = np.flatnonzero(level > .95)
-    if len(held):
-        apex = int(held[len(held) // 2])                     # the middle of the plateau
-    phase = np.where(np.arange(num_frames) < apex, "onset", "offset").astype("U7")
-    phase[level > .95] = "apex"
-    phase[(level < .05) | (emotion == "neutral")] = "neutral"
+    actions[:, :, INDEX[43]] = np.maximum(lids, life * closed[:, None])
+    frames, held = np.arange(num_frames), np.flatnonzero(level > .95)     # apex: middle of plateau
+    apex = int(held[len(held) // 2] if len(held) else np.argmax(level + 1e-9 * frames))
+    still = (level < .05) | (emotion == "neutral")
+    phase = np.select([still, level > .95, frames < apex], ["neutral", "apex", "onset"], "offset")
     return {"actions": actions.clip(0, 1).astype(np.float32), "phase": phase, "apex": apex,
             "intensity": level * strength * (emotion != "neutral")}
 
 
 def _rise_and_fall(emotion: str, peak: np.ndarray, t: np.ndarray, length: float, life: float,
                    rng: np.random.Generator):
-    """Actions `[T, 2, 23]` and envelope `[T]` of one expression; each action and side has a lag."""
+    """Actions `[T, 2, 23]`, each and either side with a lag, and envelope `[T]`."""
     spread = np.exp(SPREAD * rng.standard_normal(3).clip(-2, 2))
     onset, hold, offset = np.array(TIMING[emotion]) * spread
     centre = length * (.5 + life * rng.uniform(-.45, .45))
@@ -186,15 +187,6 @@ def speech(t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             out[:, INDEX[action]] = np.maximum(out[:, INDEX[action]], level * pulse)
         at += rng.uniform(.22, .45)
     return out
-
-
-def blinks(t: np.ndarray, rng: np.random.Generator, rate: float = 18.0) -> np.ndarray:
-    """Closure of the lids in 0..1, `[T]`: `rate` blinks a minute, each of 0.1 to 0.4 s."""
-    closed = np.zeros(len(t))
-    for _ in range(rng.poisson(rate / 60 * (t[-1] + .2))):
-        middle, lasts = rng.uniform(-.1, t[-1] + .1), rng.uniform(.1, .4)
-        closed = np.maximum(closed, (1.4 - np.abs((t - middle) / (lasts / 2))).clip(0, 1))
-    return closed
 
 
 def wander(t: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:

@@ -1,18 +1,20 @@
-"""The head as a surface: tables of height, width, slope, hollows and shadow over the frontal plane.
+"""The head as a surface: tables of height, slope, hollows and shadow over the frontal plane.
 
 x points to the subject's left, y up, z out of the face; the head is 2 high, the eyes lie at y = 0.
 The surface is q = 1 with q^2 = G(x, y) + ((z - h(x, y)) / D)^2, G = X (.74 + .26 X^2) + Y(y) and
 X = (x / W(y))^2. `rays` marches against the tables of h and G; features are painted by x and y.
+In a table x is a row and y a column, so what depends on one of them costs next to nothing.
+Numbers are lengths in half head heights, or gains for an action at full strength, set by eye.
 """
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
 
 from .controls import both, lip_curves, sided
-from .folds import beard_zone, lower_lines, spots, upper_lines
-from .rays import DEPTH
-from .shapes import LOG2E, X0, X1, Y0, Y1, gauss, part, power, smooth
+from .shapes import DEPTH, LOG2E, X0, X1, Y0, Y1, gauss, part, power, smooth
 
 
 def head_table(C, light, T):
@@ -23,8 +25,17 @@ def head_table(C, light, T):
     """
     x = torch.linspace(X0, X1, T * 5 // 6, device=light.device).view(1, 1, -1)
     y = torch.linspace(Y0, Y1, T, device=light.device).view(1, T, 1)
+    P, L = C.maps, C.maps.face_length
+    low = (-y / (L + P.jaw)).clamp(0, 1.15)                     # 0 at the eyes, 1 at the chin
+    yn = torch.where(y > 0, y / 1.0, -y / (L + P.jaw))
+    Y = yn ** 2 * torch.where(y > 0, .72 + .28 * yn ** 2, .45 + .55 * yn ** 4)
+    W = (P.face_width * (1 - P.jaw_taper * low ** 2)
+         + (P.cheekbone + P.raised * .25) * gauss(y + .16, .22)
+         + P.jaw_angle * gauss(y + .56 * L, .2) - P.temple * gauss(y - .30, .16)
+         + .3 * (P.cheek_full - .045) * gauss(y + .4, .25))
+    square = x * x * (1 / W ** 2)
+    G = torch.addcmul(Y, square, .74 + .26 * square * square)
     h, occ = features(C, x, y)
-    G, low = profile(C.maps, x, y)
     h += .10 * low
     bearded = bool((C.beard + C.stubble > 0).any())
     out = h.new_empty(len(h), 9 if bearded else 8, *h.shape[1:])
@@ -40,33 +51,20 @@ def head_table(C, light, T):
     return out
 
 
-def profile(P, x, y):
-    """Profile G `[n, rows, columns]`, and 0 at the eyes to 1 at the chin `[n, rows, 1]`."""
-    L = P.face_length
-    low = (-y / (L + P.jaw)).clamp(0, 1.15)
-    yn = torch.where(y > 0, y / 1.0, -y / (L + P.jaw))
-    Y = yn ** 2 * torch.where(y > 0, .72 + .28 * yn ** 2, .45 + .55 * yn ** 4)
-    W = (P.face_width * (1 - P.jaw_taper * low ** 2)
-         + (P.cheekbone + P.raised * .25) * gauss(y + .16, .22)
-         + P.jaw_angle * gauss(y + .56 * L, .2) - P.temple * gauss(y - .30, .16)
-         + .3 * (P.cheek_full - .045) * gauss(y + .4, .25))
-    square = x * x * (1 / W ** 2)
-    return torch.addcmul(Y, square, .74 + .26 * square * square), low
-
-
 def features(C, x, y):
     """Height of everything on the face, and darkness of its folds, `[n, rows, columns]` each."""
-    n, P = len(C.jaw), C.maps
-    h = bumps(skull(C) + creases(C), n, x, y)
-    occ = bumps(spots(C, (Y1 - Y0) / (y.shape[1] - 1)), n, x, y)
-    upper_lines(C, x, y, occ)
-    lower_lines(C, x, y, occ)
+    n, P, nl, ala = len(C.jaw), C.maps, C.maps.nose_length, C.ala
+    h = bumps(relief(C), n, x, y)
+    cell = (Y1 - Y0) / (y.shape[1] - 1)
+    occ = bumps([(.55, C.nose_width + .035, .020, ala - C.nose_length + .02, .035),      # nose wing
+                 (.72, .052, .026, .4 * ala - C.nose_length - .022, .012 + .3 * cell),    # nostril
+                 (.62 * C.dimple, C.cx + .050, .020, C.ym + C.up, .06)], n, x, y)
+    wrinkles(C, x, y, occ)
     box, xs, ys = part(x, y, (-.42, .42), (-.56, .36))
-    nl, bridge, width = P.nose_length, P.nose_bridge, P.nose_bridge_width
     s = ((.13 - ys) / (.13 + nl)).clamp(0, 1.3)                 # 0 at the root, 1 at the base
-    ridge = bridge + (P.nose_proj - bridge) * s ** 1.15
+    ridge = P.nose_bridge + (P.nose_proj - P.nose_bridge) * s ** 1.15
     ridge = ridge * smooth(ys, .26, .03) * smooth(ys, -nl - .045, -nl + .055)
-    width = width + (P.nose_width * .78 - width) * s ** 2
+    width = P.nose_bridge_width + (P.nose_width * .78 - P.nose_bridge_width) * s ** 2
     h[box].add_(ridge * torch.exp2(-LOG2E * power((xs / width).abs().clamp_(min=1e-6), 2.2)))
     box, xs, ys = part(x, y, (-.62, .62), (-1.15, -.22))
     height, fold = mouth_relief(C, xs, ys)
@@ -99,13 +97,13 @@ def bumps(entries, n, x, y):
     return torch.bmm(gauss(y.view(1, 1, -1) - yc, ys).transpose(1, 2), fx)
 
 
-def skull(C):
-    """Bones, cheeks, eyeballs, nose wings and muzzle."""
+def relief(C):
+    """Bumps of skull, cheeks, nose and muzzle, then of dimples, furrows and lines."""
     base, ala = -C.nose_length, C.ala
     raised = C.b1 * .5 + C.b2 * .6 - C.b4 * .8
     philtrum = (C.ym + base) / 2 + .01
     sulcus = (C.ym + C.chin) / 2 - .02 - .5 * C.jaw                 # between lower lip and chin
-    return [
+    found = [
         (C.brow_ridge + .25 * C.b4, .27, .20, C.brow_height - .01 + raised, .075),
         (C.brow_ridge * .6 + .30 * both(C.b4), None, .10, .17 + both(raised), .09),
         (C.forehead_round, None, .38, .50, .2),
@@ -124,12 +122,7 @@ def skull(C):
         (.085 + .02 * ala, C.nose_width * .98, .048, base + .022 + ala, .046),
         (-.022, None, .022, philtrum, .06),
         (.012, .04, .016, philtrum, .06),
-        (C.nose_bump, None, .05, -.03, .07)]
-
-
-def creases(C):
-    """Dimples, marionette lines, furrows of brow, forehead and nose root."""
-    found = [
+        (C.nose_bump, None, .05, -.03, .07),
         (-.060 * C.dimple, C.cx + .060, .034, C.ym + C.up * .9, .055),  # dimple, AU14
         (.030 * C.dimple, C.cx + .125, .040, C.ym + C.up, .075),
         (-.030 * C.mario, C.cx + .012, .028, C.ym - C.down - .075, .055),  # marionette fold, AU15
@@ -148,8 +141,45 @@ def creases(C):
     return found
 
 
+def wrinkles(C, x, y, occ):
+    """Darken the occlusion `[n, rows, columns]`, in place, by lines of brows, eyes and mouth."""
+    P = C.maps
+    box, xs, ys = part(x, y, (-.8, .8), (.22, .64))              # forehead: AU1 centre, AU2 sides
+    ax = xs.abs()
+    fore1, fore2 = sided(C, ("fore1", "fore2"), xs)
+    raised = (fore1 * gauss(ax, .22) + fore2 * gauss(ax - .32, .17)).clamp_(max=1)
+    lines = (ys - .50 - .012 * torch.cos(xs * 9)) * (2 * math.pi / .085)
+    rows = .26 * smooth(ys, .25, .33) * smooth(ys, .60, .50)
+    occ[box].addcmul_(raised, (.5 + .5 * torch.cos(lines)) ** 3 * rows)
+    box, xs, ys = part(x, y, (-.25, .25), (-.15, .36))           # between the brows, AU4
+    ax, area = xs.abs(), occ[box]
+    upright = .55 * gauss(ax - .052 - .10 * (ys - .16), .015) * gauss(ys - .17, .075)
+    area.addcmul_(P.frown, upright + .30 * gauss(ys - .10, .016) * gauss(xs, .06))
+    lines = (.5 + .5 * torch.cos((ys + .35 * ax) * (2 * math.pi / .052))) ** 2      # nose root, AU9
+    area.addcmul_(P.nosew, .50 * lines * gauss(ax - .05, .075) * gauss(ys - .035, .065))
+    box, xs, ys = part(x, y, (-.85, .85), (-.30, .25))           # crow's feet, bags under the eyes
+    ax, area = xs.abs(), occ[box]
+    ex, ey, crow, bag = sided(C, ("ex", "ey", "crow", "bag"), xs)
+    dx, dy = ax - (P.ew + ex + .012), ys - ey - .004
+    r = torch.addcmul(dx * dx, dy, dy).sqrt_().add_(1e-4)
+    fan = torch.cos((dy / r).mul_(8).add_(.4))
+    strength = .45 * crow * smooth(dx, 0., .03)
+    area += (fan * fan).mul_(fan).mul_(gauss(r - .085, .055)).mul_(strength)
+    ox = ax - ex
+    below = gauss(ys - (ey - .105 - .25 * ox * ox + .10 * ox), .018)
+    area += below.mul_(.30 * bag * gauss(ox + .02, .13))
+    box, xs, ys = part(x, y, (-.62, .62), (-1.15, -.30))         # marionette lines, chin crease
+    area = occ[box]
+    cx, down, mario = sided(C, ("cx", "down", "mario"), xs)
+    drop = ys - (P.ym - down)
+    aside = (-drop - .05).clamp_(0).mul_(.25).add_(cx + .006)
+    area += gauss(aside.sub_(xs.abs()), .018).mul_(gauss(drop + .075, .05)).mul_(.45 * mario)
+    level = P.ym - P.lower_lip - .062 - .5 * P.jaw - .6 * xs * xs
+    area += gauss(ys - level, .022).mul_(.26 * (P.chinw + .25) * gauss(xs, .15))
+
+
 def mouth_relief(C, x, y):
-    """Height of lips, nasolabial fold, chin pebbling and pucker lines, and darkness of the fold."""
+    """Height of lips, nasolabial fold, pebbled chin and pucker, and darkness of the fold."""
     P = C.maps
     t, ui, li, uo, lo, line, taper = lip_curves(C, x)
     upper = gauss(y - (ui + uo) / 2, .62 * (uo - ui) + .012)
@@ -161,18 +191,6 @@ def mouth_relief(C, x, y):
     corner = gauss(t - 1.02, .10) * gauss(y - line, .028) * .035
     pout = P.pout * .5 * gauss(x, .17) * gauss(y - P.y0, .15)
     height = (upper + lower) * taper.sqrt() + pout - gap - seam * (t < 1.05) - corner
-    fold, dark = nasolabial(C, x, y)
-    pebbles = (torch.sin(x * 58 + 2.1 * torch.sin(y * 43))
-               * torch.sin(y * 61 + 1.7 * torch.sin(x * 37)))
-    pebbled = .0075 * P.chinw * pebbles * gauss(x, .15) * gauss(y - P.chin - .02, .10)
-    above_below = gauss(y - uo - .035, .03) + gauss(y - lo + .035, .03)
-    pucker = torch.sin(x * 75) * gauss(x, .2) * above_below
-    return height + fold + pebbled + .006 * P.pucker * pucker, dark
-
-
-def nasolabial(C, x, y):
-    """Height and darkness of the fold from the nose to the corners of the mouth."""
-    P = C.maps
     nlf, ala, cx, up = sided(C, ("nlf", "ala", "cx", "up"), x)
     top, bottom = -P.nose_length + .05 + ala, P.ym - .075 + .25 * up
     w = ((top - y) / (top - bottom)).clamp(-.2, 1.25)           # 0 at the nose, 1 below the corner
@@ -182,8 +200,27 @@ def nasolabial(C, x, y):
     strength = smooth(w, -.2, .12) * smooth(w, 1.25, .75)
     strength *= nlf
     groove = gauss(d, .024)
-    height = strength * (.048 * gauss(d - .075, .070) - .040 * groove)
-    return height, strength.mul_(groove).mul_(.36)
+    fold = strength * (.048 * gauss(d - .075, .070) - .040 * groove)
+    pebbles = (torch.sin(x * 58 + 2.1 * torch.sin(y * 43))
+               * torch.sin(y * 61 + 1.7 * torch.sin(x * 37)))
+    pebbled = .0075 * P.chinw * pebbles * gauss(x, .15) * gauss(y - P.chin - .02, .10)
+    above_below = gauss(y - uo - .035, .03) + gauss(y - lo + .035, .03)
+    pucker = torch.sin(x * 75) * gauss(x, .2) * above_below
+    return height + fold + pebbled + .006 * P.pucker * pucker, strength.mul_(groove).mul_(.36)
+
+
+def beard_zone(C, x, y):
+    """Map where a beard grows, 0..1 `[n, rows, columns]`."""
+    P, ax = C.maps, x.abs()
+    _, _, _, uo, lo, _, _ = lip_curves(C, x)
+    cx, = sided(C, ("cx",), x)
+    nl = P.nose_length
+    zone = smooth(y, -.10, -.42) * smooth(ax, .40, .52) + smooth(y, P.ym - .07, P.ym - .14)
+    taper = smooth(y + .35 * ax, -nl + .01, -nl - .06)      # a moustache falls to the sides
+    zone = zone.addcmul(smooth(y, uo - .03, uo + .015) * smooth(ax, cx + .07, cx - .07), taper)
+    zone.addcmul_(gauss(y - (lo - .06), .05), gauss(x, .05))
+    zone.addcmul_(smooth(y, P.ym + .10, P.ym - .06), smooth(ax, cx, cx + .09))
+    return zone.clamp_(0, 1).mul_(smooth(y, -.02, -.16))
 
 
 def slopes(a, scale, along_x, along_y):
@@ -199,28 +236,22 @@ def slopes(a, scale, along_x, along_y):
     along_y *= sy
 
 
-def box_mean(a, k):
-    """Means over k by k cells (k odd) of tables `[n, H, W]`; the outermost cells repeat."""
-    a = F.pad(a[:, None], (k // 2,) * 4, mode="replicate")[:, 0]
-    for axis in (2, 1):
-        size = a.shape[axis] - k + 1
-        total = a.narrow(axis, 0, size) + a.narrow(axis, 1, size)
-        for i in range(2, k):
-            total += a.narrow(axis, i, size)
-        a = total
-    return a.mul_(1 / k ** 2)
-
-
 def cavity(h):
     """How much deeper than its surroundings each point lies, at a fine and a coarse scale."""
-    T = h.shape[-2]
-    wide = F.avg_pool2d(h[:, None], 4)[:, 0]
-    for _ in range(2):
-        wide = box_mean(wide, max(3, T // 36) | 1)
+    def box_mean(a, k):                        # over k by k cells; the outermost cells repeat
+        a = F.pad(a[:, None], (k // 2,) * 4, mode="replicate")[:, 0]
+        for axis in (2, 1):
+            size = a.shape[axis] - k + 1
+            total = a.narrow(axis, 0, size) + a.narrow(axis, 1, size)
+            for i in range(2, k):
+                total += a.narrow(axis, i, size)
+            a = total
+        return a.mul_(1 / k ** 2)
+    fine, coarse = (max(3, h.shape[-2] // cells) | 1 for cells in (28, 36))         # odd
+    wide = box_mean(box_mean(F.avg_pool2d(h[:, None], 4)[:, 0], coarse), coarse)
     wide = F.interpolate(wide[:, None], h.shape[1:], mode="bilinear", align_corners=False)[:, 0]
-    near = box_mean(h, max(3, T // 28) | 1)
-    coarse = wide.sub_(h).mul_(2.6).clamp_(-.2, .45)
-    return near.sub_(h).mul_(7.5).clamp_(-.25, .8).add_(coarse)
+    deep = wide.sub_(h).mul_(2.6).clamp_(-.2, .45)
+    return box_mean(h, fine).sub_(h).mul_(7.5).clamp_(-.25, .8).add_(deep)
 
 
 def cast_shadow(z, light, out):

@@ -1,38 +1,31 @@
-"""Skin, brows, eyes, lips and beard, painted in head coordinates, each in its own window."""
+"""Skin, brows, eyes, lips and beard, painted in head coordinates, each in its own window.
+
+Colours are linear light; widths and places are in half head heights, set by eye.
+"""
 from __future__ import annotations
 
+from collections import namedtuple
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import torch
 
 from .controls import lip_curves, sided
-from .shapes import bell, gauss, lay, ramp, rgb, smooth, tint, window
+from .rays import light
+from .shapes import DEPTH, bell, gauss, lay, lookup, ramp, rgb, smooth, tint, unit, window
 
-RED, DARK = (1.0, .62, .55), (.62, .50, .46)
+RED, DARK = (1.0, .62, .55), (.62, .50, .46)      # what blood and sockets leave of the skin's light
 CELLS = 26                             # of freckles, a head's half height
 
 
-class Patch(NamedTuple):
-    """Head coordinates of a window's pixels, coarse and fine skin noise; px: size of a pixel."""
-
-    x: torch.Tensor           # `[n, H, W]`, as all but px `[n, 1, 1]`
-    y: torch.Tensor
-    z: torch.Tensor
-    n1: torch.Tensor
-    n2: torch.Tensor
-    px: torch.Tensor
-
-    def cut(self, box) -> Patch:
-        """The part inside a window."""
-        return Patch(*(v[box] for v in self[:-1]), self.px)
+# Of a window's pixels `[n, H, W]`: head coordinates, coarse and fine noise of the skin.
+Patch = namedtuple("Patch", "x y z n1 n2")
 
 
-def strand(P, u, w, px):
+def strand(P, u, w):
     """Texture of strands along w, in [-1, 1]; u runs across them."""
     s = P.seed.float() % 97
     u = u + (.10 * P.curl * torch.sin(w * 11 + s) + .05 * torch.sin(w * 5 + s * 2))
-    coarse, middle, fine = ((1 / (f * px * .55)).clamp(max=1) for f in (31, 57, 103))
+    coarse, middle, fine = ((1 / (f * P.px * .55)).clamp(max=1) for f in (31, 57, 103))
     return (.45 * torch.sin(u * 31 + s) * coarse
             + .35 * torch.sin(u * 57 + s * 3 + 2 * w) * middle
             + .35 * torch.sin(u * 103 + s * 5 + w * 4) * fine)
@@ -43,29 +36,37 @@ def paint(C, p, zone):
 
     Returns albedo, gloss, painted occlusion, and layers of eyes and mouth, each with its window.
     """
+    def inside(box):
+        return Patch(*(v[box] for v in p))
     P = C.maps
     alb, gloss = skin(C, p)
     occ = torch.zeros_like(p.x)
     box = window(zone) if zone is not None else None
-    if box:
-        beard(C, p.cut(box), zone[box], alb[box], gloss[box])
+    if box:                                                      # stubble, beard, moustache
+        x, y, _, _, n2 = inside(box)
+        zone, part, strands = zone[box], alb[box], strand(P, x * 1.3 + .4 * y * x.sign(), y)
+        lay(part, rgb(C.skin) * tint(x.device, .55, .58, .62), .55 * zone * P.stubble)
+        thick = (zone - .5 + .22 * strands + .14 * n2) * 2 + .25 + .4 * P.beard
+        thick = thick.clamp_(0, 1) * zone.clamp(max=.5) * 2 * (P.beard * 1.6).clamp(0, .95)
+        lay(part, rgb(C.hair_rgb) * (1.15 + .35 * strands[:, None]), thick)
+        gloss[box].mul_(1 - thick)
     if bool((P.bald < 1).any()):
         scalp = smooth(p.y - P.hairline + P.fringe, .06, .12)
         scalp = scalp + smooth(p.z, .05, -.10) * smooth(p.y, .12, .28)
         lay(alb, rgb(C.hair_rgb) * .6, scalp.clamp_(0, 1) * (1 - P.bald))
     box = window(torch.minimum(.30 - (p.y - .25).abs(), .66 - p.x.abs()))
     if box:
-        brows(C, p.cut(box), alb[box], gloss[box], occ[box])
+        brows(C, inside(box), alb[box], gloss[box], occ[box])
     eye = mouth = None
     box = window(torch.minimum(.22 - p.y.abs(), .56 - p.x.abs()))
     if box:
-        eye = eyes(C, p.cut(box), alb[box])
+        eye = eyes(C, inside(box), alb[box])
         eye.box = box
     aside = C.cx.amax(1).view(-1, 1, 1) * 1.08 + .04 - p.x.abs()
     lower = .55 * P.jaw
     box = window(torch.minimum(.29 + lower - (p.y - P.ym - .01 + lower).abs(), aside))
     if box:
-        mouth = lips(C, p.cut(box), alb[box], gloss[box])
+        mouth = lips(C, inside(box), alb[box], gloss[box])
         mouth.box = box
     return alb, gloss, occ, eye, mouth
 
@@ -91,7 +92,7 @@ def skin(C, p):
         first = torch.frac(torch.sin(i * 12.99 + j * 78.23 + seed).abs() * 4375.85)
         second, third = torch.frac(first * 57.3), torch.frac(first * 917.)
         off = (u - i - .3 - .4 * first).square_() + (v - j - .3 - .4 * second).square_()
-        size = .06 + .14 * third + .3 * CELLS * p.px[rows]
+        size = .06 + .14 * third + .3 * CELLS * P.px[rows]
         dots = gauss(off.sqrt_(), size) * (third > .45) * (.14 / size).clamp(max=1)
         spread = P.freckles[rows] * gauss(ax[rows] - .2, .3) * gauss(y[rows] + .18, .2)
         dots = dots.mul_(spread).mul_(.75)
@@ -102,20 +103,9 @@ def skin(C, p):
     return alb, shine.mul_(.2).add_(.35).mul_(1 - .65 * tone)
 
 
-def beard(C, p, zone, alb, gloss):
-    """Stubble, beard and moustache inside the zone `[n, H, W]` where they grow."""
-    P, x, y = C.maps, p.x, p.y
-    strands = strand(P, x * 1.3 + .4 * y * x.sign(), y, p.px)
-    lay(alb, rgb(C.skin) * tint(x.device, .55, .58, .62), .55 * zone * P.stubble)
-    thick = (zone - .5 + .22 * strands + .14 * p.n2) * 2 + .25 + .4 * P.beard
-    thick = thick.clamp_(0, 1) * zone.clamp(max=.5) * 2 * (P.beard * 1.6).clamp(0, .95)
-    lay(alb, rgb(C.hair_rgb) * (1.15 + .35 * strands[:, None]), thick)
-    gloss *= 1 - thick
-
-
 def brows(C, p, alb, gloss, occ):
     """Brow hairs, and the shade under a lowered brow."""
-    P, ax, x, y, px = C.maps, p.x.abs(), p.x, p.y, p.px
+    P, ax, x, y, px = C.maps, p.x.abs(), p.x, p.y, C.maps.px
     names = ("ex", "ey", "uh", "b1", "b2", "b4", "bx", "yb")
     ex, ey, uh, b1, b2, b4, bx, yb = sided(C, names, x)
     t = (ax - bx) / P.brow_length                                # 0 inside, 1 outside
@@ -136,7 +126,7 @@ def brows(C, p, alb, gloss, occ):
 
 def eyes(C, p, alb):
     """Paint lids and lashes; return eyeball, opening, lashes and glint as layers."""
-    P, x, y, px = C.maps, p.x, p.y, p.px
+    P, x, y, px = C.maps, p.x, p.y, C.maps.px
     aa, base, device = px * 1.15, rgb(C.skin), x.device
     ex, ey, uh, lh = sided(C, ("ex", "ey", "uh", "lh"), x)
     lx = p.x.abs() - ex
@@ -166,7 +156,7 @@ def eyes(C, p, alb):
 
 def eyeball(C, p, x, y, te, shade):
     """Colours of white, iris, pupil, and the glint; x, y about the eye, te between its corners."""
-    px, sign, aa = p.px, p.x.sign(), p.px * 1.15
+    px, sign, aa = C.maps.px, p.x.sign(), C.maps.px * 1.15
     gx, gy = C.gaze[:, 0].view(-1, 1, 1), C.gaze[:, 1].view(-1, 1, 1)
     ix, iy = x - gx * .058 * sign, y - .004 - gy * .036
     r = (ix * ix + iy * iy).sqrt_()
@@ -184,7 +174,7 @@ def eyeball(C, p, x, y, te, shade):
 
 def lips(C, p, alb, gloss):
     """Paint the lips; return the opening, the seam where closed lips meet, and the inner edges."""
-    P, x, y, px = C.maps, p.x, p.y, p.px
+    P, x, y, px = C.maps, p.x, p.y, C.maps.px
     aa, device = px * 1.15, x.device
     t, ui, li, uo, lo, line, _ = lip_curves(C, x)
     cx, = sided(C, ("cx",), x)
@@ -202,9 +192,9 @@ def lips(C, p, alb, gloss):
     return SimpleNamespace(opening=opening, seam=seam.clamp_(0, 1), ui=ui, li=li)
 
 
-def mouth_interior(C, x, y, m, px):
+def mouth_interior(C, x, y, m):
     """Cavity, tongue and teeth: the upper ones fixed to the skull, the lower ones to the jaw."""
-    P, aa, device = C.maps, px * 1.15, x.device
+    P, px, aa, device = C.maps, C.maps.px, C.maps.px * 1.15, x.device
     tt = x / (C.cx.mean(1).view(-1, 1, 1) * .92)
     t2 = tt * tt
     arch = (1 - t2).clamp(0, 1)
@@ -221,3 +211,45 @@ def mouth_interior(C, x, y, m, px):
     lay(colour, tooth * (.6 * shade * gaps)[:, None], lower * smooth(tt.abs(), .80, .62) * .85)
     lay(colour, tooth * (shade * gaps)[:, None], upper * smooth(tt.abs(), .99, .84))
     return colour
+
+
+def face(C, lamp, rays, hit, tables, box):
+    """Colours of the face inside a window `[n, 3, h, w]`, and the light on it."""
+    d = [v[box] for v in rays.head]
+    t = hit[box]
+    x, y, z = (a + t * b for a, b in zip(rays.head_origin, d, strict=True))
+    h, hx, hy, Gx, Gy, occ, shadow, *zone = lookup(tables.surface[:, 1:], x, y).unbind(1)
+    w = z - DEPTH * h
+    shadow = shadow * smooth(w, .0, .25)                     # tabulated for the front half
+    w *= 1 / DEPTH ** 2
+    slope = (torch.addcmul(Gx, w, hx, value=-1), torch.addcmul(Gy, w, hy, value=-1), w)
+    normal = unit(torch.stack(slope, 1))
+    noise = lookup(tables.skin, x, y)
+    p = Patch(x, y, z, noise[:, 0], noise[:, 1])
+    alb, gloss, folds, eye, mouth = paint(C, p, zone[0] if zone else None)
+    occlusion = (1 - occ - folds).clamp_(.12, 1.12)
+    view = torch.stack(d, 1)
+    colour, ndl = light(lamp, normal, alb, occlusion, view, gloss, shadow)
+    lit = ndl.clamp_(-.3, 1).add_(1).mul_(.4).mul_(1 - .5 * shadow[:, None])
+    lit = torch.addcmul(.36 * lamp.ambient, lit, lamp.key)
+    if eye:
+        part = colour[eye.box]
+        lay(part, eye.colour * lit[eye.box], eye.inside)
+        lay(part, torch.minimum(rgb(C.hair_rgb) * .15, part * .35), eye.lash)
+        part.addcmul_(eye.glint[:, None], lamp.key, value=.55)
+    if mouth:
+        part = colour[mouth.box]
+        if bool((mouth.opening > 0).any()):
+            ray = view[mouth.box]
+            back = .055 / (-ray[:, 2]).clamp(min=.3)         # the interior lies behind the lips
+            deep_x, deep_y = x[mouth.box] + ray[:, 0] * back, y[mouth.box] + ray[:, 1] * back
+            inner = mouth_interior(C, deep_x, deep_y, mouth)
+            lay(part, inner * lit[mouth.box], mouth.opening)
+        lay(part, part * tint(x.device, .24, .15, .15), mouth.seam)
+    P = C.maps
+    if bool((P.glasses > 0).any()):                          # their side pieces
+        side = P.eye_spacing + P.glasses_size * .95
+        bar = ramp(.014 - (y - .04).abs(), P.px * 1.15)
+        bar = bar * smooth(x.abs(), side, side + .1 * P.glasses_size)
+        lay(colour, rgb(C.glasses_rgb) * lit, bar * (P.glasses > 0).float())
+    return colour, lit

@@ -1,4 +1,4 @@
-"""Rays: from the camera through every pixel, against ellipsoids, and marching onto the head."""
+"""Rays from the camera onto ellipsoids and the head, and the light that surfaces send back."""
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -6,37 +6,34 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
-from .shapes import frontal, ramp, step, unit, window
+from .shapes import DEPTH, frontal, ramp, rgb, step, tint, unit, window
 
-DEPTH = 0.80                                    # front-to-back half depth of the head
-PIVOT = (0., -.62, -.22)                        # neck joint, head frame
-FAR = 1e3                                       # distance that no ray reaches
+PIVOT = (0., -.62, -.22)               # neck joint, head frame
+CAMERA, CENTRE = (0., -.1, 6.5), (0., -.05, .45)    # and the point of the face that it follows
+FAR = 1e3                              # distance that no ray reaches
+WRAP = (.34, .20, .15)                 # light creeps round the terminator, red the furthest
 
 
-def rotation(yaw, pitch, roll):
-    """Head-to-camera rotation `[n, 3, 3]`: yaw about y, then pitch about x, then roll about z."""
-    o, z = torch.ones_like(yaw), torch.zeros_like(yaw)
-
-    def matrix(*entries):
-        return torch.stack(entries, -1).view(-1, 3, 3)
-    about_z = matrix(roll.cos(), -roll.sin(), z, roll.sin(), roll.cos(), z, z, z, o)
-    about_x = matrix(o, z, z, z, pitch.cos(), pitch.sin(), z, -pitch.sin(), pitch.cos())
-    about_y = matrix(yaw.cos(), z, yaw.sin(), z, o, z, -yaw.sin(), z, yaw.cos())
-    return about_z @ about_x @ about_y
+def rotation(angle, axis):
+    """Rotations `[n, 3, 3]` by angles `[n]` about the axis 0 (x), 1 (y) or 2 (z)."""
+    i, j = (axis + 1) % 3, (axis + 2) % 3
+    turn = torch.eye(3, device=angle.device).repeat(len(angle), 1, 1)
+    turn[:, i, i] = turn[:, j, j] = angle.cos()
+    turn[:, i, j], turn[:, j, i] = -angle.sin(), angle.sin()
+    return turn
 
 
 def camera_rays(scene, S):
     """Send a ray through each of S by S pixels; the camera follows the face as the head turns.
 
-    Camera and head frame each have an origin, three numbers a face, and unit directions, three maps
-    `[n, S, S]`. px is the size of a pixel at the head, turn the rotation from head to camera.
+    Frames of camera and head: origin, three numbers a face; unit directions, three `[n, S, S]`.
+    px is the size of a pixel at the head, turn the rotation from head to camera.
     """
     n, device = len(scene["yaw"]), scene["yaw"].device
     extent = 1.16 / scene["scale"]
     p = (torch.arange(S, device=device) + .5) / S * 2 - 1
-    turn = rotation(scene["yaw"], scene["pitch"], scene["roll"])
-    camera, centre, pivot = (torch.tensor(c, device=device)
-                             for c in ((0., -.1, 6.5), (0., -.05, .45), PIVOT))
+    turn = rotation(scene["roll"], 2) @ rotation(-scene["pitch"], 0) @ rotation(scene["yaw"], 1)
+    camera, centre, pivot = (torch.tensor(c, device=device) for c in (CAMERA, CENTRE, PIVOT))
     moved = (centre - pivot) @ turn.transpose(1, 2) + pivot
     aim = torch.stack([.7 * moved[:, 0], .8 * (moved[:, 1] + .05)], 1) - scene["shift"]
     aim = aim - torch.tensor([0., .02], device=device)
@@ -59,35 +56,22 @@ def quadric(o, d, centre, axes):
     d = [a / e for a, e in zip(d, axes, strict=True)]
     A = sum(a * a for a in d)
     B = sum(a * b for a, b in zip(o, d, strict=True))
-    middle = -B / A
     m2 = (sum(a * a for a in o) - B * B / A).clamp(min=0)
-    half = ((1 - m2).clamp(min=0) / A).sqrt()
+    middle, half = -B / A, ((1 - m2).clamp(min=0) / A).sqrt()
     return middle - half, middle + half, m2.sqrt()
 
 
-def reach(o, d, centre, axes, limit, stride=4):
-    """The window of rays, tried by strides, that pass an ellipsoid below the limit, or None."""
-    _, _, m = quadric(o, [v[..., ::stride, ::stride] for v in d], centre, axes)
-    return wider(window(limit - m), stride, d[0].shape[1:])
+def reach(o, d, centre, axes, limit):
+    """The window of rays that pass an ellipsoid below the limit, or None; every fourth is tried."""
+    _, _, m = quadric(o, [v[..., ::4, ::4] for v in d], centre, axes)
+    return window(limit - m, 4, d[0].shape[1:])
 
 
-def wider(box, stride, shape):
-    """Scale up a window of every stride-th value to a map `(H, W)`, a little wider all around."""
-    if box is None:
-        return None
-    return ..., *(slice(max(0, stride * (v.start - 1) + 1), min(stride * v.stop, size))
-                  for v, size in zip(box[1:], shape, strict=True))
-
-
-def march_head(table, rays, C, steps=6):
-    """Find where each ray meets the head: distance along it and cover 0..1, `[n, S, S]` each.
-
-    `table` holds profile and height / DEPTH `[n, 2, rows, columns]`.
-    """
+def march_head(table, rays, C, steps):
+    """Find how far along each ray the head lies, and its cover 0..1, from profile and height."""
     o, d, px, P = rays.head_origin, rays.head, rays.px, C.maps
-    zero, length = 0 * P.face_width, P.face_length.clamp(min=1.0)
-    centre = (zero, -.5 * P.jaw, zero)
-    axes = (P.face_width + .05, length + .5 * P.jaw + .03, zero + DEPTH)
+    centre = (0., -.5 * P.jaw, 0.)
+    axes = (P.face_width + .05, P.face_length.clamp(min=1.0) + .5 * P.jaw + .03, DEPTH)
     hit, cover = torch.full_like(d[0], 6.5), torch.zeros_like(d[0])
     box = reach(o, d, centre, (*axes[:2], axes[2] + .35), 1.15)      # a nose in profile sticks out
     if box:
@@ -104,7 +88,7 @@ def march_head(table, rays, C, steps=6):
 def trace(table, o, d, t, steps):
     """Stride from t to where the surface lies if q keeps falling, then regula falsi.
 
-    Returns the distance along the ray and, where it passes by, the least and the last q - 1.
+    Returns the distance and, where a ray passes by, the least and the last q - 1.
     """
     plane = t.new_empty(t.shape[0], 2, *t.shape[1:])
     places, spots = plane.unbind(1), plane.permute(0, 2, 3, 1)
@@ -130,3 +114,50 @@ def trace(table, o, d, t, steps):
         between = torch.addcmul(lo, hi - lo, (flo / (flo - fhi)).clamp_(.08, .92))
         t = torch.lerp(stride.add_(t), between, inside)
     return torch.lerp(tbest, t, inside), best.clamp_(min=0), f.mul_(1 - inside)
+
+
+def lamp(scene, turn):
+    """Colours `[n, 3, 1, 1]` and directions `[n, 1, 3]` of the light, in the head frame."""
+    towards = scene["light"] / scene["light"].norm(dim=1, keepdim=True)
+    towards = torch.einsum("nij,ni->nj", turn, towards)
+    warm, one = scene["warmth"].view(-1, 1), torch.ones_like(towards[:, :1])
+    key = scene["key"].view(-1, 1) * torch.cat([1 + .12 * warm, one, 1 - .16 * warm], 1)
+    ambient = scene["ambient"].view(-1, 1) * torch.cat([1 - .05 * warm, one, 1 + .08 * warm], 1)
+    return SimpleNamespace(key=rgb(key), ambient=rgb(ambient), towards=towards.view(-1, 1, 3),
+                           up=turn[:, 1].reshape(-1, 1, 3))
+
+
+def dot(maps, vector):
+    """Products of vectors `[n, 3, H, W]` with one vector a face `[n, 1, 3]`: `[n, 1, H, W]`."""
+    return torch.bmm(vector, maps.flatten(2)).unflatten(2, maps.shape[2:])
+
+
+def light(lamp, N, alb, occlusion, view=None, gloss=None, shadow=None):
+    """Wrapped diffuse, hemisphere ambient and, with gloss and a cast shadow, two specular lobes.
+
+    N, alb, view: normals, albedo, rays `[n, 3, H, W]`. Returns radiance and cosine to the light.
+    """
+    wrap = tint(N.device, *WRAP)
+    ndl, occlusion = dot(N, lamp.towards), occlusion[:, None]
+    direct = .55 + .45 * occlusion
+    if gloss is not None:
+        lit = 1 - .72 * shadow[:, None]
+        direct.mul_(lit)
+    colour = torch.addcmul(lamp.key * (wrap / (1 + wrap)), ndl, lamp.key / (1 + wrap))
+    colour = colour.clamp_(min=0).mul_(direct)
+    sky = dot(N, lamp.up).mul_(.38).add_(.62).mul_(occlusion)
+    colour.addcmul_(sky, lamp.ambient).mul_(alb)
+    if gloss is None:
+        return colour, ndl
+    facing = (N[:, :1] * view[:, :1]).addcmul_(N[:, 1:2], view[:, 1:2])
+    facing.addcmul_(N[:, 2:], view[:, 2:])
+    half = dot(view, lamp.towards).mul_(-2).add_(2).clamp_(min=1e-4).rsqrt_()   # 1 / |light - view|
+    n2 = (ndl - facing).mul_(half).clamp_(0, 1).square_()
+    n4 = n2 * n2
+    n8 = n4 * n4
+    n16 = n8 * n8
+    lobes = n4.mul_(n2).mul_(n8).mul_(.10).addcmul_(n16 * n16, n16, value=.13)  # powers 14 and 48
+    lobes.mul_(step(ndl.clone())).mul_(lit)
+    grazing = facing.clamp_(-1, 0).add_(1).square_()
+    lobes.addcmul_(grazing, grazing, value=.05).mul_(occlusion).mul_(gloss[:, None])
+    return colour.addcmul_(lobes, lamp.key), ndl

@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 
 from .controls import controls
-from .facs import ACTIONS
+from .facs import ACTIONS, FacesError
 from .head import head_table
-from .plan import FacesError
-from .rays import camera_rays, march_head
-from .shading import face, lamp
-from .shapes import LOG2E, gauss, lay, power, smooth, window
-from .subject import seeded_normal, views
-from .surroundings import background, ears, glasses, hair, neck, occluder, temples
+from .paint import face
+from .rays import camera_rays, lamp, march_head
+from .shapes import LOG2E, gauss, lay, power, rgb, smooth, window
+from .subject import views
+from .surroundings import ears, glasses, hair, neck, occluder
 
 BATCH = {"cpu": 16, "cuda": 256}    # frames drawn at a time: on a CPU they just fit a core's cache
+DETAIL = ((72, 96, 6), (128, 144, 9), (224, 176, 9))    # img_size up to, rows of tables, ray steps
 
 
 @contextmanager
@@ -53,68 +53,73 @@ def render(subject: dict, actions: np.ndarray | torch.Tensor, scene: dict | None
                          f"[n, 2, {len(ACTIONS)}], left and right of each action")
     if not 32 <= img_size <= 224:
         raise FacesError(f"img_size {img_size} px: give 32 to 224")
-    subject, scene = _rows(subject, n, "subjects"), _rows(scene or views(1), n, "views")
+    tables = {"subjects": subject, "views": scene or views(1)}
+    for what, table in tables.items():
+        have = len(next(iter(table.values())))
+        if have not in (1, n):
+            raise FacesError(f"{have} {what} for {n} frames: give 1 or {n}")
+        tables[what] = {k: v.expand(n, *v.shape[1:]) for k, v in table.items()}
     gen = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
-    out = []
-    for i in range(0, n, BATCH[actions.device.type]):
-        b = slice(i, i + BATCH[actions.device.type])
-        image = draw({k: v[b] for k, v in subject.items()}, actions[b].clamp(0, 1),
-                     {k: v[b] for k, v in scene.items()}, img_size, gen)
+    out, size = [], BATCH[actions.device.type]
+    for i in range(0, n, size):
+        who, seen = ({k: v[i:i + size] for k, v in table.items()} for table in tables.values())
+        image = draw(who, actions[i:i + size].clamp(0, 1), seen, img_size, gen)
         out.append((image * 255).round().to(torch.uint8))
     return torch.cat(out)
 
 
-def _rows(table: dict, n: int, what: str) -> dict:
-    have = len(next(iter(table.values())))
-    if have not in (1, n):
-        raise FacesError(f"{have} {what} for {n} frames: give 1 or {n}")
-    return {k: v if have == n else v.expand(n, *v.shape[1:]) for k, v in table.items()}
-
-
-def draw(subject: dict, actions: torch.Tensor, scene: dict, img_size: int,
-         gen: torch.Generator) -> torch.Tensor:
+def draw(subject: dict, actions: torch.Tensor, scene: dict, img_size: int, gen) -> torch.Tensor:
     """Draw one batch: float32 `[n, 3, img_size, img_size]` in 0..1, sRGB."""
     C = controls(subject, actions, scene["gaze"])
     rays = camera_rays(scene, img_size)
-    towards = scene["light"] / scene["light"].norm(dim=1, keepdim=True)
-    towards = torch.einsum("nij,ni->nj", rays.turn, towards)          # light in the head frame
-    rows = 96 if img_size <= 72 else 144 if img_size <= 128 else 176
-    surface = head_table(C, towards, rows)
-    hit, cover = march_head(surface[:, :2], rays, C, 6 if img_size <= 72 else 9)
+    C.maps.px = rays.px
+    light = lamp(scene, rays.turn)
+    rows, steps = next(detail for size, *detail in DETAIL if img_size <= size)
+    surface = head_table(C, light.towards[:, 0], rows)
+    hit, cover = march_head(surface[:, :2], rays, C, steps)
     tables = SimpleNamespace(surface=surface, **textures(subject["seed"], scene, img_size))
-    img = picture(C, scene, lamp(scene, rays.turn, towards), rays, hit, cover, tables)
+    img = picture(C, scene, light, rays, hit, cover, tables)
     return develop(img, C, scene, gen)
 
 
 def textures(seed: torch.Tensor, scene: dict, img_size: int) -> dict:
     """Skin noise `[n, 2, 64, 64]` and background blobs of each subject: equal in all its frames."""
+    def noise(seed, c, k):                     # about standard normal: four bytes of a hash, summed
+        x = seed.view(-1, 1) * 7919 + torch.arange(c * k * k, device=seed.device) * 104729
+        for m in (0x45d9f3b, 0x119de1f3):
+            x = ((x ^ (x >> 16)) * m) & 0xffffffff
+        x = x ^ (x >> 16)
+        pairs = (x & 0xff00ff) + ((x >> 8) & 0xff00ff)                # two sums of two bytes
+        total = ((pairs & 0xffff) + (pairs >> 16)).float()
+        return (total.view(-1, c, k, k) - 510) * (1.732 / 256)
+
     def stretched(maps, size):                 # bicubic, as two matrix products
         k = maps.shape[-1]
         eye = torch.eye(k, device=maps.device)[None, None]
         weights = F.interpolate(eye, size=(size, k), mode="bicubic", align_corners=True)[0, 0]
         return weights @ maps @ weights.T
     own, row = torch.unique(seed, return_inverse=True)
-    skin = torch.cat([stretched(seeded_normal(own, 1, 9), 64), seeded_normal(own + 1, 1, 64)], 1)
+    skin = torch.cat([stretched(noise(own, 1, 9), 64), noise(own + 1, 1, 64)], 1)
     if not bool((scene["bg_tex"] > 0).any()):
         return {"skin": skin[row], "blobs": None}
-    blobs = seeded_normal(own + 2, 1, 6) + .3 * seeded_normal(own + 3, 3, 6)
+    blobs = noise(own + 2, 1, 6) + .3 * noise(own + 3, 3, 6)
     return {"skin": skin[row], "blobs": stretched(blobs, img_size)[row]}
 
 
 def picture(C, scene, lamp, rays, hit, cover, tables):
     """Compose the picture from back to front: linear light `[n, 3, S, S]`."""
-    P = C.maps
-    img = background(scene, tables.blobs, hit.shape[-1])
-    wig = hair(C, lamp, rays, tables)
+    P, S = C.maps, hit.shape[-1]
+    down = ((torch.arange(S, device=hit.device) + .5) / S).view(1, 1, S, 1)
+    img = torch.lerp(rgb(scene["bg"][:, 0]), rgb(scene["bg"][:, 1]), down).expand(-1, 3, S, S)
+    if tables.blobs is not None:
+        img = (img * (1 + .45 * scene["bg_tex"].view(-1, 1, 1, 1) * tables.blobs)).clamp(0, 1)
+    img, wig = img.contiguous(), hair(C, lamp, rays, tables)
     if wig is not None:
         lay(img[wig.box], wig.colour * .38, wig.behind)
     neck(img, C, scene, lamp, rays)
     box = window(cover)
-    worn = bool((P.glasses > 0).any())
     if box:
-        colour, lit, p = face(C, lamp, rays, hit, tables, box)
-        if worn:
-            temples(colour, C, p, lit)
+        colour, lit = face(C, lamp, rays, hit, tables, box)
         lay(img[box], colour, cover[box])
     if wig is not None:
         part = img[wig.box]
@@ -123,11 +128,8 @@ def picture(C, scene, lamp, rays, hit, cover, tables):
         contact = contact * gauss(wig.edge.clamp(max=0), .10) * smooth(y, -.1, .3)
         part *= 1 - .35 * contact[:, None]
         lay(part, wig.colour * (.75 + .25 * wig.crown)[:, None], wig.front)
-        wig.front_all, wig.near_all = torch.zeros_like(hit), torch.zeros_like(hit)
-        wig.front_all[wig.box].copy_(wig.front)
-        wig.near_all[wig.box].copy_(wig.near)
     ears(img, C, lamp, rays, hit, cover, wig)
-    if worn and box:
+    if box and bool((P.glasses > 0).any()):
         glasses(img, C, lamp, rays, lit, cover, box)
     if bool((scene["occluder"][:, 4] > 0).any()):
         occluder(img, C, scene, lamp)

@@ -7,20 +7,25 @@ import torch
 import torch.nn.functional as F
 
 LOG2E = 1.442695
-X0, X1, Y0, Y1 = -.92, .92, -1.5, 1.15          # extent of the tables in head coordinates
+# Half head heights, as all lengths here: extent of the tables, half depth of the head.
+X0, X1, Y0, Y1, DEPTH = -.92, .92, -1.5, 1.15, .80
 
 
-def window(value):
-    """Find the smallest index `[..., rows, columns]` that holds every positive pixel, or None."""
+def window(value, stride=1, shape=None):
+    """Find the smallest index `[..., rows, columns]` that holds every positive pixel, or None.
+
+    Of every stride-th pixel of a map `shape` (H, W): as an index of that map, a little wider.
+    """
     mask = value.amax(0) > 0
-    rows, columns = (mask.any(d).nonzero()[:, 0].tolist() for d in (1, 0))
-    if not rows:
+    places = [mask.any(d).nonzero()[:, 0].tolist() for d in (1, 0)]
+    if not places[0]:
         return None
-    return ..., slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return ..., *(slice(max(0, stride * (v[0] - 1) + 1), min(stride * (v[-1] + 1), size))
+                  for v, size in zip(places, shape or mask.shape, strict=True))
 
 
 def part(x, y, x_range, y_range):
-    """Find the window of a table that covers a range of coordinates: its slices, columns, rows."""
+    """Find the window of a table that covers a range of coordinates: its index, columns, rows."""
     width, height = x.shape[-1], y.shape[-2]
     rows = slice(*(int((v - Y0) / (Y1 - Y0) * height) for v in y_range))
     columns = slice(*(int((v - X0) / (X1 - X0) * width) for v in x_range))
@@ -73,13 +78,13 @@ def lay(colours, layer, alpha):
 
 
 def rgb(t):
-    """One colour a face, ready to broadcast."""
+    """One colour a face `[n, 3]`, ready to broadcast."""
     return t.view(-1, 3, 1, 1)
 
 
 @lru_cache
 def tint(device, *c):
-    """A fixed colour, ready to broadcast."""
+    """A fixed colour, linear light, ready to broadcast."""
     return torch.tensor(c, device=device).view(1, 3, 1, 1)
 
 

@@ -6,9 +6,9 @@ from functools import partial
 
 import torch
 
-from .plan import FacesError
+from .facs import FacesError
 
-# Monk Skin Tone scale, sRGB
+# Monk Skin Tone scale, sRGB; of hair and eyes, black to grey, linear light.
 MONK = torch.tensor([[246, 237, 228], [243, 231, 219], [247, 234, 208], [234, 218, 186],
                      [215, 189, 150], [160, 126, 86], [130, 92, 67], [96, 65, 52], [58, 49, 42],
                      [41, 36, 32]]) / 255.
@@ -17,7 +17,7 @@ HAIR = torch.tensor([[.010, .008, .007], [.030, .018, .011], [.075, .042, .022],
 IRIS = torch.tensor([[.05, .022, .01], [.11, .05, .02], [.17, .12, .05], [.10, .15, .08],
                      [.10, .18, .28], [.2, .24, .26]])
 
-# Continuous parameters: (mean, standard deviation), truncated at two standard deviations.
+# (mean, standard deviation), truncated at two of them; lengths in half head heights, by eye.
 SHAPE = dict(
     face_width=(.66, .035), face_length=(1.01, .045), jaw_taper=(.27, .06), jaw_angle=(.025, .025),
     cheekbone=(.025, .015), cheek_full=(.045, .03), chin_width=(.17, .03), chin_proj=(.150, .035),
@@ -101,13 +101,12 @@ def _hair(s: dict, uniform, normal, male: torch.Tensor) -> None:
     s["temples"] = .25 + .75 * uniform()
 
 
-def views(n: int, yaw=0.0, pitch=0.0, roll=0.0, gaze=(0.0, 0.0), nuisance: float = 0.0,
-          zoom: float = 1.3, seed: int | torch.Generator = 0) -> dict[str, torch.Tensor]:
+def views(n: int, yaw=0.0, pitch=0.0, nuisance: float = 0.0, zoom: float = 1.3,
+          seed: int | torch.Generator = 0) -> dict[str, torch.Tensor]:
     """Draw n views of a head (camera, light, background, occluder, sensor): name -> tensor `[n]`.
 
     Args:
-        yaw, pitch, roll: degrees, a number or n of them.
-        gaze: right and up, about -1..1; a pair or n pairs.
+        yaw, pitch: degrees, a number or n of them; roll (radians) and gaze (about -1..1) are 0.
         nuisance: 0, aligned and evenly lit .. 1, in the wild.
         zoom: as in `config.Faces`.
     """
@@ -115,8 +114,8 @@ def views(n: int, yaw=0.0, pitch=0.0, roll=0.0, gaze=(0.0, 0.0), nuisance: float
     uniform, normal = (partial(f, n, generator=gen) for f in (torch.rand, torch.randn))
     z = torch.zeros(n)
     s = {name: torch.as_tensor(angle, dtype=torch.float32).expand(n) * (math.pi / 180)
-         for name, angle in (("yaw", yaw), ("pitch", pitch), ("roll", roll))}
-    s["gaze"] = torch.as_tensor(gaze, dtype=torch.float32).expand(n, 2)
+         for name, angle in (("yaw", yaw), ("pitch", pitch), ("roll", 0.0))}
+    s["gaze"] = torch.zeros(n, 2)                              # right and up
     s["scale"] = zoom * (1 + nuisance * .12 * (2 * uniform() - 1))
     s["shift"] = .06 * nuisance * normal(2)
     side, height = (uniform() - .5) * 2.4, uniform() * 1.0 + .05
@@ -136,14 +135,3 @@ def views(n: int, yaw=0.0, pitch=0.0, roll=0.0, gaze=(0.0, 0.0), nuisance: float
     s["blur"] = nuisance * (uniform() < .4).float() * uniform() * .7
     s["exposure"] = (.22 * nuisance * normal()).exp()
     return s
-
-
-def seeded_normal(seed: torch.Tensor, c: int, k: int) -> torch.Tensor:
-    """Noise of each seed `[n, c, k, k]`, about standard normal: the four bytes of a hash summed."""
-    x = seed.view(-1, 1) * 7919 + torch.arange(c * k * k, device=seed.device) * 104729
-    for m in (0x45d9f3b, 0x119de1f3):
-        x = ((x ^ (x >> 16)) * m) & 0xffffffff
-    x = x ^ (x >> 16)
-    pairs = (x & 0xff00ff) + ((x >> 8) & 0xff00ff)                    # two sums of two bytes
-    total = ((pairs & 0xffff) + (pairs >> 16)).float()
-    return (total.view(-1, c, k, k) - 510) * (1.732 / 256)

@@ -1,4 +1,4 @@
-"""Around the face: background, neck and clothes, hair, ears, glasses, an occluder."""
+"""Around the face: neck and clothes, hair, ears, glasses, an occluder."""
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -6,61 +6,36 @@ from types import SimpleNamespace
 import torch
 
 from .paint import strand
-from .rays import DEPTH, quadric, reach, wider
-from .shading import light
-from .shapes import gauss, lay, lookup, power, ramp, rgb, smooth, step, tint, unit, window
+from .rays import light, quadric, reach
+from .shapes import DEPTH, gauss, lay, lookup, power, ramp, rgb, smooth, step, tint, unit, window
 
 EAR = (.085, .20, .13)                 # half axes
 
 
-def background(scene, blobs, S):
-    """A vertical gradient, mottled where the scene asks for it."""
-    colours = scene["bg"]
-    n, device = len(colours), colours.device
-    down = ((torch.arange(S, device=device) + .5) / S).view(1, 1, S, 1)
-    img = torch.lerp(rgb(colours[:, 0]), rgb(colours[:, 1]), down).expand(n, 3, S, S)
-    if blobs is not None:
-        img = (img * (1 + .45 * scene["bg_tex"].view(-1, 1, 1, 1) * blobs)).clamp(0, 1)
-    return img.contiguous()
-
-
-def triple(like, *values):
-    """Three numbers as maps `[n, 1, 1]`; tensors stay as they are."""
-    return [v if torch.is_tensor(v) else torch.full_like(like, v) for v in values]
-
-
 def neck(img, C, scene, lamp, rays):
-    """Lay neck and clothes over the picture, in place."""
-    P = C.maps
+    """Lay neck and clothes, ellipsoids fixed to the camera, over the picture, in place."""
+    P, o = C.maps, rays.camera_origin
     chin = -P.face_length - .25 * P.jaw
-
-    def shade(y):
-        return .30 + .70 * smooth(y, chin + .05, chin - .42)
     turned = .075 * scene["yaw"].sin().view(-1, 1, 1)
-    ellipsoid(img, lamp, rays, triple(chin, turned, -1.1, -.16),
-              triple(chin, P.neck_width, 1.2, .45), rgb(C.skin) * .95, shade)
-    ellipsoid(img, lamp, rays, triple(chin, 0., -2.18, -.28),
-              triple(chin, 1.42, .74, .62), rgb(C.cloth), torch.ones_like)
+    parts = (((turned, -1.1, -.16), (P.neck_width, 1.2, .45), rgb(C.skin) * .95),
+             ((0., -2.18, -.28), (1.42, .74, .62), rgb(C.cloth)))
+    for k, (centre, axes, alb) in enumerate(parts):
+        box = reach(o, rays.camera, centre, axes, 1 + 1.5 * P.px)
+        if not box:
+            continue
+        d = [v[box] for v in rays.camera]
+        t, _, m = quadric(o, d, centre, axes)
+        place, normal = outward(o, d, t, centre, axes)
+        lit = torch.ones_like(m) if k else .30 + .70 * smooth(place[1], chin + .05, chin - .42)
+        colour, _ = light(lamp, torch.einsum("nij,nihw->njhw", rays.turn, normal), alb, lit)
+        lay(img[box], colour, ramp((1 - m) * .45, P.px * 1.3))
 
 
-def outward(place, centre, axes):
-    """Unit normals of an ellipsoid `[n, 3, H, W]`."""
+def outward(o, d, t, centre, axes):
+    """Places at a distance along rays, and an ellipsoid's unit normals `[n, 3, H, W]` there."""
+    place = [a + t * b for a, b in zip(o, d, strict=True)]
     slope = [(q - c) / e ** 2 for q, c, e in zip(place, centre, axes, strict=True)]
-    return unit(torch.stack(slope, 1))
-
-
-def ellipsoid(img, lamp, rays, centre, axes, alb, shade):
-    """Lay an ellipsoid fixed to the camera over the picture, in place."""
-    box = reach(rays.camera_origin, rays.camera, centre, axes, 1 + 1.5 * rays.px)
-    if not box:
-        return
-    d = [v[box] for v in rays.camera]
-    t, _, m = quadric(rays.camera_origin, d, centre, axes)
-    place = [a + t * b for a, b in zip(rays.camera_origin, d, strict=True)]
-    normal = outward(place, centre, axes)
-    normal = torch.einsum("nij,nihw->njhw", rays.turn, normal)
-    colour, _ = light(lamp, normal, alb, shade(place[1]))
-    lay(img[box], colour, ramp((1 - m) * .45, rays.px * 1.3))
+    return place, unit(torch.stack(slope, 1))
 
 
 def hair(C, lamp, rays, tables):
@@ -74,17 +49,16 @@ def hair(C, lamp, rays, tables):
     width = P.face_width + .065 + volume * .9 + .03 * long
     top = 1.05 + volume
     bottom = torch.lerp(torch.full_like(long, -.42), torch.full_like(long, -1.65), long)
-    centre = triple(long, 0., (top + bottom) / 2, -.10)
+    centre = (0., (top + bottom) / 2, -.10)
     axes = (width, (top - bottom) / 2, DEPTH + .02 + volume)
     box = hair_window(P, rays, centre, axes, bottom)
     if not box:
         return None
     d = [v[box] for v in rays.head]
     near, far, m = quadric(o, d, centre, axes)
-    x, y, z = place = [a + near * b for a, b in zip(o, d, strict=True)]
-    normal = outward(place, centre, axes)
+    (x, y, z), normal = outward(o, d, near, centre, axes)
     angle = torch.atan2(x - .25 * P.parting * smooth(y, .2, .9), (z + .35).clamp_(min=-.3))
-    strands = strand(P, angle * 1.1, y * 1.2 + z, px)
+    strands = strand(P, angle * 1.1, y * 1.2 + z)
     base = rgb(C.hair_rgb)
     dark = 1 - .25 * step(-.3 - strands)
     colour, _ = light(lamp, normal, base * (1 + .40 * strands[:, None]), dark)
@@ -111,8 +85,8 @@ def hair_window(P, rays, centre, axes, bottom):
     near, far, m = quadric(rays.head_origin, few, centre, axes)
     y = y + torch.maximum(near * few[1], far * few[1])
     lowest = torch.where(P.hair_long > 0, bottom + .2, -.75 + P.hair_long) + 9 * (P.bald == 1)
-    inside = torch.minimum((1 - m) * axes[0] + .10 + rays.px * 4, y - lowest + rays.px * 4)
-    return wider(window(inside), 4, rays.head[0].shape[1:])
+    inside = torch.minimum((1 - m) * axes[0] + .10 + P.px * 4, y - lowest + P.px * 4)
+    return window(inside, 4, rays.head[0].shape[1:])
 
 
 def face_edge(P, x, y, strands):
@@ -129,34 +103,24 @@ def face_edge(P, x, y, strands):
 
 def ears(img, C, lamp, rays, hit, cover, wig):
     """Lay both ears over the picture, in place, hidden by nearer head or hair."""
-    P, px = C.maps, rays.px
-    size = P.ear_size
+    P, o = C.maps, rays.head_origin
+    axes, front, near = [a * P.ear_size for a in EAR], torch.zeros_like(hit), torch.zeros_like(hit)
+    if wig is not None:
+        front[wig.box], near[wig.box] = wig.front, wig.near
     for side in (1., -1.):
-        centre = triple(size, side * (P.face_width + .055), -.06, -.08)
-        axes = [a * size for a in EAR]
-        box = reach(rays.head_origin, rays.head, centre, axes, 1 + 6.5 * px)
+        centre = (side * (P.face_width + .055), -.06, -.08)
+        box = reach(o, rays.head, centre, axes, 1 + 6.5 * P.px)
         if not box:
             continue
         d = [v[box] for v in rays.head]
-        t, _, m = quadric(rays.head_origin, d, centre, axes)
-        x, y, z = (a + t * b for a, b in zip(rays.head_origin, d, strict=True))
+        t, _, m = quadric(o, d, centre, axes)
+        (x, y, _), normal = outward(o, d, t, centre, EAR)
         inner = gauss((x - centre[0]) * side + .005, .04) * gauss(y + .04, .11)
         skin = rgb(C.skin) * tint(x.device, .98, .84, .82)
-        colour, _ = light(lamp, outward((x, y, z), centre, EAR), skin, .85 - .5 * inner)
-        seen = 1 - cover[box] * (hit[box] < t).float()
-        if wig is not None:
-            hidden = (wig.near_all[box] < t + .05) & (P.hair_long > .3)
-            seen = seen * (1 - wig.front_all[box] * hidden.float())
-        lay(img[box], colour, ramp((1 - m) * .1, px * 1.3) * seen)
-
-
-def temples(colour, C, p, lit):
-    """Lay the side pieces of the glasses over the head's colours, in place."""
-    P = C.maps
-    side = P.eye_spacing + P.glasses_size * .95
-    bar = ramp(.014 - (p.y - .04).abs(), p.px * 1.15)
-    bar = bar * smooth(p.x.abs(), side, side + .1 * P.glasses_size)
-    lay(colour, rgb(C.glasses_rgb) * lit, bar * (P.glasses > 0).float())
+        colour, _ = light(lamp, normal, skin, .85 - .5 * inner)
+        hidden = (near[box] < t + .05) & (P.hair_long > .3)
+        seen = (1 - cover[box] * (hit[box] < t).float()) * (1 - front[box] * hidden.float())
+        lay(img[box], colour, ramp((1 - m) * .1, P.px * 1.3) * seen)
 
 
 def glasses(img, C, lamp, rays, lit, cover, box):

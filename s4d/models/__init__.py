@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import timm
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model, resolve_pretrained_cfg
 
 from ..config import ConfigError
 from . import checkpoints
@@ -36,35 +36,24 @@ DECODERS = {
     "large_patch16_160": dict(decoder_embed_dim=512, decoder_depth=8, decoder_num_heads=8),
 }
 RELEASED = ("small_patch16_160", "base_patch16_160")     # whose weights are on the hub
-# timm's own arguments, which would do nothing here, and what to use instead
-_FOREIGN = {"num_classes": "image_classes and video_classes",
-            "global_pool": "nothing: the mean over tokens is the model's",
-            "in_chans": "nothing: inputs have 3 channels"}
 
 
-def _timm_cfg(variant: str, encoder: str = "", **kwargs) -> dict:
-    return dict(input_size=(3, *[VARIANTS[variant]["img_size"]] * 2), mean=MEAN, std=STD,
-                hf_hub_id="cyinen/S4D" if variant in RELEASED else None, interpolation="bicubic",
-                num_classes=7, first_conv=f"{encoder}patch_embed.proj", **kwargs)
-
-
-default_cfgs = generate_default_cfgs(
-    {f"s4d_{v}": _timm_cfg(v, classifier=("head.image", "head.video")) for v in VARIANTS}
-    | {f"s4d_mae_{v}": _timm_cfg(v, "encoder.", classifier=None) for v in VARIANTS})
+default_cfgs = generate_default_cfgs({
+    f"{kind}_{name}": dict(input_size=(3, spec["img_size"], spec["img_size"]), mean=MEAN, std=STD,
+                           interpolation="bicubic",
+                           hf_hub_id="cyinen/S4D" if name in RELEASED else None)
+    for kind in ("s4d", "s4d_mae") for name, spec in VARIANTS.items()})
 
 
 def _register(name: str, cls: type, variant: str) -> None:
     """Registers the function `name` with timm, which looks it up in this module."""
-    def build(pretrained: bool = False, **kwargs):
-        for key, instead in _FOREIGN.items():
-            if key in kwargs:
-                raise ConfigError(f"{name} does not take {key}={kwargs[key]!r}: use {instead}")
-        cache_dir = kwargs.pop("cache_dir", None)
-        sizes = VARIANTS[variant] | (DECODERS[variant] if cls is DualMAE else {})
-        model = build_model_with_cfg(cls, name, False, kwargs_filter=tuple(_FOREIGN),
-                                     **sizes | kwargs)
+    def build(pretrained=False, pretrained_cfg=None, pretrained_cfg_overlay=None, cache_dir=None,
+              **kwargs):
+        model = cls(**VARIANTS[variant] | (DECODERS[variant] if cls is DualMAE else {}) | kwargs)
+        cfg = resolve_pretrained_cfg(name, pretrained_cfg, pretrained_cfg_overlay).to_dict()
+        model.pretrained_cfg = model.default_cfg = cfg
         if pretrained:
-            checkpoints.load_pretrained(model, model.pretrained_cfg, cache_dir)
+            checkpoints.load_pretrained(model, cfg, cache_dir)
         return model
 
     build.__name__, build.__module__ = name, __name__
@@ -78,7 +67,7 @@ for _variant in VARIANTS:
     _register(f"s4d_mae_{_variant}", DualMAE, _variant)
 
 
-def create(name: str, **kwargs):
+def create(name: str, **kwargs) -> S4D | DualMAE:
     """`timm.create_model` for this project's models; the error for another name lists them."""
     if name not in default_cfgs:
         raise ConfigError(f"unknown model {name!r}: choose one of {', '.join(default_cfgs)}")
@@ -91,29 +80,24 @@ def load_released(source: str | Path | dict) -> S4D | DualMAE:
     autoencoder = "encoder_to_decoder.weight" in state
     if not autoencoder:             # all of a classifier may lie behind one prefix
         state = {name.removeprefix("encoder."): value for name, value in state.items()}
-    embed = f"{'encoder.' if autoencoder else ''}patch_embed.proj.weight"
-    heads = [] if autoencoder else ["head.image.weight", "head.video.weight"]
-    found = (re.fullmatch(r"blocks\.(\d+)\.moae\.w1", name) for name in state)
-    start = min((int(match[1]) for match in found if match), default=None)
-    first = [] if start is None else [f"blocks.{start}.moae.w1"]
-    for name in (embed, *heads, *first):
-        if name not in state:
-            raise CheckpointError(f"no tensor {name}: this is not a whole S4D checkpoint")
-        shape = tuple(state[name].shape)
-        if not shape or 0 in shape:
-            raise CheckpointError(f"tensor {name} has the shape {shape}, which no layer has: the "
-                                  "checkpoint is damaged")
-    sizes = {spec["embed_dim"]: name for name, spec in VARIANTS.items() if not spec.get("stem_dim")}
-    width = len(state[embed])
+
+    def rows(name: str) -> int:
+        if name not in state or not state[name].numel() or not state[name].ndim:
+            raise CheckpointError(f"no tensor {name} in {where}: not a whole S4D checkpoint")
+        return len(state[name])
+
+    width = rows(f"{'encoder.' if autoencoder else ''}patch_embed.proj.weight")
+    sizes = {spec["embed_dim"]: name for name, spec in VARIANTS.items() if "stem_dim" not in spec}
     if width not in sizes:
-        widths = ", ".join(map(str, sorted(sizes)))
-        raise CheckpointError(f"width {width}: expected one of {widths}")
+        raise CheckpointError(f"width {width}: expected one of {', '.join(map(str, sizes))}")
     if autoencoder:
         model = create(f"s4d_mae_{sizes[width]}")
     else:
-        image, video = (len(state[name]) for name in heads)
-        experts = len(state[first[0]]) if first else 0
-        model = create(f"s4d_{sizes[width]}", image_classes=image, video_classes=video,
-                       num_experts=experts, moae_start=start).set_routing(1.0, noise=True)
+        found = (re.fullmatch(r"blocks\.(\d+)\.moae\.w1", name) for name in state)
+        start = min((int(match[1]) for match in found if match), default=None)
+        experts = 0 if start is None else rows(f"blocks.{start}.moae.w1")
+        model = create(f"s4d_{sizes[width]}", image_classes=rows("head.image.weight"),
+                       video_classes=rows("head.video.weight"), num_experts=experts,
+                       moae_start=start).set_routing(1.0, noise=True)
     checkpoints.fill(model, state, where, complete=True)
     return model.eval()

@@ -14,7 +14,6 @@ CONTAINERS = ("model", "module", "state_dict", "model_ema")
 RENAMED = ((".moe_layer.router.topkroute_linear.", ".moae.router."),
            (".moe_layer.router.noise_linear.", ".moae.noise_proj."))      # the release's, ours
 STARTED_FROM = "vit_{size}_voxceleb2+affectnet_100.pt"   # the file that the release fine-tunes
-LOCAL = "pretrained_cfg_overlay=dict(file='...')"
 
 
 class CheckpointError(ValueError):
@@ -72,9 +71,6 @@ def read_state(source: str | Path | dict) -> tuple[dict[str, Tensor], str]:
         raise CheckpointError("the checkpoint holds no tensors: expected a state_dict, bare or "
                               f"under {', '.join(CONTAINERS)}")
     for name, value in state.items():
-        if value.layout != torch.strided or value.is_meta:
-            raise CheckpointError(f"tensor {name} is sparse or without content: save a state_dict "
-                                  "of plain tensors")
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise CheckpointError(f"tensor {name} holds NaN or infinite values: the checkpoint is "
                                   "damaged or its training diverged")
@@ -95,11 +91,11 @@ def from_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
             name = name.replace(theirs, ours)
         out[name] = value
     for name, parts in experts.items():
-        if {*parts} != {*range(len(parts))} or len({v.shape for v in parts.values()}) > 1:
-            shapes = ", ".join(f"{e}: {tuple(v.shape)}" for e, v in sorted(parts.items()))
-            raise CheckpointError(f"the experts of {name} are {shapes}: expected numbers from 0 "
-                                  "without a gap, all of one shape; the checkpoint is incomplete")
-        out[name] = torch.stack([parts[e] for e in range(len(parts))])
+        try:
+            out[name] = torch.stack([parts[e] for e in range(len(parts))])
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(f"the experts of {name} have a gap in their numbers, or several "
+                                  "shapes: the checkpoint is incomplete") from error
     return out
 
 
@@ -133,39 +129,31 @@ def fill(model: nn.Module, state: dict[str, Tensor], where: str | None = None,
         {"loaded": names, "missing": names left at their start, "left_out": of the checkpoint}.
     """
     own = model.state_dict()
-    inside = "encoder." if "fc_norm.weight" in own else ""
-    offered = {name.removeprefix(inside): name for name in state}
-    both = {name: state[offered[name]] for name in own if name in offered}
-    wrong = {n: f"{n} {tuple(value.shape)} instead of {tuple(own[n].shape)}"
-             for n, value in both.items() if value.shape != own[n].shape}
-    heads = () if complete else [name for name in wrong if name.startswith("head.")]
-    shapes = [text for name, text in wrong.items() if name not in heads]
-    if shapes:
-        raise CheckpointError(f"{len(shapes)} tensors of the wrong shape, among them "
-                              f"{', '.join(shapes[:3])}: the checkpoint is of another model")
-    loaded = [name for name in both if name not in heads]
+    if "fc_norm.weight" in own:
+        state = {name.removeprefix("encoder."): value for name, value in state.items()}
+    loaded = {n: state[n] for n in own if n in state and state[n].shape == own[n].shape}
+    wrong = [f"{n} {tuple(state[n].shape)} instead of {tuple(own[n].shape)}" for n in own
+             if n in state and n not in loaded and (complete or not n.startswith("head."))]
+    if wrong:
+        raise CheckpointError(f"{len(wrong)} tensors of the wrong shape, among them "
+                              f"{', '.join(wrong[:3])}: the checkpoint is of another model")
     missing = [name for name in own if name not in loaded]
     if 2 * len(loaded) < len(own) or (missing and complete):
         raise CheckpointError(f"{len(missing)} of the model's {len(own)} tensors missing, among "
                               f"them {', '.join(missing[:3])}: the checkpoint is of another "
                               "model, or incomplete")
-    left_out = [name for short, name in offered.items() if short not in loaded]
-    model.load_state_dict({name: both[name] for name in loaded}, strict=False)
+    left_out = [name for name in state if name not in loaded]
+    model.load_state_dict(loaded, strict=False)
+
+    def places(names: list[str]) -> str:        # the blocks, heads and other parts they belong to
+        found = (re.match(r"(encoder\.)?(blocks\.\d+(\.moae)?|head\.\w+|[^.]+)", n) for n in names)
+        return ", ".join(dict.fromkeys(part[0] for part in found)) or "nothing"
+
     if where and (missing or left_out):
-        notes = {name.removesuffix(".weight"): f" ({len(both[name])} classes, not {len(own[name])})"
-                 for name in heads}
         logging.getLogger(__name__).warning(
             "%s: %d of the model's %d tensors loaded; missing and left at their start: %s; "
-            "left out: %s", where, len(loaded), len(own), _places(missing, {}),
-            _places(left_out, notes))
-    return {"loaded": loaded, "missing": missing, "left_out": left_out}
-
-
-def _places(names: list[str], notes: dict[str, str]) -> str:
-    """The blocks, heads and other parts that these tensors belong to, each with its note."""
-    part = re.compile(r"(encoder\.)?(blocks\.\d+(\.moae)?|head\.\w+|[^.]+)")
-    parts = dict.fromkeys(part.match(name)[0] for name in names)
-    return ", ".join(place + notes.get(place, "") for place in parts) or "nothing"
+            "left out: %s", where, len(loaded), len(own), places(missing), places(left_out))
+    return {"loaded": list(loaded), "missing": missing, "left_out": left_out}
 
 
 def encoder_from(source: nn.Module | str | Path | dict, model: nn.Module) -> dict[str, list[str]]:
@@ -185,33 +173,30 @@ def encoder_from(source: nn.Module | str | Path | dict, model: nn.Module) -> dic
 
 def load_pretrained(model: nn.Module, cfg: dict, cache_dir: str | Path | None = None) -> None:
     """Fills a model from what timm's `pretrained_cfg` names: `state_dict`, `file`, or the hub."""
-    hub, what = cfg.get("hf_hub_id"), cfg.get("architecture", "this model")
-    source = cfg.get("state_dict") or cfg.get("file")
+    hub, source = cfg.get("hf_hub_id"), cfg.get("state_dict") or cfg.get("file")
     if not source and not hub:
-        raise CheckpointError(f"no weights of {what} were released: leave pretrained=True out, or "
-                              f"name your own with {LOCAL}")
-    if not source:
-        source = fetch(hub, cfg.get("hf_hub_filename"), what, cache_dir)
-    fill(model, *read_state(source))
+        raise CheckpointError(f"no weights of {cfg['architecture']} were released: name your own "
+                              "with pretrained_cfg_overlay=dict(file='...')")
+    fill(model, *read_state(source or fetch(hub, cfg, cache_dir)))
 
 
-def fetch(hub: str, name: str | None, model: str, cache_dir: str | Path | None) -> str:
-    """The path of a file from the Hugging Face hub. Without a name it is the one that the release
-    starts from, or the only one of the model's size; an error lists the files that it may be."""
-    size = re.search(r"small|base|large|nano", model)[0]
+def fetch(hub: str, cfg: dict, cache_dir: str | Path | None) -> str:
+    """The path of a file from the Hugging Face hub. Unless `cfg` names it, it is the one that the
+    release starts from, or the only one of the model's size."""
+    model, files = cfg["architecture"], [cfg.get("hf_hub_filename")]
     try:
-        if name:
-            return hf_hub_download(hub, name, cache_dir=cache_dir)
-        files = [f for f in list_repo_files(hub) if f.endswith((".pt", ".pth", ".safetensors"))]
-        fitting = [f for f in files if size in f.lower()]
-        chosen = [f for f in fitting if Path(f).name == STARTED_FROM.format(size=size)] or fitting
-        if len(chosen) == 1:
-            return hf_hub_download(hub, chosen[0], cache_dir=cache_dir)
+        if not files[0]:
+            size = re.search("small|base|large", model)[0]
+            files = [f for f in list_repo_files(hub)
+                     if size in f.lower() and f.endswith((".pt", ".pth", ".safetensors"))]
+            files = [f for f in files if Path(f).name == STARTED_FROM.format(size=size)] or files
+        if len(files) == 1:
+            return hf_hub_download(hub, files[0], cache_dir=cache_dir)
     except Exception as error:      # no network, no such file, no permission: many kinds
         lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() or [type(error).__name__]
-        raise CheckpointError(f"cannot fetch {name or 'the weights'} from huggingface.co/{hub}: "
-                              f"{lines[0]}; download it and name it with {LOCAL}") from error
-    raise CheckpointError(
-        f"huggingface.co/{hub} holds {len(chosen) or 'no'} files that may be {model} "
-        f"({', '.join(chosen or files) or 'no weights'}): name one with pretrained_cfg_overlay="
-        "dict(hf_hub_filename='...'), or a local copy with dict(file='...')")
+        raise CheckpointError(f"cannot fetch weights of {model} from huggingface.co/{hub}: "
+                              f"{lines[0]}; download them and name the file with "
+                              "pretrained_cfg_overlay=dict(file='...')") from error
+    raise CheckpointError(f"huggingface.co/{hub} holds {len(files)} files that may be {model} "
+                          f"({', '.join(files)}): name one with pretrained_cfg_overlay="
+                          "dict(hf_hub_filename='...'), or a local copy with dict(file='...')")

@@ -4,12 +4,12 @@ from __future__ import annotations
 import math
 
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN as MEAN
+from timm.data import IMAGENET_DEFAULT_STD as STD
 from torch import Tensor, nn
 
 from .tokens import TUBELET_SIZE, as_clip, cut, gather, sincos
 from .vit import EPS, Block, Encoder, init_weights, run_blocks
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)   # ImageNet's, RGB
 
 
 class Decoder(nn.Module):
@@ -33,6 +33,8 @@ class Decoder(nn.Module):
 class DualMAE(nn.Module):
     """Masked autoencoder for images and clips; `kwargs` are those of `Encoder`.
 
+    Everywhere `mask` is bool `[B, L]`, True = removed, the same count in each row. `removed` is
+    that count; left out, it is counted, and a GPU waits.
     Source: docs/method.md section 4; He et al. 2022 (MAE), Tong et al. 2022 (VideoMAE).
     """
 
@@ -54,45 +56,36 @@ class DualMAE(nn.Module):
 
         Args:
             x: ImageNet-normalised images `[B, 3, H, W]` or clips `[B, 3, T, H, W]`.
-            mask: bool `[B, L]`, True = removed, the same count in each row.
-            removed: that count, see `split`.
         """
-        visible, hidden = self.split(mask, x, removed)
-        predicted = self.decode(x, visible, mask.shape[1], hidden)
-        target, _, _ = self.standardise(gather(self.patchify(x), hidden))
+        visible, masked = self.split(mask, x, removed)
+        predicted = self.decoder(self.encode(x, visible, mask.shape[1]), masked)
+        target, _, _ = self.standardise(gather(self.patchify(x), masked))
         return (predicted.to(target.dtype) - target).square().mean()
 
     def reconstruct(self, x: Tensor, mask: Tensor, removed: int | None = None) -> Tensor:
         """Normalised predictions of ALL tokens in place, `[B, L, 2 P P 3]`."""
         visible, _ = self.split(mask, x, removed)
-        return self.decode(x, visible, mask.shape[1], None)
+        return self.decoder(self.encode(x, visible, mask.shape[1]))
 
-    def decode(self, x: Tensor, visible: Tensor, length: int, keep: Tensor | None) -> Tensor:
-        """Encodes the visible of `length` tokens and predicts all, or those at `keep` `[B, N]`."""
+    def encode(self, x: Tensor, visible: Tensor, length: int) -> Tensor:
+        """Encodes the visible tokens -> the decoder's input `[B, length, Dd]`, with mask tokens."""
         latent = self.encoder_to_decoder(self.encoder.encode(x, visible))
         full = self.mask_token.to(latent.dtype).expand(latent.shape[0], length, -1)
-        full = full.scatter(1, visible.unsqueeze(-1).expand_as(latent), latent)
-        return self.decoder(full, keep)
+        return full.scatter(1, visible.unsqueeze(-1).expand_as(latent), latent)
 
-    def split(self, mask: Tensor, x: Tensor, removed: int | None = None) -> tuple[Tensor, Tensor]:
-        """Mask `[B, L]` (True = removed) -> indices of visible and of removed tokens of `x`.
-
-        `removed`, the count of True in each row, sets shapes: reading it off a mask on a GPU waits
-        for the device, and a compiled graph cannot read it. Without it, it is counted.
-        """
+    def split(self, mask: Tensor, x: Tensor, removed: int | None) -> tuple[Tensor, Tensor]:
+        """The mask of an input -> indices of its visible and of its removed tokens, `[B, N]`."""
         tokens = math.prod(self.encoder.grid(x))
         if mask.shape != (len(x), tokens) or mask.dtype != torch.bool:
             raise ValueError(f"mask of {mask.dtype} of shape {tuple(mask.shape)}: expected "
                              f"booleans [{len(x)}, {tokens}], True = token removed")
-        if removed is None or not (torch.compiler.is_compiling() or mask.is_cuda):
+        if removed is None:
             counts = mask.sum(1).tolist()
-            removed = counts[0] if removed is None else removed
-            if set(counts) != {removed}:
-                raise ValueError(f"mask with {min(counts)} to {max(counts)} tokens removed a row: "
-                                 f"expected {removed} in each row")
-        if not 0 < removed < tokens:
-            raise ValueError(f"{removed} of {tokens} tokens removed: expected at least one removed "
-                             "and one visible")
+            removed = counts[0]
+            if set(counts) != {removed} or not 0 < removed < tokens:
+                raise ValueError(f"mask with {min(counts)} to {max(counts)} of {tokens} tokens "
+                                 "removed a row: expected one count, at least one token removed "
+                                 "and one visible")
         order = mask.to(torch.uint8).argsort(dim=1, stable=True)
         return order[:, : tokens - removed], order[:, tokens - removed:]
 
@@ -112,8 +105,7 @@ class DualMAE(nn.Module):
         """Zero mean, unit (unbiased) variance per token and channel -> targets, mean, scale."""
         pixels = tokens.unflatten(-1, (-1, 3))
         mean = pixels.mean(-2, keepdim=True)
-        centred = pixels - mean
-        # `var` takes several times as long on a CPU
+        centred = pixels - mean         # serves the target and the variance
         variance = centred.square().sum(-2, keepdim=True) / (pixels.shape[-2] - 1)
         scale = (variance + 1e-6).sqrt()
         return (centred / scale).flatten(-2), mean, scale

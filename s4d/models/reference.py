@@ -68,16 +68,16 @@ class MixtureOfExperts(nn.Module):
         self.gates = self.balance = None
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens, count = x.reshape(-1, x.shape[-1]), len(self.experts)
-        scores = self.router["topkroute_linear"](tokens)
+        tokens, count = x.reshape(-1, x.shape[-1]), len(self.experts)           # [N, D], E
+        scores = self.router["topkroute_linear"](tokens)                        # [N, E]
         if self.noise:
             noise = torch.randn_like(scores)
             scores = scores + noise * F.softplus(self.router["noise_linear"](tokens))
-        best = scores.topk(self.top_k, dim=-1)
-        gates, rows = torch.zeros_like(scores), torch.arange(len(scores), device=scores.device)
-        for n in range(self.top_k):
-            gates[rows, best.indices[:, n]] = best.values.softmax(-1)[:, n]
-        chosen = torch.stack([(best.indices == e).any(-1) for e in range(count)], -1)
+        best = scores.topk(self.top_k, dim=-1)                                  # [N, k]
+        every = torch.arange(len(scores), device=scores.device)[:, None]
+        gates, chosen = torch.zeros_like(scores), torch.zeros_like(scores, dtype=torch.bool)
+        gates[every, best.indices] = best.values.softmax(-1)
+        chosen[every, best.indices] = True
         share = chosen.to(scores.dtype).mean(0) / self.top_k
         self.balance = count * (share * scores.softmax(-1).mean(0)).sum()
         self.gates, out = torch.zeros_like(gates), torch.zeros_like(tokens)

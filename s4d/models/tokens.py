@@ -9,8 +9,7 @@ TUBELET_SIZE = 2   # frames that a token spans
 
 
 def sincos(length: int, embed_dim: int) -> Tensor:
-    """Fixed positions `[L, D]` over the flattened token index (docs/method.md section 2): angle
-    p / 10000^(2 floor(j / 2) / D), even j sine, odd j cosine."""
+    """Fixed positions `[L, D]` over the flattened token index (docs/method.md section 2)."""
     p = torch.arange(length, dtype=torch.float64)[:, None]
     j = torch.arange(embed_dim, dtype=torch.float64)[None]
     angle = p / 10000 ** (2 * torch.div(j, 2, rounding_mode="floor") / embed_dim)
@@ -19,12 +18,10 @@ def sincos(length: int, embed_dim: int) -> Tensor:
 
 def as_clip(x: Tensor) -> Tensor:
     """`[B, 3, H, W]` or `[B, 3, T, H, W]` -> `[B, 3, T, H, W]`; an image fills one tubelet."""
-    if x.ndim not in (4, 5) or x.shape[1] != 3:
-        raise ValueError(f"input of shape {tuple(x.shape)}: expected images [B, 3, H, W] or clips "
-                         "[B, 3, T, H, W], with 3 channels (RGB) on axis 1")
-    if not x.is_floating_point():
-        raise ValueError(f"input of {x.dtype}: expected ImageNet-normalised floats, as "
-                         "s4d.data.transforms.normalise makes them of pixels")
+    if x.ndim not in (4, 5) or x.shape[1] != 3 or not x.is_floating_point():
+        raise ValueError(f"input of shape {tuple(x.shape)} and {x.dtype}: expected images "
+                         "[B, 3, H, W] or clips [B, 3, T, H, W], RGB, as floats that "
+                         "s4d.data.transforms.normalise makes of pixels")
     return x.unsqueeze(2).expand(-1, -1, TUBELET_SIZE, -1, -1) if x.ndim == 4 else x
 
 
@@ -62,33 +59,29 @@ class TubeletEmbed(nn.Module):
     def __init__(self, embed_dim: int, patch_size: int, stem_dim: int = 0):
         super().__init__()
         self.patch_size, self.stem_dim = patch_size, stem_dim
-        if not stem_dim:
-            self.proj = _stepping(3, embed_dim, TUBELET_SIZE, patch_size)
-            return
-        self.proj = nn.Sequential(
-            _stepping(3, stem_dim, TUBELET_SIZE, 4), nn.GELU(),
-            _stepping(stem_dim, 2 * stem_dim, 1, 2), nn.GELU(),
-            _stepping(2 * stem_dim, embed_dim, 1, patch_size // 8))
+
+        def conv(channels: int, out: int, time: int, side: int) -> nn.Conv3d:
+            return nn.Conv3d(channels, out, (time, side, side), stride=(time, side, side))
+
+        self.proj = conv(3, embed_dim, TUBELET_SIZE, patch_size) if not stem_dim else nn.Sequential(
+            conv(3, stem_dim, TUBELET_SIZE, 4), nn.GELU(),
+            conv(stem_dim, 2 * stem_dim, 1, 2), nn.GELU(),
+            conv(2 * stem_dim, embed_dim, 1, patch_size // 8))
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Clips `[B, 3, T, H, W]` -> tokens `[B, L, D]`, or only those at `keep` `[B, N]`."""
-        tubes = cut(x, self.patch_size, self.patch_size // 4 if self.stem_dim else 1)
+        tubelets = cut(x, self.patch_size, self.patch_size // 4 if self.stem_dim else 1)
         if keep is not None:
-            tubes = gather(tubes, keep)
+            tubelets = gather(tubelets, keep)
         if not self.stem_dim:   # a convolution whose kernel is its stride is a matrix product
-            return F.linear(tubes.flatten(2), self.proj.weight.flatten(1), self.proj.bias)
+            return F.linear(tubelets.flatten(2), self.proj.weight.flatten(1), self.proj.bias)
         first, _, *stages = self.proj       # parts [B N, s, s, 3, 2, 4, 4] -> [B N, s, s, C]
-        x = F.linear(tubes.flatten(0, 1).flatten(3), first.weight.flatten(1), first.bias)
+        x = F.linear(tubelets.flatten(0, 1).flatten(3), first.weight.flatten(1), first.bias)
         for conv in stages[::2]:            # channels last: a CPU copies whole rows faster
             k, (n, rows, columns, c) = conv.kernel_size[1], x.shape
             x = F.gelu(x).reshape(n, rows // k, k, columns // k, k, c).transpose(2, 3).flatten(3)
             x = F.linear(x, conv.weight.permute(0, 2, 3, 4, 1).flatten(1), conv.bias)
-        return x.view(*tubes.shape[:2], -1)
-
-
-def _stepping(channels: int, out: int, time: int, side: int) -> nn.Conv3d:
-    """A convolution that steps by its kernel."""
-    return nn.Conv3d(channels, out, (time, side, side), stride=(time, side, side))
+        return x.view(*tubelets.shape[:2], -1)
 
 
 def removed_tokens(tokens: int, ratio: float) -> int:

@@ -1,8 +1,6 @@
 """The shared encoder, and the classifier: a head per task, adapter experts in the upper blocks."""
 from __future__ import annotations
 
-import re
-
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
@@ -14,8 +12,6 @@ from .moae import MoAE
 from .tokens import TUBELET_SIZE, TubeletEmbed, as_clip, sincos
 
 EPS = 1e-6             # of every LayerNorm
-# Tokens; below, torch's bf16 attention on a CPU takes two to six times as long as float32's.
-FLOAT_BELOW = 512
 
 
 class Attention(nn.Module):
@@ -34,11 +30,7 @@ class Attention(nn.Module):
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(x, self.qkv.weight, bias).view(b, n, 3, self.num_heads, d // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)                   # [B, heads, L, D / heads]
-        if q.device.type != "cpu" or q.dtype != torch.bfloat16 or n >= FLOAT_BELOW:
-            out = F.scaled_dot_product_attention(q, k, v)
-        else:
-            with torch.autocast("cpu", enabled=False):
-                out = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+        out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).reshape(b, n, d))
 
 
@@ -52,14 +44,16 @@ class Block(nn.Module):
         self.attn = Attention(embed_dim, num_heads)
         self.norm2 = nn.LayerNorm(embed_dim, eps=EPS)
         self.mlp = Mlp(embed_dim, 4 * embed_dim)
-        moae = MoAE(embed_dim, num_experts, top_k, adapter_reduction) if num_experts else None
-        self.moae = moae
         self.drop_path = DropPath(drop_path_rate)
+        self.moae = None
+        if num_experts:
+            self.moae = MoAE(embed_dim, num_experts, top_k, adapter_reduction)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
         n = self.norm2(x)
-        return x + self.drop_path(self.mlp(n) if self.moae is None else self.mlp(n) + self.moae(n))
+        branches = self.mlp(n) if self.moae is None else self.mlp(n) + self.moae(n)
+        return x + self.drop_path(branches)
 
 
 def run_blocks(blocks: nn.ModuleList, x: Tensor, recompute: bool) -> Tensor:
@@ -72,8 +66,7 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, recompute: bool) -> Tensor:
 def init_weights(module: nn.Module) -> None:
     """Xavier-uniform for linear maps and the tubelet embedding, zero biases, as in MAE.
 
-    The stem's convolutions get He's variance: torch's default shrinks content to a twentieth of the
-    positions, and a nano model stays at chance for two of its few epochs (docs/log.md).
+    The stem's convolutions get He's variance: torch's default would drown content in positions.
     """
     if isinstance(module, TubeletEmbed):
         start = nn.init.kaiming_normal_ if module.stem_dim else nn.init.xavier_uniform_
@@ -103,11 +96,16 @@ class Encoder(nn.Module):
                  top_k: int = 2, moae_start: int | None = None, adapter_reduction: int = 4,
                  drop_path_rate: float = 0.0, stem_dim: int = 0, final_norm: bool = False):
         super().__init__()
-        check_sizes(stem_dim, img_size=img_size, num_frames=num_frames, patch_size=patch_size,
-                    embed_dim=embed_dim, depth=depth, num_heads=num_heads,
-                    adapter_reduction=adapter_reduction)
-        if num_experts and moae_start is not None and not 0 <= moae_start < depth:
-            raise ConfigError(f"moae_start {moae_start}: expected a block from 0 to {depth - 1}")
+        for name, size, unit, of in (
+                ("patch_size", patch_size, 8 if stem_dim else 1, "for the stem"),
+                ("img_size", img_size, patch_size, "patch_size"),
+                ("embed_dim", embed_dim, num_heads, "num_heads"),
+                ("num_frames", num_frames, TUBELET_SIZE, "the frames of a tubelet")):
+            if size % unit:
+                raise ConfigError(f"{name} {size}: expected a multiple of {unit}, {of}")
+        first = depth // 2 if moae_start is None else moae_start
+        if num_experts and not 0 <= first < depth:
+            raise ConfigError(f"moae_start {first}: expected a block from 0 to {depth - 1}")
         self.img_size, self.num_frames = img_size, num_frames
         self.patch_size, self.embed_dim = patch_size, embed_dim
         self.side, steps = img_size // patch_size, num_frames // TUBELET_SIZE
@@ -115,7 +113,6 @@ class Encoder(nn.Module):
         self.patch_embed = TubeletEmbed(embed_dim, patch_size, stem_dim)
         positions = sincos(self.num_tokens["video"], embed_dim)
         self.register_buffer("positions", positions, persistent=False)
-        first = depth // 2 if moae_start is None else moae_start
         self.blocks = nn.ModuleList(
             Block(embed_dim, num_heads, drop_path_rate * i / max(depth - 1, 1),
                   num_experts if i >= first else 0, top_k, adapter_reduction) for i in range(depth))
@@ -145,25 +142,12 @@ class Encoder(nn.Module):
         return self.norm(run_blocks(self.blocks, x, self.grad_checkpointing and self.training))
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recomputes activations in the backward pass: less memory, about a third more time."""
+        """Recomputes activations in the backward pass: less memory, more time."""
         self.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
         """The experts' stacked biases: timm spares one-dimensional parameters only."""
-        return {name for name, _ in self.named_parameters() if re.search(r"\.moae\.b[12]$", name)}
-
-
-def check_sizes(stem_dim: int, **sizes: int) -> None:
-    """Raises ConfigError for sizes of an encoder that do not fit together."""
-    if min(sizes.values()) < 1:
-        small = ", ".join(f"{name} {size}" for name, size in sizes.items() if size < 1)
-        raise ConfigError(f"{small}: expected whole numbers from 1")
-    for name, of, what in (("img_size", sizes["patch_size"], "patch_size"),
-                           ("embed_dim", sizes["num_heads"], "num_heads"),
-                           ("num_frames", TUBELET_SIZE, "the frames of a tubelet"),
-                           ("patch_size", 8 if stem_dim else 1, "for the nano variants' stem")):
-        if sizes[name] % of:
-            raise ConfigError(f"{name} {sizes[name]}: expected a multiple of {of}, {what}")
+        return {n for n, _ in self.named_parameters() if n.endswith((".moae.b1", ".moae.b2"))}
 
 
 class S4D(Encoder):
@@ -174,9 +158,6 @@ class S4D(Encoder):
 
     def __init__(self, image_classes: int = 7, video_classes: int = 7, num_experts: int = 8,
                  **kwargs):
-        if image_classes < 1 or video_classes < 1:
-            raise ConfigError(f"{image_classes} image classes and {video_classes} video classes: "
-                              "expected numbers from 1")
         super().__init__(num_experts=num_experts, **kwargs)
         self.fc_norm = nn.LayerNorm(self.embed_dim, eps=EPS)
         self.head = nn.ModuleDict({"image": nn.Linear(self.embed_dim, image_classes),
@@ -229,10 +210,7 @@ class S4D(Encoder):
 
     def reset_classifier(self, classes: int, task: str) -> None:
         """Replaces the head of `task`, "image" or "video", by a fresh one, and leaves the other."""
-        if task not in self.head or classes < 1:
-            raise ConfigError(f"reset_classifier({classes!r}, {task!r}): expected a number of "
-                              "classes from 1, and image or video")
-        head = nn.Linear(self.embed_dim, classes).to(self.fc_norm.weight)
+        head = nn.Linear(self.head[task].in_features, classes).to(self.fc_norm.weight)
         nn.init.trunc_normal_(head.weight, std=0.02)
         nn.init.zeros_(head.bias)
         self.head[task] = head
@@ -242,6 +220,6 @@ class S4D(Encoder):
         return dict(stem=r"^patch_embed", blocks=r"^blocks\.(\d+)")
 
 
-def count_parameters(model: nn.Module, pattern: str = "") -> int:
-    """Number of parameters whose name matches `pattern`."""
-    return sum(p.numel() for n, p in model.named_parameters() if re.search(pattern, n))
+def count_parameters(model: nn.Module) -> int:
+    """Number of parameters of a model."""
+    return sum(p.numel() for p in model.parameters())

@@ -42,8 +42,7 @@ def sums_of(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
 def draws(n: int, resamples: int, seed: int | np.random.Generator) -> np.ndarray:
     """Count how often each of n units enters each resample, float64 `[R, n]`.
 
-    From n units n - 1 are drawn, which makes the variance of a mean unbiased (the one, if n is 1).
-    Source: Rao and Wu 1988, the rescaled bootstrap.
+    Of n units n - 1 are drawn, which makes the variance of a mean unbiased (Rao and Wu 1988).
     """
     if resamples < 1:
         raise StatsError(f"resamples is {resamples}: expected a number of resamples from 1")
@@ -58,25 +57,21 @@ def weights_of(units: int, resamples: int, seed: int = 0) -> np.ndarray:
 
 def interval(values: np.ndarray) -> tuple[float, float]:
     """Percentile 95 % interval of resampled values."""
-    low, high = np.quantile(values, LIMITS)
-    return float(low), float(high)
+    return tuple(np.quantile(values, LIMITS).tolist())
 
 
 def mean_table(values: np.ndarray, subjects: Iterable, resamples: int = 1000, seed: int = 0,
                sort: bool = True, fewest: int = FEWEST) -> pd.DataFrame:
-    """Means of the columns of `[N, T]`, one row a column: mean, low, high, samples, subjects.
-
-    The limits (95 % over subjects) are missing with fewer than `fewest` subjects.
-    """
+    """Means of the columns of `[N, T]`, a row each: mean, low, high (95 %), samples, subjects."""
     unit = units_of(subjects, sort)
     count, size = unit.max() + 1, np.bincount(unit)
     low = high = np.full(values.shape[1], np.nan)
     if count >= fewest:
-        weight = weights_of(count, resamples, seed)
+        weight = draws(count, resamples, seed)
         drawn = (weight @ sums_of(values, unit)) / (weight @ size)[:, None]
         low, high = np.quantile(drawn, LIMITS, axis=0)
-    return pd.DataFrame(dict(mean=values.mean(0), low=low, high=high, samples=len(values),
-                             subjects=count))
+    found = dict(mean=values.mean(0), low=low, high=high, samples=len(values), subjects=count)
+    return pd.DataFrame(found)
 
 
 def mean_interval(values: np.ndarray, subjects: Iterable, resamples: int = 2000,
@@ -93,8 +88,7 @@ def mean_interval(values: np.ndarray, subjects: Iterable, resamples: int = 2000,
 def cluster_t(values: np.ndarray, subjects: Iterable) -> dict:
     """Mean of paired differences `[N]` with 95 % interval and p; missing below FEWEST subjects.
 
-    A percentile bootstrap of eight subjects is too narrow, and its smallest p is too large for
-    Holm's correction over hundreds of cells.
+    For few subjects, of whom a percentile bootstrap is too narrow.
     Source: linearised ratio estimate over clusters, Student's t (Cochran 1977, section 6).
     """
     unit, mean = units_of(subjects), float(values.mean())
@@ -111,24 +105,20 @@ def cluster_t(values: np.ndarray, subjects: Iterable) -> dict:
 
 def leave_out(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray, groups: int = 10,
               seed: int = 0) -> np.ndarray:
-    """A statistic, of the indices of the kept samples, without each of G random groups of subjects.
+    """A statistic of the kept samples' indices, without each of G random groups of subjects.
 
-    `[G, ...]`, empty for one; units `[N]` are the subject of each sample.
+    `[G, ...]`, empty for one subject; units `[N]` are the subject of each sample.
     """
-    unit = np.unique(units, return_inverse=True)[1]
-    count = unit.max() + 1
-    groups = min(groups, count)
+    subjects, unit = np.unique(units, return_inverse=True)
+    groups = min(groups, len(subjects))
     if groups < 2:
         return np.empty(0)
-    dealt = (np.random.default_rng(seed).permutation(count) % groups)[unit]
+    dealt = (np.random.default_rng(seed).permutation(len(subjects)) % groups)[unit]
     return np.array([statistic(np.flatnonzero(dealt != g)) for g in range(groups)])
 
 
 def left_out_half(left: np.ndarray) -> np.ndarray:
-    """Half the width of a 95 % interval, from `leave_out`; missing for fewer than two groups.
-
-    Source: delete-a-group jackknife, Kott 2001; Student's t, groups - 1 degrees of freedom.
-    """
+    """Half the width of a 95 % interval, from `leave_out` (delete-a-group jackknife, Kott 2001)."""
     groups = len(left)
     if groups < 2:
         return np.nan
@@ -164,6 +154,6 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 def p_text(p: float) -> str:
     """A p value as it is printed: three decimals, `< 0.001`, or `n/a` where there is none."""
-    if np.isnan(p):
-        return "n/a"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    if p < 0.001:
+        return "< 0.001"
+    return "n/a" if np.isnan(p) else f"{p:.3f}"

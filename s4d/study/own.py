@@ -13,8 +13,7 @@ from ..data import index, read_clip
 from ..data.audit import examine
 from ..emotions import EMOTIONS, EMOTIONS_8, EMOTIONS_11
 from ..files import write_all
-from ..training import Run, train
-from ..training.inputs import part, plan, sources, tables
+from ..training import Run, plan_batches, samples_of, sources, tables, train
 from .artifacts import pictures
 from .figures import faces as face_figures
 from .figures import finetuning as figures
@@ -80,8 +79,8 @@ def configure(photos: str | Path | None = None, clips: str | Path | None = None,
     cfg = configs.update(base, **given, **configs.METHODS[method], init=init, seed=seed,
                          image_epoch_fraction=1.0)
     plain = configs.update(cfg, cache=False)              # counting steps needs no pixels
-    splits = {task: part(plain, task, table, "train") for task, table in tables(cfg).items()}
-    return configs.update(cfg, epochs=max(1.0, round(steps / len(plan(cfg, splits, 0)))))
+    splits = {task: samples_of(plain, task, table, "train") for task, table in tables(cfg).items()}
+    return configs.update(cfg, epochs=max(1.0, round(steps / len(plan_batches(cfg, splits, 0)))))
 
 
 def study(photos: str | Path | None = None, clips: str | Path | None = None,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ def collect(grid: Iterable[tuple], runs: Iterable, split: str = "test") -> pd.Da
     tables = []
     for (method, pretrained, seed, cfg), run in zip(grid, runs, strict=True):
         rows = run.predictions()
-        rows = rows[rows["task"].isin(cfg.tasks) & (rows["split"] == split)].reset_index(drop=True)
+        rows = rows[rows["task"].isin(cfg.tasks) & (rows["split"] == split)]
         names = dict(method=method, pretrained=pretrained, seed=seed)
         tables.append(pd.concat([pd.DataFrame(names, index=rows.index), rows], axis=1))
     return pd.concat(tables, ignore_index=True)
@@ -107,14 +108,14 @@ def scores(predictions: pd.DataFrame, by: Iterable[str] = SYSTEM, resamples: int
     by, out = list(by), []
     for name, rows in predictions.groupby(by, sort=False):
         counts = count(rows)
-        each, drawn, several = counts.rates(), resample(counts, resamples, seed), counts.seeds[1:]
+        each, drawn = counts.rates(), resample(counts, resamples, seed)
+        sizes = len(counts.seeds), len(counts.total), int(counts.total.sum())
         for metric in METRICS:
-            low, high = interval(drawn[metric])
-            spread = each[metric].std(ddof=1) if several else np.nan
-            out.append((*name, metric, each[metric].mean(), low, high, spread, len(counts.seeds),
-                        len(counts.total), int(counts.total.sum())))
-    return pd.DataFrame(out, columns=[*by, "metric", "value", "low", "high", "seed_sd", "seeds",
-                                      "subjects", "samples"])
+            spread = each[metric].std(ddof=1) if len(counts.seeds) > 1 else np.nan
+            out.append((*name, metric, each[metric].mean(), *interval(drawn[metric]), spread,
+                        *sizes))
+    columns = ["metric", "value", "low", "high", "seed_sd", "seeds", "subjects", "samples"]
+    return pd.DataFrame(out, columns=[*by, *columns])
 
 
 def per_seed(predictions: pd.DataFrame, by: Iterable[str] = SYSTEM) -> pd.DataFrame:
@@ -146,16 +147,14 @@ def paired(predictions: pd.DataFrame, pairs: Iterable[tuple[dict, dict]], resamp
         the columns of both (`<column>_reference` where they differ), metric, difference (system
         minus reference), low, high, p (two-sided), p_holm (by metric), seeds, subjects.
     """
-    cache, out = {}, []
-
-    def measured(chosen: dict) -> tuple[Counts, dict, dict]:
-        key = tuple(sorted(chosen.items()))
-        if key not in cache:
-            counts = count(select(predictions, chosen))
-            cache[key] = counts, counts.rates(), resample(counts, resamples, seed)
-        return cache[key]
+    @cache
+    def measured(*chosen: tuple[str, object]) -> tuple[Counts, dict, dict]:
+        counts = count(select(predictions, dict(chosen)))
+        return counts, counts.rates(), resample(counts, resamples, seed)
+    out = []
     for system, reference in pairs:
-        (a, each, drawn), (b, each_b, drawn_b) = measured(system), measured(reference)
+        a, each, drawn = measured(*system.items())
+        b, each_b, drawn_b = measured(*reference.items())
         if a.key != b.key or a.seeds != b.seeds:
             what = "samples" if a.key != b.key else f"seeds ({a.seeds} and {b.seeds})"
             raise StatsError(f"{system} and {reference} were run on different {what}: a paired "
@@ -163,11 +162,10 @@ def paired(predictions: pd.DataFrame, pairs: Iterable[tuple[dict, dict]], resamp
         others = {f"{c}_reference": v for c, v in reference.items() if system.get(c) != v}
         for metric in METRICS:
             change = drawn[metric] - drawn_b[metric]
-            low, high = interval(change)
-            difference = (each[metric] - each_b[metric]).mean()
-            out.append(dict(**system, **others, metric=metric, difference=difference, low=low,
-                            high=high, p=p_value(change), seeds=len(a.seeds),
-                            subjects=len(a.total)))
+            difference, (low, high) = (each[metric] - each_b[metric]).mean(), interval(change)
+            found = dict(difference=difference, low=low, high=high, p=p_value(change))
+            out.append({**system, **others, "metric": metric, **found, "seeds": len(a.seeds),
+                        "subjects": len(a.total)})
     table = pd.DataFrame(out)
     corrected = table.groupby("metric")["p"].transform(lambda p: holm(p.to_numpy()))
     table.insert(table.columns.get_loc("p") + 1, "p_holm", corrected)

@@ -13,7 +13,7 @@ from ..config import Finetune, update
 from ..data import MediaError, read_clip
 from ..data.dataset import Key, to_model
 from ..data.transforms import normalise
-from ..training.inputs import part, tables
+from ..training import samples_of, tables
 
 
 class StimuliError(ValueError):
@@ -31,7 +31,7 @@ def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed
 
     `unreadable` gets {path: cause} of the drawn files that cannot be read and are left out.
     """
-    data = part(update(cfg, test_segments=1), task, tables(cfg)[task], split)
+    data = samples_of(update(cfg, test_segments=1), task, tables(cfg)[task], split)
     kept, clips = [], []
     for row in choose(len(data), limit, seed):
         sample = data[Key(task, int(row), seed)]

@@ -1,11 +1,11 @@
 """Training loops and the store of runs."""
 from .evaluate import along_time, predict, war_uar
 from .finetune import finetune
-from .inputs import locate
 from .jobs import run_all, train
-from .parallel import leave, pick_device
 from .pretrain import pretrain
-from .runs import Run, RunError
+from .runs import Run, RunError, build, locate, plan_batches, samples_of, sources, tables
+from .setup import pick_device
 
-__all__ = ["along_time", "finetune", "leave", "locate", "pick_device", "predict", "pretrain",
-           "run_all", "train", "war_uar", "Run", "RunError"]
+__all__ = ["Run", "RunError", "along_time", "build", "finetune", "locate", "pick_device",
+           "plan_batches", "predict", "pretrain", "run_all", "samples_of", "sources", "tables",
+           "train", "war_uar"]

@@ -13,7 +13,7 @@ from ..data.dataset import Joint, Key, Samples, loader, to_model
 from ..data.media import header, read_clip
 from ..data.transforms import eval_views, normalise, test_indices
 from ..emotions import vocabulary
-from .parallel import gathered, rank, world
+from .setup import gather, rank, world_size
 
 
 def war_uar(labels, predicted) -> tuple[float, float]:
@@ -28,8 +28,8 @@ def war_uar(labels, predicted) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def predict(model: torch.nn.Module, data: Samples, classes: int, crops: int = 1, batch: int = 64,
-            workers: int = 0, device: torch.device | None = None,
+def predict(model: torch.nn.Module, data: Samples, classes: int, crops: int = 1,
+            batch_size: int = 64, num_workers: int = 0,
             features: dict | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
     """Return the mean softmax over the test views of every sample.
 
@@ -45,39 +45,34 @@ def predict(model: torch.nn.Module, data: Samples, classes: int, crops: int = 1,
         rows as in `data.table` (path, task, split, subject, label, predicted, prob_<emotion>...);
         {path: cause} of the unreadable samples.
     """
-    device = device or next(model.parameters()).device
-    data = copy(data)
+    data, device = copy(data), next(model.parameters()).device
     data.test_crops = crops
     views = range(max(1, data.test_segments) if data.task == "video" else 1)
     keys = [Key(data.task, row, 0, view) for row in range(len(data)) for view in views]
-    batches = [keys[i:i + batch] for i in range(0, len(keys), batch)][rank()::world()]
-    total, count = np.zeros((len(data), classes)), np.zeros((len(data), 1))
-    pooled = np.zeros((len(data), model.embed_dim if features is not None else 0))
-    unreadable, broken = {}, []
+    batches = [keys[i:i + batch_size] for i in range(0, len(keys), batch_size)]
+    sums, counts = np.zeros((len(data), classes)), np.zeros((len(data), 1))
+    pooled, causes = np.zeros((len(data), model.embed_dim)), {}
     model.eval()
-    for b in loader(Joint({data.task: data}), batches, workers):
-        unreadable.update(b["unreadable"])
-        broken += b["unreadable_rows"]
-        if "clip" in b:
-            hidden = model.forward_features(normalise(to_model(b["clip"].to(device), data.task)))
-            logits, rows = model.forward_head(hidden, data.task), b["row"].numpy()
-            np.add.at(total, rows, logits.float().softmax(-1).double().cpu().numpy())
-            np.add.at(count, rows, 1)
-            if features is not None:
-                np.add.at(pooled, rows, hidden.double().cpu().numpy())
-    totals, counts, sums, causes, lost = zip(*gathered((total, count, pooled, unreadable, broken)),
-                                             strict=True)
-    count = sum(counts)
-    count[sum(lost, [])] = 0
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean, pooled = (np.where(count > 0, sum(s) / count, np.nan) for s in (totals, sums))
+    for batch in loader(Joint({data.task: data}), batches[rank()::world_size()], num_workers):
+        causes.update(batch["unreadable"])
+        counts[batch["unreadable_rows"]] = np.nan          # whatever is added: no prediction
+        if "clip" in batch:
+            x, rows = normalise(to_model(batch["clip"].to(device), data.task)), batch["row"].numpy()
+            hidden = model.forward_features(x)             # [B, D]
+            logits = model.forward_head(hidden, data.task)
+            np.add.at(sums, rows, logits.float().softmax(-1).double().cpu().numpy())
+            np.add.at(pooled, rows, hidden.double().cpu().numpy())
+            np.add.at(counts, rows, 1)
+    found = gather((sums, pooled, counts, causes))
+    sums, pooled, counts = (sum(arrays) for arrays in list(zip(*found, strict=True))[:3])
+    mean = sums / counts
     if features is not None:
-        features["features"] = pooled.astype(np.float32)
+        features["features"] = (pooled / counts).astype(np.float32)
     names, table = vocabulary(classes), data.table[["path", "split", "subject", "label"]].copy()
     table.insert(1, "task", data.task)
     table["predicted"] = [None if np.isnan(p[0]) else names[int(p.argmax())] for p in mean]
     table[[f"prob_{name}" for name in names]] = mean.round(6)
-    return table, {path: cause for found in causes for path, cause in found.items()}
+    return table, {path: cause for *_, causes in found for path, cause in causes.items()}
 
 
 @torch.no_grad()

@@ -16,11 +16,9 @@ from ..data.transforms import normalise
 from ..models import encoder_from
 from .engine import Engine
 from .evaluate import predict, war_uar
-from .inputs import locate, part, plan, sources, tables
-from .optim import cosine, optimizer_for, set_lr
-from .parallel import first, of_first, pick_device, rank
 from .pretrain import pretrain
-from .runs import Run, build, write
+from .runs import Run, build, locate, samples_of, tables
+from .setup import broadcast, cosine, optimizer_for, pick_device, set_lr
 
 
 def start_model(cfg: Finetune, runs: str | Path) -> nn.Module:
@@ -50,49 +48,26 @@ def mixer(cfg: Finetune, num_classes: int):
     return mix
 
 
-def predict_all(cfg: Finetune, model: nn.Module, data: list[Samples], crops: int,
-                device: torch.device) -> tuple[pd.DataFrame, dict]:
+def predict_all(cfg: Finetune, model: nn.Module, data: list[Samples],
+                crops: int) -> tuple[pd.DataFrame, dict]:
     """Return predictions, and {path: cause} of unreadable samples."""
     found, unreadable = [], {}
     for samples in data:
         table, broken = predict(model, samples, getattr(cfg, samples.task).num_classes, crops,
-                                workers=cfg.num_workers, device=device)
+                                num_workers=cfg.num_workers)
         found.append(table)
         unreadable |= broken
     return pd.concat(found, ignore_index=True), unreadable
 
 
-def scores_of(cfg: Finetune, table: pd.DataFrame) -> dict[str, float]:
-    """Return `{task}_war` and `{task}_uar` of the trained tasks."""
+def scores_of(cfg: Finetune, table: pd.DataFrame, split: str) -> dict[str, float]:
+    """Return `{task}_war` and `{task}_uar` of the trained tasks on a split."""
     scores = {}
     for task in cfg.tasks:
-        rows = table[table.task == task]
+        rows = table[(table.task == task) & (table.split == split)]
         war, uar = war_uar(rows.label, rows.predicted)
         scores |= {f"{task}_war": round(war, 6), f"{task}_uar": round(uar, 6)}
     return scores
-
-
-def keep_best_on_test(cfg: Finetune, run: Run, last: pd.DataFrame, scores: dict,
-                      best: dict[str, float]) -> dict[str, float]:
-    """Write predictions_last.csv, and predictions_best_test.csv with each task's epoch that is
-    best on TEST, as the field chooses; for reports only.
-
-    Args:
-        last, scores: this epoch's predictions, and what they score on test.
-        best: test WAR by task of the epochs before.
-    Returns:
-        `best` with this epoch.
-    """
-    path, kept = run.dir / "predictions_best_test.csv", last
-    if best and path.is_file():
-        kept = pd.read_csv(path, dtype={"subject": str, "path": str})
-    better = [task for task in cfg.tasks if scores[f"{task}_war"] > best.get(task, -1.0)]
-    old, new = kept[~kept.task.isin(better)], last[last.task.isin(better)]
-    kept = pd.concat([old, new], ignore_index=True)
-    if rank() == 0:
-        write(run.dir / "predictions_last.csv", last.to_csv(index=False))
-        write(path, kept.to_csv(index=False))
-    return best | {task: scores[f"{task}_war"] for task in better}
 
 
 def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
@@ -112,29 +87,26 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
     device = pick_device(cfg.deterministic)
     rows = tables(cfg)
     run = locate(cfg, runs, rows)
-    if of_first(run.done):
+    if broadcast(run.done):
         return run
     with Engine(run, cfg, device) as engine:                     # lock, signals, checkpoint, log
-        with first():
-            train = {task: part(cfg, task, rows[task], "train") for task in cfg.tasks}
-            val = [part(cfg, task, rows[task], "val") for task in cfg.tasks]
-            held_out = [part(cfg, task, table, split) for task, table in rows.items()
-                        for split in ("val", "test") if (table.split == split).any()]
+        train = {task: samples_of(cfg, task, rows[task], "train") for task in cfg.tasks}
+        val = [samples_of(cfg, task, rows[task], "val") for task in cfg.tasks]
+        held_out = [samples_of(cfg, task, table, split) for task, table in rows.items()
+                    for split in ("val", "test") if (table.split == split).any()]
+        mix = {task: mixer(cfg, getattr(cfg, task).num_classes) for task in cfg.tasks}
         torch.manual_seed(cfg.seed)
         model = start_model(cfg, runs)
         torch.manual_seed(cfg.seed + 1)        # the same draws if a pre-training was made or found
         model = model.to(device).train()
         optimizer = optimizer_for(model, cfg.betas, cfg.weight_decay, cfg.layer_decay)
-        net = engine.start("fine-tuning", model, optimizer, train, len(plan(cfg, train, 0)))
-        best, mix = engine.best, {}                              # best: saved in checkpoints too
-        for task in cfg.tasks:
-            mix[task] = mixer(cfg, sources(cfg)[task].num_classes)
-            engine.guard.classes(task, train[task].labels, sources(cfg)[task].num_classes)
+        net = engine.start(model, optimizer, train)
         peak, warmup = cfg.lr * cfg.video_batch_size / 8, round(cfg.warmup_ratio * engine.steps)
         low = cfg.min_lr * (cfg.video_batch_size + cfg.image_batch_size) / 256
+        best = engine.best                                       # saved in checkpoints too
 
         for epoch in engine.epochs():
-            for batch in engine.batches(plan(cfg, train, epoch)):
+            for batch in engine.batches(epoch):
                 task = batch["task"]
                 clip = batch["clip"].to(device, non_blocking=True)
                 x = normalise(to_model(clip, task))              # [B, 3, (T,) H, W]
@@ -143,7 +115,7 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
                     x, y = mix[task](x, y)                       # y [B, K]
                 lr = set_lr(optimizer, cosine(engine.step, engine.steps, warmup, peak, low))
                 for x_piece, y_piece in engine.pieces(x, y):
-                    with engine.autocast():
+                    with torch.autocast(device.type, torch.bfloat16, enabled=cfg.amp):
                         logits = net(x_piece)                    # [B, K]
                     loss = cross_entropy(logits.float(), y_piece,
                                          label_smoothing=cfg.label_smoothing)
@@ -151,16 +123,14 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
                 loss = engine.update(cfg.clip_grad)
                 engine.log(task, loss=round(loss, 6), lr=lr)
 
-            with engine.at_once():                               # a signal need not wait
-                judged, _ = predict_all(cfg, engine.eval_model, val, 1, device)
+            with engine.interruptible():                         # a signal need not wait
+                predictions, _ = predict_all(cfg, engine.eval_model, val, crops=1)
                 if cfg.test_each_epoch:
-                    last, _ = predict_all(cfg, engine.eval_model, held_out, cfg.test_crops, device)
+                    tested, _ = predict_all(cfg, engine.eval_model, held_out, cfg.test_crops)
             model.train()
             if cfg.test_each_epoch:
-                tested = scores_of(cfg, last[last.split == "test"])
-                best["test"] = keep_best_on_test(cfg, run, last, tested, best.get("test", {}))
-                engine.log("test", **tested)
-            scores = scores_of(cfg, judged)
+                engine.log("test", **scores_of(cfg, tested, "test"))
+            scores = scores_of(cfg, predictions, "val")
             engine.log("val", **scores)
             score = sum(scores[f"{task}_war"] for task in cfg.tasks) / len(cfg.tasks)
             if score > best.get("score", -1.0):
@@ -169,8 +139,8 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
                 best.update(score=score, weights=weights)
 
         model.load_state_dict(best["weights"])
-        with engine.at_once():
-            predictions, missing = predict_all(cfg, model, held_out, cfg.test_crops, device)
+        with engine.interruptible():
+            predictions, missing = predict_all(cfg, model, held_out, cfg.test_crops)
         engine.finish(best["weights"], predictions, best_validation=best["score"],
                       missing_in_test=missing)
     return run

@@ -1,11 +1,11 @@
 """Several runs side by side: one process and one thread each, faster than many threads a run."""
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -14,11 +14,10 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from ..config import Finetune, Pretrain
-from ..progress import Progress
+from .engine import Engine, progress_bar
 from .finetune import finetune
-from .inputs import locate
 from .pretrain import pretrain
-from .runs import Run, RunError
+from .runs import Run, RunError, locate
 
 
 def train(cfg: Pretrain | Finetune, runs: str | Path = "runs") -> Run:
@@ -26,8 +25,8 @@ def train(cfg: Pretrain | Finetune, runs: str | Path = "runs") -> Run:
     return pretrain(cfg, runs) if isinstance(cfg, Pretrain) else finetune(cfg, runs)
 
 
-def run_all(jobs: list[Pretrain | Finetune], runs: str | Path = "runs", workers: int = 2,
-            name: str = "training") -> list[Run]:
+def run_all(jobs: list[Pretrain | Finetune], runs: str | Path = "runs",
+            workers: int = 2) -> list[Run]:
     """Train every configuration that the store does not hold; return the runs in order.
 
     Pre-trainings and runs from scratch go first, then the runs that start from a pre-training.
@@ -37,28 +36,27 @@ def run_all(jobs: list[Pretrain | Finetune], runs: str | Path = "runs", workers:
     Args:
         workers: runs at a time.
     """
-    inits = [cfg.init for cfg in jobs if isinstance(getattr(cfg, "init", None), Pretrain)]
-    missing = [c for c in dict.fromkeys([*inits, *jobs]) if not locate(c, runs).done]
-    if workers > 1 and not torch.cuda.is_available() and missing:
-        later = [c for c in missing if isinstance(getattr(c, "init", None), Pretrain)]
-        ended, folders = threading.Event(), [(c, locate(c, runs)) for c in missing]
-        watcher = threading.Thread(target=_watch, args=(name, folders, ended), daemon=True)
-        watcher.start()
-        try:
-            for wave in ([c for c in missing if c not in later], later):
-                _side_by_side(wave, runs, workers)
-        finally:
-            ended.set()
-            watcher.join()
+    inits = {cfg: getattr(cfg, "init", None) for cfg in jobs}
+    every = dict.fromkeys([*(c for c in inits.values() if isinstance(c, Pretrain)), *jobs])
+    missing = [cfg for cfg in every if not locate(cfg, runs).done]
+    if missing and workers > 1 and not torch.cuda.is_available():
+        later = [cfg for cfg in missing if isinstance(inits.get(cfg), Pretrain)]
+        bar = progress_bar("training", len(missing), unit="run")
+        for wave in ([cfg for cfg in missing if cfg not in later], later):
+            for _ in _side_by_side(wave, runs, workers):
+                bar.update()
+        bar.close()
     return [train(cfg, runs) for cfg in jobs]
 
 
-def _side_by_side(wave: list, runs: str | Path, workers: int) -> None:
-    calls = [delayed(_work)(cfg, runs, os.getpid()) for cfg in wave]
+def _side_by_side(wave: list, runs: str | Path, workers: int) -> Iterator[None]:
+    """Train runs in processes of their own; yield as each is finished."""
     # Workers that drew faces are small: loky would take what training adds for a leak.
     get_reusable_executor().shutdown(kill_workers=True)
+    parallel = Parallel(workers, pre_dispatch="n_jobs", batch_size=1,
+                        return_as="generator_unordered")
     try:
-        Parallel(n_jobs=workers, pre_dispatch="n_jobs", batch_size=1)(calls)
+        yield from parallel(delayed(_work)(cfg, runs, os.getpid()) for cfg in wave)
     except TerminatedWorkerError as error:
         raise RunError("a training process was killed, most often for lack of memory: close other "
                        "programs or train one run at a time (--n-jobs 1), then call again; "
@@ -68,33 +66,11 @@ def _side_by_side(wave: list, runs: str | Path, workers: int) -> None:
 
 
 def _work(cfg, runs: str | Path, parent: int) -> None:
+    def end_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)                     # which saves the run
     torch.set_num_threads(1)
-    Progress.quiet = True
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    Engine.in_worker = True
+    threading.Thread(target=end_with_parent, daemon=True).start()
     train(cfg, runs)
-
-
-def _end_with(parent: int) -> None:
-    """Stop this process, which saves its run, once its parent was killed."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _watch(name: str, folders: list[tuple], ended: threading.Event) -> None:
-    """Show how many epochs of runs in other processes are done."""
-    begun = sum(_epochs(run) for _, run in folders)
-    progress = Progress(name, sum(cfg.epochs for cfg, _ in folders), begun, unit="epoch")
-    while not ended.wait(1.0):
-        finished = sum(run.done for _, run in folders)
-        progress.update(sum(_epochs(run) for _, run in folders) - progress.done,
-                        runs=f"{finished} of {len(folders)} done")
-    progress.close()
-
-
-def _epochs(run: Run) -> float:
-    """Return the epoch in the last row of a run's metrics."""
-    try:
-        return json.loads((run.dir / "metrics.jsonl").read_bytes()[-500:].splitlines()[-1])["epoch"]
-    except (OSError, ValueError, IndexError):
-        return 0.0

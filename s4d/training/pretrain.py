@@ -10,10 +10,8 @@ from ..data.dataset import sample_seed, to_model
 from ..data.transforms import normalise
 from ..models import random_mask, removed_tokens
 from .engine import Engine
-from .inputs import locate, part, plan, tables
-from .optim import cosine, optimizer_for, set_lr
-from .parallel import first, of_first, pick_device, rank
-from .runs import Run, build
+from .runs import Run, build, locate, samples_of, tables
+from .setup import broadcast, cosine, optimizer_for, pick_device, rank, set_lr
 
 
 def pretrain(cfg: Pretrain, runs: str | Path = "runs") -> Run:
@@ -30,21 +28,20 @@ def pretrain(cfg: Pretrain, runs: str | Path = "runs") -> Run:
     device = pick_device(cfg.deterministic)
     rows = tables(cfg)
     run = locate(cfg, runs, rows)
-    if of_first(run.done):
+    if broadcast(run.done):
         return run
     with Engine(run, cfg, device) as engine:                     # lock, signals, checkpoint, log
         torch.manual_seed(cfg.seed)
-        with first():
-            data = {task: part(cfg, task, table, "train") for task, table in rows.items()}
+        data = {task: samples_of(cfg, task, table, "train") for task, table in rows.items()}
         model = build(cfg).to(device).train()
         optimizer = optimizer_for(model, cfg.betas, cfg.weight_decay)
-        net = engine.start("pre-training", model, optimizer, data, len(plan(cfg, data, 0)))
+        net = engine.start(model, optimizer, data)
         peak, warmup = cfg.lr * cfg.image_batch_size / 512, round(cfg.warmup_ratio * engine.steps)
         ratio = {"image": cfg.image_mask_ratio, "video": cfg.video_mask_ratio}
         tokens = model.encoder.num_tokens                        # L by task
 
         for epoch in engine.epochs():
-            for batch in engine.batches(plan(cfg, data, epoch)):
+            for batch in engine.batches(epoch):
                 task = batch["task"]
                 clip = batch["clip"].to(device, non_blocking=True)
                 x = normalise(to_model(clip, task))              # [B, 3, (T,) H, W]
@@ -53,7 +50,7 @@ def pretrain(cfg: Pretrain, runs: str | Path = "runs") -> Run:
                 removed = removed_tokens(tokens[task], ratio[task])    # mask [B, L], True = removed
                 lr = set_lr(optimizer, cosine(engine.step, engine.steps, warmup, peak))
                 for x_piece, mask_piece in engine.pieces(x, mask):
-                    with engine.autocast():
+                    with torch.autocast(device.type, torch.bfloat16, enabled=cfg.amp):
                         loss = net(x_piece, mask_piece, removed)
                     engine.backward(loss)
                 loss = engine.update()

@@ -1,10 +1,10 @@
-"""The store of what was trained: one folder a run, named by its configuration and its data."""
+"""The store of runs: what a configuration reads, and the folder that its training fills."""
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +16,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from .. import config as configs
-from .. import files
-from ..models import create
+from ..config import ConfigError, Finetune, Pretrain, Source
+from ..data import DatasetError, fingerprint, index_of, split_validation
+from ..data.dataset import TASKS, Key, Samples, epoch_plan
+from ..data.transforms import pretrain_transform, train_transform
+from ..files import sha256
+from ..models import CheckpointError, create
 
 CHECKPOINT, LOCK = "checkpoint.pt", ".lock"
 
@@ -25,6 +29,93 @@ CHECKPOINT, LOCK = "checkpoint.pt", ".lock"
 class RunError(RuntimeError):
     """Training cannot go on; the message says why and what to do. The checkpoint is intact."""
 
+
+# --- what a configuration reads
+
+def sources(cfg: Pretrain | Finetune) -> dict[str, Source]:
+    """Return the source of each task that is trained or tested."""
+    found = {task: getattr(cfg, task) for task in TASKS if getattr(cfg, task) is not None}
+    for task in getattr(cfg, "tasks", ()):
+        if task not in found:
+            raise ConfigError(f"task {task!r} is trained but has no source: give `{task}` a "
+                              "dataset")
+    if not found:
+        raise ConfigError("pre-training needs image, video or both: both sources are None")
+    return found
+
+
+def tables(cfg: Pretrain | Finetune) -> dict[str, pd.DataFrame]:
+    """Return the indexed rows of each task; for pre-training, those of the train split.
+
+    Where a dataset has no val split, fine-tuning takes one from its training rows.
+    """
+    fine, found = cfg.stage == "finetune", {}
+    for task, source in sources(cfg).items():
+        where = f"{source.name} in {source.root}"
+        table = index_of(source, task, source.num_classes if fine else None)
+        if not fine:
+            table = table[table.split == "train"]
+        elif table.label.isna().any():
+            raise DatasetError(f"{where} has no labels: fine-tuning needs them, pre-training does "
+                               "not")
+        elif not (table.split == "val").any():
+            table = split_validation(table, cfg.val_fraction, seed=0)  # for all seeds and methods
+        if task in getattr(cfg, "tasks", TASKS) and not (table.split == "train").any():
+            stage = "fine-tuning" if fine else "pre-training"
+            raise DatasetError(f"{where} has no training samples: {stage} reads the train split")
+        found[task] = table.reset_index(drop=True)
+    return found
+
+
+def samples_of(cfg: Pretrain | Finetune, task: str, table: pd.DataFrame, split: str) -> Samples:
+    """Return the samples of one task and split, augmented if they are for training."""
+    source, training, fine = getattr(cfg, task), split == "train", cfg.stage == "finetune"
+    transform = None
+    if training and fine:
+        strength = cfg.randaugment
+        if task == "image" and cfg.image_randaugment is not None:
+            strength = cfg.image_randaugment
+        transform = train_transform(cfg.img_size, cfg.crop_scale, strength, cfg.random_erasing)
+    elif training:
+        transform = pretrain_transform(cfg.img_size, cfg.crop_scale, flip=task == "image")
+    return Samples(table[table.split == split], source.root, task, cfg.img_size, cfg.num_frames,
+                   cfg.sampling_rate, transform=transform,
+                   repeat_aug=cfg.repeat_aug if task == "video" and not fine else 1,
+                   num_classes=source.num_classes if fine else None,
+                   test_segments=0 if training else cfg.test_segments, cache=cfg.cache,
+                   crop_box=source.crop_box, short_side=source.short_side)
+
+
+def plan_batches(cfg: Pretrain | Finetune, samples: dict[str, Samples],
+                 epoch: int) -> list[list[Key]]:
+    """Return the batches of an epoch, as keys of samples; a share that a stage lacks is 1."""
+    sizes, shares, used = ({task: getattr(cfg, f"{task}_{field}", 1.0) for task in TASKS}
+                           for field in ("batch_size", "epoch_fraction", "fraction"))
+    balanced = {"image": getattr(cfg, "balanced_sampling", False), "video": False}
+    return epoch_plan(samples, sizes, shares, balanced, cfg.seed, epoch, used)
+
+
+def build(cfg: Pretrain | Finetune) -> torch.nn.Module:
+    """Return the untrained model of a configuration."""
+    pretraining, autoencoder = cfg.stage == "pretrain", cfg.model.startswith("s4d_mae_")
+    if cfg.model.startswith("s4d_") and autoencoder != pretraining:
+        raise ConfigError(f"model {cfg.model!r} is of the other stage: pre-training takes an "
+                          "s4d_mae_... model, fine-tuning does not")
+    if pretraining:
+        return create(cfg.model, img_size=cfg.img_size, num_frames=cfg.num_frames)
+    classes = {f"{task}_classes": getattr(cfg, task).num_classes for task in TASKS
+               if getattr(cfg, task) is not None}
+    model = create(cfg.model, img_size=cfg.img_size, num_frames=cfg.num_frames,
+                   num_experts=cfg.num_experts, top_k=cfg.top_k, moae_start=cfg.moae_start,
+                   adapter_reduction=cfg.adapter_reduction, drop_path_rate=cfg.drop_path_rate,
+                   **classes)
+    for layer in model.moae_layers().values():
+        layer.noise_mode = "train" if cfg.router_noise else "never"
+        layer.capacity_factor = cfg.capacity_factor or None
+    return model
+
+
+# --- the folder of a run
 
 @dataclass(frozen=True)
 class Run:
@@ -38,7 +129,7 @@ class Run:
         return self._read("config.json", lambda path: json.loads(path.read_text()))
 
     @cached_property
-    def config(self):
+    def config(self) -> Pretrain | Finetune:
         return configs.from_dict(self.settings)
 
     @property
@@ -84,112 +175,48 @@ class Run:
                            f"remove the folder {self.dir} and train again") from error
 
 
-def cause_of(error: Exception) -> str:
-    """Return an error's first line; torch's hides the reason where a file cannot be written."""
-    if "enforce fail" in str(error) and isinstance(error.__context__, OSError):
-        error = error.__context__
-    first = next(iter(str(error).splitlines()), type(error).__name__)
-    return getattr(error, "strerror", None) or first
+def locate(cfg: Pretrain | Finetune, runs: str | Path = "runs", rows: dict | None = None) -> Run:
+    """Return the run of this configuration on the data, and from the starting weights, that lie
+    there now, trained or not.
 
-
-def build(cfg) -> torch.nn.Module:
-    """Return the untrained model of a configuration."""
-    size = cfg.model.removeprefix("s4d_").removeprefix("mae_")
-    wanted = f"s4d_mae_{size}" if cfg.stage == "pretrain" else f"s4d_{size}"
-    if cfg.model.startswith("s4d_") and cfg.model != wanted:
-        raise configs.ConfigError(f"{type(cfg).__name__}.model is {cfg.model!r}, a model of the "
-                                  f"other stage: {cfg.stage} takes {wanted}")
-    if cfg.stage == "pretrain":
-        return create(cfg.model, img_size=cfg.img_size, num_frames=cfg.num_frames)
-    classes = {f"{task}_classes": getattr(cfg, task).num_classes for task in ("image", "video")
-               if getattr(cfg, task) is not None}
-    model = create(cfg.model, img_size=cfg.img_size, num_frames=cfg.num_frames,
-                   num_experts=cfg.num_experts, top_k=cfg.top_k, moae_start=cfg.moae_start,
-                   adapter_reduction=cfg.adapter_reduction, drop_path_rate=cfg.drop_path_rate,
-                   **classes)
-    for layer in model.moae_layers().values():
-        layer.noise_mode = "train" if cfg.router_noise else "never"
-        layer.capacity_factor = cfg.capacity_factor or None
-    return model
+    Args:
+        rows: result of `tables`, when it is at hand.
+    """
+    rows, init = rows or tables(cfg), getattr(cfg, "init", None)
+    marks = [fingerprint(table, getattr(cfg, task).root) for task, table in rows.items()]
+    if isinstance(init, Pretrain):       # its data may be others than those of fine-tuning
+        marks.append(hashlib.sha256(locate(init, runs).dir.name.encode()).hexdigest())
+    elif init is not None:
+        if not Path(init).is_file():
+            raise CheckpointError(f"there is no checkpoint {init}: give the path of a .pth, .pt or "
+                                  ".safetensors file")
+        marks.append(sha256(init))
+    data = "".join(mark[:8] for mark in marks)
+    return Run(Path(runs) / f"{cfg.stage}-{configs.digest(cfg)}-{data}")
 
 
 def lock(run: Run) -> FileLock:
     """Take the run for this process; the system frees it when the process ends."""
-    held = FileLock(run.dir / LOCK, timeout=0)
+    taken = FileLock(run.dir / LOCK, timeout=0)
     try:
         run.dir.mkdir(parents=True, exist_ok=True)
-        held.acquire()
+        taken.acquire()
     except Timeout:
         raise RunError(f"run {run.dir.name} is being trained by another process: wait for it, or "
                        "stop it and call again") from None
     except (OSError, NotImplementedError) as error:
         raise RunError(f"cannot lock {run.dir / LOCK}: {cause_of(error)}; choose another runs "
                        "folder, or make this one writable") from error
-    return held
+    return taken
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raise a RunError where the folder is full, over its quota, read-only or gone."""
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:   # the last two: of a full disk
-        known = error.__cause__ if isinstance(error, files.OutputError) else error
-        raise RunError(f"cannot write {path}: {cause_of(known)}; free space or choose another runs "
-                       "folder, then call again: the run continues from its last checkpoint"
-                       ) from error
-
-
-def write(path: Path, content: str | Callable[[Path], object]) -> None:
-    """Write a text, or a file by a function of its path, under a temporary name first."""
-    with writing(path):
-        if isinstance(content, str):
-            files.write_text(path, content)
-        else:
-            files.write(path, content)
+def cause_of(error: Exception) -> str:
+    """Return the system's reason, or an error's first line."""
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    return getattr(error, "strerror", None) or first
 
 
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s)"
-
-
-class Log:
-    """Append rows to metrics.jsonl, and as curves to TensorBoard where `board` is true.
-
-    Args:
-        length: rows that the checkpoint counts; later ones are cut off, so that no step stands
-            twice.
-        step: of the checkpoint.
-    """
-
-    def __init__(self, folder: Path, length: int, step: int, board: bool):
-        self.path, self.board = folder / "metrics.jsonl", None
-        lines = self.path.read_text().splitlines()[:length] if self.path.exists() else []
-        write(self.path, "".join(line + "\n" for line in lines))
-        self.length = len(lines)
-        if board:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise configs.ConfigError("tensorboard=True, but TensorBoard is not installed: pip "
-                                          "install tensorboard, or leave the option out") from error
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
-
-    def add(self, row: dict) -> None:
-        with writing(self.path), open(self.path, "a") as file:
-            file.write(json.dumps(row) + "\n")
-        self.length += 1
-        for key in row if self.board else ():
-            if key not in ("step", "modality"):
-                self.board.add_scalar(f"{row['modality']}/{key}", row[key], row["step"])
-
-    def sync(self) -> None:
-        """Bring the rows to the disk, before a checkpoint that counts them."""
-        with writing(self.path):
-            files.sync(self.path)
-
-    def close(self) -> None:
-        if self.board is not None:
-            self.board.close()

@@ -34,14 +34,13 @@ def draw(name: str, folder: Path, profile: str, note: str):
         return finetuning.ablations(table, titles, own, note)
     if name == "finetuning_comparison":
         table = read()
-        base = table[table["baseline"].notna()]
-        base = base.pivot(index=["task", "baseline"], columns="metric", values="value")
-        return finetuning.comparison(read("finetuning_table"), table[table["seed"].notna()],
-                                     base.reset_index(), read("finetuning_paired"), note)
+        base = table.pivot_table("value", ["task", "baseline"], "metric").reset_index()
+        return finetuning.comparison(read("finetuning_table"), table[table["seed"].notna()], base,
+                                     read("finetuning_paired"), note)
     if name == "layer_similarity":
         return correlation.layer_similarity(read(), style.METHOD_LABELS | TITLES, note=note)
     if name == "report_published":
-        return report.published(tables.by_war(read()), tables.METHOD, tables.BASELINE)
+        return report.published(read(), tables.METHOD, tables.BASELINE)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..intervals import p_text
-from . import marks, style
+from . import style
 from .marks import heading, legend, look, name_lines, number, point, present, ranged, zero
 from .style import EMOTION_COLOURS, KINDS, METHOD_LABELS, METHOD_NAMES, PAGE, SMALL, figure, stamp
 
@@ -161,7 +161,7 @@ def confusability(cells: pd.DataFrame, stats: pd.DataFrame, titles: dict[str, st
         stats: comparison, rho, low, high, p, rho_cells, p_cells.
         counts: number of photos and of clips.
     """
-    names, labels = present(cells.comparison, titles), {}
+    names = present(cells.comparison, titles)
     fig, axes = figure(PAGE, 2.6, 1, len(names), squeeze=False)
     rank = cells.groupby("comparison")[["static", "dynamic"]].rank().sum(axis=1)
     mean = rank.groupby([cells.label, cells.wrong]).mean()
@@ -171,19 +171,16 @@ def confusability(cells: pd.DataFrame, stats: pd.DataFrame, titles: dict[str, st
         points = 100 * part[["static", "dynamic"]].to_numpy()
         named = part.set_index(["label", "wrong"]).index.isin(most)
         ax.scatter(*points.T, s=12, c=np.where(named, "black", "#aaaaaa"), linewidths=0)
-        labels[ax] = points, [(f"{SHORT[r.label]} → {SHORT[r.wrong]}", tuple(at)) for r, at in
-                              zip(part[named].itertuples(), points[named], strict=True)]
+        ends = {f"{SHORT[r.label]} → {SHORT[r.wrong]}": (100 * r.static, 100 * r.dynamic)
+                for r in part[named].itertuples()}
+        name_lines(ax, ends)
         heading(ax, f"{titles[name]}\nρ = {ranged(found, 'rho')}, {_p(found.p)}\nwithout "
                 f"preferences {number(found.rho_cells, form='.2f')}, {_p(found.p_cells)}", 7)
         ax.margins(0.12)
-        ax.set_xlim(right=1.3 * points[:, 0].max())         # room for the outermost names
         ax.set_xlabel(f"mean probability of the wrong\nclass, {counts[0]} photos (%)", fontsize=7)
     axes[0, 0].set_ylabel(f"mean probability of the wrong\nclass, {counts[1]} clips (%)",
                           fontsize=7)
-    stamp(fig, note).draw_without_rendering()     # fixes the axes, so that names find places
-    for ax, found in labels.items():
-        marks.label_points(ax, *found)
-    return fig
+    return stamp(fig, note)
 
 
 def shared_space(table: pd.DataFrame, note: str = "") -> Figure:

@@ -49,17 +49,17 @@ def emotions(pictures, names: Sequence[str], columns: Sequence[str] = (),
     return stamp(fig, note)
 
 
-def filmstrip(frames, table: pd.DataFrame, shown: int = 8, note: str = "") -> Figure:
+def filmstrip(frames, table: pd.DataFrame, note: str = "") -> Figure:
     """Draw frames of a clip, each above its time, and below them a row for each action.
 
     Args:
-        frames: uint8 `[T, 3, H, W]`, of which `shown` at most are drawn, in equal steps.
+        frames: uint8 `[T, 3, H, W]`, of which at most eight are drawn, in equal steps.
         table: time (s), action (name), intensity (0..1), phase, apex (bool), a row a frame and
-            action; actions in the order of the rows.
+            action.
     """
     times, names = np.sort(table["time"].unique()), list(dict.fromkeys(table["action"]))
     spacing = times[1] - times[0]
-    drawn = np.arange(0, len(times), -(-len(times) // shown))
+    drawn = np.arange(0, len(times), -(-len(times) // 8))
     width = spacing * (drawn[1] - drawn[0] if len(drawn) > 1 else 1)        # seconds of a picture
     side = (PAGE - 1.0) / len(drawn)          # inches; less, and the pictures leave their times
     fig, axes = figure(PAGE, side + 0.31 * len(names) + 0.6, 1 + len(names), 1,
@@ -85,25 +85,19 @@ def filmstrip(frames, table: pd.DataFrame, shown: int = 8, note: str = "") -> Fi
         ax.set(xlim=(times[0] - width / 2, right), xticks=[])
     axes[-1].set_xticks(times[drawn], [f"{time:.2f}" for time in times[drawn]])
     axes[-1].set_xlabel("time (s); each frame stands above its time")
-    _shade(axes[1:], table.drop_duplicates("time").sort_values("time"))
+    phases = table.drop_duplicates("time").sort_values("time")
+    for phase, grey in PHASES.items():
+        span = phases.loc[phases["phase"] == phase, "time"]
+        if span.empty:
+            continue
+        left, right = span.min() - spacing / 2, span.max() + spacing / 2
+        for ax in axes[1:]:
+            ax.axvspan(left, right, color="k", alpha=grey, lw=0, zorder=0)
+        axes[1].text((max(left, times[0]) + min(right, times[-1])) / 2, 1.08, phase, ha="center",
+                     va="bottom", transform=axes[1].get_xaxis_transform(), fontsize=SMALL,
+                     color="#444444")
+    for ax in axes[1:]:
+        ax.axvline(phases.loc[phases["apex"], "time"].iloc[0], color="k", lw=0.8, ls=":")
     axes[1].text(1.01, 1.08, "peak (0..1)", transform=axes[1].transAxes, va="bottom", fontsize=7,
                  color="#444444")
     return stamp(fig, note)
-
-
-def _shade(axes: Sequence, phases: pd.DataFrame) -> None:
-    """Draw grey bands for onset, apex and offset, each named on top; a line at the apex frame."""
-    time = phases["time"].to_numpy()
-    step = np.diff(time).min()
-    for _, rows in phases.groupby((phases["phase"] != phases["phase"].shift()).cumsum()):
-        phase = rows["phase"].iloc[0]
-        if phase not in PHASES:
-            continue
-        left, right = rows["time"].min() - step / 2, rows["time"].max() + step / 2
-        for ax in axes:
-            ax.axvspan(left, right, color="k", alpha=PHASES[phase], lw=0, zorder=0)
-        axes[0].text((max(left, time[0]) + min(right, time[-1])) / 2, 1.08, phase, ha="center",
-                     va="bottom", transform=axes[0].get_xaxis_transform(), fontsize=SMALL,
-                     color="#444444")
-    for ax in axes:
-        ax.axvline(phases.loc[phases["apex"], "time"].iloc[0], color="k", lw=0.8, ls=":")

@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import product
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.transforms import Bbox
+from scipy.optimize import isotonic_regression
 
 from .style import METHOD_COLOURS, METHOD_DASHES, METHOD_MARKERS, METHOD_NAMES, SMALL
 
@@ -74,63 +73,22 @@ def zero(ax, horizontal: bool = False) -> None:
     (ax.axhline if horizontal else ax.axvline)(0, color="#aaaaaa", linewidth=0.6, zorder=0)
 
 
-def spread(values, gap: float, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
-    """Move values so that no two are nearer than `gap`; order and, within limits, means stay."""
-    values = np.asarray(values, float)
-    order = np.argsort(values, kind="stable")
-    groups: list[list[float]] = []                      # [mean place, members]
-    for v in values[order]:
-        groups.append([v, 1])
-        while len(groups) > 1:
-            (a, n), (b, m) = groups[-2:]
-            if b - a >= gap * (m + n) / 2:
-                break
-            groups[-2:] = [[(a * n + b * m) / (n + m), n + m]]
-    places = [mean + gap * (np.arange(n) - (n - 1) / 2) for mean, n in groups]
-    places = np.concatenate([*places, []])
-    rank, out = np.arange(len(places)), np.empty_like(values)
-    out[order] = np.maximum(np.minimum(places, high - gap * rank[::-1]), low + gap * rank)
-    return out
+def name_lines(ax, ends: dict[str, float | tuple[float, float]],
+               colours: dict[str, str] | None = None) -> None:
+    """Write names to the right of an axes, apart, each joined to what it names by a thin line.
 
-
-def name_lines(ax, ends: dict[str, float], colours: dict[str, str] | None = None) -> None:
-    """Write names beside the right ends of lines, apart, each joined to its end by a thin line."""
+    An end is the height at which a line leaves the axes, or a point (x, y); data units.
+    """
     bottom, top = ax.get_ylim()
     side, tall = ax.get_yaxis_transform(), top - bottom
-    places = spread(list(ends.values()), 0.085 * tall, bottom + 0.03 * tall, top)
-    for (name, value), place in zip(ends.items(), places, strict=True):
+    heights = np.array([np.ravel(end)[-1] for end in ends.values()])
+    order = np.argsort(heights, kind="stable")
+    steps, places = 0.085 * tall * np.arange(len(heights)), np.empty(len(heights))
+    apart = isotonic_regression(heights[order] - steps).x       # no two nearer than a step
+    places[order] = np.clip(apart, bottom + 0.03 * tall, top - steps[-1]) + steps
+    for (name, end), place in zip(ends.items(), places, strict=True):
         line = dict(arrowstyle="-", linewidth=0.5, color=(colours or {}).get(name, "#888888"),
                     shrinkA=0, shrinkB=0, relpos=(0, 0.5))
-        ax.annotate(name, (1.01, value), (1.07, place), side, side, fontsize=SMALL, va="center",
+        at = (end, ax.transData) if np.ndim(end) else ((1.01, end), side)
+        ax.annotate(name, at[0], (1.07, place), at[1], side, fontsize=SMALL, va="center",
                     annotation_clip=False, arrowprops=line)
-
-
-def label_points(ax, points: np.ndarray, labels: list[tuple[str, tuple[float, float]]]) -> None:
-    """Write names where they cover neither a point nor each other: the nearest free place wins.
-
-    Call it when the axes have their final limits and place.
-
-    Args:
-        points: all points that stay uncovered `[n, 2]`, data units; labels: (text, point).
-    """
-    scale = ax.figure.dpi / 72                                          # pixels in a point
-    pixels = ax.transData.transform(np.asarray(points, float))
-    inside, taken = ax.get_window_extent(), []
-    line = dict(arrowstyle="-", linewidth=0.4, shrinkA=0, shrinkB=2)
-    ways = [(np.cos(a), np.sin(a)) for a in np.arange(8) * np.pi / 4]
-    for text, at in labels:
-        note = ax.annotate(text, at, (0, 0), textcoords="offset points", ha="center", va="center",
-                           fontsize=SMALL, arrowprops=line)
-        note.set_in_layout(False)                                       # or the axes move again
-        box = Bbox(note.get_window_extent().get_points())
-        half, best = np.array([box.width, box.height]) / 2, None
-        for distance, way in product(range(1, 12), ways):
-            shift = (half + 3 * distance * scale) * way
-            moved = box.translated(*shift)
-            out = not (inside.contains(*moved.p0) and inside.contains(*moved.p1))
-            crossed = moved.padded(2 * scale).count_contains(pixels)
-            crossed += 3 * (moved.count_overlaps(taken) + out)
-            if best is None or crossed < best[0]:
-                best = crossed, shift, moved
-        note.set_position(best[1] / scale)
-        taken.append(best[2].padded(scale))

@@ -18,8 +18,7 @@ def pretraining_loss(table: pd.DataFrame, names: dict[str, str], note: str = "")
     """Draw the loss of both modalities: every step faint, the running median over it.
 
     Args:
-        table: step, modality (image or video), loss (1: predicting each token's mean).
-        names: modality -> what is written at its curve.
+        table: step, modality (image or video), loss; names: modality -> words at its curve.
     """
     fig, ax = figure(COLUMN, 2.3)
     ax.axhline(1, color=GREY, lw=0.8, ls=":")
@@ -68,18 +67,16 @@ def masks(photo, photo_mask, clip, clip_mask, positions, patch: int, note: str =
     show(photo, axes[0, 1], f"{still.size} tokens")
     show(covered(photo, still, patch), axes[0, 2], f"{(~still).sum()} of {still.size} visible")
     for column, t in enumerate(np.linspace(0, len(clip) - 1, 8).round().astype(int)):
-        first = column == 0
-        show(clip[t], axes[1, column], "clip, frame 1" if first else f"frame {t + 1}")
+        show(clip[t], axes[1, column], f"frame {t + 1}" if column else "clip, frame 1")
         show(covered(clip[t], moving[t // 2], patch), axes[2, column],
-             f"{(~moving).sum()} of {moving.size} visible" if first else "")
+             "" if column else f"{(~moving).sum()} of {moving.size} visible")
     for ax, i in product((axes[0, 1], *axes[1]), range(1, side)):
         ax.axhline(i * patch - 0.5, color="w", lw=0.5)
         ax.axvline(i * patch - 0.5, color="w", lw=0.5)
-    place = fig.add_subplot(axes[0, 3].get_gridspec()[0, 3:])
-    for ax in (place, *axes[0, 3:]):
+    for ax in axes[0, 3:]:
         ax.set_axis_off()
     table = np.asarray(positions)                     # even dimensions are sines, odd ones cosines
-    ax = place.inset_axes([0.15, 0.2, 0.83, 0.66])    # names of axes would push pictures apart
+    ax = axes[0, 3].inset_axes([0.8, 0.2, 4.5, 0.66])  # names of axes would push pictures apart
     ax.set_in_layout(False)
     ax.imshow(np.concatenate([table[:, 0::2], table[:, 1::2]], axis=1).T, aspect="auto", vmin=-1,
               vmax=1, origin="lower")
@@ -94,11 +91,9 @@ def masks(photo, photo_mask, clip, clip_mask, positions, patch: int, note: str =
 
 def reconstructions(pictures: np.ndarray, rows: Sequence[str], columns: Sequence[str],
                     measured: Sequence[str], note: str = "") -> Figure:
-    """Draw inputs and what models make of their visible tokens.
+    """Draw pictures `[R, C, 3, H, W]`: inputs, and what models make of their visible tokens.
 
-    Args:
-        pictures: `[R, C, 3, H, W]`, uint8 or floats in 0..1.
-        measured: what is written at the right end of each row.
+    `measured` is written at the right end of each row.
     """
     side = (PAGE - 0.75) / len(columns)
     fig, axes = figure(PAGE, 0.4 + side * len(rows), len(rows), len(columns), squeeze=False)

@@ -16,44 +16,37 @@ def published(table: pd.DataFrame, method: str, baseline: str) -> Figure:
 
     The gain over the baseline, whose WAR is derived, is shaded; all axes have equal width.
     """
-    datasets = list(dict.fromkeys(table["dataset"]))
-    names = table.drop_duplicates("method")[["method", "year"]].iloc[::-1]
-    place = {name: i for i, name in enumerate(names["method"])}
-    ends = table.groupby("dataset")[["UAR", "WAR"]].agg(["min", "max"])
-    width = 1.35 * float((ends.max(axis=1) - ends.min(axis=1)).max())
-    fig, axes = figure(PAGE, 3.2, 1, len(datasets), sharey=True)
-    for ax, dataset in zip(axes, datasets, strict=True):
-        rows = table[table["dataset"] == dataset]
-        for row in rows.itertuples():
-            colour = METHOD_COLOURS["s4d"] if row.method == method else DARK
-            mark = "D" if row.method == baseline else "o"
-            _recalls(ax, row, place[row.method], colour, mark)
-        war, left = rows.set_index("method")["WAR"], rows[["UAR", "WAR"]].min().min() - 0.05 * width
+    names = table.drop_duplicates("method").set_index("method")["year"].iloc[::-1]
+    y, groups = np.arange(len(names)), list(table.groupby("dataset", sort=False))
+    width = 1.35 * max(np.ptp(rows[["UAR", "WAR"]].stack().dropna()) for _, rows in groups)
+    fig, axes = figure(PAGE, 3.2, 1, len(groups), sharey=True)
+    for ax, (dataset, rows) in zip(axes, groups, strict=True):
+        rows = rows.set_index("method").loc[names.index, ["UAR", "WAR"]]
+        war = rows["WAR"]
+        ax.hlines(y, rows["UAR"], war, color=DARK, linewidth=0.6)
+        ax.plot(rows["UAR"], y, "o", color=DARK, markerfacecolor="white")
+        ax.plot(war, y, "o", color=DARK)
+        ax.plot(war[baseline], names.index.get_loc(baseline), "D", color=DARK)
+        ax.plot(war[method], names.index.get_loc(method), "o", color=METHOD_COLOURS["s4d"])
+        for at, value in zip(y, war, strict=True):
+            if np.isnan(value):
+                ax.text(0.5, at, "not found", transform=ax.get_yaxis_transform(), ha="center",
+                        va="center", fontsize=SMALL, color=GREY, backgroundcolor="white")
+            else:
+                ax.annotate(f"{value:.2f}", (value, at), (5, 0), textcoords="offset points",
+                            va="center", fontsize=SMALL)
         ax.axvspan(war[baseline], war[method], color="#EBD3C3", linewidth=0, zorder=0)
-        ax.set(xlim=(left, left + width), ylim=(-0.7, len(place) - 0.3), xlabel="recall, %")
+        left = rows.min().min() - 0.05 * width
+        ax.set(xlim=(left, left + width), ylim=(-0.7, len(y) - 0.3), xlabel="recall, %")
         heading(ax, f"{dataset}: WAR {war[method] - war[baseline]:+.2f} points")
         ax.grid(axis="y", linewidth=0.4)
-    axes[0].set_yticks(range(len(place)), [f"{m} ({y})" for m, y in names.itertuples(index=False)])
-    for label, name in zip(axes[0].get_yticklabels(), place, strict=True):
-        label.set_fontweight("bold" if name in (method, baseline) else "normal")
+    axes[0].set_yticks(y, [f"{name} ({year})" for name, year in names.items()])
+    for name in (method, baseline):
+        axes[0].get_yticklabels()[names.index.get_loc(name)].set_fontweight("bold")
     handles = [key("WAR", marker="o"), key("WAR, derived", marker="D"),
                key("UAR", marker="o", markerfacecolor="w")]
     fig.legend(handles=handles, loc="outside upper right", ncols=3, handletextpad=0.1)
     return stamp(fig, "published numbers on licensed data; none was measured here")
-
-
-def _recalls(ax, row, y: int, colour: str, mark: str) -> None:
-    """Draw one method's recalls, joined where both are known, and its WAR in figures."""
-    if pd.isna(row.WAR):
-        ax.annotate("not found", (0.5, y), xycoords=("axes fraction", "data"), ha="center",
-                    va="center", fontsize=SMALL, color=GREY,
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
-        return
-    ax.plot([row.UAR, row.WAR], [y, y], color=colour, linewidth=0.6)
-    ax.plot(row.UAR, y, "o", color=colour, markerfacecolor="white")
-    ax.plot(row.WAR, y, mark, color=colour)
-    ax.annotate(f"{row.WAR:.2f}", (row.WAR, y), (5, 0), textcoords="offset points", va="center",
-                fontsize=SMALL)
 
 
 def claims(table: pd.DataFrame, note: str) -> Figure:
