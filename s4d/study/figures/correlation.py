@@ -140,11 +140,11 @@ def confusability(table: pd.DataFrame, note: str = "") -> Figure:
         points, found = 100 * part[["static", "dynamic"]].to_numpy(), part.iloc[0]
         named = part.set_index(["label", "wrong"]).index.isin(most)
         ax.scatter(*points.T, s=12, c=np.where(named, "black", "#aaaaaa"), linewidths=0)
-        name_lines(ax, {f"{SHORT[r.label]} → {SHORT[r.wrong]}": (100 * r.static, 100 * r.dynamic)
-                        for r in part[named].itertuples()})
         heading(ax, f"{HEADS[name]}\nρ = {ranged(found, 'rho')}, {_p(found.p)}\nwithout "
                 f"preferences {number(found.rho_cells, form='.2f')}, {_p(found.p_cells)}", 7)
         ax.margins(0.12)
+        name_lines(ax, {f"{SHORT[r.label]} → {SHORT[r.wrong]}": (100 * r.static, 100 * r.dynamic)
+                        for r in part[named].itertuples()})
         wrong = "mean probability of the wrong\nclass, "
         ax.set_xlabel(f"{wrong}{found.photos} photos (%)", fontsize=7)
     axes[0, 0].set_ylabel(f"{wrong}{found.clips} clips (%)", fontsize=7)
