@@ -24,7 +24,7 @@ FIXED = {"corpus_counts", "faces_actions", "faces_emotions", "faces_filmstrip", 
          "faces_turn", "model_sizes", "pretraining_masks", "report_runs", "report_published"}
 TRAINED = {"count", "verdict", "text", "reading", "people", "tokens"}
 BESIDE = ("low", "high", "seed_sd", "null_95", "p")       # accompany a number and are not judged
-SKIPPED = {"numbers", "shared_space"}                     # repeated, a map
+SKIPPED = {"numbers"}                                     # repeats others
 
 
 def committed(folder: str, repository: Path) -> dict[str, bytes]:

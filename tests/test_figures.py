@@ -10,7 +10,6 @@ import pytest
 from s4d.study.figures import finetuning as plots
 from s4d.study.figures import marks, report, style
 from s4d.study.figures.__main__ import draw
-from s4d.study.figures.clips import along_clip
 from s4d.study.tables import BASELINE, METHOD, judge, published
 
 ROOT = Path(__file__).parents[1]
@@ -161,9 +160,7 @@ def test_figures_are_drawn_again_from_their_csv():
 
 
 def test_the_legend_along_a_clip_lies_outside_the_axes():
-    table = pd.read_csv(ROOT / "figures/source_data/static_along_clip.csv")
-    parts = [table[table.part == part].dropna(axis=1) for part in ("course", "follow", "lag")]
-    fig = along_clip(*parts, "s")
+    fig = draw("static_along_clip", ROOT / "figures", "sandbox", "")
     fig.draw_without_rendering()
     legend = fig.legends[0].get_window_extent()
     assert not any(legend.overlaps(ax.get_window_extent()) for ax in fig.axes)

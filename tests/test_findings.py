@@ -22,7 +22,7 @@ PROTOTYPES, WRONG = SANDBOX + "prototype_similarity.csv", SANDBOX + "confusabili
 CKA, ALONG = SANDBOX + "layer_similarity.csv", SANDBOX + "static_along_clip.csv"
 MAPS, OFF = SANDBOX + "experts_maps.csv", SANDBOX + "experts_switched_off.csv"
 MODES, GAINS = SANDBOX + "routing_modes.csv", SANDBOX + "static_gains.csv"
-CONFUSED, SAVED = SANDBOX + "finetuning_confusion.csv", NIGHT + "clips_saved.csv"
+CONFUSED = SANDBOX + "finetuning_confusion.csv"
 FEAR = dict(image_class="fear", video_class="fear")
 CROSSED = dict(comparison="separate", label="fear", wrong="surprise")
 
@@ -130,8 +130,11 @@ FINDINGS = [
      read_by("s4d", "video", "image"), ""),
     (N5, "recognises {ci} of the clips", TRANSFER, read_by("static", "image", "video"), ""),
     *((N5, words + " {value:.2f} [{low:.2f}, {high:.2f}]", CKA,
-       dict(comparison=name, layer="pooled", measure="cka"), "above 0") for words, name in (
+       dict(comparison=name, layer="pooled"), "above 0") for words, name in (
         ("the pooled CKA is", "s4d"), ("in S4D and", "static"), ("fine-tuning it is", "start"))),
+    (N5, "within each emotion leaves {within_mean:.2f} of that", CKA,
+     dict(comparison="start", layer="pooled"), ""),
+    (N5, "and {within_mean:.2f} in S4D", CKA, dict(comparison="s4d", layer="pooled"), ""),
     *((N5, "{mean:.2f} [{low:.2f}, {high:.2f}] for " + name, ALONG,
        dict(part="follow", label="expressive", method=method), "above 0")
       for name, method in (("static only", "static"), ("S4D", "s4d"))),
@@ -142,9 +145,6 @@ FINDINGS = [
     (RESULTS, "| 0.5 | | {ci} |", HELP, changed("gap", "0.5"), "significant"),
     (RESULTS, "talking | {ci}, not significant |", HELP, changed("gap", "1"), "open"),
     (RESULTS, "photos add {ci} points", HELP, changed("clips", "0.1"), "significant"),
-    (RESULTS, "with {clips:.0f} clips and 6 390 photos does as well as dynamic only with "
-     "{alone:.0f} clips. The interval of that number goes from {low:.0f}", SAVED,
-     dict(share="0.1"), ""),
     ((RESULTS, N3), "{ci}", SHARES, changed("photos", "0.1"), "significant"),
     (RESULTS, "photos S4D loses {ci}", ABLATIONS, changed("photos", "0.03"), "corrected away"),
     (RESULTS, "with 10 % {ci}", ABLATIONS, changed("photos", "0.1"), "corrected away"),
