@@ -11,8 +11,8 @@ import torch
 from conftest import cut_off, damage, smooth, write_image, write_video
 from PIL import Image
 
-from s4d.data import MediaError, count_frames, frame_size, read_clip
-from s4d.data.media import natural
+from s4d.data import MediaError, count_frames, read_clip
+from s4d.data.media import header, natural
 
 
 def pixels(picture: torch.Tensor) -> np.ndarray:
@@ -23,7 +23,7 @@ def test_a_video_has_the_frames_that_were_written(tmp_path):
     path = write_video(tmp_path / "v.mp4", 3, frames=9, width=96, height=64)
     clip = read_clip(path)
     assert clip.shape == (9, 3, 64, 96) and clip.dtype == torch.uint8
-    assert count_frames(path) == 9 and frame_size(path) == (96, 64)
+    assert count_frames(path) == 9 and header(path)[:2] == (96, 64)
     for t in range(9):
         assert np.abs(pixels(clip[t]) - smooth(3, 96, 64, t / 4)).mean() < 4
     assert torch.equal(read_clip(path, [7, 0, 7]), clip[[7, 0, 7]])
@@ -118,9 +118,9 @@ def test_what_is_missing_empty_or_no_picture_is_refused(tmp_path):
     refused(tmp_path / "frames", "holds no frames")
     refused(write_image(tmp_path / "small.png", width=8, height=8), "at least 16 px")
     path = write_image(tmp_path / "p.png")
-    refused(path, "frame 1 was asked for, but it has 1", indices=[1])
-    refused(path, "no frame was asked for", indices=[])
-    refused(write_video(tmp_path / "v.mp4"), r"frame 8 was asked for, but it has 8 \(0 to 7\)",
+    refused(path, "frames \\[1\\] were asked for, but it has 1", indices=[1])
+    refused(path, "frames none were asked for", indices=[])
+    refused(write_video(tmp_path / "v.mp4"), r"frames \[8\] were asked for, but it has 8 \(0 to 7\)",
             indices=[0, 8])
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd
 from ..emotions import LabelError
 from .corpora import find, index
 from .lists import emotion_in, notes
-from .media import IMAGES, VIDEOS, MediaError, frame_files, header, natural, read_clip
+from .media import IMAGES, VIDEOS, MediaError, frame_files, header, read_clip
 from .tables import Dataset, DatasetError, files, folders, in_threads, listed_subjects, stamps
 
 MIN_FRAMES = 4        # a shorter clip shows no course of an expression
@@ -232,14 +233,12 @@ def check(path: Path, size: int, digest: bool = False) -> dict:
 
 def _gap(images: list[Path]) -> str | None:
     """The first number that numbered frames leave out, or None; any even step is no gap."""
-    parts = [[n for n, _ in natural(file.stem)[0] if n >= 0] for file in images]
-    if len(images) < 3 or not all(parts):
+    numbers = [int(m[1]) for m in (re.search(r"(\d+)\D*$", f.stem) for f in images) if m]
+    if len(numbers) < max(3, len(images)):
         return None
-    numbers = [part[-1] for part in parts]
-    steps = [after - before for before, after in pairwise(numbers)]
-    usual = Counter(steps).most_common(1)[0][0]
-    odd = next((i for i, step in enumerate(steps) if step != usual), None)
-    if odd is None:
-        return None
-    return (f"between frames {numbers[odd]} and {numbers[odd + 1]} there are none, while others "
-            f"are {usual} apart: extract the clip again")
+    usual = Counter(after - before for before, after in pairwise(numbers)).most_common(1)[0][0]
+    for before, after in pairwise(numbers):
+        if after - before != usual:
+            return (f"between frames {before} and {after} there are none, while others are {usual} "
+                    "apart: extract the clip again")
+    return None

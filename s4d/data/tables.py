@@ -84,9 +84,6 @@ def split_validation(index: pd.DataFrame, val_fraction: float = 0.15,
     Whole subjects where they are known, so that nobody is on both sides; rows without a subject
     class by class. The result depends on the table and the seed alone.
     """
-    if not 0 < val_fraction < 1:
-        raise DatasetError(f"validation fraction {val_fraction} is outside 0..1: choose for "
-                           "example 0.15")
     out, rng = index.copy(), np.random.default_rng(seed)
     train = out[out["split"] == "train"]
     counts = train["subject"].value_counts().sort_index()
