@@ -128,7 +128,7 @@ FAULTS = {
          "list", "unknown label 'joy!'"),
         ("label missing", replaced(TRAIN1, "3,4", "3,"), "list", "no label for '3'"),
         ("list truncated within a line", lambda r: cut_off(r / TRAIN1, 0.94), "list", "no label"),
-        ("list missing", removed(TRAIN1), "list", "but no"),
+        ("list missing", removed(TRAIN1), "list", "but its other list"),
         ("list with a header only", fill(TRAIN1, b"video_name,label\n"), "list",
          "holds no entries"),
         ("list without its label column", fill(TRAIN1, b"video_name,who\n1,x\n"),

@@ -8,11 +8,11 @@ import pandas as pd
 from ...config import Source
 from ...emotions import vocabulary
 from ..tables import Dataset, DatasetError, listed_subjects, table
-from . import named, own, photos, wild
+from . import clips, own, photos
 
 REGISTRY = {d.name: d for d in (
-    photos.AFFECTNET, named.CAER, own.CLIPS, named.CREMAD, wild.DFEW, wild.FERV39K, wild.MAFW,
-    own.PHOTOS, photos.RAFDB, named.RAVDESS, named.VOXCELEB2)}
+    photos.AFFECTNET, clips.CAER, own.CLIPS, clips.CREMAD, clips.DFEW, clips.FERV39K, clips.MAFW,
+    own.PHOTOS, photos.RAFDB, clips.RAVDESS, clips.VOXCELEB2)}
 
 
 def find(name: str, root: str | Path) -> Dataset:
