@@ -80,7 +80,7 @@ def test_a_report_begins_with_the_summary_and_shows_twenty_examples_a_kind(tmp_p
     text = auditing.report(problems, counts).splitlines()
     assert text[0].split() == ["split", "label", "found"] and len(text) < 50
     assert f"{'588':>8}  missing" in text[:8]
-    assert sum(line.startswith("gone/") for line in text) == 20
+    assert sum(line.startswith("images/gone/") for line in text) == 20
     assert "... and 568 more: --csv FILE writes all" in text
     clean = auditing.report(problems[:0], counts).splitlines()
     assert clean[-1] == "no problems"

@@ -38,7 +38,7 @@ def clips_root(tmp_path_factory):
 
 def table_of(root: Path, pattern: str = "*.mp4", label: str | None = "fear") -> pd.DataFrame:
     rows = [(p.name, label, None, "train") for p in sorted(root.glob(pattern))]
-    return tables.table(rows, None, None)
+    return tables.table(rows, None)
 
 
 def samples(root: Path, sampling_rate: int = 1, **options) -> Samples:

@@ -65,7 +65,7 @@ def of_lists(name: str, lists: tuple[str, ...], media: tuple[str, ...], layout: 
     read = partial(listed_rows, name=name, layout=layout, lists=lists, media=media, orders=orders,
                    num_classes=len(train), counts=counts)
     folds = () if first is None else tuple(tests)
-    return Dataset(name, "video", layout, read, folds, orders, published, listed)
+    return Dataset(name, "video", layout, read, folds, published, listed)
 
 
 def acted(names: list[str], pattern: str, codes: dict[str, str], fold: int, root: Path,
