@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import NAMES, put, write_image, write_video, write_voxceleb2
 
-from s4d.data import audit, index
+from s4d.data import REGISTRY, audit, index
 from s4d.data.dataset import Key, Samples, collate
 from s4d.emotions import EMOTIONS_11, ORDERS
 
@@ -83,7 +83,7 @@ def check(name: str, root: Path, table, fold: int | None, order: str | None, cla
     """The audit finds nothing, and every sample loads."""
     problems = audit(name, root, fold=fold, label_order=order, published=False)
     assert problems.empty, problems.values.tolist()
-    task = "image" if table.frames.notna().all() else "video"
+    task = REGISTRY[name].task
     samples = Samples(table, root, task, 32, 4, 1, num_classes=classes, test_segments=1)
     batch = collate([samples[Key(task, row, 0)] for row in range(len(table))])
     assert batch["clip"].shape == (len(table), 1 if task == "image" else 4, 3, 32, 32)

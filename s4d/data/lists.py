@@ -45,18 +45,21 @@ def read_list(path: Path) -> list[Entry]:
     """
     lines = [line.strip(" \t") for line in re.split(r"\r\n|\r|\n", _text(path))]
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line]
-    first = numbered[0][1] if numbered else ""
+    first, columns, out = numbered[0][1] if numbered else "", [], []
     separator = next((s for s in ",;\t" if s in first), " ")
     head = [c.strip(' \t"').lower() for c in first.split(separator)]
-    has_header = len(head) > 1 and set(head) & set(COLUMNS["name"])
-    columns = _columns(path, head) if has_header else ()
-    out = []
-    for number, line in numbered[1:] if has_header else numbered:
+    if len(head) > 1 and set(head) & set(COLUMNS["name"]):
+        for what, allowed in COLUMNS.items():
+            columns.append(next((head.index(c) for c in allowed if c in head), None))
+            if columns[-1] is None:
+                raise DatasetError(f"list {path} has no column for the {what}: expected one of "
+                                   f"{', '.join(allowed)}, found {', '.join(head)}")
+    for number, line in numbered[1:] if columns else numbered:
         where = f"{path}, line {number}"
         if line.count('"') % 2:
             raise DatasetError(f"list {where} opens a quote and does not close it: a path with a "
                                "line break is refused")
-        if has_header:
+        if columns:
             row = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
             name, label = (row[c].strip(" \t") if c < len(row) else "" for c in columns)
         else:
@@ -90,18 +93,6 @@ def _text(path: Path) -> str:
             return text
     raise DatasetError(f"list {path} cannot be read: it is no text in UTF-8, UTF-16 or GBK; copy "
                        "it again")
-
-
-def _columns(path: Path, head: list[str]) -> list[int]:
-    """Places of the name and the label in a list's header."""
-    found = []
-    for what, allowed in COLUMNS.items():
-        column = next((c for c in allowed if c in head), None)
-        if column is None:
-            raise DatasetError(f"list {path} has no column for the {what}: expected one of "
-                               f"{', '.join(allowed)}, found {', '.join(head)}")
-        found.append(head.index(column))
-    return found
 
 
 def _safe(name: str, where: str) -> str:
@@ -149,21 +140,16 @@ class Files:
         """Path below root of a listed name, or where it is expected, which an audit reports."""
         name = unicodedata.normalize("NFC", name)
         prefix = next((p for p in self.repeated if name.startswith(p)), "")
-        found = self._lookup(name)
-        if found is None and prefix:
-            notes[prefix[:-1], "a name that repeats this folder is read without it"] += 1
-            name = name.removeprefix(prefix)
-            found = self._lookup(name)
-        return found or f"{(self.bases or [self.expected])[0]}/{name}".lstrip("/")
-
-    def _lookup(self, name: str) -> str | None:
-        for base in self.bases:
-            folder, _, leaf = f"{base}/{name}".lstrip("/").rpartition("/")
-            inside = self.inside(folder)
-            found = inside.get(leaf) or inside.get(_key(leaf))
-            if found:
-                return f"{folder}/{found}" if folder else found
-        return None
+        for wanted in dict.fromkeys((name, name.removeprefix(prefix))):
+            if wanted != name:
+                notes[prefix, "a name that repeats this folder is read without it"] += 1
+            for base in self.bases:
+                folder, _, leaf = f"{base}/{wanted}".lstrip("/").rpartition("/")
+                inside = self.inside(folder)
+                found = inside.get(leaf) or inside.get(_key(leaf))
+                if found:
+                    return f"{folder}/{found}".lstrip("/")
+        return f"{(self.bases or [self.expected])[0]}/{wanted}".lstrip("/")
 
 
 def _key(name: str) -> str:

@@ -101,13 +101,9 @@ def count_frames(path: str | Path) -> int:
     return 1
 
 
-def frame_size(path: str | Path) -> tuple[int, int]:
-    """Width and height in px, from the file's header (of the first frame, for a folder)."""
-    return header(path)[:2]
-
-
 def header(path: str | Path) -> tuple[int, int, float | None]:
-    """Width and height in px and frames per second, where the file tells them; not decoded."""
+    """Width and height in px (of a folder's first frame) and frames per second or None; from the
+    file's header."""
     what = kind(path)
     if what == "frames":
         return header(frame_files(path)[0])
@@ -203,7 +199,7 @@ def _probed(path: str, size: int, modified: int) -> tuple[int, int, int]:
     refuse them. `explode` alone lets an eighth of overwritten stretches of H.264 pass as noise;
     `aggressive` also refuses a slice whose bits go on after its last macroblock.
     """
-    shape, good = frame_size(path), 0
+    shape, good = header(path)[:2], 0
     _check_shape(Path(path), shape)
     try:
         with av.open(path) as container:
@@ -271,11 +267,9 @@ def _read_image(path: Path, size: int | None) -> np.ndarray:
 
 def _checked(path: Path, indices: Sequence[int] | None, count: int) -> list[int]:
     wanted = list(range(count)) if indices is None else [int(i) for i in indices]
-    if not wanted:
-        raise MediaError(path, f"no frame was asked for: give indices from 0 to {count - 1}")
     outside = [i for i in wanted if not 0 <= i < count]
-    if outside:
-        raise MediaError(path, f"frame {outside[0]} was asked for, but it has {count} "
+    if outside or not wanted:
+        raise MediaError(path, f"frames {outside or 'none'} were asked for, but it has {count} "
                                f"(0 to {count - 1})")
     return wanted
 
