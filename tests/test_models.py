@@ -23,7 +23,6 @@ from s4d.models import (
     DualMAE,
     MoAE,
     checkpoints,
-    count_parameters,
     encoder_from,
     load_released,
     random_mask,
@@ -175,12 +174,6 @@ def test_names_and_shapes_are_the_releases(name, classes, tensors, digest):
     assert (len(lines), found) == (tensors, digest)
 
 
-def test_numbers_of_parameters_to_the_unit():
-    for size, total in (("small", 25_484_270), ("base", 100_513_646), ("large", 354_526_414)):
-        with torch.device("meta"):
-            assert count_parameters(models.create(f"s4d_{size}_patch16_160")) == total
-
-
 @pytest.fixture
 def tiny_release(monkeypatch):
     """The smallest released size made smaller: files of some hundred kB stand for the release's."""
@@ -199,8 +192,7 @@ def prefixed(prefix: str):
     lambda s: {"model": s, "args": argparse.Namespace(lr=1.0), "epoch": 3},
     lambda s: {"module": s}, lambda s: s, lambda s: {"state_dict": s, "epoch": np.float64(3)},
     lambda s: {"model_ema": s, "best": np.int64(7), "curve": np.ones(3), "flag": np.bool_(True)},
-    lambda s: {"state_dict": {"model": s}}, prefixed("module."), prefixed("_orig_mod."),
-    prefixed("module._orig_mod."), prefixed("backbone.")])
+    lambda s: {"state_dict": {"model": s}}, prefixed("module._orig_mod."), prefixed("backbone.")])
 def test_a_released_checkpoint_is_read_whatever_its_wrapping(tmp_path, tiny_release, wrap, caplog):
     model = tiny_release(image_classes=8, video_classes=11, num_experts=4, moae_start=1)
     torch.save(wrap(to_released(model)), tmp_path / "c.pth")

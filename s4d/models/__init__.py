@@ -57,7 +57,6 @@ def _register(name: str, cls: type, variant: str) -> None:
         return model
 
     build.__name__, build.__module__ = name, __name__
-    build.__doc__ = f"The {variant} {'masked autoencoder' if cls is DualMAE else 'classifier'}."
     globals()[name] = build
     register_model(build)
 

@@ -157,11 +157,7 @@ def fill(model: nn.Module, state: dict[str, Tensor], where: str | None = None,
 
 
 def encoder_from(source: nn.Module | str | Path | dict, model: nn.Module) -> dict[str, list[str]]:
-    """Moves pre-trained encoder weights, of a `DualMAE` or a checkpoint, into an `S4D`.
-
-    Returns:
-        as `fill`; experts, heads and `fc_norm` are among "missing".
-    """
+    """Moves the encoder of a `DualMAE` or a checkpoint into an `S4D`; returns as `fill`."""
     if isinstance(source, nn.Module):
         return fill(model, source.state_dict())
     state, where = read_state(source)
