@@ -14,7 +14,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from s4d.notebooks import GIVEN, NOTEBOOKS, parameters_of
+from s4d.reproduce import GIVEN, NOTEBOOKS, inspect_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK_FILES = sorted(p for folder in ("notebooks", "course")
@@ -98,7 +98,7 @@ def test_notebook_is_stripped_and_parametrised(path):
     assert all(not c["outputs"] and c["execution_count"] is None for c in code), "run `make strip`"
     if path.parent.name == "notebooks":
         assert sum("parameters" in c["metadata"].get("tags", []) for c in cells) == 1
-        assert set(GIVEN) <= set(parameters_of(path))
+        assert set(GIVEN) <= set(inspect_notebook(path))
 
 
 def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:

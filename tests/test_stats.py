@@ -10,9 +10,9 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from s4d.config import Finetune
 from s4d.emotions import EMOTIONS
-from s4d.study import intervals, printed, stats
+from s4d.study import intervals, stats
 from s4d.study.intervals import StatsError
-from s4d.study.protocol import baselines, confusion, matrix, protocol
+from s4d.study.protocol import as_text, baselines, confusion, matrix, protocol, readable
 from s4d.training.evaluate import war_uar
 
 
@@ -187,9 +187,9 @@ def test_confusion_counts_and_baselines():
 
 def test_tables_read_as_a_paper_prints_them():
     rows = table(["neutral"] * 8 + ["fear"] * 2, ["neutral"] * 8 + ["fear"] * 2)
-    found = printed.readable(stats.scores(rows, resamples=50))
+    found = readable(stats.scores(rows, resamples=50))
     assert found["WAR"].tolist() == ["100.0 [100.0, 100.0]"] and found["subjects"].tolist() == [10]
-    shown = printed.readable(compared(rows, rows.assign(predicted="none"), 99), "difference")
+    shown = readable(compared(rows, rows.assign(predicted="none"), 99), "difference")
     assert shown.loc[0, ["UAR", "UAR p"]].tolist() == ["+100.0 [+100.0, +100.0]", "0.040"]
     p = (0.25, 0.001, 0.0009, 0.0, float("nan"))
     assert list(map(intervals.p_text, p)) == ["0.250", "0.001", "< 0.001", "< 0.001", "n/a"]
@@ -258,7 +258,7 @@ def test_folds_have_a_mean_and_a_pool():
     assert war.value["pooled"] == pytest.approx((every.label == every.predicted).mean())
     assert (war.low < war.value).all() and (war.value < war.high).all()
     assert war.samples.tolist() == [300, 140, 440, 440]
-    assert list(printed.wide(found)) == ["metric", "fold 1", "fold 2", "mean of folds", "pooled"]
+    assert as_text(found).splitlines()[0].split()[:5] == ["part", "fold", "1", "fold", "2"]
     same = protocol({"a": folds["fold 1"], "b": folds["fold 1"]}, resamples=20)
     assert set(same.part) == {"a", "b", "mean of folds"}      # one test split, trained twice
     with pytest.raises(StatsError, match="is tested twice"):

@@ -16,7 +16,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from s4d.files import OutputError
-from s4d.notebooks import NOTEBOOKS
+from s4d.reproduce import NOTEBOOKS
 from s4d.study import stats, tables
 from s4d.study.artifacts import (
     Artifacts,
