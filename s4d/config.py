@@ -14,7 +14,8 @@ class ConfigError(ValueError):
 
 
 def bounded(default, low: float, high: float = math.inf):
-    """A number from `low` to `high`, or two ascending ones where the default is a pair."""
+    """A number from `low` to `high`, or two ascending ones where the default is a pair. A tiny
+    `low` excludes 0."""
     return field(default=default, metadata={"bounds": (low, high)})
 
 
@@ -34,10 +35,11 @@ class _Checked:
 
 @dataclass(frozen=True)
 class Faces(_Checked):
-    """The embedded corpora of procedural faces. Angles in degrees, shares in 0..1."""
+    """The embedded corpora of procedural faces. Angles in degrees, shares in 0..1. The smallest
+    counts hold each class once in each split or fold."""
 
-    version: int = 5                                # of the generator; raised with its pixels
-    seed: int = 0                                   # of all subjects, expressions and scenes
+    version: int = 5                                # version of the generator and its pixels
+    seed: int = 0                                   # random seed of subjects and scenes
     img_size: int = bounded(64, 32, 224)            # side of the pictures, an even number of px
     photos: int = bounded(8000, 21)                 # labelled photos in all (AffectNet's layout)
     photo_subjects: int = bounded(2000, 3)          # people in the photos
@@ -96,7 +98,7 @@ class _Training(_Checked):
     epochs: float = bounded(100, 1e-6)              # passes over the data, also fractions
     warmup_ratio: float = bounded(0.05, 0, 1)       # share of the steps that warm up
     weight_decay: float = bounded(0.05, 0)          # AdamW's decay of matrices
-    seed: int = bounded(0, 0)                       # of initial weights, order and random draws
+    seed: int = bounded(0, 0)                       # random seed of weights, order and draws
     num_workers: int = bounded(8, 0)                # decoding processes; 0: decode while training
     cache: bool = False                             # decode once, into a file beside the data
     amp: bool = True                                # bf16 on CUDA and on CPUs with bf16 units
