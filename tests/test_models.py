@@ -58,8 +58,6 @@ def stirred(model: torch.nn.Module, scale: float = 0.3) -> torch.nn.Module:
     return model
 
 
-# --- registry and shapes
-
 def test_every_promised_model_is_registered_and_constructs():
     sizes = ("nano_patch16_64", "small_patch16_160", "base_patch16_160", "large_patch16_160")
     promised = {f"{kind}_{size}" for kind in ("s4d", "s4d_mae") for size in sizes}
@@ -181,15 +179,12 @@ def tiny_release(monkeypatch):
     return lambda kind="s4d", **kw: stirred(models.create(f"{kind}_small_patch16_160", **kw)).eval()
 
 
-def prefixed(prefix: str):
-    return lambda state: {prefix + k: v for k, v in state.items()}
-
-
 @pytest.mark.parametrize("wrap", [
     lambda s: {"model": s, "args": argparse.Namespace(lr=1.0), "epoch": 3},
     lambda s: {"module": s}, lambda s: s, lambda s: {"state_dict": s, "epoch": np.float64(3)},
     lambda s: {"model_ema": s, "best": np.int64(7), "curve": np.ones(3), "flag": np.bool_(True)},
-    lambda s: {"state_dict": {"model": s}}, prefixed("module._orig_mod."), prefixed("backbone.")])
+    lambda s: {"state_dict": {"model": s}}, lambda s: {f"backbone.{k}": v for k, v in s.items()},
+    lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()}])
 def test_a_released_checkpoint_is_read_whatever_its_wrapping(tmp_path, tiny_release, wrap, caplog):
     model = tiny_release(image_classes=8, video_classes=11, num_experts=4, moae_start=1)
     torch.save(wrap(to_released(model)), tmp_path / "c.pth")
@@ -430,8 +425,6 @@ def test_a_step_on_a_gpu_never_waits_for_the_host():
         torch.cuda.set_sync_debug_mode("default")
     assert loss.isfinite()
 
-
-# --- invariants
 
 def test_masks_remove_one_count_in_every_row_and_each_place_equally_often():
     for tokens, ratio, removed in ((100, 0.9, 90), (800, 0.95, 760), (16, 0.01, 1), (2, 0.99, 1)):

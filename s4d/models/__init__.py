@@ -37,7 +37,6 @@ DECODERS = {
 }
 RELEASED = ("small_patch16_160", "base_patch16_160")     # whose weights are on the hub
 
-
 default_cfgs = generate_default_cfgs({
     f"{kind}_{name}": dict(input_size=(3, spec["img_size"], spec["img_size"]), mean=MEAN, std=STD,
                            interpolation="bicubic",
