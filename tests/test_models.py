@@ -331,12 +331,12 @@ def twins(name: str, cls, **kw) -> tuple[torch.nn.Module, torch.nn.Module]:
     decoder = models.DECODERS[size] if cls is reference.Autoencoder else {}
     twin = cls(**{**models.VARIANTS[size], **decoder, **SHORT, **kw})
     twin.load_state_dict(to_released(model))
-    return model, twin
+    return model.double(), twin.double()
 
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Whether no difference exceeds 1e-5, in units of the expected values' size above 1."""
-    return bool((found - expected).abs().max() < 1e-5 * expected.abs().max().clamp(min=1))
+    """Whether no difference exceeds 1e-6, in units of the expected values' size above 1."""
+    return bool((found - expected).abs().max() < 1e-6 * expected.abs().max().clamp(min=1))
 
 
 def losses_and_gradients_agree(model, twin, loss: torch.Tensor, expected: torch.Tensor) -> None:
@@ -366,7 +366,7 @@ def test_the_classifier_is_the_references(size, classes, released):
     if not released:
         layer.noise_mode = "never"                       # noise of training has its own test
     total = expected = 0
-    for k, x in enumerate((images(), clips(2, 4))):
+    for k, x in enumerate((images().double(), clips(2, 4).double())):
         layer.record = []
         torch.manual_seed(k)
         found = model(x)
@@ -388,7 +388,7 @@ def test_the_autoencoder_is_the_references(size):
     """Reconstruction of all tokens, targets, loss and gradients of both modalities."""
     model, twin = twins(f"s4d_mae_{size}_patch16_160", reference.Autoencoder, decoder_depth=1)
     total = expected = 0
-    for x, tokens in ((images(), 16), (clips(2, 4), 32)):
+    for x, tokens in ((images().double(), 16), (clips(2, 4).double(), 32)):
         mask = random_mask(2, tokens, 0.75, torch.Generator().manual_seed(3))
         with torch.no_grad():
             assert close(model.reconstruct(x, mask), twin.reconstruct(x, mask))
