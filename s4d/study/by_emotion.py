@@ -16,12 +16,6 @@ Tests = dict[tuple[str, str], pd.DataFrame]    # (method, task) -> predictions, 
 WITH_PHOTOS = ("multitask", "s4d")             # compared with "dynamic"
 
 
-def tidy(matrix: np.ndarray, names: list[str], row: str, column: str, value: str) -> pd.DataFrame:
-    """Write a square matrix as a table with one row a cell."""
-    index = pd.MultiIndex.from_product([names, names], names=[row, column])
-    return pd.Series(np.asarray(matrix).ravel(), index, name=value).reset_index()
-
-
 def class_orders(classes: int, most: int = 5040, seed: int = 0) -> np.ndarray:
     """All orders of the classes, or `most` random ones; the first is the identity. `[R, K]`."""
     if factorial(classes) <= most:
@@ -182,16 +176,16 @@ def confusion_study(tests: Tests, sides: dict[str, tuple], names: list[str]) -> 
         and of its comparison photos, clips (counts), low, high (95 % of rho) and those of
         `confusability`.
     """
-    out = []
+    out, cells = [], pd.MultiIndex.from_product([names, names], names=["label", "wrong"])
     for comparison, keys in sides.items():
         known = [tests[k][tests[k].label.isin(names)].reset_index(drop=True) for k in keys]
         static, dynamic = (soft_confusion(test, names) for test in known)
         low, high = confusability_interval(*known, names)
         photos, clips = (tests[k].dropna(subset="predicted").path.nunique() for k in keys)
-        table = tidy(static, names, "label", "wrong", "static").assign(
-            dynamic=dynamic.ravel(), comparison=comparison, photos=photos, clips=clips, low=low,
-            high=high, **confusability(static, dynamic))
-        out.append(table[table.label != table.wrong])
+        table = pd.DataFrame(dict(
+            static=static.ravel(), dynamic=dynamic.ravel(), comparison=comparison, photos=photos,
+            clips=clips, low=low, high=high, **confusability(static, dynamic)), cells)
+        out.append(table.reset_index().query("label != wrong"))
     return pd.concat(out, ignore_index=True)
 
 

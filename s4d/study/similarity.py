@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from .by_emotion import class_orders, renaming_p, tidy
+from .by_emotion import class_orders, renaming_p
 from .intervals import jackknife, leave_out, left_out_half, permutation_p, units_of, units_of_two
 from .stats import scores
 
@@ -82,17 +82,16 @@ def prototypes(features: np.ndarray, labels: np.ndarray, names: list[str]) -> np
 def matched_classes(similarity: np.ndarray) -> dict:
     """Test whether equal classes are more alike across modalities than unequal ones, `[K, K]`.
 
-    Returns: diagonal, off_diagonal, difference (their means), p against renaming the classes of
-    one side in every order, p_least, the smallest possible p; missing with fewer than two classes.
+    Returns: diagonal, off_diagonal, difference (their means), ceiling (the largest possible
+    difference, of equal prototypes), p against renaming the classes of one side in every order,
+    p_least, the smallest possible p.
     """
     known = ~np.isnan(similarity).all(1) & ~np.isnan(similarity).all(0)
     s, k = similarity[np.ix_(known, known)], known.sum()
-    if k < 2:
-        return dict.fromkeys(("diagonal", "off_diagonal", "difference", "p", "p_least"), np.nan)
     on = s[np.arange(k), class_orders(k)].mean(1)                          # [R], first as named
     off = (s.sum() - on * k) / (k * (k - 1))
     return dict(diagonal=on[0], off_diagonal=off[0], difference=on[0] - off[0],
-                p=renaming_p(on - off), p_least=1 / len(on))
+                ceiling=k / (k - 1), p=renaming_p(on - off), p_least=1 / len(on))
 
 
 def mean_cosine(pairs: Pairs, photo_labels: np.ndarray, clip_labels: np.ndarray,
@@ -112,9 +111,9 @@ def corrected_difference(pairs: Pairs, photo_rows: pd.DataFrame, clip_rows: pd.D
     Source: jackknife over groups of subjects, with Quenouille's correction of the bias.
     """
     units, n, equal = units_of_two((photo_rows, clip_rows)), len(photo_rows), np.eye(len(names)) > 0
-    if units is None or len(set(photo_rows.label) & set(clip_rows.label) & set(names)) < 2:
-        return np.nan, np.nan, np.nan
     labels = photo_rows.label.to_numpy(), clip_rows.label.to_numpy()
+    if units is None or len(set(labels[0]) & set(labels[1]) & set(names)) < 2:
+        return np.nan, np.nan, np.nan
 
     def difference(kept: np.ndarray) -> float:
         one, other = kept[kept < n], kept[kept >= n] - n
@@ -127,37 +126,33 @@ def corrected_difference(pairs: Pairs, photo_rows: pd.DataFrame, clip_rows: pd.D
     return float(value), float(value - half), float(value + half)
 
 
-def prototype_study(photos: dict[tuple[str, int], np.ndarray],
-                    clips: dict[tuple[str, int], np.ndarray], photo_rows: pd.DataFrame,
-                    clip_rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Compare the prototypes of photos with those of clips in every network.
+def prototype_study(networks: dict[str, Pairs], photo_rows: pd.DataFrame, clip_rows: pd.DataFrame,
+                    names: list[str]) -> pd.DataFrame:
+    """Compare the prototypes of photos with those of clips, method by method.
 
-    Args:
-        photos, clips: (method, seed) -> pooled features.
     Returns:
-        one row a pair of classes: image_class, video_class, cosine (mean over seeds), photos,
-        clips (samples of the classes), method, and of the method's matrix those of
-        `matched_classes`, ceiling (the largest possible difference, that of equal prototypes),
-        corrected, low and high (cut at the ceiling).
+        one row a pair of classes: image_class, video_class, cosine (mean over seeds), method,
+        photos, clips (samples of the classes), and of the method's matrix those of
+        `matched_classes`, corrected, low and high (of `corrected_difference`, up to the ceiling).
     """
-    known, out = len(set(photo_rows.label) & set(clip_rows.label) & set(names)), []
-    ceiling = known / (known - 1) if known > 1 else np.nan
-    for method in dict.fromkeys(m for m, _ in photos):
-        pairs = [(photos[key], clips[key]) for key in photos if key[0] == method]
+    cells = pd.MultiIndex.from_product([names, names], names=["image_class", "video_class"])
+    count_photos, count_clips = (rows.label.value_counts().reindex(names, fill_value=0)
+                                 for rows in (photo_rows, clip_rows))
+    out = []
+    for method, pairs in networks.items():
         cosine = mean_cosine(pairs, photo_rows.label, clip_rows.label, names)
-        corrected = corrected_difference(pairs, photo_rows, clip_rows, names)
-        value, low, high = np.minimum(corrected, ceiling)
-        table = tidy(cosine, names, "image_class", "video_class", "cosine").assign(
-            method=method, **matched_classes(cosine), ceiling=ceiling, corrected=value, low=low,
-            high=high)
-        table["photos"] = table.image_class.map(photo_rows.label.value_counts())
-        table["clips"] = table.video_class.map(clip_rows.label.value_counts())
-        out.append(table.fillna({"photos": 0, "clips": 0}).astype({"photos": int, "clips": int}))
-    return pd.concat(out, ignore_index=True)
+        found = matched_classes(cosine)
+        found["corrected"], found["low"], found["high"] = np.minimum(
+            corrected_difference(pairs, photo_rows, clip_rows, names), found["ceiling"])
+        table = pd.DataFrame(dict(cosine=cosine.ravel(), method=method, **found), cells)
+        out.append(table.reset_index())
+    table = pd.concat(out, ignore_index=True)
+    return table.assign(photos=table.image_class.map(count_photos),
+                        clips=table.video_class.map(count_clips))
 
 
-def unbiased_centre(x: np.ndarray) -> np.ndarray:
-    """U-centred Gram matrix of `[N, D]`: zero diagonal; products estimate HSIC without bias.
+def centred_gram(x: np.ndarray) -> np.ndarray:
+    """U-centred Gram matrix of `[N, D]`, of norm 1: products of two estimate CKA without bias.
 
     Source: Szekely and Rizzo 2014; Song et al. 2012.
     """
@@ -169,7 +164,7 @@ def unbiased_centre(x: np.ndarray) -> np.ndarray:
     rows = gram.sum(1) / (n - 2)
     gram = gram - rows[:, None] - rows[None] + gram.sum() / ((n - 1) * (n - 2))
     np.fill_diagonal(gram, 0)
-    return gram
+    return gram / max(np.linalg.norm(gram), 1e-12)
 
 
 def cka(x: np.ndarray, y: np.ndarray) -> float:
@@ -178,11 +173,7 @@ def cka(x: np.ndarray, y: np.ndarray) -> float:
     1 for equal representations up to rotation and scale; 0 is expected of independent ones.
     Source: Kornblith et al. 2019, with the unbiased estimator of HSIC.
     """
-    return float((_unit(unbiased_centre(x)) * _unit(unbiased_centre(y))).sum())
-
-
-def _unit(matrix: np.ndarray) -> np.ndarray:
-    return matrix / max(np.linalg.norm(matrix), 1e-12)
+    return float((centred_gram(x) * centred_gram(y)).sum())
 
 
 def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: pd.DataFrame,
@@ -210,9 +201,9 @@ def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: p
         found = dict(comparison=name, layer=layer, value=value, low=value - half,
                      high=min(1.0, value + half), stimuli=len(rows), people=len(np.unique(units)))
         if layer == tested:
-            centred = [(_unit(unbiased_centre(a)), _unit(unbiased_centre(b))) for a, b in pairs]
+            grams = [(centred_gram(a), centred_gram(b)) for a, b in pairs]
             for null in orders:
-                drawn = np.array([np.mean([(a * b[o][:, o]).sum() for a, b in centred])
+                drawn = np.array([np.mean([(a * b[o][:, o]).sum() for a, b in grams])
                                   for o in orders[null]])
                 found |= {f"{null}_mean": drawn.mean(), f"{null}_95": np.percentile(drawn, 95),
                           f"p_{null}": permutation_p(drawn, value)}

@@ -17,11 +17,6 @@ from ..faces.corpus import truth
 from ..training import samples_of, tables
 
 
-def choose(rows: int, limit: int, seed: int = 0) -> np.ndarray:
-    """At most `limit` row numbers, drawn once and sorted: every model sees the same samples."""
-    return np.sort(np.random.default_rng([seed, rows]).permutation(rows)[:limit])
-
-
 def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed: int = 0,
            unreadable: dict[str, str] | None = None) -> tuple[Tensor, pd.DataFrame]:
     """Draw a random subset of one task's samples, one central view each: uint8, and their table.
@@ -29,7 +24,8 @@ def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed
     `unreadable` gets {path: cause} of the drawn files that cannot be read and are left out.
     """
     data = samples_of(update(cfg, test_segments=1), task, tables(cfg)[task], split)
-    drawn = [data[Key(task, int(row), seed)] for row in choose(len(data), limit, seed)]
+    order = np.random.default_rng([seed, len(data)]).permutation(len(data))   # for every model
+    drawn = [data[Key(task, row, seed)] for row in sorted(order[:limit].tolist())]
     if unreadable is not None:
         unreadable.update(sample["unreadable"] for sample in drawn if "unreadable" in sample)
     kept = [sample for sample in drawn if "clip" in sample]

@@ -21,7 +21,8 @@ SHORT = {"neutral": "neu", "happiness": "hap", "sadness": "sad", "surprise": "su
 LOOKS = {m: look(m) for m in style.METHOD_NAMES} | {
     "between": dict(color="#555555", marker="X", linestyle="-"),
     "start": dict(color="#555555", marker="*", linestyle=":")}
-NULLS = {"any": ("at will", "white"), "within": ("within each emotion", style.NULL_COLOUR)}
+NULLS = {"any": ("clips shuffled at will, mean to 95 %", "white"),
+         "within": ("shuffled within each emotion", style.NULL_COLOUR)}
 RING = dict(color="black", marker="o", markerfacecolor="none", markersize=8.5, linewidth=0.8)
 
 
@@ -40,18 +41,18 @@ def transfer(table: pd.DataFrame, note: str = "") -> Figure:
     fig, axes = figure(PAGE, 3.2, 1, len(readings), squeeze=False, sharex=True)
     for ax, reading in zip(axes[0], readings, strict=True):
         part = table[table.reading == reading]
-        rows = list(dict.fromkeys(zip(part.method, part["head"], strict=True)))
-        for r in part.itertuples():
-            y = rows.index((r.method, r.head)) + (-0.16 if r.stimuli == "image" else 0.16)
+        heads = part["head"].map({"image": ", photo ", "video": ", clip "})
+        names = part.method.map(METHOD_LABELS) + heads + reading
+        rows = list(names.unique())
+        for name, r in zip(names, part.itertuples(), strict=True):
+            y = rows.index(name) + (-0.16 if r.stimuli == "image" else 0.16)
             point(ax, y, r.war, r.low, r.high, style.TASK_COLOURS[r.stimuli],
                   style.TASK_MARKERS[r.stimuli], filled=not r.zero_shot)
             if r.unseen:
                 ax.plot(r.war, y, **RING)
         for kind, majority in part.groupby("stimuli").majority.first().items():
             ax.axvline(majority, color=style.TASK_COLOURS[kind], linestyle=":", linewidth=0.9)
-        names = [f"{METHOD_LABELS[m]}, {'photo' if h == 'image' else 'clip'} {reading}"
-                 for m, h in rows]
-        ax.set_yticks(range(len(rows)), names, fontsize=SMALL)
+        ax.set_yticks(range(len(rows)), rows, fontsize=SMALL)
         ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel="WAR (%)")
         heading(ax, READERS[reading])
     n = table.groupby("stimuli")[["samples", "subjects"]].max()
@@ -96,11 +97,9 @@ def layer_similarity(table: pd.DataFrame, note: str = "") -> Figure:
     layers, names, ends = list(dict.fromkeys(table.layer)), present(table.comparison, COUPLES), {}
     fig, (left, right) = figure(PAGE, 2.9, 1, 2)
     rows = table.dropna(subset="any_mean").set_index("comparison").loc[names]
-    y = np.arange(len(names))
-    for null, (label, colour) in NULLS.items():
-        low, high = rows[f"{null}_mean"], rows[f"{null}_95"]
-        right.barh(y + 0.25, np.maximum(high - low, 0.006), 0.3, low, color=colour,
-                   edgecolor="#444444", linewidth=0.6, label=label)
+    bars = [right.barh(np.arange(len(names)) + 0.25, rows[f"{null}_95"] - rows[f"{null}_mean"], 0.3,
+                       rows[f"{null}_mean"], color=colour, edgecolor="#444444", linewidth=0.6,
+                       label=label) for null, (label, colour) in NULLS.items()]
     for k, name in enumerate(names):
         drawn, line = LOOKS[name], table[table.comparison == name].set_index("layer").loc[layers]
         x = np.arange(len(layers)) + 0.05 * (k - (len(names) - 1) / 2)
@@ -109,19 +108,16 @@ def layer_similarity(table: pd.DataFrame, note: str = "") -> Figure:
         ends[COUPLES[name]] = line.value.iloc[-1]
         point(right, k - 0.15, *rows.loc[name, ["value", "low", "high"]], drawn["color"],
               drawn["marker"])
-    left.set(ylim=(min(0, left.get_ylim()[0]), 1.03), xlim=(-0.3, len(layers) - 0.8))
-    name_lines(left, ends)
+    left.set(ylim=(min(0, left.get_ylim()[0]), 1.03), xlim=(-0.3, len(layers) - 0.8),
+             ylabel="linear CKA of frame and clip")
     left.set_xticks(range(len(layers)), layers, rotation=0 if len(layers) <= 8 else 90)
-    left.set_ylabel("linear CKA of frame and clip")
+    name_lines(left, ends)
     heading(left, f"By layer ({table.stimuli.max()} clips, {table.people.max()} people)")
-    right.set_yticks(y, [COUPLES[name] for name in names], fontsize=SMALL)
-    right.set_ylim(len(names) - 0.45, -0.55)
-    right.set_xlabel("linear CKA of frame and clip")
+    right.set_yticks(range(len(names)), [COUPLES[name] for name in names], fontsize=SMALL)
+    right.set(ylim=(len(names) - 0.45, -0.55), xlabel="linear CKA of frame and clip")
     zero(right)
     heading(right, f"Layer “{rows.layer.iloc[0]}”, and its nulls")
-    fig.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=2,
-               fontsize=SMALL, title="mean to 95th percentile when clips are shuffled",
-               title_fontsize=SMALL)
+    legend(fig, bars)
     return stamp(fig, note)
 
 
@@ -152,12 +148,11 @@ def confusability(table: pd.DataFrame, note: str = "") -> Figure:
 
 
 def _emotion_rows(ax, table: pd.DataFrame) -> pd.Series:
-    """Name a row an emotion ("expressive": all), with its clips and people; the height of each."""
+    """Name a row an emotion, with its clips and people; return the height of each table row."""
     labels, methods = present(table.label, ("expressive", *EMOTION_COLOURS)), present(table.method)
     n = table.groupby("label")[["samples", "subjects"]].max()
     names = [f"{name} ({n.samples[name]}, {n.subjects[name]})" for name in labels]
-    ax.set_yticks(range(len(labels)), [name.replace("expressive", "all") for name in names],
-                  fontsize=SMALL)
+    ax.set_yticks(range(len(labels)), names, fontsize=SMALL)
     ax.set_ylim(len(labels) - 0.4, -0.6)
     beside = 0.36 * (table.method.map(methods.index) - (len(methods) - 1) / 2)
     return table.label.map(labels.index) + beside
