@@ -8,9 +8,7 @@ import sys
 import types
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 import s4d.faces
 from s4d import config
@@ -20,7 +18,6 @@ from s4d.data import DatasetError
 from s4d.files import OutputError
 from s4d.reproduce import ReproduceError
 from s4d.study import ablations
-from s4d.study.artifacts import Artifacts
 
 WRITE = """import pandas as pd
 from matplotlib.figure import Figure
@@ -109,13 +106,6 @@ def test_a_second_run_executes_only_what_changed(place, write_notebook, capsys):
     assert set(snapshot(place / "out")) == {f.replace("line", "renamed") for f in first}
 
 
-def test_a_profile_may_name_its_notebooks(place, write_notebook):
-    for name in ("01_faces", "03_finetuning"):
-        write_notebook(place / "nb" / f"{name}.ipynb", cell(name, name, 1))
-    assert pipeline.reproduce("night", out="night", folder=place / "nb") == 1
-    assert (place / "night/03_finetuning.pdf").is_file()
-
-
 def test_a_failing_notebook_names_the_cell_and_leaves_earlier_artifacts(place, write_notebook):
     write_notebook(place / "nb/01_faces.ipynb", cell("01_faces", "line", 1))
     reproduce(place, ["01_faces"])
@@ -200,37 +190,22 @@ def test_corpus_and_runs_are_found_again_and_forgotten(stages, tmp_path, write_n
     assert (tmp_path / "runs/finetune-other-0").exists() and (tmp_path / "data/own").exists()
 
 
-def raise_for(name: str, code: int):
-    """os.replace as on a folder that refuses files of that name."""
-    original = os.replace
-
-    def replace(source, target):
-        if Path(target).name == name:
-            raise OSError(code, os.strerror(code), str(target))
-        original(source, target)
-    return replace
-
-
 def test_disk_that_fills_while_publishing(place, write_notebook, monkeypatch):
-    fig = Figure(figsize=(2, 2))
-    made = Artifacts("out", "smoke", "01_faces")
-    made.figure(fig, "line", pd.DataFrame({"x": [1]}), "A line.")
-    before = snapshot(place / "out")
+    write_notebook(place / "nb/01_faces.ipynb", cell("01_faces", "line", 1))
+    reproduce(place, ["01_faces"])
+    before, copies = snapshot(place / "out"), []
     write_notebook(place / "nb" / "01_faces.ipynb", cell("01_faces", "line", 3))
-    copies = []
 
     def copyfile(source, target):
         Path(target).write_bytes(b"half")
         copies.append(target)
         if len(copies) == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(pipeline.shutil, "copyfile", copyfile)
-    with pytest.raises(OutputError, match="no space left"):
-        reproduce(place, ["01_faces"])
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.shutil, "copyfile", copyfile)
+        with pytest.raises(OutputError, match="no space left"):
+            reproduce(place, ["01_faces"])
     assert snapshot(place / "out") == before
-    monkeypatch.undo()
-    monkeypatch.chdir(place)
-    monkeypatch.setattr(pipeline, "prepare", lambda *_: ["corpus and runs"])
     reproduce(place, ["01_faces"])               # with space again: published without execution
     assert snapshot(place / "out") != before
 
@@ -239,18 +214,26 @@ def test_an_output_folder_that_refuses_files_stops_before_anything_is_done(
         stages, tmp_path, write_notebook, monkeypatch):
     write_notebook(tmp_path / "nb" / "01_faces.ipynb")
     reproduce(tmp_path, ["01_faces"])
-    before = snapshot(tmp_path)
-    monkeypatch.setattr(os, "replace", raise_for(".tmp-probe", errno.EROFS))
+    before, replace = snapshot(tmp_path), os.replace
+
+    def refuse(source, target):
+        if Path(target).name == ".tmp-probe":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(target))
+        replace(source, target)
+    monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(OutputError, match="cannot write out/.tmp-probe: read-only file system"):
         reproduce(tmp_path, ["01_faces"], fresh=True)
     assert snapshot(tmp_path) == before
 
 
-def test_fresh_forgets_every_corpus_that_the_profile_draws(stages, tmp_path, write_notebook):
-    write_notebook(tmp_path / "nb" / "03_finetuning.ipynb")
+def test_a_profile_names_its_notebooks_and_fresh_forgets_all_its_corpora(stages, tmp_path,
+                                                                         write_notebook):
+    for name in ("01_faces", "03_finetuning"):
+        write_notebook(tmp_path / "nb" / f"{name}.ipynb", cell(name, name, 1))
     night = config.profile("night")
     drawn = [tmp_path / "data" / faces.folder for faces in ablations.corpora(night)]
     for folder in drawn:
         (folder / "old").mkdir(parents=True)
-    pipeline.reproduce("night", out="out", folder=tmp_path / "nb", fresh=True)
+    assert pipeline.reproduce("night", out="night", folder=tmp_path / "nb", fresh=True) == 1
     assert len(drawn) == 4 and not any((folder / "old").exists() for folder in drawn)
+    assert (tmp_path / "night/03_finetuning.pdf").is_file()
