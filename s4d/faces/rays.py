@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
-from .shapes import DEPTH, frontal, ramp, rgb, step, tint, unit, window
+from .shapes import DEPTH, frontal, ramp, step, tint, unit, window
 
 PIVOT = (0., -.62, -.22)               # neck joint, head frame
 CAMERA, CENTRE = (0., -.1, 6.5), (0., -.05, .45)    # and the point of the face that it follows
@@ -123,8 +123,8 @@ def lamp(scene, turn):
     warm, one = scene["warmth"].view(-1, 1), torch.ones_like(towards[:, :1])
     key = scene["key"].view(-1, 1) * torch.cat([1 + .12 * warm, one, 1 - .16 * warm], 1)
     ambient = scene["ambient"].view(-1, 1) * torch.cat([1 - .05 * warm, one, 1 + .08 * warm], 1)
-    return SimpleNamespace(key=rgb(key), ambient=rgb(ambient), towards=towards.view(-1, 1, 3),
-                           up=turn[:, 1].reshape(-1, 1, 3))
+    return SimpleNamespace(key=key[..., None, None], ambient=ambient[..., None, None],
+                           towards=towards[:, None], up=turn[:, 1:2])
 
 
 def dot(maps, vector):
