@@ -30,14 +30,15 @@ def built(tmp_path_factory) -> Path:
 # --- corpora
 
 def test_two_workers_write_the_same_bytes_and_an_interrupted_build_continues(built, tmp_path):
-    build, shard = tmp_path / f"{TINY.folder}.part", corpus.shards(TINY)[0]
+    build = tmp_path / f"{TINY.folder}.part"
+    shard = corpus.shards(TINY, build)[0]
     corpus.draw_shard(TINY, build, *shard)              # as after an interruption
-    stamp = (build / "affectnet" / shard[2][0].path).stat().st_mtime_ns
+    stamp = (build / "affectnet" / shard[-1][0].path).stat().st_mtime_ns
     folder = corpus.ensure(TINY, tmp_path, workers=2)
     one, two = ({p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
                 for root in (built, folder))
     assert one == two
-    assert (folder / "affectnet" / shard[2][0].path).stat().st_mtime_ns == stamp
+    assert (folder / "affectnet" / shard[-1][0].path).stat().st_mtime_ns == stamp
     assert [p.name for p in tmp_path.iterdir()] == [TINY.folder]
     assert corpus.ensure(TINY, tmp_path, workers=2) == folder
 
@@ -60,7 +61,7 @@ def test_the_datasets_own_readers_find_what_was_drawn(built):
         assert (truth.loc[name + "/" + rows["path"], "label"].to_numpy() == rows["label"]).all()
         assert rows["subject"].notna().all()
     splits = found["affectnet"].groupby("split")["subject"].agg(set)
-    people = [{s.row for s in corpus.samples(TINY) if s.corpus == c} for c in corpus.CORPORA]
+    people = [{s.row for s in corpus.samples(TINY) if s.corpus == c} for c in corpus.SHARD]
     for groups in (splits, people):                           # nobody is in two of them
         assert sum(map(len, groups)) == len(set.union(*groups))
 
