@@ -12,10 +12,10 @@ from .shapes import gauss
 def controls(subject, actions, gaze):
     """Compute the control points of n faces, in half head heights, from actions `[n, 2, 23]`.
 
-    They are `[n, 1]`, or left and right `[n, 2]`, beside the subject's numbers and colours; `maps`
-    holds whatever is `[n, 1]` as `[n, 1, 1]`.
+    They are `[n, 1]`, or left and right `[n, 2]`, beside the subject's numbers and its colours
+    `[n, 3, 1, 1]`; `maps` holds whatever is `[n, 1]` as `[n, 1, 1]`.
     """
-    own = {k: v[:, None] if v.dim() == 1 else v for k, v in subject.items()}
+    own = {k: v[:, None] if v.dim() == 1 else v[..., None, None] for k, v in subject.items()}
     C = SimpleNamespace(gaze=gaze, **own)
     a = dict(zip(ACTIONS, actions.permute(2, 0, 1).contiguous().unbind(0), strict=True))
     uneven = C.asymmetry * torch.tensor([[1., -1.]], device=actions.device)

@@ -14,7 +14,7 @@ from .facs import ACTIONS, FacesError
 from .head import head_table
 from .paint import face
 from .rays import camera_rays, lamp, march_head
-from .shapes import LOG2E, gauss, lay, power, rgb, smooth, window
+from .shapes import LOG2E, gauss, lay, power, smooth, window
 from .subject import views
 from .surroundings import ears, glasses, hair, neck, occluder
 
@@ -110,7 +110,7 @@ def picture(C, scene, lamp, rays, hit, cover, tables):
     """Compose the picture from back to front: linear light `[n, 3, S, S]`."""
     P, S = C.maps, hit.shape[-1]
     down = ((torch.arange(S, device=hit.device) + .5) / S).view(1, 1, S, 1)
-    img = torch.lerp(rgb(scene["bg"][:, 0]), rgb(scene["bg"][:, 1]), down).expand(-1, 3, S, S)
+    img = torch.lerp(*scene["bg"][..., None, None].unbind(1), down).expand(-1, 3, S, S)
     if tables.blobs is not None:
         img = (img * (1 + .45 * scene["bg_tex"].view(-1, 1, 1, 1) * tables.blobs)).clamp(0, 1)
     img, wig = img.contiguous(), hair(C, lamp, rays, tables)
