@@ -10,9 +10,9 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from s4d.config import Finetune
 from s4d.emotions import EMOTIONS
-from s4d.study import intervals, stats
-from s4d.study.intervals import StatsError
+from s4d.study import stats
 from s4d.study.protocol import as_text, baselines, confusion, matrix, protocol, readable
+from s4d.study.stats import StatsError
 from s4d.training.evaluate import war_uar
 
 
@@ -73,9 +73,9 @@ def test_subjects_are_resampled_not_samples():
     width = whole.high - whole.low
     assert width == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 19), rel=0.12)
     assert 2.5 < width / (single.high - single.low) < 4                     # sqrt(10) in theory
-    mean, low, high = intervals.mean_interval([*right, np.nan], [*subject, "p0"])
+    mean, low, high = stats.mean_interval([*right, np.nan], [*subject, "p0"])
     assert mean == 0.5 and high - low == pytest.approx(width, rel=0.12)
-    assert np.isnan(intervals.mean_interval([1.0, 2.0], ["a", "a"])[1:]).all()
+    assert np.isnan(stats.mean_interval([1.0, 2.0], ["a", "a"])[1:]).all()
 
 
 def test_seed_spread_enters_the_interval():
@@ -124,29 +124,29 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
         correct = rng.binomial(8, chance).astype(float)[..., None]                  # [S, G, 1]
         counts = stats.Counts(np.full((40, 1), 8), correct, (0, 1, 2), ())
         drawn = stats.resample(counts, 400, seed=int(rng.integers(1 << 30)))
-        low, high = intervals.interval(drawn["WAR"])
+        low, high = stats.interval(drawn["WAR"])
         hits += low <= 0.6 <= high
     assert 0.88 <= hits / n <= 0.995
 
 
 def test_holm_by_hand_and_by_statsmodels():
-    np.testing.assert_allclose(intervals.holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+    np.testing.assert_allclose(stats.holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
     known, p = pytest.importorskip("statsmodels.stats.multitest"), np.linspace(0, 1, 20) ** 3
-    np.testing.assert_allclose(intervals.holm(p), known.multipletests(p, method="holm")[1])
+    np.testing.assert_allclose(stats.holm(p), known.multipletests(p, method="holm")[1])
 
 
 def test_the_interval_of_few_subjects_is_students_and_copies_tell_nothing_new():
     rng = np.random.default_rng(0)
     values, names = rng.normal(0.3, 1, 9), pd.Series([f"s{i}" for i in range(9)])
-    found, known = intervals.cluster_t(values, names), ttest_1samp(values, 0)
+    found, known = stats.cluster_t(values, names), ttest_1samp(values, 0)
     limits = ("low", "high", "p")
     expected = [*known.confidence_interval(), known.pvalue]
     assert [found[k] for k in limits] == pytest.approx(expected)
-    again = intervals.cluster_t(np.repeat(values, 3), names.repeat(3))
+    again = stats.cluster_t(np.repeat(values, 3), names.repeat(3))
     assert [again[k] for k in limits] == pytest.approx(expected)
     assert (again["samples"], again["subjects"]) == (27, 9)
-    assert np.isnan(intervals.cluster_t(values[:4], names[:4])["p"])
-    several = (intervals.cluster_t(rng.normal(size=8), names[:8]) for _ in range(400))
+    assert np.isnan(stats.cluster_t(values[:4], names[:4])["p"])
+    several = (stats.cluster_t(rng.normal(size=8), names[:8]) for _ in range(400))
     inside = np.mean([f["low"] < 0 < f["high"] for f in several])
     assert 0.92 < inside < 0.98                        # a percentile bootstrap of eight covers 0.88
 
@@ -156,9 +156,9 @@ def test_the_jackknife_of_a_mean_is_students_and_leaves_out_subjects():
     half = student.ppf(0.975, 11) * values.std(0, ddof=1) / np.sqrt(12)
     for times in (1, 4):                                    # copies of a subject tell nothing new
         copies, units = np.repeat(values, times, 0), np.repeat(np.arange(12), times)
-        found = intervals.jackknife(lambda kept, v=copies: v[kept].mean(0), units, groups=12)
+        found = stats.jackknife(lambda kept, v=copies: v[kept].mean(0), units, groups=12)
         np.testing.assert_allclose(found, half, rtol=1e-9)
-    assert np.isnan(intervals.jackknife(lambda kept: copies[kept].mean(), np.zeros(48, int)))
+    assert np.isnan(stats.jackknife(lambda kept: copies[kept].mean(), np.zeros(48, int)))
 
 
 def test_baselines_are_chance_and_the_most_frequent_class():
@@ -176,7 +176,7 @@ def test_tables_read_as_a_paper_prints_them():
     shown = readable(compared(rows, rows.assign(predicted="none"), 99), "difference")
     assert shown.loc[0, ["UAR", "UAR p"]].tolist() == ["+100.0 [+100.0, +100.0]", "0.040"]
     p = (0.25, 0.001, 0.0009, 0.0, float("nan"))
-    assert list(map(intervals.p_text, p)) == ["0.250", "0.001", "< 0.001", "< 0.001", "n/a"]
+    assert list(map(stats.p_text, p)) == ["0.250", "0.001", "< 0.001", "< 0.001", "n/a"]
 
 
 def test_only_trained_tasks_are_collected():

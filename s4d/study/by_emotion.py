@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from . import intervals
-from .intervals import mean_table, units_of
-from .stats import count, resample
+from . import stats
+from .stats import count, mean_table, resample, units_of
 
 Tests = dict[tuple[str, str], pd.DataFrame]    # (method, task) -> predictions, seeds stacked
 WITH_PHOTOS = ("multitask", "s4d")             # compared with "dynamic"
@@ -94,7 +93,7 @@ def follow(frames: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.Dat
         paired, chance, p = np.isfinite(null[rows, 0]), np.full(resamples, np.nan), np.nan
         if paired.any():
             chance = null[rows][paired].mean(0)
-            p = intervals.permutation_p(chance, r[paired].mean(), slack=0)
+            p = stats.permutation_p(chance, r[paired].mean(), slack=0)
         out.append(dict(label=label, **mean[["mean", "low", "high"]], null=chance.mean(),
                         null_95=np.percentile(chance, 95), p=p, samples=len(rows),
                         subjects=int(mean.subjects)))
@@ -153,7 +152,7 @@ def confusability_interval(static: pd.DataFrame, dynamic: pd.DataFrame,
 
     Subjects drawn again would add the noise of few subjects twice, which lowers a correlation.
     """
-    units, off = intervals.units_of_two((static, dynamic)), ~np.eye(len(names), dtype=bool)
+    units, off = stats.units_of_two((static, dynamic)), ~np.eye(len(names), dtype=bool)
     if units is None:
         return np.nan, np.nan
 
@@ -162,7 +161,7 @@ def confusability_interval(static: pd.DataFrame, dynamic: pd.DataFrame,
         sides = static.iloc[photos], dynamic.iloc[clips]
         a, b = (_ranks(soft_confusion(side, names), off) for side in sides)
         return float((a * b).sum())
-    value, half = rho(np.arange(len(units))), intervals.jackknife(rho, units, groups=20)
+    value, half = rho(np.arange(len(units))), stats.jackknife(rho, units, groups=20)
     return max(-1.0, value - half), min(1.0, value + half)
 
 
@@ -209,13 +208,13 @@ def gain_by_emotion(tests: Tests, names: list[str], resamples: int = 1000) -> pd
             k = labels.index(label)
             difference = (drawn - base_drawn)[:, k]
             difference = difference[np.isfinite(difference)]
-            low, high = intervals.interval(difference)
+            low, high = stats.interval(difference)
             out.append(dict(
                 method=method, label=label, without=base[k], recall=value[k],
-                gain=value[k] - base[k], low=low, high=high, p=intervals.p_value(difference),
+                gain=value[k] - base[k], low=low, high=high, p=stats.p_value(difference),
                 samples=total[:, k].sum(), subjects=(total[:, k] > 0).sum()))
     table = pd.DataFrame(out)
-    return table.assign(p_holm=intervals.holm(table.p))
+    return table.assign(p_holm=stats.holm(table.p))
 
 
 def foretold(tests: Tests, names: list[str]) -> pd.DataFrame:

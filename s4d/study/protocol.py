@@ -5,8 +5,7 @@ import numpy as np
 import pandas as pd
 
 from ..emotions import vocabulary
-from .intervals import draws, holm, interval, p_text, sums_of, units_of
-from .stats import check, rates
+from .stats import check, draws, holm, interval, p_text, rates, sums_of, units_of
 
 MISSING = "unreadable"                         # what a matrix calls a sample without a prediction
 

@@ -12,9 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from . import stats
 from .by_emotion import class_orders, renaming_p
-from .intervals import jackknife, leave_out, left_out_half, permutation_p, units_of, units_of_two
-from .stats import scores
 
 Pairs = list[tuple[np.ndarray, np.ndarray]]    # features `[N, D]` of photos and clips, by seed
 Layers = dict[str, np.ndarray]                 # of `stimuli.layer_features`: layer -> `[N, D]`
@@ -56,7 +55,7 @@ def transfer_matrix(read: pd.DataFrame, saw: dict[str, tuple[str, ...]],
         method, head, stimuli, war, low, high, samples, subjects, majority (WAR of one class),
         zero_shot (the head was trained on the other kind), unseen (so was the network).
     """
-    table = scores(read, ["method", "head", "stimuli"], resamples)
+    table = stats.scores(read, ["method", "head", "stimuli"], resamples)
     table = table[table.metric == "WAR"].rename(columns={"value": "war"}).reset_index(drop=True)
     table[["war", "low", "high"]] *= 100
     labels = read.drop_duplicates(["stimuli", "path"]).groupby("stimuli").label
@@ -110,7 +109,8 @@ def corrected_difference(pairs: Pairs, photo_rows: pd.DataFrame, clip_rows: pd.D
     bootstrap adds as much noise once more. Missing with fewer than two subjects or shared classes.
     Source: jackknife over groups of subjects, with Quenouille's correction of the bias.
     """
-    units, n, equal = units_of_two((photo_rows, clip_rows)), len(photo_rows), np.eye(len(names)) > 0
+    units, n = stats.units_of_two((photo_rows, clip_rows)), len(photo_rows)
+    equal = np.eye(len(names)) > 0
     labels = photo_rows.label.to_numpy(), clip_rows.label.to_numpy()
     if units is None or len(set(labels[0]) & set(labels[1]) & set(names)) < 2:
         return np.nan, np.nan, np.nan
@@ -120,9 +120,9 @@ def corrected_difference(pairs: Pairs, photo_rows: pd.DataFrame, clip_rows: pd.D
         some = [(photos[one], clips[other]) for photos, clips in pairs]
         cosine = mean_cosine(some, labels[0][one], labels[1][other], names)
         return np.nanmean(cosine[equal]) - np.nanmean(cosine[~equal])
-    left = leave_out(difference, units, groups=20)
+    left = stats.leave_out(difference, units, groups=20)
     value = len(left) * difference(np.arange(len(units))) - (len(left) - 1) * left.mean()
-    half = left_out_half(left)
+    half = stats.left_out_half(left)
     return float(value), float(value - half), float(value + half)
 
 
@@ -191,13 +191,13 @@ def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: p
         comparison, layer, value, low, high (95 %, jackknife over subjects), stimuli, people, and
         of the tested layer <null>_mean, <null>_95 (percentile), p_<null>.
     """
-    units, rng, out = units_of(rows.subject), np.random.default_rng(seed), []
+    units, rng, out = stats.units_of(rows.subject), np.random.default_rng(seed), []
     groups = {"any": np.zeros(len(rows)), "within": rows.label.to_numpy()}
     orders = {null: _shuffles(group, permutations, rng) for null, group in groups.items()}
     first = next(iter(couples.values()))[0]
     for layer, name in product([layer for layer in first[0] if layer in first[1]], couples):
         pairs = [(a[layer], b[layer]) for a, b in couples[name]]
-        value, half = _mean_cka(pairs), jackknife(partial(_mean_cka, pairs), units)
+        value, half = _mean_cka(pairs), stats.jackknife(partial(_mean_cka, pairs), units)
         found = dict(comparison=name, layer=layer, value=value, low=value - half,
                      high=min(1.0, value + half), stimuli=len(rows), people=len(np.unique(units)))
         if layer == tested:
@@ -206,7 +206,7 @@ def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: p
                 drawn = np.array([np.mean([(a * b[o][:, o]).sum() for a, b in grams])
                                   for o in orders[null]])
                 found |= {f"{null}_mean": drawn.mean(), f"{null}_95": np.percentile(drawn, 95),
-                          f"p_{null}": permutation_p(drawn, value)}
+                          f"p_{null}": stats.permutation_p(drawn, value)}
         out.append(found)
     return pd.DataFrame(out)
 

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from ..intervals import p_text
+from ..stats import p_text
 from . import style
 from .marks import heading, key, legend, look, name_lines, number, point, present, ranged, zero
 from .style import EMOTION_COLOURS, KINDS, METHOD_COLOURS, METHOD_LABELS, PAGE, SMALL, figure, stamp
