@@ -44,9 +44,10 @@ class Lines:
             print(f"s4d: {text.strip()}", file=sys.stderr, flush=True)
 
 
-def progress_bar(name: str, total: int, done: int = 0, unit: str = "step", **options) -> tqdm:
-    """Show the time left: by a bar on a terminal, elsewhere by a line a minute."""
-    if not sys.stderr.isatty() or Engine.in_worker:
+def progress_bar(name: str, total: int, done: int = 0, unit: str = "step", alone: bool = True,
+                 **options) -> tqdm:
+    """Show the time left: by a bar on a terminal of its own, elsewhere by a line a minute."""
+    if not (alone and sys.stderr.isatty()):
         options |= dict(file=Lines(), mininterval=60, miniters=1, delay=60)
     return tqdm(total=total, initial=done, desc=name, unit=unit, **options)
 
@@ -75,7 +76,7 @@ class Engine:
     `best`, which the stage fills, are saved with model, optimizer, average and random state.
     """
 
-    in_worker = False           # beside other runs, whose bars would share the terminal's line
+    alone = True                # no other process trains beside this one and shows its progress
 
     def __init__(self, run: Run, cfg, device: torch.device):
         self.run, self.cfg, self.device = run, cfg, device
@@ -158,7 +159,8 @@ class Engine:
             if cfg.tensorboard:
                 from torch.utils.tensorboard import SummaryWriter
                 self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=self.step)
-        self.progress = progress_bar(folder.name, self.steps, self.step, disable=rank() > 0)
+        self.progress = progress_bar(folder.name, self.steps, self.step, alone=Engine.alone,
+                                     disable=rank() > 0)
         self.saved_at = time.monotonic()
         self.net = data_parallel(model, self.device)
         self.waits = True
