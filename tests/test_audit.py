@@ -15,11 +15,12 @@ auditing = sys.modules[audit.__module__]      # the function hides its module's 
 
 def test_equal_bytes_are_a_fault_across_the_splits_of_one_fold():
     """What is trained on in one fold is tested on in another: that is no fault."""
-    digest = pd.Series({name: "d" for name in "ab"})
+    columns = ["kind", "problem", "frames", "size", "rate", "digest"]
+    seen = pd.DataFrame([{"digest": "d"}] * 2, index=["a", "b"], columns=columns, dtype=object)
 
     def of(*rows):
         table = pd.DataFrame(rows, columns=["path", "split", "fold"]).assign(label="fear")
-        return auditing._duplicates(digest, table)
+        return auditing._media(seen, table, "image")
     assert of(("a", "train", 1), ("b", "train", 1), ("a", "test", 2), ("b", "test", 2)) == []
     assert [path for _, path, _ in of(("a", "train", 1), ("b", "test", 1))] == ["a"]
 

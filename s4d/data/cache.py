@@ -26,10 +26,10 @@ class Packed:
     `unreadable` is {path: cause} of the samples that could not be decoded; they hold no frames.
     """
 
-    def __init__(self, file: Path, root: Path, paths: Sequence[str]):
+    def __init__(self, file: Path, root: Path, paths: list[str]):
         stored = _index(str(file), file.with_suffix(".json").stat().st_mtime_ns)
         rows = [stored["rows"][p] for p in paths]
-        self.file, self.root, self.paths, self.bytes = file, root, list(paths), stored["bytes"]
+        self.file, self.root, self.paths, self.bytes = file, root, paths, stored["bytes"]
         self.shapes, self.offsets = stored["shapes"][rows], stored["offsets"][rows]
         self.unreadable = {p: stored["unreadable"][p] for p in paths if p in stored["unreadable"]}
         self._map = None
