@@ -152,14 +152,6 @@ def test_clips_depend_on_their_key_alone_with_and_without_a_cache(clips_root, se
     assert broken[0] == broken[1] and broken[0]["unreadable"][0] == "1.mp4"
 
 
-def test_the_frames_of_a_sample_are_a_stride_apart(tmp_path):
-    write_video(tmp_path / "0.mp4", 0, 12, 32, 32)
-    whole = read_clip(tmp_path / "0.mp4")
-    tested = samples(tmp_path, 2, test_segments=2)
-    for view, indices in enumerate(([0, 2, 4, 6], [5, 7, 9, 11])):
-        assert torch.equal(tested[Key("video", 0, 0, view)]["clip"][0], whole[indices])
-
-
 def test_collate_leaves_unreadable_samples_out_and_names_them(clips_root):
     data = Joint({"video": samples(clips_root, 2)})
     batch = collate([data[Key("video", row, 0)] for row in range(3)])

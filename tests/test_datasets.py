@@ -75,9 +75,9 @@ def test_folds_and_media_of_dfew(tmp_path):
     ("affectnet", "affectnet: there is no folder .*none: give the folder that holds", {}),
     ("afew", "unknown dataset 'afew': choose one of affectnet, caer, clips, cremad, dfew, ferv39k, "
              "mafw, photos, rafdb, ravdess, voxceleb2", {}),
-    ("affectnet", "has no fold 1: choose none, it has no folds", {"fold": 1}),
-    ("dfew", "has no fold 6: choose one of 1, 2, 3, 4, 5", {"fold": 6}),
-    ("dfew", "has folds and none was chosen", {}),
+    ("affectnet", "has no fold 1: choose None, since it has none", {"fold": 1}),
+    ("dfew", "has no fold 6: choose 1, 2, 3, 4, 5", {"fold": 6}),
+    ("dfew", "has no fold None: choose 1, 2, 3, 4, 5", {}),
     ("affectnet", "affectnet holds photos and was named as the source of clips: choose one of caer",
      {"task": "video"}),
     ("caer", "caer tells its subjects itself", {"subject_separator": "_"}),
@@ -178,13 +178,8 @@ def test_an_order_that_nothing_tells_is_asked_for(tmp_path):
     for split, start in (("train", 0), ("test", 11)):
         lines = "".join(f"{start + k},{k}\n" for k in range(11))
         put(tmp_path / f"set_1/{split}.csv", f"video_name,labels\n{lines}")
-    orders = ("mafw", "mafw-mae-dfer", "mafw-dfer-clip")
     refused(DatasetError, r"whose order its class counts do not tell \(1 of 0, .*give label_order, "
-            f"one of {', '.join(orders)}", "mafw", tmp_path, fold=1)
-    for order in orders:
-        table = index("mafw", tmp_path, fold=1, label_order=order).query("split == 'train'")
-        labels = {int(Path(p).name): e for p, e in zip(table.path, table.label, strict=True)}
-        assert labels == dict(enumerate(ORDERS[order]))
+            "one of mafw, mafw-mae-dfer, mafw-dfer-clip", "mafw", tmp_path, fold=1)
     refused(DatasetError, "unknown label order 'dfew': choose mafw, mafw-mae-dfer", "mafw",
             tmp_path, fold=1, label_order="dfew")
     write_image(tmp_path / "train/Happy/1.jpg")
