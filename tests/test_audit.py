@@ -15,11 +15,12 @@ auditing = sys.modules[audit.__module__]      # the function hides its module's 
 
 def test_equal_bytes_are_a_fault_across_the_splits_of_one_fold():
     """What is trained on in one fold is tested on in another: that is no fault."""
-    digest = pd.Series({name: "d" for name in "ab"})
+    columns = ["kind", "problem", "frames", "size", "rate", "digest"]
+    seen = pd.DataFrame([{"digest": "d"}] * 2, index=["a", "b"], columns=columns, dtype=object)
 
     def of(*rows):
         table = pd.DataFrame(rows, columns=["path", "split", "fold"]).assign(label="fear")
-        return auditing._duplicates(digest, table)
+        return auditing._media(seen, table, "image")
     assert of(("a", "train", 1), ("b", "train", 1), ("a", "test", 2), ("b", "test", 2)) == []
     assert [path for _, path, _ in of(("a", "train", 1), ("b", "test", 1))] == ["a"]
 
@@ -41,23 +42,19 @@ def test_counts_stand_beside_the_published_ones(tmp_path, monkeypatch):
 
 
 def test_affectnet_is_counted_against_the_part_that_it_is(tmp_path):
-    def counted() -> list[str]:
-        found = audit("affectnet", tmp_path)
-        return found[(found.kind == "count") & (found.path == "test")].problem.tolist()
     for each in ((471, 457, 473, 458, 469, 469, 470), (500,) * 7):      # of S4D, of 2017
         lines = [f"{k}/{i}.jpg {k}\n" for k, n in enumerate(each) for i in range(n)]
-        (tmp_path / "test.txt").write_text("".join(lines))
-        assert not counted()
         (tmp_path / "test.txt").write_text("".join([*lines, "0/x.jpg 0\n"]))
-        assert counted() == [f"{each[0] + 1} samples of neutral, where {each[0]} are published"]
+        found = audit("affectnet", tmp_path).query("kind == 'count'").problem.tolist()
+        assert found == [f"{each[0] + 1} samples of neutral, where {each[0]} are published"]
     (tmp_path / "test.txt").unlink()
     head = "subDirectory_filePath,expression\n"
     (tmp_path / "training.csv").write_text(f"{head}a.jpg,0\n")
     lines = [f"v/{k}-{i}.jpg,{k}\n" for k in range(11) for i in range(500)]      # eight are classes
     (tmp_path / "validation.csv").write_text(head + "".join(lines))
-    assert not counted()
-    problems = set(audit("affectnet", tmp_path).problem)
-    assert "1 samples of neutral, where 74874 are published" in problems
+    found = audit("affectnet", tmp_path).query("kind == 'count'")
+    assert set(found.path) == {"train"}
+    assert "1 samples of neutral, where 74874 are published" in set(found.problem)
 
 
 def test_every_fold_has_published_counts_of_both_splits():

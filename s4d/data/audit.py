@@ -70,7 +70,7 @@ def examine(name: str, root: str | Path, fold: int | None = None, num_workers: i
     seen = in_threads(lambda given: check(*given), work, num_workers, "auditing")
     columns = ["kind", "problem", "frames", "size", "rate", "digest"]
     seen = pd.DataFrame(list(seen), index=paths, columns=columns, dtype=object)
-    problems += _media(seen, dataset.task) + _duplicates(seen["digest"].dropna(), everything)
+    problems += _media(seen, everything, dataset.task)
     return pd.DataFrame(problems, columns=["kind", "path", "problem"]), counts
 
 
@@ -152,33 +152,30 @@ def _unlisted(root: Path, listed: set[str]) -> Problems:
     return [("unlisted", p, "it is on disk but in no list") for p in sorted(set(there) - listed)]
 
 
-def _media(seen: pd.DataFrame, task: str) -> Problems:
-    """Problems of the files, and of those unlike the others, unless sizes or rates vary freely."""
+def _media(seen: pd.DataFrame, table: pd.DataFrame, task: str) -> Problems:
+    """Problems of the files, of those unlike the others (unless sizes or rates vary freely), and of
+    those with equal bytes in two splits of a fold, or under two labels."""
     wrong = seen[seen["kind"].notna()]
     out = list(zip(wrong["kind"], wrong.index, wrong["problem"], strict=True))
     if task == "video":
         out += [("short clip", path, f"it has {n} frame(s), fewer than {MIN_FRAMES}")
                 for path, n in seen["frames"].items() if n < MIN_FRAMES]
     for what in ("size", "rate"):
-        common = seen[what].value_counts()
-        if len(common) and 2 * common.iloc[0] > len(seen):
-            odd = seen[what].dropna()
-            out += [("unlike most", path, f"it has {value}, while most have {common.index[0]}")
-                    for path, value in odd[odd != common.index[0]].items()]
-    return out
-
-
-def _duplicates(digest: pd.Series, table: pd.DataFrame) -> Problems:
-    """Samples with equal bytes that are in two splits of a fold or have two labels."""
-    out, table = [], table[table["path"].isin(digest[digest.duplicated(keep=False)].index)]
+        found = seen[what].dropna()
+        usual, count = next(iter(found.value_counts().items()), (None, 0))
+        if 2 * count > len(seen):
+            out += [("unlike most", path, f"it has {value}, while most have {usual}")
+                    for path, value in found[found != usual].items()]
+    digest = seen["digest"].dropna()
+    digest = digest[digest.duplicated(keep=False)]
+    table = table[table["path"].isin(digest.index)]
     for _, rows in table.groupby(table["path"].map(digest)):
         splits = rows.groupby(rows["fold"].fillna(0))["split"].nunique().max()
-        first = rows.drop_duplicates("path").sort_values("path")
         if splits > 1 or rows["label"].nunique() > 1:
-            names = [f"{r.path} ({r.split}{f', {r.label}' if isinstance(r.label, str) else ''})"
-                     for r in first.itertuples()]
+            first = rows.drop_duplicates("path").sort_values("path")
+            names = ", ".join(f"{r.path} ({r.split}, {r.label})" for r in first.itertuples())
             out.append(("duplicate", first["path"].iloc[0],
-                        f"equal bytes under {len(first)} names: {', '.join(names)}"))
+                        f"equal bytes under {len(first)} names: {names}"))
     return out
 
 

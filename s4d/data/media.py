@@ -74,20 +74,18 @@ def kind(path: str | Path) -> str:
     return "image" if suffix in IMAGES else "video"
 
 
-def natural(name: str) -> tuple:
-    """Sort key under which frame10 follows frame9."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts], name
-
-
 def frame_files(folder: str | Path) -> list[Path]:
-    """Visible image files of a frame folder in natural order; at least one."""
+    """Visible image files of a frame folder, frame10 after frame9; at least one."""
+    def natural(file: Path) -> tuple:
+        parts = re.split(r"([0-9]+)", file.name)
+        return [(int(part), "") if part.isdigit() else (-1, part) for part in parts], file.name
+
     with _reading(folder):
         files = [f for f in Path(folder).iterdir()
                  if f.suffix.lower() in IMAGES and not f.name.startswith(".")]
     if not files:
         raise MediaError(folder, "the folder holds no frames: extract the clip again")
-    return sorted(files, key=lambda f: natural(f.name))
+    return sorted(files, key=natural)
 
 
 def count_frames(path: str | Path) -> int:
@@ -102,8 +100,7 @@ def count_frames(path: str | Path) -> int:
 
 
 def header(path: str | Path) -> tuple[int, int, float | None]:
-    """Width and height in px (of a folder's first frame) and frames per second or None; from the
-    file's header."""
+    """Width and height in px (of a folder's first frame) and frames per second, or None."""
     what = kind(path)
     if what == "frames":
         return header(frame_files(path)[0])
@@ -135,10 +132,8 @@ def read_clip(path: str | Path, indices: Sequence[int] | None = None, size: int 
 
 def read_frames(path: str | Path, indices: Sequence[int] | None = None, size: int | None = None,
                 aspect: bool = False, crop_box: Box | None = None) -> torch.Tensor:
-    """As `read_clip`, channels last: uint8 `[T, H, W, 3]`, the fastest order to resize.
-
-    Of each stored picture only `crop_box` is kept, cut out before resizing.
-    """
+    """As `read_clip`, channels last: uint8 `[T, H, W, 3]`, the fastest order to resize; of each
+    picture only `crop_box`, cut out before resizing."""
     path = Path(path)
     if crop_box is not None:
         whole, (top, left, height, width) = read_frames(path, indices), crop_box
@@ -172,8 +167,7 @@ def _fitted(shape: tuple[int, int], size: int | None, aspect: bool) -> tuple[int
         return None
     if not aspect:
         return size, size
-    width, height = (max(size, round(side * size / min(shape))) for side in shape)
-    return width, height
+    return tuple(max(size, round(side * size / min(shape))) for side in shape)
 
 
 def _resized(frames: torch.Tensor, shape: tuple[int, int] | None) -> torch.Tensor:

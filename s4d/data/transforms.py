@@ -144,11 +144,8 @@ def _moved(clip: torch.Tensor, m: tuple[float, ...]) -> torch.Tensor:
 
 
 def eval_views(x: torch.Tensor, img_size: int, test_crops: int = 1) -> list[torch.Tensor]:
-    """Square test views: the short side resized, windows at even steps along the long side.
-
-    Height and width of the uint8 pictures or clips come last. One window is the central one, and a
-    square picture has one (the released code averages two equal ones).
-    """
+    """Square test views of uint8 `[..., H, W]`: the short side resized, windows at even steps along
+    the long side. One window is the central one; a square picture has one."""
     h, w = x.shape[-2:]
     if min(h, w) != img_size:
         short = min(h, w)

@@ -41,16 +41,13 @@ def index(name: str, root: str | Path, fold: int | None = None, num_classes: int
         (train, val, test) and fold, in a fixed order.
     """
     dataset, root = find(name, root), Path(root)
-    folds = ", ".join(map(str, dataset.folds))
     if task not in (None, dataset.task):
         holds = {"image": "photos", "video": "clips"}
         others = ", ".join(n for n, d in sorted(REGISTRY.items()) if d.task == task)
         raise DatasetError(f"{name} holds {holds[dataset.task]} and was named as the source of "
                            f"{holds[task]}: choose one of {others}")
-    if fold is None and folds:
-        raise DatasetError(f"{name} has folds and none was chosen: give fold, one of {folds}")
-    if fold is not None and fold not in dataset.folds:
-        allowed = f"one of {folds}" if folds else "none, it has no folds"
+    if fold not in (dataset.folds or (None,)):
+        allowed = ", ".join(map(str, dataset.folds)) or "None, since it has none"
         raise DatasetError(f"{name} has no fold {fold}: choose {allowed}")
     if subject_separator is not None and not dataset.own:
         raise DatasetError(f"{name} tells its subjects itself, if at all: leave subject_separator="

@@ -95,8 +95,7 @@ def _split(root: Path, found: list[tuple]) -> list[tuple]:
     """Rows with the splits of their folders, or else a test split that hashes decide."""
     given = {split for *_, split in found}
     if given <= {None}:
-        tests = _test_paths(found)
-        return [(*row, "test" if row[0] in tests else "train") for *row, _ in found]
+        return _split_by_hash(found)
     if None in given:
         lone = next(path for path, *_, split in found if split is None)
         raise DatasetError(f"{lone} in {root} lies in no split folder and others do: put all "
@@ -114,20 +113,19 @@ def tested_on_val(rows: list[tuple]) -> list[tuple]:
     return [(*row, "test" if split == "val" else split) for *row, split in rows]
 
 
-def _test_paths(found: list[tuple]) -> set[str]:
-    """The test split: the first by hash of the subjects, and of each class's other files."""
+def _split_by_hash(found: list[tuple]) -> list[tuple]:
+    """Rows of which whole subjects, and a share of each class's other files, are the test split."""
     def by_hash(names: Iterable[str]) -> list[str]:      # as good as drawn, the same everywhere
         return sorted(set(names), key=lambda n: (hashlib.sha256(n.encode()).hexdigest(), n))
 
-    known, rest, tests = [f for f in found if f[2]], [f for f in found if not f[2]], set()
+    known, tests = [f for f in found if f[2]], set()
     for subject in by_hash(who for _, _, who, _ in known)[:-1]:      # somebody is left to train on
-        if len(tests) >= TEST * len(known):
-            break
-        tests |= {path for path, _, who, _ in known if who == subject}
-    for emotion in {label for _, label, *_ in rest}:
-        paths = by_hash(path for path, label, *_ in rest if label == emotion)
+        if len(tests) < TEST * len(known):
+            tests |= {path for path, _, who, _ in known if who == subject}
+    for emotion in {label for _, label, *_ in found}:
+        paths = by_hash(path for path, label, who, _ in found if label == emotion and not who)
         tests |= set(paths[:max(1, round(TEST * len(paths))) if len(paths) > 1 else 0])
-    return tests
+    return [(*row, "test" if row[0] in tests else "train") for *row, _ in found]
 
 
 LAYOUT = ("a folder for each emotion, as in {}, with or without train/, val/ and test/ above or "
