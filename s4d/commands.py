@@ -117,15 +117,17 @@ def runs(runs: Folder = "runs") -> int:
     found = [Run(path.parent) for path in sorted(Path(runs).glob("*/config.json"))]
     if not found:
         raise RunError(f"{runs} holds no runs: --runs names another folder")
-    settings = pd.concat([pd.json_normalize(run.settings) for run in found]).astype(str)
+    settings = pd.concat([pd.json_normalize(run.settings).astype(str) for run in found])
     rows = []
     for run, (_, values) in zip(found, settings.iterrows(), strict=True):
         peers = settings[settings["kind"] == values["kind"]]
-        differing = [f"{name}={values[name]}" for name in peers.columns[peers.nunique() > 1]
+        varied = values[(peers.nunique(dropna=False) > 1) & values.notna()]
+        differing = [f"{name}={value}" for name, value in varied.items()
                      if not name.endswith(("root", "kind"))]
-        metrics = run.metrics() if (run.dir / "metrics.jsonl").is_file() else pd.DataFrame()
-        best = {f"best {task} UAR %": round(100 * metrics[f"{task}_uar"].max(), 1)
-                for task in ("image", "video") if f"{task}_uar" in metrics}
+        val = run.metrics() if (run.dir / "metrics.jsonl").is_file() else pd.DataFrame()
+        val = val[val["modality"] == "val"] if len(val) else val
+        best = {f"best {task} UAR %": round(100 * val[f"{task}_uar"].max(), 1)
+                for task in ("image", "video") if f"{task}_uar" in val}
         rows.append({"run": run.dir.name, "state": run.state, **best,
                      "differs in": ", ".join(differing[:8])})
     print(pd.DataFrame(rows).fillna("-").to_string(index=False))
@@ -212,14 +214,15 @@ def choices(runs: list, task: str) -> str:
     rows = []
     for run in (run for run in runs if task in run.config.tasks):
         test = run.predictions().query(f"task == '{task}' and split == 'test'")
-        rows.append(("epoch chosen on validation", *war_uar(test["label"], test["predicted"])))
+        rows.append(("chosen on validation", *war_uar(test["label"], test["predicted"])))
         log = run.metrics().query("modality == 'test'")           # of --test-each-epoch
         if len(log):
             log = log[[f"{task}_war", f"{task}_uar"]]
-            rows.append(("last epoch", *log.iloc[-1]))
-            rows.append(("epoch chosen on TEST: too good", *log.loc[log[f"{task}_war"].idxmax()]))
-    table = pd.DataFrame(rows, columns=["", "WAR", "UAR"]).groupby("", sort=False).mean()
-    return (100 * table).to_string(float_format="{:.2f}".format)
+            rows.append(("last", *log.iloc[-1]))
+            rows.append(("chosen on TEST: too good", *log.loc[log[f"{task}_war"].idxmax()]))
+    table = 100 * pd.DataFrame(rows, columns=["epoch", "WAR", "UAR"]).set_index("epoch")
+    table = table.groupby("epoch", sort=False).mean().reset_index()
+    return table.to_string(index=False, float_format="{:.2f}".format)
 
 
 def predict(files: Annotated[list[str], Positional, arg(metavar="FILE")], run: str,

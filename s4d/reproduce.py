@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from . import config as configs
 from .config import Profile
-from .files import ROOT, OutputError, code_version, sha256, write_all, write_text
+from .files import ROOT, code_version, sha256, write_all, write_text
 from .study import ablations
 from .study.artifacts import manifest_text, read_manifest
 
@@ -96,10 +97,8 @@ def forget(job: Job) -> None:
     """Remove what the profile made: corpora, runs, executed notebooks. Published files stay."""
     drawn = [job.data / faces.folder for faces in ablations.corpora(job.profile)]
     for folder in (*run_folders(job.profile), *drawn, job.build):
-        shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
-            raise OutputError(f"{folder} cannot be removed, so FRESH would not be fresh: make its "
-                              "folder writable, or remove it by hand")
+            shutil.rmtree(folder)
 
 
 def prepare(job: Job, n_jobs: int | None = None) -> list:
@@ -180,9 +179,8 @@ def execute(notebook: Path, build: Path, parameters: dict) -> None:
         number, first = sources.index(error.source) + 1, error.source.strip().splitlines()[0]
         raise ReproduceError(
             f"notebook {name} failed in cell {number} of {len(sources)} (`{first}`) with "
-            f"{error.ename}: "
-            f"{' '.join(error.evalue.split())}; the executed copy is {copy}, earlier artifacts are "
-            "untouched", re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))) from error
+            f"{error.ename}: {' '.join(error.evalue.split())}; the executed copy is {copy}",
+            re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))) from error
     except DeadKernelError as error:
         raise ReproduceError(f"the kernel of notebook {name} died, most often for lack of memory: "
                              "close other programs or choose a smaller profile", "") from error
@@ -245,11 +243,8 @@ def publish(job: Job) -> int:
     every = {k: e for k, e in old.items() if e["notebook"] not in job.parameters} | new
     text = manifest_text(every)
     savers = {job.out / "manifest.json": lambda p: p.write_text(text, "utf-8", newline="\n")}
-    for file, digest in (item for entry in new.values() for item in entry["files"].items()):
-        target = job.out / file
-        if not target.is_file() or sha256(target) != digest:
-            savers[target] = lambda p, source=job.staging / file: shutil.copyfile(source, p)
-    write_all(savers)
+    write_all(savers | {job.out / file: partial(shutil.copyfile, job.staging / file)
+                        for entry in new.values() for file in entry["files"]})
     listed = {file for entry in every.values() for file in entry["files"]}
     for file in {file for entry in old.values() for file in entry["files"]} - listed:
         (job.out / file).unlink(missing_ok=True)

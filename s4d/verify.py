@@ -33,8 +33,8 @@ def committed(folder: str, repository: Path = ROOT) -> dict[str, pd.DataFrame]:
     try:
         packed = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        raise OutputError(f"nothing committed can be read from {folder}: call verify in a clone, "
-                          "or name a folder of source data to compare with") from error
+        raise OutputError(f"nothing committed can be read from {folder}: call verify in a clone "
+                          "that has it") from error
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         return {Path(member.name).stem: pd.read_csv(archive.extractfile(member))
                 for member in archive if Path(member.name).parent == Path(folder)}
@@ -44,8 +44,7 @@ def stored(folder: str | Path) -> dict[str, pd.DataFrame]:
     """Read the tables of a folder; OutputError when there are none."""
     found = {path.stem: pd.read_csv(path) for path in sorted(Path(folder).glob("*.csv"))}
     if not found:
-        raise OutputError(f"{folder} holds no source data (*.csv): run `make reproduce`, or name "
-                          "the right folder")
+        raise OutputError(f"{folder} holds no source data (*.csv): run `make reproduce` first")
     return found
 
 

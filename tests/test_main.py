@@ -127,7 +127,14 @@ def test_evaluate_prints_what_the_predictions_say(capsys, finished, tmp_path):
         war = (rows.label == rows.predicted).mean()
         for part in ("run 1", "run 2", "mean of folds"):
             assert scores[part, task, split, "WAR"] == pytest.approx(war)
-    assert "epoch chosen on validation" in out and "last epoch" not in out
+    assert "chosen on validation" in out and "chosen on TEST" not in out
+    copy = Path(shutil.copytree(finished.dir, tmp_path / "copy"))
+    with open(copy / "metrics.jsonl", "a") as file:           # as --test-each-epoch writes it
+        for war in (0.9, 0.2):
+            scores = {f"{t}_{m}": war for t in ("image", "video") for m in ("war", "uar")}
+            file.write(json.dumps({"modality": "test", "step": 1, **scores}) + "\n")
+    out = run(capsys, "evaluate", copy)[1]
+    assert re.search(r"last 20.00 20.00\n *chosen on TEST: too good 90.00 90.00\n", out)
 
 
 def test_evaluate_predicts_anew_and_keeps_features(capsys, finished, tmp_path):

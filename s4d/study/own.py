@@ -46,7 +46,8 @@ def configure(photos: str | Path | None = None, clips: str | Path | None = None,
             names = next(v for v in (EMOTIONS, EMOTIONS_8, EMOTIONS_11) if labels <= set(v))
             given[task] = Source(KINDS[task], folder, num_classes=len(names),
                                  subject_separator=subject_separator)
-    method = "s4d" if photos and clips else "static" if photos else "dynamic"
+    method = "static" if clips is None else "s4d"
+    method = "dynamic" if photos is None else method
     base = configs.profile(profile, data=data, runs=runs).finetune
     cfg = configs.update(base, **given, **configs.METHODS[method], init=init,
                          image_epoch_fraction=1.0)
