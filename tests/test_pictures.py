@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
@@ -57,14 +56,6 @@ def test_each_frame_of_the_filmstrip_stands_above_its_time(frames, drawn, action
     said = {t.get_text(): t.axes for t in texts(fig)}
     assert {"onset", "apex", "offset"} <= set(said)
     assert all(said[name] is row for row, (name, *_) in zip(rows, actions, strict=True))
-
-
-def test_rows_of_emotions_have_titles_tags_and_black_names():
-    names, times = ["happiness", "surprise"], ["0.0 s", "0.1 s", "0.2 s"]
-    found = texts(faces.emotions(BLACK[:, :3], names, times, ["ABC", "CBA"]))
-    said = [t.get_text() for t in found]
-    assert [said.count(text) for text in ("0.1 s", *"ABC")] == [1, 2, 2, 2]
-    assert all(to_rgb(t.get_color()) == (0, 0, 0) for t in found if t.get_text() in names)
 
 
 def losses(photos: int = 300, clips: int = 100) -> pd.DataFrame:

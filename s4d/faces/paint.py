@@ -1,6 +1,6 @@
 """Skin, brows, eyes, lips and beard, painted in head coordinates, each in its own window.
 
-Colours are linear light; widths and places are in half head heights, set by eye.
+Colours are linear light; widths and places are in half head heights, set by hand.
 """
 from __future__ import annotations
 

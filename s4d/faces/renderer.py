@@ -70,15 +70,15 @@ def render(subject: dict, actions: np.ndarray | torch.Tensor, scene: dict | None
 
 def draw(subject: dict, actions: torch.Tensor, scene: dict, img_size: int, gen) -> torch.Tensor:
     """Draw one batch: float32 `[n, 3, img_size, img_size]` in 0..1, sRGB."""
-    C = controls(subject, actions, scene["gaze"])
+    C = controls(subject, actions, scene["gaze"])                 # where lips, lids and brows lie
     rays = camera_rays(scene, img_size)
     C.maps.px = rays.px
     light = lamp(scene, rays.turn)
     rows, steps = next(detail for size, *detail in DETAIL if img_size <= size)
-    surface = head_table(C, light.towards[:, 0], rows)
-    hit, cover = march_head(surface[:, :2], rays, C, steps)
+    surface = head_table(C, light.towards[:, 0], rows)            # the head's height and shadow
+    hit, cover = march_head(surface[:, :2], rays, C, steps)       # where each ray meets it
     tables = SimpleNamespace(surface=surface, **textures(subject["seed"], scene, img_size))
-    img = picture(C, scene, light, rays, hit, cover, tables)
+    img = picture(C, scene, light, rays, hit, cover, tables)      # shaded, painted, surrounded
     return develop(img, C, scene, gen)
 
 

@@ -17,7 +17,7 @@ HAIR = torch.tensor([[.010, .008, .007], [.030, .018, .011], [.075, .042, .022],
 IRIS = torch.tensor([[.05, .022, .01], [.11, .05, .02], [.17, .12, .05], [.10, .15, .08],
                      [.10, .18, .28], [.2, .24, .26]])
 
-# (mean, standard deviation), truncated at two of them; lengths in half head heights, by eye.
+# (mean, standard deviation), truncated at two of them; lengths in half head heights, set by hand.
 SHAPE = dict(
     face_width=(.66, .035), face_length=(1.01, .045), jaw_taper=(.27, .06), jaw_angle=(.025, .025),
     cheekbone=(.025, .015), cheek_full=(.045, .03), chin_width=(.17, .03), chin_proj=(.150, .035),
