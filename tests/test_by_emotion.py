@@ -23,6 +23,8 @@ def test_a_planted_course_is_found_and_locked_to_the_apex():
     pd.testing.assert_frame_equal(again, table)
     assert whole.low.notna().all()                                       # 6 subjects, else 3
     assert table[table.label != "expressive"].low.isna().all()
+    unknown = course(curves(True).assign(apex=np.nan, intensity=np.nan), resamples=20)
+    assert set(unknown.quantity) == {"probability"} and unknown.time.abs().max() <= 7
 
 
 def test_following_ones_own_course_is_told_from_rising_about_the_apex():
@@ -40,14 +42,7 @@ def test_following_ones_own_course_is_told_from_rising_about_the_apex():
     assert (follow(curves(False), resamples=50)["mean"].abs() < 0.3).all()
     one = follow(shared.assign(subject="s0"), resamples=50)
     assert one[["null", "null_95", "p", "low"]].isna().all(axis=None)    # no other subject
-    assert follow(shared.assign(intensity=1.0), resamples=50).empty
-
-
-def test_without_truth_the_course_is_locked_to_the_middle():
-    frames = curves(True).assign(apex=np.nan, intensity=np.nan)
-    table = course(frames, resamples=20)
-    assert set(table.quantity) == {"probability"} and table.time.abs().max() <= 7
-    assert follow(frames, resamples=20).empty
+    assert all(follow(shared.assign(intensity=i), resamples=50).empty for i in (1.0, np.nan))
 
 
 def test_confusability_finds_shared_confusions_and_rejects_renamed_ones():
@@ -63,7 +58,7 @@ def test_confusability_finds_shared_confusions_and_rejects_renamed_ones():
     assert np.isnan(confusability(np.ones((7, 7)), b)["p"])
 
 
-def test_soft_confusion_is_the_mean_probability_by_true_class():
+def test_soft_confusion_is_the_mean_probability_by_true_class_and_equal_ones_agree():
     columns, names = [f"prob_{n}" for n in NAMES], list(NAMES)
     given = np.random.default_rng(0).dirichlet(np.ones(7), 70)
     rows = pd.concat([labelled(70), pd.DataFrame(given, columns=columns)], axis=1)
@@ -111,5 +106,3 @@ def test_a_planted_relation_of_static_error_and_gain_is_found_and_a_permuted_one
                           for (key, _), t in tests.items()})
     rho = spearmanr(known.static, (known.dynamic - known.s4d).round(9))[0]
     assert found.rho["s4d"] == pytest.approx(rho)
-    same = by_emotion.foretold(tests | {("s4d", "video"): tests["dynamic", "video"]}, list(NAMES))
-    assert same.iloc[-1][["rho", "p"]].isna().all()              # no gain differs from another

@@ -204,8 +204,7 @@ def gain_by_emotion(tests: Tests, names: list[str], resamples: int = 1000) -> pd
     out = []
     for method in WITH_PHOTOS:
         value, drawn, _ = measured(method)
-        for label in [name for name in names if name in labels]:
-            k = labels.index(label)
+        for k, label in enumerate(labels):
             difference = (drawn - base_drawn)[:, k]
             difference = difference[np.isfinite(difference)]
             low, high = stats.interval(difference)

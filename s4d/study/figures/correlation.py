@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 
 from ..stats import p_text
 from . import style
@@ -165,50 +165,47 @@ def along_clip(table: pd.DataFrame, unit: str, note: str = "") -> Figure:
     columns part and method.
     """
     courses, follow = table[table.part == "course"], table[table.part == "follow"]
-    known, methods = len(follow) > 0, present(table.method)
+    known = len(follow) > 0
     fig, axes = figure(PAGE, 2.6, 1, 2 + known)
     for ax in axes[:2]:
         zero(ax)
         ax.set_xlabel(f"time from the {'apex' if known else 'middle'} ({unit})")
         ax.locator_params(axis="x", nbins=4)
-    handles = _course(axes[0], courses[courses.label == "expressive"], methods)
+    _course(axes[0], courses[courses.label == "expressive"])
     _course_by_emotion(axes[1], courses[courses.label != "expressive"])
     if known:
-        axes[0].set_ylabel("probability of the true class;\nintensity (1: full)", size=7)
+        axes[0].set_ylabel("probability of true class;\nintensity (1: full)")
         y = _emotion_rows(axes[2], follow)
         axes[2].barh(y, follow.null_95 - follow.null, 0.3, follow.null, color=style.NULL_COLOUR,
-                     edgecolor=style.GREY, linewidth=0.5)
+                     edgecolor=style.GREY, linewidth=0.5,
+                     label="another person's clip, mean to 95 %")
         for at, r in zip(y, follow.itertuples(), strict=True):
             point(axes[2], at, r.mean, r.low, r.high, METHOD_COLOURS[r.method],
                   style.METHOD_MARKERS[r.method], filled=pd.notna(r.low))
         zero(axes[2])
         axes[2].set_xlabel("r with the true intensity")
         heading(axes[2], "Inside a clip\n(n clips, people)")
-        handles += [key("true intensity", marker="", linestyle="--", color=style.GREY),
-                    Patch(facecolor=style.NULL_COLOUR, edgecolor=style.GREY, linewidth=0.5,
-                          label="another person's clip, mean to 95 %")]
-    legend(fig, handles, 5)
+    legend(fig, [handle for ax in axes for handle in ax.get_legend_handles_labels()[0]], 5)
     fig.get_layout_engine().set(wspace=0.04)           # names stand between the panels
     return stamp(fig, note)
 
 
-def _course(ax, courses: pd.DataFrame, methods: list[str]) -> list:
+def _course(ax, courses: pd.DataFrame) -> None:
     """Draw a line a method, with a band about the first alone: two would cover one another."""
-    courses = courses.sort_values("time")
+    courses, methods = courses.sort_values("time"), present(courses.method)
     truth = courses[courses.quantity == "intensity"].drop_duplicates("time")
-    ax.plot(truth.time, truth["mean"], "--", color=style.GREY)
+    if len(truth):
+        ax.plot(truth.time, truth["mean"], "--", color=style.GREY, label="true intensity")
     for method in methods:
         rows = courses[(courses.method == method) & (courses.quantity == "probability")]
+        ax.plot(rows.time, rows["mean"], **look(method), markersize=3, label=METHOD_LABELS[method])
         if method == methods[0]:
-            band = ax.fill_between(*rows[["time", "low", "high"]].to_numpy(float).T, linewidth=0,
-                                   color=METHOD_COLOURS[method], alpha=0.25,
-                                   label=f"95 % interval of {METHOD_LABELS[method]}")
-        ax.plot(rows.time, rows["mean"], **look(method), markersize=3)
-    ax.set_ylim(0, None)
-    ax.set_ylabel("probability of the true class", size=7)
+            ax.fill_between(*rows[["time", "low", "high"]].to_numpy(float).T, linewidth=0,
+                            color=METHOD_COLOURS[method], alpha=0.25,
+                            label=f"95 % interval of {METHOD_LABELS[method]}")
+    ax.set(ylim=(0, None), ylabel="probability of the true class")
     clips, people = courses.samples.max(), courses.subjects.max()
     heading(ax, f"All but neutral\n({clips} clips, {people} people)")
-    return [*(key(METHOD_LABELS[m], **look(m)) for m in methods), band]
 
 
 def _course_by_emotion(ax, courses: pd.DataFrame) -> None:
