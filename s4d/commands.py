@@ -70,7 +70,7 @@ def pack(dataset: Dataset, root: Root, img_size: int = 160, fold: int | None = N
     cache = packed(table, root, img_size, num_workers=workers)
     for path, cause in cache.unreadable.items():
         say(f"{path} cannot be read: {cause}")
-    print(f"{cache.file}: {len(cache) - len(cache.unreadable)} samples")
+    print(f"{cache.file}: {len(table) - len(cache.unreadable)} samples")
     return int(len(cache.unreadable) > 0)
 
 

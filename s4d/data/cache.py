@@ -35,9 +35,6 @@ class Packed:
         self.unreadable = {p: s["cause"] for p, s in zip(paths, found, strict=True) if s["cause"]}
         self._map = None
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_map": None}      # else all pixels would travel to a worker
 

@@ -36,6 +36,10 @@ class Entry(NamedTuple):
     label: str     # as listed
     where: str     # file and line, for errors
 
+    @property
+    def number(self) -> int | None:
+        return int(self.label) if re.fullmatch(r"\d{1,3}", self.label) else None
+
 
 def read_list(path: Path) -> list[Entry]:
     """The entries of a list, with or without a header, separated by commas, tabs or blanks.
@@ -191,23 +195,21 @@ def labels_of(entries: list[Entry], orders: tuple[str, ...], num_classes: int, b
     if label_order is not None and label_order not in orders:
         allowed = ", ".join(orders) or "none, this dataset names its emotions"
         raise DatasetError(f"unknown label order {label_order!r}: choose {allowed}")
-    is_integer = [bool(orders and re.fullmatch(r"\d{1,3}", e.label)) for e in entries]
-    listed = [e for e, integer in zip(entries, is_integer, strict=True) if integer]
+    listed = [e for e in entries if orders and e.number is not None]
     order = label_order or (orders or (None,))[0]
     if listed:
-        numbers, size = {int(e.label) for e in listed}, len(ORDERS[order])
+        numbers, size = {e.number for e in listed}, len(ORDERS[order])
         if min(numbers) == 0:
             base = 0
         elif max(numbers) == size:
             base = 1
         in_range = base <= min(numbers) and max(numbers) < base + size
         if label_order is None and in_range and len(orders) > 1:
-            counted = [e for e in sample or listed if e.label.isdigit()]
+            counted = [e for e in sample or listed if e.number is not None]
             order = (_told_by_folders(listed, orders, base)
                      or _told_by_counts(counted, orders, base, counts))
-    return [by_index(int(e.label), order, base, e.where) if integer
-            else canonical(e.label, num_classes, e.where)
-            for e, integer in zip(entries, is_integer, strict=True)]
+    return [by_index(e.number, order, base, e.where) if orders and e.number is not None
+            else canonical(e.label, num_classes, e.where) for e in entries]
 
 
 @lru_cache(maxsize=4096)
@@ -223,7 +225,7 @@ def emotion_in(folder: str) -> str | None:
 
 def _told_by_folders(entries: list[Entry], orders: tuple[str, ...], base: int) -> str | None:
     """The order in which nine of ten integers agree with folders named after emotions, if any."""
-    named = [(int(e.label) - base, emotion_in(e.name.rpartition("/")[0])) for e in entries]
+    named = [(e.number - base, emotion_in(e.name.rpartition("/")[0])) for e in entries]
     if any(emotion is None for _, emotion in named):
         return None
     agree = {o: sum(ORDERS[o][n] == emotion for n, emotion in named) for o in orders}
@@ -239,7 +241,7 @@ def _told_by_folders(entries: list[Entry], orders: tuple[str, ...], base: int) -
 def _told_by_counts(entries: list[Entry], orders: tuple[str, ...], base: int,
                     counts: dict[str, int]) -> str:
     """The one order in which the classes have the published shares."""
-    found = Counter(int(e.label) - base for e in entries)
+    found = Counter(e.number - base for e in entries)
     share = np.array([found[k] for k in range(len(counts))]) / len(entries)
     published = {o: np.array([counts[e] for e in ORDERS[o]]) / sum(counts.values()) for o in orders}
     distance = {o: np.abs(share - published[o]).sum() for o in orders}
