@@ -53,7 +53,7 @@ smoke: $(STAMP) ## the same in three minutes with the smallest settings, into bu
 	@$(S4D) reproduce --profile smoke --data "$(DATA)" --runs "$(RUNS)" --out build/smoke/out $(if $(filter-out 0,$(FRESH)),--fresh) $(ARGS)
 
 verify: $(STAMP) ## every number of the last run of PROFILE against the last commit
-	@$(S4D) verify build/$(PROFILE)/figures/source_data $(ARGS)
+	@$(S4D) verify --profile $(PROFILE) $(ARGS)
 
 figures: $(STAMP) ## the figures that need only their csv, drawn again from OUT/source_data; a minute
 	@$(S4D:s4d=s4d.study.figures) "$(OUT)"
@@ -67,7 +67,7 @@ test-all: $(STAMP) ## every test
 soak: $(STAMP) ## the long tests of training: kill points, 2 000 steps, four processes; under 15 minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/soak.py -s $(ARGS)
 
-bench: $(STAMP) ## how fast this machine draws faces and trains; ARGS="--device cuda" on a GPU
+bench: $(STAMP) ## how fast this machine trains, beside a plain reference; ARGS="--device cuda" on a GPU
 	@$(S4D) bench $(ARGS)
 
 lab: $(STAMP) ## JupyterLab on the notebooks

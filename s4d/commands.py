@@ -1,311 +1,349 @@
-"""What the command line does with datasets and finished runs; each function returns a status."""
+"""The commands. Each imports what it needs when it is called, so that `--help` is quick."""
 from __future__ import annotations
 
-import importlib.util
-import itertools
 import json
-import re
+import os
 import sys
 from pathlib import Path
+from typing import Annotated, Literal
 
-import numpy as np
-import pandas as pd
+from tyro.conf import Positional, UseAppendAction, arg
 
 from . import config as configs
 from .config import ConfigError
-from .data import MediaError, count_frames, index, read_clip
-from .files import ROOT, write, write_all, write_text
-from .study.artifacts import default_out
-from .study.printed import wide
-from .study.protocol import matrix, protocol
-from .training import Run, RunError, along_time, pick_device, war_uar
-from .training import predict as predict_samples
+from .files import write, write_all, write_text
+
+Folder = Annotated[str, arg(metavar="FOLDER")]
+Dataset = Annotated[str, Positional, arg(metavar="DATASET")]
+Root = Annotated[str, Positional, arg(metavar="FOLDER")]
+CPUS = os.cpu_count() or 1
 
 
-def warn(text: str) -> None:
-    print(f"s4d: {text}", file=sys.stderr)
+def say(sentence: str) -> None:
+    print(f"s4d: {sentence}", file=sys.stderr)
 
 
-def audit(dataset, root, fold, label_order, csv, workers, subset) -> int:
+def faces(profile: str = "sandbox", data: Folder = "data", workers: int = 2) -> int:
+    """Write the procedural-face corpora of a profile: smoke, sandbox, night or gpu."""
+    from .faces import corpus
+    settings = configs.profile(profile, data=data)
+    if settings.faces is None:
+        raise ConfigError(f"profile {profile} reads licensed data, not procedural faces")
+    print(corpus.ensure(settings.faces, data, workers, progress=sys.stderr.isatty()))
+    return 0
+
+
+def audit(dataset: Dataset, root: Root, fold: int | None = None, label_order: str | None = None,
+          csv: str | None = None, workers: int = CPUS) -> int:
+    """Check a dataset's files against its lists; exit status 1 when there are problems.
+
+    Args:
+        dataset: name, e.g. affectnet.
+        fold: of datasets with folds; all when left out.
+        label_order: of the lists' integers, where the lists do not tell it.
+        csv: file for the table of all problems.
+    """
     from .data.audit import examine, report
-    problems, counts = examine(dataset, root, fold, workers, label_order, published=not subset)
+    problems, counts = examine(dataset, root, fold, workers, label_order)
     print(report(problems, counts))
     if csv:
         write(csv, lambda p: problems.to_csv(p, index=False))
     return int((problems["kind"] != "note").any())
 
 
-def pack(dataset, root, img_size, fold, label_order, workers) -> int:
-    from .data.cache import packed
+def pack(dataset: Dataset, root: Root, img_size: int = 160, fold: int | None = None,
+         label_order: str | None = None, workers: int = CPUS) -> int:
+    """Decode a dataset once into a memory-mapped file beside it; exit status 1 when samples fail.
+
+    Args:
+        img_size: short side in px.
+        fold: of datasets with folds; all when left out, since they share the file.
+        label_order: of the lists' integers, where the lists do not tell it.
+    """
+    import pandas as pd
+
+    from .data import index, packed
     from .data.corpora import find
     folds = [fold] if fold is not None else find(dataset, root).folds or [None]
     tables = [index(dataset, root, fold=k, label_order=label_order) for k in folds]
     table = pd.concat(tables).drop_duplicates("path").sort_values("path")
     cache = packed(table, root, img_size, num_workers=workers)
     for path, cause in cache.unreadable.items():
-        warn(f"{path} cannot be read: {cause}")
-    print(f"{cache.file}: {len(cache) - len(cache.unreadable)} samples")
+        say(f"{path} cannot be read: {cause}")
+    print(f"{cache.file}: {len(table) - len(cache.unreadable)} samples")
     return int(len(cache.unreadable) > 0)
 
 
-def own(photos, clips, subject_separator, profile, data, runs, init, steps, seed, out) -> int:
+def init_of(text: str, profile: configs.Profile):
+    """Return what training starts from: the profile's pre-training, nothing, or a file."""
+    if text in ("profile", "none"):
+        return profile.pretrain if text == "profile" else None
+    if not Path(text).is_file():
+        raise ConfigError(f"no checkpoint {text!r}: --init takes `profile`, `none` or a file")
+    return text
+
+
+def own(photos: str | None = None, clips: str | None = None, subject_separator: str | None = None,
+        profile: str = "sandbox", data: Folder = "data", runs: Folder = "runs",
+        init: str = "none", steps: int = 300, out: Folder = "build/own") -> int:
+    """Train on own folders, one per class, then score and draw; exit status 1 on audit warnings.
+
+    Args:
+        photos: folder of photos, as in happy/001.jpg.
+        clips: folder of clips, likewise; with both, they are trained jointly (S4D).
+        subject_separator: ends a person's name in file names, as _ in anna_01.jpg.
+        init: none; profile, for its pre-training; or a checkpoint file.
+        steps: of training, about.
+    """
+    start = init_of(init, configs.profile(profile, data, runs))
     from .study.own import study
-    made = study(photos, clips, out, profile, data, runs, subject_separator=subject_separator,
-                 init=init, steps=steps, seed=seed)
-    for task, scores in made.scores.groupby("task"):
-        print(f"\n{task}, test: {scores['samples'].iloc[0]} samples; per cent [95 % interval over "
-              "people, or samples of unknown people]")
-        print(wide(scores.rename(columns={"task": "part"})).to_string(index=False))
-    for row in made.problems.itertuples():
-        warn(f"{row.path}: {row.problem}")
-    seconds = made.run.provenance["seconds"]
-    print(f"{made.run.dir} ({seconds:.0f} s of training); {len(made.files)} files in {out}")
-    return int(len(made.problems) > 0)
+    from .study.protocol import as_text
+    run, scores, problems, written = study(photos, clips, out, profile, data, runs, init=start,
+                                           steps=steps, subject_separator=subject_separator)
+    for task, rows in scores.groupby("task"):
+        print(f"\n{task}, test: {rows['samples'].iloc[0]} samples; per cent [95 % interval over "
+              f"people, or samples of unknown people]\n{as_text(rows)}")
+    for row in problems.itertuples():
+        say(f"{row.path}: {row.problem}")
+    print(f"{run.dir}; {len(written)} files in {out}")
+    return int(len(problems) > 0)
 
 
-def open_run(folder: str) -> Run:
+def runs(runs: Folder = "runs") -> int:
+    """List the runs of a store: state, steps, best validation scores, differing settings."""
+    import pandas as pd
+
+    from .training import Run, RunError
+    found = [Run(path.parent) for path in sorted(Path(runs).glob("*/config.json"))]
+    if not found:
+        raise RunError(f"{runs} holds no runs: --runs names another folder")
+    settings = pd.concat([pd.json_normalize(run.settings).astype(str) for run in found])
+    rows = []
+    for run, (_, values) in zip(found, settings.iterrows(), strict=True):
+        peers = settings[settings["kind"] == values["kind"]]
+        varied = values[(peers.nunique(dropna=False) > 1) & values.notna()]
+        differing = [f"{name}={value}" for name, value in varied.items()
+                     if not name.endswith(("root", "kind"))]
+        val = run.metrics() if (run.dir / "metrics.jsonl").is_file() else pd.DataFrame()
+        val = val[val["modality"] == "val"] if len(val) else val
+        best = {f"best {task} UAR %": round(100 * val[f"{task}_uar"].max(), 1)
+                for task in ("image", "video") if f"{task}_uar" in val}
+        rows.append({"run": run.dir.name, "state": run.state, **best,
+                     "differs in": ", ".join(differing[:8])})
+    print(pd.DataFrame(rows).fillna("-").to_string(index=False))
+    return 0
+
+
+def open_run(folder: str):
     """Return the finished fine-tuning run in a folder."""
+    from .training import Run, RunError
     run = Run(Path(folder))
-    if not (run.dir / "config.json").is_file():
-        raise RunError(f"{folder} is not a run: it has no config.json; fine-tuned runs are "
-                       "folders runs/finetune-..., and `python -m s4d runs` lists them")
-    if not run.done:
-        raise RunError(f"run {folder} is not finished: call its training again, it continues from "
-                       "its last state")
-    if not isinstance(run.config, configs.Finetune):
-        raise RunError(f"run {folder} is a pre-training: evaluation and prediction need a "
-                       "fine-tuned model")
+    if not (run.done and isinstance(run.config, configs.Finetune)):
+        raise RunError(f"{folder} is not a finished fine-tuning run")
     return run
 
 
-def list_runs(folder: str) -> str:
-    """Return one line a run: state, steps, best validation UAR, settings that differ."""
-    found = [Run(p.parent) for p in sorted(Path(folder).glob("*/config.json"))]
-    if not found:
-        raise RunError(f"{folder} holds no runs: `python -m s4d pretrain` and `python -m s4d "
-                       "finetune` make some, --runs names another folder")
-    settings = {run.dir.name: pd.json_normalize(run.settings).iloc[0].astype(str) for run in found}
-    table, rows = pd.DataFrame(settings).T, []
-    for (stage, run), values in zip(((r.dir.name.split("-")[0], r) for r in found),
-                                    settings.values(), strict=True):
-        peers = table[table.index.str.startswith(stage)]
-        differing = [c for c in peers if peers[c].nunique(dropna=False) > 1 and c in values.index]
-        shown = [f"{c}={values[c]}" for c in differing if not c.endswith(("root", "kind"))]
-        metrics = run.metrics() if (run.dir / "metrics.jsonl").is_file() else pd.DataFrame()
-        val = metrics[metrics["modality"] == "val"] if len(metrics) else metrics
-        best = {f"best {t} UAR %": f"{100 * val[f'{t}_uar'].max():.1f}"
-                for t in ("image", "video") if f"{t}_uar" in val}
-        steps = int(metrics["step"].max()) + 1 if len(metrics) else 0
-        rows.append({"run": run.dir.name, "state": run.state,
-                     "steps": steps, **best, "differs in": ", ".join(shown[:8]) or "-"})
-    return pd.DataFrame(rows).fillna("-").to_string(index=False)
+def evaluate(folders: Annotated[list[str], Positional, arg(metavar="RUN")],
+             views: tuple[int, int] | None = None, features: str | None = None,
+             csv: str | None = None, scores: str | None = None,
+             skip_unreadable: bool = False) -> int:
+    """Score one run, or the runs of several folds; exit status 1 when a sample is unreadable.
+
+    Args:
+        folders: of fine-tuning runs; several are folds: each, their mean, their pool.
+        views: along time and across the picture, as in 2 2: predict the test split anew.
+        features: .npz file for the pooled features: predict the test split anew.
+        csv: file for the predictions.
+        scores: .csv file for the scores.
+        skip_unreadable: leave unreadable samples out instead of counting them as errors.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from .study.protocol import as_text, matrix, protocol
+    found = [open_run(folder) for folder in folders]
+    parts, arrays, tables = [], {}, []
+    for number, run in enumerate(found, 1):
+        rows, pooled = predict_again(run, views) if views or features else (run.predictions(), {})
+        arrays |= {f"run {number}/{key}": values for key, values in pooled.items()}
+        parts.append(rows.assign(part=f"run {number}"))
+    every = pd.concat(parts, ignore_index=True)
+    lost = every.loc[every["predicted"].isna(), "path"].unique()
+    if skip_unreadable:
+        every = every[every["predicted"].notna()]
+    for (task, split), rows in every.groupby(["task", "split"]):
+        table = protocol(dict(list(rows.groupby("part", sort=False))))
+        tables.append(table.assign(task=task, split=split))
+        print(f"\n{task}, {split}: {len(rows)} samples, {rows['predicted'].isna().sum()} "
+              f"unreadable; per cent [95 % interval over people]\n{as_text(table)}")
+        if split == "test":
+            print(f"{matrix(rows).to_string()}\n{choices(found, task)}")
+    for path in lost:
+        say(f"{path} cannot be read: {'left out' if skip_unreadable else 'counted as an error'}")
+    savers = {csv: lambda p: every.to_csv(p, index=False),
+              scores: lambda p: pd.concat(tables).to_csv(p, index=False),
+              features: lambda p: np.savez(p.open("wb"), **arrays)}    # a name would get an ending
+    write_all({Path(file): save for file, save in savers.items() if file})
+    return int(len(lost) > 0)
 
 
-def export(folder: str, out: str) -> Path:
-    """Write a run's weights in the release's format; return the file."""
+def predict_again(run, views: tuple[int, int] | None) -> tuple:
+    """Return new predictions of the test split, and the pooled features by task and column."""
+    import pandas as pd
+
+    from .training import pick_device, predict, samples_of, tables
+    cfg, out, arrays = run.config, [], {}
+    if views:
+        cfg = configs.update(cfg, test_segments=views[0], test_crops=views[1])
+    model, listed = run.load().to(pick_device()), tables(cfg)
+    for task in cfg.tasks:
+        pooled, data = {}, samples_of(cfg, task, listed[task], "test")
+        rows, _ = predict(model, data, getattr(cfg, task).num_classes, cfg.test_crops,
+                          num_workers=cfg.num_workers, features=pooled)
+        out.append(rows)
+        arrays |= {f"{task}/{column}": rows[column].to_numpy(str) for column in ("path", "label")}
+        arrays[f"{task}/features"] = pooled["features"]
+    return pd.concat(out, ignore_index=True), arrays
+
+
+def choices(runs: list, task: str) -> str:
+    """Return what each way of choosing the epoch scores on test, mean over the runs."""
+    import pandas as pd
+
+    from .training import war_uar
+    rows = []
+    for run in (run for run in runs if task in run.config.tasks):
+        test = run.predictions().query(f"task == '{task}' and split == 'test'")
+        rows.append(("chosen on validation", *war_uar(test["label"], test["predicted"])))
+        log = run.metrics().query("modality == 'test'")           # of --test-each-epoch
+        if len(log):
+            log = log[[f"{task}_war", f"{task}_uar"]]
+            rows.append(("last", *log.iloc[-1]))
+            rows.append(("chosen on TEST: too good", *log.loc[log[f"{task}_war"].idxmax()]))
+    table = 100 * pd.DataFrame(rows, columns=["epoch", "WAR", "UAR"]).set_index("epoch")
+    table = table.groupby("epoch", sort=False).mean().reset_index()
+    return table.to_string(index=False, float_format="{:.2f}".format)
+
+
+def predict(files: Annotated[list[str], Positional, arg(metavar="FILE")], run: str,
+            answers: Annotated[str | None, arg(name="json")] = None, picture: str | None = None,
+            along_time: bool = False) -> int:
+    """Print class probabilities of files; exit status 1 when one cannot be read.
+
+    Args:
+        files: images, videos or folders of frames.
+        run: folder of a fine-tuning run.
+        answers: file for the answers.
+        picture: .png or .pdf file for a picture of them.
+        along_time: of clips, also in windows from start to end.
+    """
+    import pandas as pd
+
+    from . import training
+    from .data import MediaError, count_frames, read_clip
+    from .data.dataset import Samples
+    if picture and Path(picture).suffix not in (".png", ".pdf"):
+        raise ConfigError(f"--picture is {picture!r}: expected a .png or .pdf file")
+    cfg, by_task, lost = open_run(run).config, {}, {}
+    for file in files:
+        try:
+            task = "image" if count_frames(Path(file)) == 1 else "video"
+        except MediaError as error:
+            lost[file] = str(error)
+            continue
+        by_task.setdefault(task, []).append(file)
+        if task not in cfg.tasks:                          # its head is as it was at step 0
+            raise ConfigError(f"run {run} was not trained on {task}s: it cannot judge {file}")
+    model, found, courses = open_run(run).load().to(training.pick_device()), [], {}
+    for task, paths in by_task.items():
+        classes = getattr(cfg, task).num_classes
+        table = pd.DataFrame({"path": paths, "split": "test", "subject": None, "label": None})
+        data = Samples(table, "", task, cfg.img_size, cfg.num_frames, cfg.sampling_rate,
+                       num_classes=classes, test_segments=cfg.test_segments)
+        rows, bad = training.predict(model, data, classes, crops=cfg.test_crops)
+        lost |= {path: f"{path} cannot be read: {cause}" for path, cause in bad.items()}
+        rows = rows[rows["predicted"].notna()].drop(columns=["split", "subject", "label"])
+        found.append(rows)
+        if along_time and task == "video":
+            courses = {path: training.along_time(model, path, classes, cfg.img_size,
+                                                 cfg.num_frames, cfg.sampling_rate)
+                       for path in rows["path"]}
+    for table in (*found, *courses.values()):
+        shown = table.rename(columns=lambda name: name.removeprefix("prob_"))
+        print(shown.to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+    for error in lost.values():
+        say(error)
+    table = pd.concat([*found, pd.DataFrame()], ignore_index=True)
+    if answers:
+        files, *along = (json.loads(rows.to_json(orient="records"))
+                         for rows in (table, *courses.values()))
+        content = {"files": files, "along_time": dict(zip(courses, along, strict=True)),
+                   "unreadable": lost}
+        write_text(answers, json.dumps(content, indent=1) + "\n")
+    if picture and len(table):
+        from .study.figures.finetuning import predictions
+        pictures = [read_clip(path, [count_frames(path) // 2])[0] for path in table["path"]]
+        figure = predictions(table, pictures, courses, f"run {Path(run).name}")
+        write(picture, lambda p: figure.savefig(p, format=Path(picture).suffix[1:]))
+    return int(len(lost) > 0)
+
+
+def export(run: Annotated[str, Positional, arg(metavar="RUN")],
+           out: Annotated[str, Positional, arg(metavar="FILE")]) -> int:
+    """Write a finished run's weights in the format of the authors' release, a .pth file."""
     import torch
 
     from .models import to_released
-    run = Run(Path(folder))
-    if not run.done:
-        raise RunError(f"{folder} is not a finished run: nothing can be exported")
-    state = to_released(run.load())
-    write(out, lambda p: torch.save({"model": state}, p))
-    return Path(out)
+    from .training import Run, RunError
+    if not Run(Path(run)).done:
+        raise RunError(f"{run} is not a finished run: nothing can be exported")
+    state = {"model": to_released(Run(Path(run)).load())}
+    write(out, lambda p: torch.save(state, p))
+    print(out)
+    return 0
 
 
-def verify(fresh: str, committed: str | None, exact: bool, strict: bool) -> int:
+def reproduce(profile: str = "sandbox", data: Folder = "data", runs: Folder = "runs",
+              out: str | None = None, fresh: bool = False, n_jobs: int | None = None,
+              notebook: UseAppendAction[tuple[str, ...]] = (),
+              parameter: Annotated[UseAppendAction[tuple[tuple[str, str], ...]],
+                                   arg(aliases=["-p"], metavar="NAME VALUE")] = ()) -> int:
+    """Make every figure and table of a profile; a second call redoes only what changed.
+
+    Args:
+        out: folder of the artifacts; figures for sandbox, figures/<profile> for others.
+        fresh: forget the profile's corpora, runs and executed notebooks first.
+        n_jobs: runs trained side by side; 1 needs the least memory.
+        notebook: only this one; may be given several times.
+        parameter: a further notebook parameter; may be given several times.
+    """
+    from .reproduce import reproduce as run
+    from .study.artifacts import default_out
+    run(profile, out or default_out(profile), data, runs, fresh, notebook, dict(parameter),
+        n_jobs=n_jobs)
+    return 0
+
+
+def verify(profile: str = "sandbox") -> int:
+    """Compare the last run of a profile with the last commit; exit status 1 when a number fails."""
     from . import verify as compare
-    new = compare.stored(fresh)
-    if committed is None:
-        parts = Path(fresh).resolve().parts              # .../build/<profile>/figures/source_data
-        profile = parts[-3] if parts[-2:] == ("figures", "source_data") else "sandbox"
-        profile = profile if profile in configs.PROFILES else "sandbox"
-        old = compare.committed(f"{default_out(profile)}/source_data", ROOT)
-    else:
-        old = compare.stored(committed)
-    found = compare.verify(new, old, exact)
-    failed = found if strict else found[found["verdict"] != "moved"]
+    from .study.artifacts import default_out
+    new = compare.stored(f"build/{profile}/figures/source_data")
+    old = compare.committed(f"{default_out(profile)}/source_data")
+    found = compare.verify(new, old)
     if len(found):
         print(found.to_string(index=False, max_colwidth=60))
-    print(f"{len(old)} tables: {len(failed)} numbers fail, {len(found) - len(failed)} moved out of "
-          "their committed intervals but agree with them")
-    return int(len(failed) > 0)
+    failed = int((found["verdict"] == "fails").sum())
+    print(f"{len(old)} tables: {failed} numbers fail, {len(found) - failed} moved out of their "
+          "committed intervals but agree with them")
+    return int(failed > 0)
 
 
-# Evaluation --------------------------------------------------------------------------------------
-
-def evaluate(folders, split, views, data, features, csv, scores, skip_unreadable,
-             resamples) -> int:
-    parquet = bool(csv) and Path(csv).suffix == ".parquet"
-    if parquet and importlib.util.find_spec("pyarrow") is None:
-        raise ConfigError(f"--csv is {csv!r}, and Parquet files need pyarrow, which is not "
-                          "installed: pip install pyarrow, or name a .csv file")
-    runs, pooled, tables = dict(zip(_names(folders), map(open_run, folders), strict=True)), {}, {}
-    for name, run in runs.items():
-        tables[name], pooled[name] = _predictions(run, split, views, data, bool(features))
-    every = pd.concat([t.assign(part=n) for n, t in tables.items()], ignore_index=True)
-    if split:
-        every = every[every["split"] == split]
-    if every.empty:
-        raise ConfigError(f"no predictions of split {split!r}: choose val or test")
-    unreadable, found = every.loc[every["predicted"].isna(), "path"].unique(), []
-    if skip_unreadable:
-        every = every[every["predicted"].notna()]
-    for (task, part), rows in every.groupby(["task", "split"]):
-        table = protocol(dict(list(rows.groupby("part", sort=False))), resamples=resamples)
-        found.append(table.assign(task=task, split=part))
-        print(f"\n{task}, {part}: {len(rows)} samples, {rows['predicted'].isna().sum()} "
-              "unreadable; per cent [95 % interval over people]")
-        print(wide(table).to_string(index=False))
-        if part == "test":
-            print(matrix(rows).to_string())
-            print(_chosen(runs, task))
-    for path in unreadable:
-        done = "left out" if skip_unreadable else "counted as an error"
-        warn(f"{path} could not be read: {done}")
-    savers = {}
-    if csv:
-        save = every.to_parquet if parquet else every.to_csv
-        savers[Path(csv)] = lambda p: save(p, index=False)
-    if scores:
-        savers[Path(scores)] = lambda p: pd.concat(found).to_csv(p, index=False)
-    if features:
-        arrays = {f"{name}/{key}": value for name, a in pooled.items() for key, value in a.items()}
-        savers[Path(features)] = lambda p: _save_arrays(p, arrays)
-    write_all(savers)
-    return int(len(unreadable) > 0)
-
-
-def _save_arrays(path: Path, arrays: dict) -> None:
-    with open(path, "wb") as out:                        # given a name, numpy adds an ending
-        np.savez(out, **arrays)
-
-
-def _names(folders: list[str]) -> list[str]:
-    """Name runs by their folds where these tell them apart, else by their folders."""
-    folds = [open_run(f).config.video for f in folders]
-    names = [f"fold {s.fold}" for s in folds if s is not None and s.fold is not None]
-    distinct = len(set(names)) == len(folders)
-    return names if distinct else [Path(f).name for f in folders]
-
-
-def _predictions(run: Run, split, views, data, features: bool) -> tuple[pd.DataFrame, dict]:
-    """Return stored predictions, or new ones and pooled features where these are asked for."""
-    from .training import samples_of, sources, tables
-    if not (views or data or features):
-        return run.predictions(), {}
-    cfg, split = run.config, split or "test"
-    if views:
-        match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", views)
-        if not match:
-            raise ConfigError(f"--views is {views!r}: expected segments x crops, as in 2x2")
-        cfg = configs.update(cfg, test_segments=int(match[1]), test_crops=int(match[2]))
-    for task, source in sources(cfg).items() if data else ():
-        moved = configs.update(source, root=str(Path(data) / source.name))
-        cfg = configs.update(cfg, **{task: moved})
-    model, out, arrays = run.load().to(pick_device()), [], {}
-    for task, table in tables(cfg).items():
-        if task in cfg.tasks and (table["split"] == split).any():
-            got = {} if features else None
-            rows, _ = predict_samples(model, samples_of(cfg, task, table, split),
-                                      sources(cfg)[task].num_classes, cfg.test_crops,
-                                      64, cfg.num_workers, features=got)
-            out.append(rows)
-            if got:
-                arrays |= {f"{task}/path": rows["path"].to_numpy(str),
-                           f"{task}/label": rows["label"].to_numpy(str),
-                           f"{task}/features": got["features"]}
-    return (pd.concat(out, ignore_index=True) if out else run.predictions()[:0]), arrays
-
-
-def _chosen(runs: dict[str, Run], task: str) -> str:
-    """Return what three ways of choosing an epoch score on test, mean over the runs, as text."""
-    ways = {"chosen on validation (ours)": [], "last epoch": [],
-            "chosen on TEST (the field's habit: too good)": []}
-    ours, last, best = ways.values()
-    for run in (run for run in runs.values() if task in run.config.tasks):
-        rows, log = run.predictions(), run.metrics()
-        rows = rows[(rows["task"] == task) & (rows["split"] == "test")]
-        ours.append(war_uar(rows["label"], rows["predicted"]))
-        if run.config.test_each_epoch:
-            tested = log.loc[log["modality"] == "test", [f"{task}_war", f"{task}_uar"]]
-            last.append(tuple(tested.iloc[-1]))
-            best.append(tuple(tested.loc[tested[f"{task}_war"].idxmax()]))
-    lines = ["as stored in training:"]
-    for way, scores in ways.items():
-        text = "not recorded: train with --test-each-epoch" if ours else "task not trained"
-        if scores and len(scores) == len(runs):
-            war, uar = 100 * np.mean(scores, axis=0)
-            text = f"WAR {war:6.2f}  UAR {uar:6.2f}"
-        lines.append(f"{way:<46} {text}")
-    return "\n".join(lines)
-
-
-# Prediction --------------------------------------------------------------------------------------
-
-def predict(files, folder, json_file, picture, windows) -> int:
-    run, tasks, broken = open_run(folder), {"image": [], "video": []}, {}
-    if picture and Path(picture).suffix not in (".png", ".pdf"):
-        raise ConfigError(f"--picture is {picture!r}: expected a .png or .pdf file")
-    for file in files:
-        try:
-            tasks["image" if count_frames(Path(file)) == 1 else "video"].append(file)
-        except MediaError as error:
-            broken[file] = str(error)
-    found, courses = _answers(run, tasks, windows, broken)
-    for error in broken.values():
-        warn(error)
-    for table in itertools.chain((t for _, t in found.groupby("task")), courses.values()):
-        shown = table.dropna(axis=1, how="all").rename(columns=lambda c: c.removeprefix("prob_"))
-        print(shown.to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
-    if json_file:
-        _write_json(json_file, found, courses, broken)
-    if picture and len(found):
-        from .study.figures.finetuning import predictions
-        pictures = [read_clip(p, [count_frames(p) // 2])[0] for p in found["path"]]
-        figure = predictions(found, pictures, courses, f"run {run.dir.name}")
-        write(picture, lambda p: figure.savefig(p, format=Path(picture).suffix[1:]))
-    return int(len(broken) > 0)
-
-
-def _answers(run: Run, tasks: dict[str, list[str]], windows: bool, broken: dict):
-    """Return one table of all files, and {path: table along time} of the clips if asked for."""
-    from .data.dataset import Samples
-    cfg, tables, courses = run.config, [pd.DataFrame(columns=["path", "task"])], {}
-    for task, files in tasks.items():
-        if files and task not in cfg.tasks:               # its head is as it was at step 0
-            raise ConfigError(f"run {run.dir} was not trained on {task}s, so it cannot judge "
-                              f"{files[0]}: choose another run")
-    model = run.load().to(pick_device())
-    for task, files in tasks.items():
-        if not files:
-            continue
-        classes = getattr(cfg, task).num_classes
-        table = pd.DataFrame({"path": files, "split": "test", "subject": None, "label": None})
-        data = Samples(table, "", task, cfg.img_size, cfg.num_frames, cfg.sampling_rate,
-                       num_classes=classes, test_segments=cfg.test_segments)
-        rows, bad = predict_samples(model, data, classes, crops=cfg.test_crops)
-        broken.update({path: f"{path} cannot be read: {cause}" for path, cause in bad.items()})
-        rows = rows[rows["predicted"].notna()].drop(columns=["split", "subject", "label"])
-        tables.append(rows)
-        if windows and task == "video":
-            courses |= {p: along_time(model, p, classes, cfg.img_size, cfg.num_frames,
-                                      cfg.sampling_rate) for p in rows["path"]}
-    return pd.concat(tables, ignore_index=True), courses
-
-
-def _write_json(file: str, table: pd.DataFrame, courses: dict, broken: dict) -> None:
-    answers = []
-    for row in table.to_dict("records"):
-        shares = {k.removeprefix("prob_"): v for k, v in row.items()
-                  if k.startswith("prob_") and v == v}
-        answer = {"path": row["path"], "task": row["task"], "predicted": row["predicted"],
-                  "probabilities": shares}
-        if row["path"] in courses:
-            course = courses[row["path"]].drop(columns="path")
-            course = course.rename(columns=lambda c: c.removeprefix("prob_"))
-            answer["along_time"] = json.loads(course.to_json(orient="records"))
-        answers.append(answer)
-    content = {"files": answers, "unreadable": broken}
-    write_text(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+def bench(device: Literal["cpu", "cuda"] = "cpu", seconds: float = 1.0) -> int:
+    """Measure the models against a plain reference and the machine's own matrix products."""
+    import torch
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("no CUDA device was found: choose --device cpu")
+    from . import bench as measure
+    measure.main(device, seconds)
+    return 0

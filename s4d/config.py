@@ -14,7 +14,8 @@ class ConfigError(ValueError):
 
 
 def bounded(default, low: float, high: float = math.inf):
-    """A number from `low` to `high`, or two ascending ones where the default is a pair."""
+    """A number from `low` to `high`, or two ascending ones where the default is a pair. A tiny
+    `low` excludes 0."""
     return field(default=default, metadata={"bounds": (low, high)})
 
 
@@ -34,10 +35,11 @@ class _Checked:
 
 @dataclass(frozen=True)
 class Faces(_Checked):
-    """The embedded corpora of procedural faces. Angles in degrees, shares in 0..1."""
+    """The embedded corpora of procedural faces. Angles in degrees, shares in 0..1. The smallest
+    counts hold each class once in each split or fold."""
 
-    version: int = 5                                # of the generator; raised with its pixels
-    seed: int = 0                                   # of all subjects, expressions and scenes
+    version: int = 5                                # version of the generator and its pixels
+    seed: int = 0                                   # random seed of subjects and scenes
     img_size: int = bounded(64, 32, 224)            # side of the pictures, an even number of px
     photos: int = bounded(8000, 21)                 # labelled photos in all (AffectNet's layout)
     photo_subjects: int = bounded(2000, 3)          # people in the photos
@@ -96,10 +98,10 @@ class _Training(_Checked):
     epochs: float = bounded(100, 1e-6)              # passes over the data, also fractions
     warmup_ratio: float = bounded(0.05, 0, 1)       # share of the steps that warm up
     weight_decay: float = bounded(0.05, 0)          # AdamW's decay of matrices
-    seed: int = bounded(0, 0)                       # of initial weights, order and random draws
+    seed: int = bounded(0, 0)                       # random seed of weights, order and draws
     num_workers: int = bounded(8, 0)                # decoding processes; 0: decode while training
     cache: bool = False                             # decode once, into a file beside the data
-    amp: bool = True                                # bf16 on CUDA and on CPUs with bf16 units
+    amp: bool = True                                # bf16 autocast; slow on CPUs without bf16 units
     save_minutes: float = bounded(10.0, 0)          # minutes between two resumable states
     max_unreadable: float = bounded(0.01, 0, 1)     # largest tolerated share of unreadable samples
     grad_accum_steps: int = bounded(1, 1)           # pieces of a batch, to save memory
@@ -121,7 +123,7 @@ class Pretrain(_Training):
     repeat_aug: int = bounded(4, 1)                         # masked crops of each clip
     video_epoch_fraction: float = bounded(0.25, 1e-6, 1)    # share of the clips in an epoch
     lr: float = bounded(1.6e-3, 1e-12)                      # learning rate at a batch of 512 photos
-    betas: tuple[float, float] = (0.9, 0.95)                # decay of AdamW's two moments
+    betas: tuple[float, float] = bounded((0.9, 0.95), 0, 0.99999)   # decay of AdamW's two moments
     crop_scale: tuple[float, float] = bounded((0.2, 1.0), 1e-6, 1)  # area range of random crops
     stage: ClassVar[str] = "pretrain"
 
@@ -148,7 +150,7 @@ class Finetune(_Training):
     lr: float = bounded(1e-5, 1e-12)                        # learning rate at a batch of 8 clips
     min_lr: float = bounded(1e-6, 0)                        # smallest rate at a batch of 256
     layer_decay: float = bounded(0.75, 1e-6, 1)             # factor on the rate, block by block
-    betas: tuple[float, float] = (0.9, 0.999)               # decay of AdamW's two moments
+    betas: tuple[float, float] = bounded((0.9, 0.999), 0, 0.99999)  # decay of AdamW's two moments
     drop_path_rate: float = bounded(0.1, 0, 1)              # stochastic depth of the last block
     aux_loss_weight: float = bounded(1e-3, 0)               # factor on the experts' balance loss
     mixup: float = bounded(0.8, 0)                          # alpha of MixUp; 0: none

@@ -1,30 +1,16 @@
-"""What models cost: operations and parameters, counted without content; kept activations."""
+"""What models cost: operations and parameters, counted on tensors without content."""
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from .models import VARIANTS, DualMAE, MoAE, count_parameters, create, removed_tokens
-
-
-def saved_bytes(model: nn.Module, call: Callable[[], Tensor]) -> int:
-    """Bytes that `call` keeps for its backward pass, without parameters and buffers."""
-    own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
-    kept: dict[int, int] = {}
-
-    def note(t: Tensor) -> Tensor:
-        kept[t.untyped_storage()._cdata] = t.untyped_storage().nbytes()
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        _result = call()        # keeps every storage alive: no number is used twice
-    return sum(size for storage, size in kept.items() if storage not in own)
 
 
 def cost(build: Callable[[], nn.Module], task: str, ratio: float, step: bool) -> dict[str, float]:

@@ -1,28 +1,47 @@
 """From nothing to every figure: corpora, training, then the notebooks in order."""
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
+import logging
+import os
+import re
 import shutil
 import sys
 import time
-from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
 
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
+from nbclient.exceptions import DeadKernelError
+from papermill import PapermillExecutionError, execute_notebook, inspect_notebook
 from tqdm import tqdm
 
 from . import config as configs
 from .config import Profile
-from .files import ROOT, OutputError, code_version, sha256, write_all, write_text
-from .notebooks import NOTEBOOKS, ReproduceError, cells_of, check_parameters, execute, select
+from .files import ROOT, code_version, sha256, write_all, write_text
 from .study import ablations
 from .study.artifacts import manifest_text, read_manifest
 
-# Seconds per stage on two cores: corpus, training, one notebook.
+NOTEBOOKS = ("01_faces", "02_pretraining", "03_finetuning", "04_experts", "05_correlation",
+             "06_report")
+logging.getLogger("papermill").setLevel(logging.ERROR)      # it warns of what we refuse
+GIVEN = ("profile", "out", "data", "runs")      # every notebook has these; `reproduce` sets them
+# Seconds on two cores: corpus, training, one notebook.
 EXPECTED = {"smoke": (15, 20, 12), "sandbox": (110, 1150, 25), "night": (440, 7000, 60),
             "gpu": (400, 1200, 60), "paper": (0, 7 * 86400, 1800)}
+
+
+class ReproduceError(RuntimeError):
+    """A wrong request, or a notebook that failed, whose traceback `details` then holds."""
+
+    def __init__(self, message: str, details: str | None = None):
+        super().__init__(message)
+        self.details = details
 
 
 @dataclass
@@ -30,58 +49,34 @@ class Job:
     """One call of `reproduce`: what it runs, where things lie, and the clock."""
 
     profile: Profile
-    names: list[str]                  # of notebooks, in order
-    parameters: dict[str, dict]       # by notebook
     folder: Path                      # of the notebooks
+    parameters: dict[str, dict]       # of each notebook to run, in order
     out: Path
     data: Path
     build: Path                       # build/<profile>: executed notebooks, staged artifacts, state
-    n_jobs: int | None = None         # runs trained side by side; None: the profile's number
     started: float = field(default_factory=time.monotonic)
-    inputs: str = ""                  # names corpus and runs, once they exist
+    inputs: list = field(default_factory=list)      # names data and runs, once they exist
 
-    @property
-    def staging(self) -> Path:
-        return self.build / "figures"
-
-    def seconds(self, stage: str) -> float:
-        """Expected duration of a stage: corpus, training, or a notebook."""
+    def __post_init__(self):
+        self.staging = self.build / "figures"
         corpus, training, notebook = EXPECTED[self.profile.name.split("-")[0]]
-        return {"corpus": corpus, "training": training}.get(stage, notebook)
+        self.left = {"corpus": corpus, "training": training}
+        self.left |= dict.fromkeys(self.parameters, notebook)
 
-    def say(self, text: str, left: float | None = None) -> None:
-        """Print one line: elapsed time, what happens, about how long everything still takes."""
-        rest = "" if left is None else f", about {tqdm.format_interval(left)} left"
-        print(f"[{tqdm.format_interval(time.monotonic() - self.started)}] {text}{rest}", flush=True)
-
-
-def _read_json(path: Path) -> dict:
-    """Read a file of the build folder; a damaged or missing one counts as empty."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
+    def say(self, text: str) -> None:
+        """Print one line: time gone, what happens, and about how long everything still takes."""
+        rest = sum(self.left.values())
+        rest = f", about {tqdm.format_interval(rest)} left" if rest else ""
+        gone = tqdm.format_interval(time.monotonic() - self.started)
+        print(f"[{gone}] {text}{rest}", flush=True)
 
 
-# Corpora and runs --------------------------------------------------------------------------------
-
-def sources(profile: Profile) -> list[configs.Source]:
-    """Return the datasets that a profile reads."""
-    stages = (profile.pretrain, profile.finetune)
+def licensed(profile: Profile) -> list[str]:
+    """Return what names a profile's datasets, none of drawn faces; a missing one is an error."""
+    from .data import fingerprint, index_of
+    stages = (profile.pretrain, profile.finetune) if profile.faces is None else ()
     named = [source for stage in stages for source in (stage.image, stage.video) if source]
-    return list({s.root: s for s in named}.values())
-
-
-def check_data(profile: Profile) -> None:
-    """Raise ReproduceError when a folder of licensed data is missing or empty."""
-    for source in sources(profile) if profile.faces is None else ():
-        folder = Path(source.root)
-        if not folder.is_dir() or not any(folder.iterdir()):
-            state = "is empty" if folder.is_dir() else "does not exist"
-            raise ReproduceError(
-                f"profile {profile.name} needs the licensed dataset {source.name} in {folder}, "
-                f"which {state}: put it there, or name the folder that holds the datasets with "
-                "DATA=... (--data)")
+    return [fingerprint(index_of(s), s.root) for s in {s.root: s for s in named}.values()]
 
 
 def configurations(profile: Profile) -> list:
@@ -92,73 +87,114 @@ def configurations(profile: Profile) -> list:
     return list(dict.fromkeys((profile.pretrain, *grid, *started, *more)))
 
 
-def run_folders(profile: Profile, cfg) -> list[Path]:
-    """Return the folders of the run store that hold this configuration, whatever its data."""
-    return sorted(Path(profile.runs).glob(f"{cfg.stage}-{configs.digest(cfg)}-*"))
-
-
-def missing_runs(profile: Profile) -> int:
-    """Count the configurations without a finished run; equal names on other data count each."""
-    needed, folders = Counter(), {}
-    for cfg in configurations(profile):
-        name = f"{cfg.stage}-{configs.digest(cfg)}"
-        needed[name] += 1
-        folders[name] = run_folders(profile, cfg)
-    finished = {name: sum((d / "provenance.json").is_file() for d in folders[name])
-                for name in needed}
-    return sum(max(0, count - finished[name]) for name, count in needed.items())
+def run_folders(profile: Profile) -> list[Path]:
+    """Return the folders in the run store of the profile's configurations, whatever their data."""
+    names = {f"{cfg.stage}-{configs.digest(cfg)}-*": None for cfg in configurations(profile)}
+    return [folder for name in names for folder in sorted(Path(profile.runs).glob(name))]
 
 
 def forget(job: Job) -> None:
     """Remove what the profile made: corpora, runs, executed notebooks. Published files stay."""
-    folders = [d for cfg in configurations(job.profile) for d in run_folders(job.profile, cfg)]
-    folders += [job.data / faces.folder for faces in ablations.corpora(job.profile)]
-    for folder in (*folders, job.build):
-        shutil.rmtree(folder, ignore_errors=True)
+    drawn = [job.data / faces.folder for faces in ablations.corpora(job.profile)]
+    for folder in (*run_folders(job.profile), *drawn, job.build):
         if folder.exists():
-            raise OutputError(f"{folder} cannot be removed, so FRESH would not be fresh: make its "
-                              "folder writable, or remove it by hand")
+            shutil.rmtree(folder)
 
 
-def prepare(job: Job) -> str:
-    """Draw the corpora and train the runs; return a text that names both."""
-    from .training import run_all
-    every, missing = configurations(job.profile), missing_runs(job.profile)
-    notebooks = sum(map(job.seconds, job.names))
-    left = job.seconds("training") * missing / len(every) + notebooks
-    data = _corpora(job, left)
-    if missing:
-        job.say(f"training: {missing} runs to go", left)
-    else:
-        job.say("training: all runs found")
-    found = run_all(every, runs=job.profile.runs, workers=job.n_jobs or job.profile.n_jobs)
-    weights = [run.dir / "weights.safetensors" for run in found]
-    stats = [(p.parent.name, p.stat().st_size, p.stat().st_mtime_ns) for p in weights]
-    return json.dumps([data, stats])
-
-
-def _corpora(job: Job, left: float) -> list[str]:
-    if job.profile.faces is None:
-        from .data import fingerprint, index_of
-        return [fingerprint(index_of(s), s.root) for s in sources(job.profile)]
+def prepare(job: Job, n_jobs: int | None = None) -> list:
+    """Draw the corpora and train the runs; return what names both."""
     from .faces import corpus
-    found = (job.data / job.profile.faces.folder / "corpus.json").is_file()
-    if found:
-        job.say("corpus: found")
-    else:
-        job.say("corpus: drawing the faces", job.seconds("corpus") + left)
-    folders = [corpus.ensure(faces, data=job.data, workers=2, progress=sys.stderr.isatty())
-               for faces in ablations.corpora(job.profile)]
-    return [sha256(folder / "corpus.json") for folder in folders]
+    from .training import run_all
+    every, found = configurations(job.profile), run_folders(job.profile)
+    finished = sum((folder / "provenance.json").is_file() for folder in found)
+    missing = max(0, len(every) - finished)
+    job.left["training"] *= missing / len(every)
+    drawn = [job.data / faces.folder / "corpus.json" for faces in ablations.corpora(job.profile)]
+    lacking = not all(file.is_file() for file in drawn)
+    job.left["corpus"] *= lacking
+    if drawn:
+        job.say("corpus: drawing the faces" if lacking else "corpus: found")
+    for faces in ablations.corpora(job.profile):
+        corpus.ensure(faces, data=job.data, workers=2, progress=sys.stderr.isatty())
+    del job.left["corpus"]
+    job.say(f"training: {missing} of {len(every)} runs to go")
+    runs = run_all(every, runs=job.profile.runs, workers=n_jobs or job.profile.n_jobs)
+    del job.left["training"]
+    stats = [(run.dir.name, (run.dir / "weights.safetensors").stat()) for run in runs]
+    return [*map(sha256, drawn), *((name, s.st_size, s.st_mtime_ns) for name, s in stats)]
 
 
-# Execution and publication -----------------------------------------------------------------------
+def check_parameters(folder: Path, names: list[str], given: dict) -> dict[str, dict]:
+    """Return what of `given` each notebook takes, in the type of its default."""
+    for name in names:
+        if not (folder / f"{name}.ipynb").is_file():
+            there = ", ".join(sorted(p.stem for p in folder.glob("*.ipynb"))) or "none"
+            raise ReproduceError(f"no notebook {name!r} in {folder}: there are {there}")
+    known = {name: inspect_notebook(folder / f"{name}.ipynb") for name in names}
+    taken: dict[str, dict] = {name: {} for name in names}
+    for parameter, value in given.items():
+        if parameter in GIVEN:
+            raise ReproduceError(f"parameter {parameter!r} is set by --{parameter}, not through "
+                                 "the notebooks' parameters")
+        if not any(parameter in has for has in known.values()):
+            lists = "; ".join(f"{name} knows {', '.join(has)}" for name, has in known.items())
+            raise ReproduceError(f"unknown notebook parameter {parameter!r}: {lists}")
+        for name in (name for name in names if parameter in known[name]):
+            default = ast.literal_eval(known[name][parameter]["default"])
+            try:
+                taken[name][parameter] = type(default)(value)
+            except ValueError as error:
+                raise ReproduceError(f"parameter {parameter} of notebook {name} is {value!r}: "
+                                     f"expected {type(default).__name__}, as in {default!r}"
+                                     ) from error
+    return taken
+
+
+class Kernel(AsyncKernelManager):
+    """This interpreter, whatever kernels Jupyter knows; no settings of the user are read."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        home = ROOT / "build/ipython"
+        home.mkdir(parents=True, exist_ok=True)
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
+                "--log-level=CRITICAL"]      # else a kernel that was ended may log that as an error
+        paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        env = {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "0", "PYTHONPATH": paths,
+               "IPYTHONDIR": str(home), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        return KernelSpec(argv=argv, display_name="S4D", language="python", env=env)
+
+
+def execute(notebook: Path, build: Path, parameters: dict) -> None:
+    """Run one notebook in a fresh kernel; its copy lies in `build`, after a failure too."""
+    copy, name = build / notebook.name, notebook.stem
+    bar = {"desc": name, "leave": False} if sys.stderr.isatty() else False
+    try:
+        build.mkdir(parents=True, exist_ok=True)
+        execute_notebook(notebook, copy, parameters=parameters, kernel_name="python3",
+                         language="python", cwd=notebook.parent, progress_bar=bar,
+                         kernel_manager_class=Kernel)
+    except PapermillExecutionError as error:
+        sources = cells_of(notebook)        # counted without the one that papermill adds
+        number, first = sources.index(error.source) + 1, error.source.strip().splitlines()[0]
+        raise ReproduceError(
+            f"notebook {name} failed in cell {number} of {len(sources)} (`{first}`) with "
+            f"{error.ename}: {' '.join(error.evalue.split())}; the executed copy is {copy}",
+            re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))) from error
+    except DeadKernelError as error:
+        raise ReproduceError(f"the kernel of notebook {name} died, most often for lack of memory: "
+                             "close other programs or choose a smaller profile", "") from error
+
+
+def cells_of(notebook: Path) -> list[str]:
+    """Return the source of every cell."""
+    return ["".join(c["source"]) for c in json.loads(notebook.read_text("utf-8"))["cells"]]
+
 
 def inputs_of(job: Job, name: str) -> str:
     """Digest all that a notebook depends on: cells, code, settings, data, runs, earlier numbers."""
-    earlier = {n for n in NOTEBOOKS if n < name}
-    entries = [e for e in read_manifest(job.staging).values() if e["notebook"] in earlier]
-    numbers = sorted(f for e in entries for f in e["files"].items() if f[0].endswith(".csv"))
+    numbers = {file: digest for earlier in NOTEBOOKS if earlier < name
+               for file, digest in staged(job, earlier).items() if file.endswith(".csv")}
     packages = sorted(f"{d.name} {d.version}" for d in distributions())
     parts = [cells_of(job.folder / f"{name}.ipynb"), code_version(), packages,
              configs.digest(job.profile), job.inputs, job.parameters[name], numbers]
@@ -166,69 +202,51 @@ def inputs_of(job: Job, name: str) -> str:
 
 
 def staged(job: Job, name: str) -> dict[str, str]:
-    """Return file -> digest of a notebook's staged artifacts."""
+    """Return file -> digest of a notebook's staged artifacts; a missing file has an empty one."""
     entries = [e for e in read_manifest(job.staging).values() if e["notebook"] == name]
-    return {file: digest for e in entries for file, digest in e["files"].items()}
-
-
-def unchanged(job: Job, name: str) -> bool:
-    """Tell whether a notebook's last success had the same inputs and its artifacts are there."""
-    last, files = _read_json(job.build / "state.json").get(name), staged(job, name)
-    if last is None or last["inputs"] != inputs_of(job, name) or last["files"] != files:
-        return False
-    paths = {job.staging / file: digest for file, digest in files.items()}
-    return all(path.is_file() and sha256(path) == digest for path, digest in paths.items())
+    paths = {file: job.staging / file for entry in entries for file in entry["files"]}
+    return {file: sha256(path) if path.is_file() else "" for file, path in paths.items()}
 
 
 def run_notebooks(job: Job) -> None:
     """Execute the notebooks that need it into the staging folder; stop at the first failure."""
-    for i, name in enumerate(job.names):
-        if unchanged(job, name):
+    record = job.build / "state.json"          # of each notebook's last success
+    state = json.loads(record.read_text("utf-8")) if record.is_file() else {}
+    for name, given in job.parameters.items():
+        inputs = inputs_of(job, name)
+        if state.get(name) == [inputs, staged(job, name)]:
+            del job.left[name]
             job.say(f"{name}: unchanged, skipped")
             continue
-        job.say(name, sum(map(job.seconds, job.names[i:])))
-        state = _read_json(job.build / "state.json")
-        state.pop(name, None)
-        write_text(job.build / "state.json", json.dumps(state, indent=1))
-        discard(job, name)
-        inputs = inputs_of(job, name)
-        paths = {"out": job.staging, "data": job.data, "runs": Path(job.profile.runs)}
-        given = {key: str(path.resolve()) for key, path in paths.items()}
-        execute(job.folder / f"{name}.ipynb", job.build,
-                {"profile": job.profile.name, **given, **job.parameters[name]})
-        state[name] = {"inputs": inputs, "files": staged(job, name)}
-        write_text(job.build / "state.json", json.dumps(state, indent=1))
-
-
-def discard(job: Job, name: str) -> None:
-    """Remove a notebook's staged artifacts, so that one it no longer writes does not linger."""
-    for file in staged(job, name):
-        (job.staging / file).unlink(missing_ok=True)
-    entries = read_manifest(job.staging)
-    kept = {k: e for k, e in entries.items() if e["notebook"] != name}
-    if kept != entries:
+        job.say(name)
+        for file in staged(job, name):         # what it no longer writes must not linger
+            (job.staging / file).unlink(missing_ok=True)
+        entries = read_manifest(job.staging)
+        kept = {key: entry for key, entry in entries.items() if entry["notebook"] != name}
         write_text(job.staging / "manifest.json", manifest_text(kept))
+        paths = {"out": job.staging, "data": job.data, "runs": Path(job.profile.runs)}
+        paths = {key: str(path.resolve()) for key, path in paths.items()}
+        execute(job.folder / f"{name}.ipynb", job.build,
+                {"profile": job.profile.name, **paths, **given})
+        state[name] = [inputs, staged(job, name)]
+        write_text(record, json.dumps(state, indent=1))
+        del job.left[name]
 
 
 def publish(job: Job) -> int:
-    """Put the selected notebooks' staged artifacts into `out`, all or none; return their number.
+    """Put the notebooks' staged artifacts into `out`, all or none; return their number.
 
-    Artifacts that a selected notebook no longer writes are removed; those of others stay.
+    What one of these notebooks no longer writes is removed; artifacts of others stay.
     """
-    new = {k: e for k, e in read_manifest(job.staging).items() if e["notebook"] in job.names}
-    old = read_manifest(job.out)
-    kept = {k: e for k, e in old.items() if k not in new and e["notebook"] not in job.names}
-    text = manifest_text({**kept, **new})
-    files = {f: d for e in new.values() for f, d in e["files"].items()}
+    ready, old = read_manifest(job.staging), read_manifest(job.out)
+    new = {k: e for k, e in ready.items() if e["notebook"] in job.parameters}
+    every = {k: e for k, e in old.items() if e["notebook"] not in job.parameters} | new
+    text = manifest_text(every)
     savers = {job.out / "manifest.json": lambda p: p.write_text(text, "utf-8", newline="\n")}
-    for file, digest in files.items():
-        target = job.out / file
-        if not target.is_file() or sha256(target) != digest:
-            savers[target] = lambda p, source=job.staging / file: shutil.copyfile(source, p)
-    if len(savers) > 1 or {**kept, **new} != old or not (job.out / "manifest.json").is_file():
-        write_all(savers)
-    owned = {f for e in kept.values() for f in e["files"]} | set(files)
-    for file in {f for e in old.values() for f in e["files"]} - owned:
+    write_all(savers | {job.out / file: partial(shutil.copyfile, job.staging / file)
+                        for entry in new.values() for file in entry["files"]})
+    listed = {file for entry in every.values() for file in entry["files"]}
+    for file in {file for entry in old.values() for file in entry["files"]} - listed:
         (job.out / file).unlink(missing_ok=True)
     return len(new)
 
@@ -240,34 +258,27 @@ def reproduce(profile: str = "sandbox", out: str | Path = "figures", data: str |
     """Make every figure and table of a profile; earlier ones stay until all notebooks succeeded.
 
     Args:
-        out: folder of the artifacts.
-        data, runs: folders of corpora and of trained runs; both are reused.
         fresh: forget the profile's corpora, runs and executed notebooks first.
-        notebooks: names of some; None: those of the profile.
-        parameters: further notebook parameters; each must be known to a selected notebook.
-        folder: of the notebooks.
+        notebooks: names of some in `folder`; None: those of the profile.
+        parameters: of these notebooks, beside the ones above.
         build: folder of executed notebooks, staged artifacts and the record of what was done.
         n_jobs: runs trained side by side; None: as many as the profile says.
     Returns:
-        number of artifacts in place.
-    Raises:
-        ConfigError, ReproduceError, OutputError: before anything is computed where possible.
+        number of artifacts in `out`.
     """
     settings = configs.profile(profile, data=str(data), runs=str(runs))
     if n_jobs is not None and n_jobs < 1:
         raise ReproduceError(f"n_jobs is {n_jobs}: expected the number of runs to train side by "
                              "side, 1 or more")
-    names = select(Path(folder), notebooks or settings.notebooks)
-    given = check_parameters(Path(folder), names, parameters or {})
-    check_data(settings)
-    job = Job(settings, names, given, Path(folder), Path(out), Path(data),
-              Path(build) / profile, n_jobs)
+    names = sorted({Path(name).stem for name in notebooks or settings.notebooks or NOTEBOOKS})
+    given, datasets = check_parameters(Path(folder), names, parameters or {}), licensed(settings)
+    job = Job(settings, Path(folder), given, Path(out), Path(data), Path(build) / profile)
     for place in (job.out, job.build):       # before half an hour of work, and before forgetting
         write_text(place / ".tmp-probe", "")
         (place / ".tmp-probe").unlink()
     if fresh:
         forget(job)
-    job.inputs = prepare(job)
+    job.inputs = datasets + prepare(job, n_jobs)
     run_notebooks(job)
     count = publish(job)
     job.say(f"done: {count} figures and tables in {job.out}")

@@ -42,16 +42,10 @@ def test_each_run_that_a_profile_declares_is_trained_once_on_its_own_corpus():
     assert all(c.init.video.root == c.video.root for c in other if c.init.video.name == "dfew")
 
 
-def test_a_night_finds_the_runs_of_the_sandbox(tmp_path):
-    night, sandbox = (configs.profile(n, runs=str(tmp_path)) for n in ("night", "sandbox"))
-    every, known = (reproduce.configurations(p) for p in (night, sandbox))
-    assert set(known) < set(every) and reproduce.missing_runs(night) == len(every)
-    for cfg in known:
-        folder = tmp_path / f"{cfg.stage}-{configs.digest(cfg)}-00"
-        folder.mkdir()
-        (folder / "provenance.json").write_text("{}")
-    assert reproduce.missing_runs(sandbox) == 0
-    assert reproduce.missing_runs(night) == len(every) - len(known)
+def test_a_night_finds_the_runs_of_the_sandbox():
+    night, sandbox = ({configs.digest(c) for c in reproduce.configurations(configs.profile(name))}
+                      for name in ("night", "sandbox"))
+    assert sandbox < night
 
 
 def test_adapters_without_routing_are_the_mean_of_all():

@@ -1,4 +1,4 @@
-"""The book: its map names what exists, its words are in order, its tool changes no pin."""
+"""The book: its map names what exists, its words are in order."""
 from __future__ import annotations
 
 import importlib.util
@@ -8,13 +8,11 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -51,20 +49,6 @@ def test_the_contents_list_every_notebook_and_page():
     listed = re.findall(r"^([\w/]+)$", (DOCS / "index.md").read_text(), re.M)
     assert [name for name in listed if "/" in name] == [f"notebooks/{n}" for n in NOTEBOOKS]
     assert {*listed, "index"} >= {page.stem for page in DOCS.glob("*.md")}
-
-
-def test_the_tools_pins_leave_those_of_the_environment_alone():
-    def pins(file):
-        lines = (ROOT / file).read_text().splitlines()
-        read = [Requirement(line) for line in lines if line and line[0] not in "#-"]
-        return {re.sub(r"[-_.]+", "-", r.name).lower(): r for r in read}
-
-    book = pins("requirements-book.txt")
-    assert not set(pins("requirements.txt")) & set(book)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for wanted in map(Requirement, project["optional-dependencies"]["book"]):
-        pin = next(iter(book[wanted.name].specifier)).version
-        assert wanted.specifier.contains(pin), wanted
 
 
 def set_book(tmp_path, **notebooks) -> subprocess.CompletedProcess:

@@ -6,7 +6,6 @@ import os
 import pickle
 import random
 import re
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,7 +19,6 @@ import torch
 from conftest import cut_off, damage, smooth, write_image, write_video
 from PIL import Image
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
-from torchvision.transforms import v2
 
 from s4d.data import DatasetError, MediaError, cache, packed, read_clip, tables, transforms
 from s4d.data.dataset import Joint, Key, Samples, collate, draw_order, epoch_plan, loader, to_model
@@ -40,7 +38,7 @@ def clips_root(tmp_path_factory):
 
 def table_of(root: Path, pattern: str = "*.mp4", label: str | None = "fear") -> pd.DataFrame:
     rows = [(p.name, label, None, "train") for p in sorted(root.glob(pattern))]
-    return tables.table(rows, None, None)
+    return tables.table(rows, None)
 
 
 def samples(root: Path, sampling_rate: int = 1, **options) -> Samples:
@@ -59,69 +57,55 @@ def test_the_cache_holds_the_files_pixels_and_names_broken_ones(clips_root, tmp_
         whole.clip(1)
     with pytest.raises(MediaError, match="frames 12 to 12 were asked for, but it has 12"):
         whole.clip(0, [12])
-    assert len(pickle.dumps(whole)) < 10_000
+    assert len(pickle.dumps(whole)) < 10_000              # travels to workers without its pixels
     stamp = whole.file.stat().st_mtime_ns
     again = packed(table.assign(label="anger"), clips_root, 32, tmp_path)
     assert again.file == whole.file and whole.file.stat().st_mtime_ns == stamp
-    assert packed(table, clips_root, 16, tmp_path).file != whole.file
     part = packed(table[2:], clips_root, 32, tmp_path)    # a split is found inside the whole
     assert part.file == whole.file and torch.equal(part.clip(0), whole.clip(2))
     assert not part.unreadable
     assert whole.file.stat().st_mode & 0o044 == 0o044     # a shared cache serves other users too
 
 
-def test_a_cache_that_is_gone_or_cut_short_is_named_then_made_again(clips_root, tmp_path):
-    ignored = shutil.ignore_patterns(".cache")
-    root = Path(shutil.copytree(clips_root, tmp_path / "data", ignore=ignored))
-    key = Key("video", 0, 1)
+def test_a_cache_that_does_not_fit_the_files_is_made_again(tmp_path, monkeypatch):
+    path, key = write_video(tmp_path / "0.mp4", 0, 12), Key("video", 0, 1)
+
+    def made(size=32, **options):
+        return packed(table_of(tmp_path), tmp_path, size, **options).file
     for harm in (lambda file: cut_off(file, 0.9), Path.unlink):
-        data = samples(root, cache=True)
+        data = samples(tmp_path, cache=True)
         harm(data.packed.file)
-        path, cause = data[key]["unreadable"]
-        assert re.search("the packed cache .* is missing or cut short", cause)
-        assert path == data.table["path"][0]
-        data = samples(root, cache=True)
-        plain = samples(root)
-        assert torch.equal(data[key]["clip"], plain[key]["clip"])
-    index = data.packed.file.with_suffix(".json")
-    cut_off(index, 0.5)
-    assert packed(table_of(root), root, 32).length(0) == 12
-
-
-def test_a_cache_of_files_that_have_changed_is_not_read(tmp_path, monkeypatch):
-    path = write_video(tmp_path / "0.mp4", 0, 6)
-
-    def made(**options):
-        return packed(table_of(tmp_path), tmp_path, 32, tmp_path / "cache", **options)
-    first = made()
-    write_video(path, 1, 6)
-    second = made()
-    assert second.file != first.file and torch.equal(second.clip(0), read_clip(path, size=32))
+        name, cause = data[key]["unreadable"]
+        assert name == "0.mp4" and re.search("packed cache .* is missing or cut short", cause)
+        again = samples(tmp_path, cache=True)
+        assert torch.equal(again[key]["clip"], samples(tmp_path)[key]["clip"])
+    cut_off(made().with_suffix(".json"), 0.5)
+    files = [made(), made(16), made(crop_box=(0, 0, 48, 48))]
+    write_video(path, 1, 12)
+    files.append(made())
+    assert torch.equal(samples(tmp_path, cache=True)[key]["clip"], samples(tmp_path)[key]["clip"])
     os.utime(path, ns=(0, 0))                             # changed without a change of its size
-    third = made()
-    assert third.file not in (first.file, second.file) and made().file == third.file
-    assert made(crop_box=(0, 0, 48, 48)).file != third.file
+    files.append(made())
     monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
-    assert made().file != third.file
+    files.append(made())
+    assert len(set(files)) == 6 and made() == files[-1]
 
 
-def test_a_cache_that_was_stopped_leaves_nothing_and_is_made_whole_later(tmp_path, monkeypatch):
-    for i in range(4):
-        write_video(tmp_path / f"{i}.mp4", i, 6)
-    table, home, rename = table_of(tmp_path), tmp_path / "cache", cache.os.replace
+def test_a_full_disk_leaves_nothing_behind_and_is_a_sentence(tmp_path, monkeypatch):
+    write_video(tmp_path / "0.mp4", 0, 6)
 
     def full(source, target):
         raise OSError(28, "No space left on device")
-    monkeypatch.setattr(cache.os, "replace", full)
-    with pytest.raises(DatasetError, match="cannot be written .*No space left.*: free disk space"):
-        packed(table, tmp_path, 32, home)
+    with monkeypatch.context() as patch, pytest.raises(
+            DatasetError, match="cannot be written .*No space left.*: free disk space, give a"):
+        patch.setattr(cache.os, "replace", full)
+        packed(table_of(tmp_path), tmp_path, 32)
+    home = tmp_path / ".cache"
     assert not list(home.glob("*.bin")) + list(home.glob("*.json")) + list(home.glob(".part*"))
-    monkeypatch.setattr(cache.os, "replace", rename)
-    done = packed(table, tmp_path, 32, home)
-    for i in range(4):
-        assert torch.equal(done.clip(i), read_clip(tmp_path / f"{i}.mp4", size=32))
+    done = packed(table_of(tmp_path), tmp_path, 32)
+    assert torch.equal(done.clip(0), read_clip(tmp_path / "0.mp4", size=32))
     with pytest.raises(DatasetError, match="give a cache_dir that can be written"):
-        packed(table, tmp_path, 16, tmp_path / "0.mp4")
+        packed(table_of(tmp_path), tmp_path, 16, tmp_path / "0.mp4")
 
 
 def test_of_callers_at_once_one_makes_the_cache_and_none_sees_half_of_it(tmp_path, monkeypatch):
@@ -168,18 +152,6 @@ def test_clips_depend_on_their_key_alone_with_and_without_a_cache(clips_root, se
     assert broken[0] == broken[1] and broken[0]["unreadable"][0] == "1.mp4"
 
 
-def test_the_frames_of_a_sample_are_a_stride_apart(tmp_path):
-    write_video(tmp_path / "0.mp4", 0, 12, 32, 32)
-    whole = read_clip(tmp_path / "0.mp4")
-    tested = samples(tmp_path, 2, test_segments=2)
-    for view, indices in enumerate(([0, 2, 4, 6], [5, 7, 9, 11])):
-        assert torch.equal(tested[Key("video", 0, 0, view)]["clip"][0], whole[indices])
-    trained = samples(tmp_path, 2, transform=v2.Identity())
-    for seed in range(6):
-        clip = trained[Key("video", 0, seed)]["clip"][0]
-        assert any(torch.equal(clip, whole[s:s + 7:2]) for s in range(6))
-
-
 def test_collate_leaves_unreadable_samples_out_and_names_them(clips_root):
     data = Joint({"video": samples(clips_root, 2)})
     batch = collate([data[Key("video", row, 0)] for row in range(3)])
@@ -198,8 +170,6 @@ def test_labels_outside_the_vocabulary_and_unlabelled_samples(tmp_path):
         table = table_of(tmp_path, "*.jpg", label)
         data = Samples(table, tmp_path, "image", 32, 1, 1, num_classes=num_classes)
         assert data.labels == [wanted]
-    with pytest.raises(ValueError):
-        Samples(table.assign(label="contempt"), tmp_path, "image", 32, 1, 1, num_classes=7)
 
 
 # --- the plan
@@ -226,11 +196,7 @@ def test_the_plan_depends_on_seed_and_epoch_alone():
     assert sum(b[0].task == "image" for b in fewer) == 2
     alone = plan(parts={"video": SimpleNamespace(labels=[0] * 11)})      # as beside another task
     assert sorted(map(str, alone)) == sorted(str(b) for b in first if b[0].task == "video")
-    assert len(plan(parts={"video": SimpleNamespace(labels=[0] * 2)})) == 1
-
-
-def test_the_plan_is_the_one_that_runs_were_trained_by():
-    """Its bits: a changed draw would change every trained number."""
+    # its bits: a changed draw would change every trained number
     text = str([(k.task, k.row, k.seed) for b in plan(seed=5, epoch=3) for k in b])
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "7bd98ddcdfb224c6"
 
@@ -241,10 +207,6 @@ def test_balanced_order_shows_classes_equally_often():
     assert len(rows) == 100 and abs(np.bincount(np.asarray(labels)[rows])[1] - 50) < 15
     assert sorted(draw_order(labels, 0, 0, 1.0, False)) == list(range(100))
     assert len(draw_order(labels, 0, 0, 0.25, True)) == 25
-    for balanced in (False, True):      # another order for every epoch and seed, equal again
-        orders = [draw_order(labels, seed, epoch, 1.0, balanced).tolist()
-                  for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))]
-        assert orders[0] == orders[1] and orders[0] != orders[2] != orders[3] != orders[0]
 
 
 @pytest.mark.slow
@@ -295,24 +257,23 @@ def test_operations_on_a_clip_are_those_of_timm_on_its_frames(name, level):
                 assert np.quantile(apart, 0.98) <= 4 and apart.mean() < 3
 
 
-def test_randaugment_and_flips_are_what_their_texts_say():
+def test_the_draws_of_augmentation_are_those_that_runs_were_trained_by():
+    clip = torch.from_numpy(smooth(2, 64, 48)).permute(2, 0, 1).expand(3, -1, -1, -1)
+    torch.manual_seed(3)
+    drawn = [train_transform(32, randaugment="m7-n4", random_erasing=0.5)(clip) for _ in range(8)]
+    assert torch.rand(()).item() == pytest.approx(0.4347738)
+    assert torch.stack(drawn).float().mean().item() == pytest.approx(102.78, abs=0.1)
+
+
+def test_flips_mirror_half_of_the_draws_and_unknown_texts_are_refused():
     for text in ("rand-m7", "m11-n2"):
         with pytest.raises(ValueError, match=f"unknown RandAugment '{text}': expected"):
             train_transform(24, randaugment=text)
     x = torch.from_numpy(smooth(2, 24, 24)).permute(2, 0, 1)[None]
-
-    def drawn(transform, seed):
-        torch.manual_seed(seed)
-        return transform(x)
-    whole = (1.0, 1.0)
-    flip, still = pretrain_transform(24, whole), pretrain_transform(24, whole, flip=False)
-    mirrored = [torch.equal(drawn(flip, seed), x.flip(-1)) for seed in range(20)]
-    assert 4 < sum(mirrored) < 16
-    assert all(torch.equal(drawn(still, seed), x) for seed in range(20))
-    changed = train_transform(24, whole, "m10-n6", 0.0)
-    moved = [not any(torch.equal(drawn(changed, seed), way) for way in (x, x.flip(-1)))
-             for seed in range(10)]
-    assert sum(moved) >= 9                                # of six operations every second is done
+    flip = pretrain_transform(24, (1.0, 1.0))
+    torch.manual_seed(0)
+    assert 4 < sum(torch.equal(flip(x), x.flip(-1)) for _ in range(20)) < 16
+    assert torch.equal(pretrain_transform(24, (1.0, 1.0), flip=False)(x), x)
 
 
 def test_windows_of_frames():
@@ -321,10 +282,8 @@ def test_windows_of_frames():
     assert {w[0] for w in windows} == set(range(11))
     assert all(w == list(range(w[0], w[0] + 10, 3)) for w in windows)
     assert transforms.train_indices(5, 4, 2, draw) == [0, 2, 4, 4]
-    assert transforms.train_indices(1, 3, 4, draw) == [0, 0, 0]
     assert transforms.test_indices(20, 4, 3, 2) == [[0, 3, 6, 9], [10, 13, 16, 19]]
     assert transforms.test_indices(20, 4, 3, 1) == [[5, 8, 11, 14]]
-    assert transforms.test_indices(20, 4, 3, 3)[1] == [5, 8, 11, 14]
     assert transforms.test_indices(2, 4, 1, 2) == [[0, 1, 1, 1]] * 2
 
 
@@ -336,8 +295,6 @@ def test_views_across_the_picture():
     assert torch.equal(eval_views(x.transpose(-1, -2), 20, 3)[2], right.transpose(-1, -2))
     assert len(eval_views(x[..., :20], 20, 3)) == 1
     assert eval_views(x, 10, 2)[1].shape == (1, 3, 10, 10)
-    clips = torch.zeros(2, 3, 4, 20, 60, dtype=torch.uint8)
-    assert eval_views(clips, 20, 2)[0].shape == (2, 3, 4, 20, 20)
 
 
 def test_normalisation_is_that_of_imagenet():

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from s4d.notebooks import GIVEN, NOTEBOOKS, parameters_of
+from s4d.reproduce import GIVEN, inspect_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK_FILES = sorted(p for folder in ("notebooks", "course")
@@ -49,16 +49,12 @@ def imports(folder: Path) -> set[str]:
     return found - sys.stdlib_module_names - {"s4d"}
 
 
-def test_every_line_is_an_exact_pin():
+def test_conda_environment_holds_the_same_exact_pins():
     for line in pins():
         specifiers = list(Requirement(line).specifier)
         assert [s.operator for s in specifiers] == ["=="] and "*" not in str(specifiers[0]), line
-
-
-def test_conda_environment_holds_the_same_pins():
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert [d for d in dependencies if isinstance(d, dict)] == [{"pip": pins()}], "run `make pins`"
-    assert dependencies[:2] == ["python=3.11", "pip"]
+    assert dependencies == ["python=3.11", "pip", {"pip": pins()}], "run `make pins`"
 
 
 def test_pins_fulfil_the_ranges():
@@ -81,16 +77,6 @@ def test_every_import_is_declared(folder):
     assert not used - declared
 
 
-def test_no_machine_path_in_the_environment_files():
-    for name in ("requirements.txt", "environment.yml", "pyproject.toml", "Makefile"):
-        text = (ROOT / name).read_text()
-        assert not re.search(r"file:|@ |/home/|--index-url|--find-links", text), name
-
-
-def test_every_notebook_exists():
-    assert [n for n in NOTEBOOKS if not (ROOT / "notebooks" / f"{n}.ipynb").is_file()] == []
-
-
 @pytest.mark.parametrize("path", NOTEBOOK_FILES, ids=lambda p: p.stem)
 def test_notebook_is_stripped_and_parametrised(path):
     cells = json.loads(path.read_text())["cells"]
@@ -98,33 +84,15 @@ def test_notebook_is_stripped_and_parametrised(path):
     assert all(not c["outputs"] and c["execution_count"] is None for c in code), "run `make strip`"
     if path.parent.name == "notebooks":
         assert sum("parameters" in c["metadata"].get("tags", []) for c in cells) == 1
-        assert set(GIVEN) <= set(parameters_of(path))
-
-
-def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    """Runs make as a user would, whether or not make runs the tests."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
-    return subprocess.run(["make", *arguments], cwd=cwd, capture_output=True, text=True, env=env)
-
-
-def test_make_without_a_target_explains_itself():
-    text = make().stdout
-    for target in ("reproduce", "smoke", "test", "test-all", "lab", "clean"):
-        assert re.search(rf"^  {target} +\w", text, re.M), target
+        assert set(GIVEN) <= set(inspect_notebook(path))
 
 
 def test_an_old_python_is_refused_in_one_sentence(tmp_path):
     old = tmp_path / "python-old"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
-    run = make("test", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "test", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
     assert run.returncode and "older than Python 3.11" in run.stderr
     assert not (tmp_path / "venv").exists()
-
-
-def test_a_failing_installation_leaves_no_stamp(tmp_path):
-    wheel = "no-such-package-of-s4d @ file:///nowhere/nothing-0.1-py3-none-any.whl"
-    (tmp_path / "requirements.txt").write_text(wheel + "\n")
-    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
-    run = make("venv", f"PYTHON={sys.executable}", cwd=tmp_path)
-    assert run.returncode and not (tmp_path / ".venv" / ".installed").exists()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from study import clips, labelled, pictures, tiny
 
-from s4d.study import experts, printed, routing, splits, stimuli
+from s4d.study import experts, protocol, routing, splits, stimuli
 from s4d.study.splits import group_split, place_split
 
 
@@ -209,7 +209,7 @@ def test_experts_of_two_seeds_are_matched_whatever_their_numbers():
     assert same.matched == pytest.approx(1.0) and same.p < 0.05 < apart.p
     assert apart.null_mean > 0.25                           # the best of 24 matchings, by luck
     assert experts.seed_agreement({0: {2: gates}}).empty
-    read = printed.agreement_as_read(found.assign(task="image"), {"image": "photos"})
+    read = protocol.agreement_as_read(found.assign(task="image"), {"image": "photos"})
     assert read["p (Holm)"].tolist() == [f"≤ {found.p.max():.3f}"]
     assert read.matched[0].endswith("to 100 %)")
 
@@ -233,7 +233,7 @@ def test_released_routing_changes_between_passes_and_paper_routing_does_not():
     assert dropped["paper"] == dropped["noise only"] == 0 < dropped["capacity only"] < 1
     modes = routing.modes_table(table, subjects, 20)
     assert modes.set_index("mode").change["paper"] == 0
-    read = printed.modes_as_read(modes, {"image": "40 photos"})
+    read = protocol.modes_as_read(modes, {"image": "40 photos"})
     change = read["change of WAR (points)"]
     assert change[0] == "--" and all(c.count("[") == 1 for c in change[1:])
     lost = table.assign(correct=np.where(table["mode"] == "released", 0.0, 1.0))

@@ -3,13 +3,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from s4d.config import ConfigError, Faces, Finetune, Source
+from s4d.config import ConfigError, Faces
 from s4d.data import count_frames, index, read_clip
 from s4d.emotions import EMOTIONS, EMOTIONS_11
 from s4d.faces import FacesError, corpus, facs, render, renderer, subjects, views
@@ -32,40 +31,37 @@ def built(tmp_path_factory) -> Path:
 
 def test_two_workers_write_the_same_bytes_and_an_interrupted_build_continues(built, tmp_path):
     build = tmp_path / f"{TINY.folder}.part"
-    shard = corpus.shards(TINY)[0]
+    shard = corpus.shards(TINY, build)[0]
     corpus.draw_shard(TINY, build, *shard)              # as after an interruption
-    stamp = (build / "affectnet" / shard[2][0].path).stat().st_mtime_ns
+    stamp = (build / "affectnet" / shard[-1][0].path).stat().st_mtime_ns
     folder = corpus.ensure(TINY, tmp_path, workers=2)
     one, two = ({p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
                 for root in (built, folder))
     assert one == two
-    assert (folder / "affectnet" / shard[2][0].path).stat().st_mtime_ns == stamp
+    assert (folder / "affectnet" / shard[-1][0].path).stat().st_mtime_ns == stamp
     assert [p.name for p in tmp_path.iterdir()] == [TINY.folder]
     assert corpus.ensure(TINY, tmp_path, workers=2) == folder
 
 
 def test_the_datasets_own_readers_find_what_was_drawn(built):
     truth = corpus.truth(built).drop_duplicates("path").set_index("path")
-    found = {"affectnet": index("affectnet", built / "affectnet"),
-             "voxceleb2": index("voxceleb2", built / "voxceleb2"),
-             "mafw": index("mafw", built / "mafw", fold=1)}
-    tested = []
+    found, tested = {"affectnet": index("affectnet", built / "affectnet"),
+                     "voxceleb2": index("voxceleb2", built / "voxceleb2"),
+                     "mafw": index("mafw", built / "mafw", fold=1)}, []
     for fold in range(1, 6):
         found["dfew"] = clips = index("dfew", built / "dfew", fold=fold)
         by = clips.groupby("split")["subject"].agg(set)
         assert not by["train"] & by["test"]
         tested += list(clips.loc[clips["split"] == "test", "path"])
     assert len(tested) == len(set(tested)) == TINY.clips
-    sizes = (TINY.photos, TINY.speaking, TINY.compound, TINY.clips)
-    assert tuple(map(len, found.values())) == sizes
+    assert [*map(len, found.values())] == [TINY.photos, TINY.speaking, TINY.compound, TINY.clips]
     assert found.pop("voxceleb2")["label"].isna().all()
     for name, rows in found.items():
         assert set(rows["label"]) == set(EMOTIONS_11 if name == "mafw" else EMOTIONS)
         assert (truth.loc[name + "/" + rows["path"], "label"].to_numpy() == rows["label"]).all()
         assert rows["subject"].notna().all()
     splits = found["affectnet"].groupby("split")["subject"].agg(set)
-    people = [{s.row for s in corpus.samples(TINY) if s.corpus == c} for c in corpus.CORPORA]
-    assert len(set.union(*people)) == corpus.num_subjects(TINY)
+    people = [{s.row for s in corpus.samples(TINY) if s.corpus == c} for c in corpus.SHARD]
     for groups in (splits, people):                           # nobody is in two of them
         assert sum(map(len, groups)) == len(set.union(*groups))
 
@@ -77,10 +73,8 @@ def test_truth_has_one_row_for_each_frame_that_decodes(built, tmp_path):
         assert count_frames(built / path) == counts[path]
     clip = counts.index[counts > 1][0]
     assert read_clip(built / clip).shape == (TINY.num_frames, 3, TINY.img_size, TINY.img_size)
-    values = truth.filter(like="AU")
-    assert values.shape[1] == 2 * len(facs.ACTIONS)
-    assert values.min().min() >= 0 and values.max().max() <= 1
-    assert (truth["apex"] < counts.reindex(truth["path"]).to_numpy()).all()
+    values = truth.filter(like="AU").to_numpy()
+    assert values.shape[1] == 2 * len(facs.ACTIONS) and values.min() >= 0 and values.max() <= 1
     with pytest.raises(FacesError, match="no truth.csv.gz"):
         corpus.truth(tmp_path)
 
@@ -111,23 +105,17 @@ def test_labels_err_as_often_as_asked():
 
 @pytest.mark.parametrize("change, message", [
     ({"photo_subjects": 0}, "photo_subjects is 0: .* from 3"), ({"img_size": 33}, "even number"),
-    ({"img_size": 256}, "img_size is 256: .* 32 to 224"), ({"intensity": (-0.1, 1.0)}, "intensity"),
-    ({"num_frames": 1}, "num_frames is 1"), ({"gap": 1.5}, "gap is 1.5: .* from 0 to 1")])
-def test_settings_that_cannot_be_drawn_are_named(change, message):
+    ({"intensity": (-0.1, 1.0)}, "intensity"), ({"gap": 1.5}, "gap is 1.5: .* from 0 to 1")])
+def test_settings_and_folders_that_cannot_do_are_named(change, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         replace(TINY, **change)
-
-
-def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OutputError, match="cannot write the corpus"):
         corpus.ensure(TINY, tmp_path / "file")
 
 
 def test_equal_frames_give_equal_bytes_every_time(tmp_path):
-    """With x264's macroblock tree on, repeats in one process differ by what lies in memory."""
-    act = facs.perform("happiness", 1.0, 16, 8, np.random.default_rng(49), True)     # sensitive
-    t = np.arange(16)
+    act, t = facs.perform("happiness", 1.0, 16, 8, np.random.default_rng(49), True), np.arange(16)
     pose = views(16, yaw=np.float32(4 * np.sin(t / 3)), pitch=np.float32(2 * np.cos(t / 4)))
     frames = render(subjects(1, seed=49), act["actions"], pose).permute(0, 2, 3, 1).numpy()
     rng, litter, found = np.random.default_rng(0), [], set()
@@ -145,10 +133,9 @@ def drawn(*sheets: np.ndarray, img_size: int = 64, scene=None, **who) -> torch.T
     return render(subjects(1, **{**PLAIN, **who}), np.stack(sheets), scene, img_size).float()
 
 
-MOUTH = (10, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 28)
 # Rows of a 64 px picture (0 is the top) in which each action lives.
-REGIONS = {**dict.fromkeys((1, 2), (8, 32)), 4: (10, 36), **dict.fromkeys((5, 7, 43), (22, 36)),
-           6: (22, 52), 9: (16, 56), 12: (30, 60), **dict.fromkeys(MOUTH, (36, 64))}
+REGIONS = {**dict.fromkeys(facs.MOUTH, (36, 64)), **dict.fromkeys((1, 2), (8, 32)), 4: (10, 36),
+           **dict.fromkeys((5, 7, 43), (22, 36)), 6: (22, 52), 9: (16, 56), 12: (30, 60)}
 
 
 @pytest.mark.parametrize("action", facs.ACTIONS)
@@ -163,7 +150,7 @@ def test_an_action_changes_its_own_region_and_leaves_far_ones_alone(action):
 def test_left_is_right_in_the_mirror():
     light = views(1)
     light["light"] = torch.tensor([[0., .5, .8]])
-    for action in (2, 6, 12, 14, 43):
+    for action in (2, 12, 43):
         sheets = REST, facs.sheet({(action, "left"): 1}), facs.sheet({(action, "right"): 1})
         still, left, right = drawn(*sheets, scene=light, asymmetry=0, parting=0)
         left, right = (left - still).abs().mean(0), (right - still).abs().mean(0)
@@ -173,15 +160,12 @@ def test_left_is_right_in_the_mirror():
             assert left[:, 36:].sum() > 2.5 * left[:, :28].sum()
 
 
-def test_nothing_leaves_the_range_of_colours():
+def test_heads_turn_and_nothing_leaves_the_range_of_colours():
     actions = np.random.default_rng(0).uniform(0, 1, (6, 2, 23)).astype(np.float32)
     wild = renderer.draw(subjects(6, seed=4), torch.from_numpy(actions),
                          views(6, yaw=35.0, pitch=-20.0, nuisance=1.0), 64, torch.Generator())
     assert bool(wild.isfinite().all()) and 0 <= wild.min() and wild.max() <= 1
-
-
-def test_yaw_turns_the_head():
-    a, b = drawn(REST, REST, scene=views(2, yaw=[-25.0, 25.0]))
+    a, b = drawn(REST, REST, scene=views(2, yaw=[-25.0, 25.0]))               # the head turns
     assert (a - b).abs().mean() > 5 and (a - b.flip(-1)).abs().mean() < (a - b).abs().mean()
 
 
@@ -201,11 +185,8 @@ def test_a_turn_played_backwards_is_the_turn_of_the_other_emotion():
     first, then = (facs.draw(e, 1.0, np.random.default_rng(k))
                    for k, e in enumerate(("disgust", "anger")))
     t = np.arange(16) / 8
-    there, _ = facs.turn(first, then, t, 2.0, t.mean())
-    back, _ = facs.turn(then, first, t, 2.0, t.mean())
+    there, back = (facs.turn(*pair, t, 2.0, t.mean())[0] for pair in ((first, then), (then, first)))
     assert np.allclose(there, back[::-1], atol=1e-12) and not np.allclose(there, back, atol=.1)
-    long = facs.perform("anger", 1.0, 64, 32, np.random.default_rng(2), before="disgust")
-    assert 16 < (long["intensity"] > .5).sum() < 40           # either has about half of the clip
     act = facs.perform("anger", 1.0, 16, 8, np.random.default_rng(1), before="disgust")
     nose, brow = (act["actions"][:, 0, facs.INDEX[a]] for a in (9, 4))
     assert nose.argmax() < 8 <= act["apex"] and brow[act["apex"]] > .5 * brow.max()
@@ -215,10 +196,8 @@ def test_the_gap_goes_from_a_photo_held_still_to_far():
     held = facs.perform("fear", 1.0, 16, 8, np.random.default_rng(0), life=0.0)["actions"]
     assert np.allclose(held, held[:1])
     near, far = (corpus.distance(replace(TINY, gap=g)) for g in (0.0, 1.0))
-    assert near.intensity == TINY.intensity and near.pose == TINY.pose
-    assert near.speech == near.motion == near.order == near.life == 0
-    assert far.intensity[1] < near.intensity[0] and far.pose == 3 * near.pose
-    assert far.crf > near.crf and far.label_noise > near.label_noise
+    assert near.intensity == TINY.intensity and near.speech == near.motion == near.order == 0
+    assert far.intensity[1] < near.intensity[0] and far.pose == 3 * near.pose == 3 * TINY.pose
     clips = (corpus.preview(replace(TINY, gap=g, num_frames=6), "surprise", 3) for g in (0., 1.))
     still, moving = (np.abs(np.diff(clip.astype(float), axis=0)) for clip in clips)
     assert still.max() <= 1 < moving.mean()                       # rounding at most
@@ -233,7 +212,6 @@ def test_expressions_rise_and_fall_within_the_clip():
     assert (peaks > .8 * courses.max(1)).all() and courses.max(1).min() > .4
     assert peaks.mean() > 2 * courses[:, [0, -1]].mean()
     assert np.mean(places < 5) > .15 and np.mean(places > 10) > .15      # not in the middle alone
-    assert facs.ramp(np.array([-1, 0, .5, 1, 2])).tolist() == [0, 0, .5, 1, 1]
     quiet = facs.perform("neutral", 1.0, 16, 8, rng)
     assert set(quiet["phase"]) == {"neutral"} and not quiet["intensity"].any()
 
@@ -262,18 +240,3 @@ def test_the_readers_answer_from_what_they_are_told(tmp_path):
                      for what in ("middle frame", "whole clip"))
     assert middle.tolist() == [.1]
     assert whole.round(3).tolist() == [.8, .4, .7, .6]    # largest, mean; first - second half
-
-
-def test_a_middle_frame_stands_still(built, monkeypatch):
-    source = Source("dfew", str(built / "dfew"), 1)
-    cfg = Finetune(None, source, tasks=("video",), img_size=TINY.img_size, num_frames=4,
-                   sampling_rate=1, num_workers=0)
-
-    def moving(model, clips, task):
-        """The second class where anything changes, else the first."""
-        return np.eye(2)[clips.diff(dim=2).abs().amax((1, 2, 3, 4)).gt(0).long()]
-    monkeypatch.setattr(difficulty, "probabilities", moving)
-    read = difficulty.frame_and_clip(SimpleNamespace(load=lambda: None), cfg, "model", {})
-    read = read.set_index("input")["predicted"]
-    assert set(read["model, middle frame"]) == {EMOTIONS[0]}
-    assert set(read["model, whole clip"]) == {EMOTIONS[1]}

@@ -10,7 +10,6 @@ import pytest
 from s4d.study.figures import finetuning as plots
 from s4d.study.figures import marks, report, style
 from s4d.study.figures.__main__ import draw
-from s4d.study.figures.clips import along_clip
 from s4d.study.tables import BASELINE, METHOD, judge, published
 
 ROOT = Path(__file__).parents[1]
@@ -73,12 +72,10 @@ def baselines(majority: float) -> pd.DataFrame:
 
 
 def test_the_comparison_draws_the_differences_and_says_what_was_not_run():
-    rows = [(t, p, m, k) for t, alone in (("video", "dynamic"), ("image", "static"))
-            for m in (alone, "multitask", "adapters", "s4d") for p in (False, True)
-            if p or m != "adapters" for k in ("UAR", "WAR")]
-    table = pd.DataFrame(rows, columns=["task", "pretrained", "method", "metric"]).assign(
-        value=.7, low=.65, high=.75, samples=280, subjects=40)
-    table.loc[table["metric"] == "WAR", "value"] = .71
+    table = grid(task=("video", "image"), pretrained=(False, True), method=("adapters", "s4d"),
+                 metric=("UAR", "WAR"))
+    table = table.assign(value=.7, low=.65, high=.75, samples=280, subjects=40)
+    table = table[table["pretrained"] | (table["method"] == "s4d")]
     paired = pd.DataFrame([pair("multitask", "dynamic", UP),
                            pair("multitask", "static", OVER, 1.0, task="image"),
                            pair("s4d", "multitask", UP, .2)])
@@ -93,44 +90,35 @@ def test_the_comparison_draws_the_differences_and_says_what_was_not_run():
 
 
 @pytest.mark.parametrize("epochs", [1, 6])
-def test_curves_name_methods_and_baselines_that_are_near(epochs):
+def test_curves_name_methods_and_baselines(epochs):
     table = grid(task=("video", "image"), method=("multitask", "s4d"), pretrained=(False, True),
                  seed=(0, 1), epoch=range(1, epochs + 1))
     table["war"] = .4 + .02 * table["epoch"]
     fig = plots.curves(table, baselines(.4), {"video": (112, 16), "image": (645, 161)})
     ax = fig.axes[0]
     assert ax.get_title(loc="left") == "Clips: 112 of 16 people, from scratch"
-    assert {"Multi-task", "S4D (MoAE)"} <= set(texts(ax))
-    assert "chance (dotted) 14.0, majority class (dashed) 40.0" in texts(ax)
-    assert ax.get_xlim()[0] == (1 if epochs > 1 else .5)
+    assert set(texts(ax)) == {"Multi-task", "S4D (MoAE)",
+                              "chance (dotted) 14.0, majority class (dashed) 40.0"}
 
 
-def settings(**columns) -> pd.DataFrame:
-    """Two settings of a study of photos."""
-    ends = dict(value=[.5, .6], low=[.4, .5], high=[.6, .7])
-    return pd.DataFrame(dict(study="photos", method="s4d", setting=["0.1", "1"], **ends) | columns)
-
-
-def test_ablations_have_a_panel_per_study_and_mark_the_default():
-    noise = settings(study="noise", setting=["yes", "no"])
-    fig = plots.ablations(pd.concat([settings(), noise]), {"photos": "share", "noise": "noise"},
+@pytest.mark.parametrize("p, filled", [(.01, True), (.2, False)])
+def test_ablations_have_a_panel_per_study_and_bars_of_the_paired_difference(p, filled):
+    ends = dict(method="s4d", value=[.5, .6], low=[.4, .5], high=[.6, .7], p_holm=[p, np.nan],
+                difference=[-.1, np.nan], difference_low=[-.13, np.nan],
+                difference_high=[-.02, np.nan])
+    table = pd.concat([pd.DataFrame(dict(study="photos", setting=["0.1", "1"]) | ends),
+                       pd.DataFrame(dict(study="noise", setting=["no", "yes"]) | ends)])
+    fig = plots.ablations(table, {"photos": "share", "noise": "noise"},
                           {"photos": "1", "noise": "yes"})
-    panels = [ax for ax in fig.axes if ax.axison]
-    bold = [t.get_text() for ax in panels for t in ax.get_xticklabels()
+    bold = [t.get_text() for ax in fig.axes for t in ax.get_xticklabels()
             if t.get_fontweight() == "bold"]
-    assert [ax.get_xlabel() for ax in panels] == ["share", "noise"] and bold == ["1", "yes"]
-
-
-def test_bars_are_the_paired_difference_around_the_defaults_level():
-    for p, filled in ((.01, True), (.2, False)):
-        table = settings(difference=[-.1, np.nan], difference_low=[-.13, np.nan],
-                         difference_high=[-.02, np.nan], p_holm=[p, np.nan])
-        ax = plots.ablations(table, {"photos": "share"}, {"photos": "1"}).axes[0]
-        bars = [sorted(line.get_ydata()) for line in ax.lines if np.ptp(line.get_ydata()) > 0]
-        assert bars == [pytest.approx([47, 58])]                          # 60 - 13 and 60 - 2
-        points = {float(line.get_ydata()[0]): line.get_markerfacecolor() for line in ax.lines
-                  if line.get_marker() == "o"}
-        assert (points[50.0] != "white") == filled and points[60.0] != "white"
+    assert [ax.get_xlabel() for ax in fig.axes] == ["share", "noise"] and bold == ["1", "yes"]
+    lines = fig.axes[0].lines
+    bars = [sorted(line.get_ydata()) for line in lines if np.ptp(line.get_ydata()) > 0]
+    assert bars == [pytest.approx([47, 58])]                              # 60 - 13 and 60 - 2
+    points = {float(line.get_ydata()[0]): line.get_markerfacecolor() for line in lines
+              if line.get_marker() == "o"}
+    assert (points[50.0] != "white") == filled and points[60.0] != "white"
 
 
 def test_the_published_figure_shows_all_methods_and_what_was_not_found():
@@ -161,9 +149,7 @@ def test_figures_are_drawn_again_from_their_csv():
 
 
 def test_the_legend_along_a_clip_lies_outside_the_axes():
-    table = pd.read_csv(ROOT / "figures/source_data/static_along_clip.csv")
-    parts = [table[table.part == part].dropna(axis=1) for part in ("course", "follow", "lag")]
-    fig = along_clip(*parts, "s")
+    fig = draw("static_along_clip", ROOT / "figures", "sandbox", "")
     fig.draw_without_rendering()
     legend = fig.legends[0].get_window_extent()
     assert not any(legend.overlaps(ax.get_window_extent()) for ax in fig.axes)

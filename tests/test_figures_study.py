@@ -7,8 +7,7 @@ import pytest
 from matplotlib.text import Text
 from study import NAMES, answers, labelled, switched
 
-from s4d.study import experts, gains, similarity, splits
-from s4d.study.figures import clips as clip_figures
+from s4d.study import by_emotion, experts, similarity, splits
 from s4d.study.figures import correlation as correlation_figures
 from s4d.study.figures import experts as expert_figures
 from s4d.study.figures import style
@@ -29,11 +28,10 @@ def test_labels_of_the_scatter_cover_neither_each_other_nor_the_border():
     """Two comparisons with many wrong pairs that lie close together."""
     rng, pairs = np.random.default_rng(0), [(a, b) for a in NAMES for b in NAMES if a != b]
     cells = pd.concat([pd.DataFrame(pairs, columns=["label", "wrong"]).assign(
-        comparison=c, static=0.2 + 0.05 * rng.random(42), dynamic=0.2 + 0.05 * rng.random(42))
-        for c in ("m", "s4d")])
-    table = pd.DataFrame(dict(comparison=["m", "s4d"], rho=0.5, low=0.1, high=0.9,
-                              p=[0.0005, 0.25], rho_cells=0.3, p_cells=0.04))
-    fig = correlation_figures.confusability(cells, table, {"m": "One", "s4d": "Two"}, (50, 20))
+        comparison=c, static=0.2 + 0.05 * rng.random(42), dynamic=0.2 + 0.05 * rng.random(42), p=p)
+        for c, p in (("multitask", 0.0005), ("s4d", 0.25))])
+    table = cells.assign(rho=0.5, low=0.1, high=0.9, rho_cells=0.3, p_cells=0.04, photos=9, clips=9)
+    fig = correlation_figures.confusability(table)
     fig.draw_without_rendering()
     for ax, p in zip(fig.axes, ("p < 0.001", "p = 0.250"), strict=True):
         found = boxes(ax)
@@ -79,9 +77,9 @@ def test_significant_changes_are_filled():
 def test_gains_are_filled_where_significant_and_say_how_many():
     systems = ("static", "image"), ("dynamic", "video"), ("multitask", "video"), ("s4d", "video")
     tests = {k: answers(dict.fromkeys(NAMES, 0.4), seed=i) for i, k in enumerate(systems)}
-    table = gains.gain_by_emotion(tests, list(NAMES), resamples=30).assign(p_holm=1.0)
+    table = by_emotion.gain_by_emotion(tests, list(NAMES), resamples=30).assign(p_holm=1.0)
     table.loc[(table.method == "s4d") & (table.label == "fear"), "p_holm"] = 0.01
-    fig = clip_figures.gains(table)
+    fig = correlation_figures.gains(table)
     fig.draw_without_rendering()
     assert fig.axes[0].get_yticklabels()[0].get_text() == "neutral (60, 20)"
     colour = style.METHOD_COLOURS["s4d"]
@@ -94,31 +92,32 @@ def test_layers_of_all_comparisons_are_named_at_their_lines_and_nulls_stand_besi
     rng = np.random.default_rng(0)
     layers = {name: rng.normal(size=(20, 6)) for name in ("embed", "pooled")}
     noisy = {k: v + rng.normal(size=v.shape) for k, v in layers.items()}
-    titles = {"static": "Static only", "s4d": "S4D", "start": "Before"}
-    couples = {name: [(layers, noisy)] for name in titles}
+    couples = {name: [(layers, noisy)] for name in ("static", "s4d", "start")}
     table = similarity.similarity_by_layer(couples, labelled(20, 5), 40)
-    fig = correlation_figures.layer_similarity(table, titles)
+    fig = correlation_figures.layer_similarity(table)
     fig.draw_without_rendering()
     lines, nulls = fig.axes[:2]
-    assert texts(lines.texts) == list(titles.values()) and len(boxes(lines)) == 3
+    titles = ["Static only", "S4D (MoAE)", "Before fine-tuning"]
+    assert texts(lines.texts) == titles and len(boxes(lines)) == 3
     assert "20 clips, 5 people" in lines.get_title(loc="left")
-    assert len(nulls.patches) == 9 and texts(nulls.get_yticklabels()) == list(titles.values())
+    assert len(nulls.patches) == 6 and texts(nulls.get_yticklabels()) == titles
 
 
-def test_frames_tell_a_network_that_never_saw_the_kind_from_a_head_that_did_not():
+def test_a_head_new_to_a_kind_is_hollow_and_a_network_new_to_it_in_a_ring():
     cells = [(m, h, k, h != k, h != k and m == "static")
              for m, h in (("static", "image"), ("s4d", "image"), ("s4d", "video"))
              for k in ("image", "video")]
     table = pd.DataFrame(cells, columns=["method", "head", "stimuli", "zero_shot", "unseen"])
     fig = correlation_figures.transfer(table.assign(
-        war=50.0, low=40.0, high=60.0, samples=9, subjects=5, uar=50.0, seeds=1, majority=20.0,
-        reading="head"))
+        war=50.0, low=40.0, high=60.0, samples=9, subjects=5, majority=20.0, reading="head"))
     fig.draw_without_rendering()
-    framed = [p.get_linestyle() for p in fig.axes[0].patches
-              if p.get_edgecolor()[:3] == (0, 0, 0)]
-    assert [line == "-" for line in framed] == [True, False, False]
-    below = fig.axes[0].get_xticklabels()[1].get_text().split("\n")[1:]
-    assert below == ["n = 9,", "5 people", "majority: 20.0"]
+    marked = {line.get_ydata()[0]: line.get_markerfacecolor() for line in fig.axes[0].lines
+              if line.get_marker() in style.TASK_MARKERS.values()}
+    rings = [line.get_ydata()[0] for line in fig.axes[0].lines if line.get_marker() == "o"]
+    hollow = [y for y, face in marked.items() if face == "white"]
+    assert hollow == [0.16, 1.16, 1.84] and rings == [0.16]
+    names = texts(fig.axes[0].get_yticklabels())
+    assert names == ["Static only, photo head", "S4D (MoAE), photo head", "S4D (MoAE), clip head"]
 
 
 def test_maps_show_what_their_bar_says():

@@ -22,7 +22,7 @@ PROTOTYPES, WRONG = SANDBOX + "prototype_similarity.csv", SANDBOX + "confusabili
 CKA, ALONG = SANDBOX + "layer_similarity.csv", SANDBOX + "static_along_clip.csv"
 MAPS, OFF = SANDBOX + "experts_maps.csv", SANDBOX + "experts_switched_off.csv"
 MODES, GAINS = SANDBOX + "routing_modes.csv", SANDBOX + "static_gains.csv"
-CONFUSED, SAVED = SANDBOX + "finetuning_confusion.csv", NIGHT + "clips_saved.csv"
+CONFUSED = SANDBOX + "finetuning_confusion.csv"
 FEAR = dict(image_class="fear", video_class="fear")
 CROSSED = dict(comparison="separate", label="fear", wrong="surprise")
 
@@ -57,39 +57,30 @@ def read_by(method, head, stimuli):
 # its interval, in per cent or points, and {column:format} another cell.
 FINDINGS = [
     (ALL, "gains {ci}", PAIRS, pair("multitask", "dynamic"), "significant"),
-    (BOTH, "S4D gains {ci}", PAIRS, pair("s4d", "dynamic"), "significant"),
-    (N3, "dynamic only, S4D {ci}, and", PAIRS, pair("s4d", "dynamic"), "significant"),
-    (N6, "S4D gains {ci} points over dynamic only", PAIRS, pair("s4d", "dynamic"), "significant"),
+    (ALL, "{ci}", PAIRS, pair("s4d", "dynamic"), "significant"),
     (BOTH, "differs from static only by {ci}", PAIRS, pair("multitask", "static", "UAR", "image"),
      "open"),
     (RESULTS, "S4D loses {ci} points of UAR on photos", PAIRS,
      pair("s4d", "static", "UAR", "image", False), "corrected away"),
-    ((*BOTH, N3), "differs from multi-task by {ci}", PAIRS, pair("s4d", "multitask"), "open"),
-    (N6, "S4D minus multi-task is {ci} points", PAIRS, pair("s4d", "multitask"), "open"),
+    (ALL, "{ci}", PAIRS, pair("s4d", "multitask"), "open"),
     (RESULTS, "the difference is {ci}", PAIRS, pair("s4d", "multitask", pretrained=False), "open"),
     (BOTH, "differs from them by {ci}", PAIRS, pair("s4d", "adapters"), "open"),
     (BOTH, "adds {ci} points of WAR to dynamic only", PAIRS, start("dynamic"), "significant"),
-    (BOTH, "and {ci} to S4D", PAIRS, start("s4d"), "significant"),
-    (N6, "It adds {ci} points to S4D", PAIRS, start("s4d"), "significant"),
+    ((*BOTH, N6), "{ci}", PAIRS, start("s4d"), "significant"),
     (RESULTS, "It adds {ci} to multi-task", PAIRS, start("multitask"), "corrected away"),
-    (N3, "dynamic only reaches {ci} of the clips from scratch", TABLE,
-     dict(task="video", metric="WAR", method="dynamic", pretrained=False), ""),
-    (N3, "from scratch and {ci} pre-trained", TABLE,
-     dict(task="video", metric="WAR", method="dynamic", pretrained=True), ""),
+    *((N3, words, TABLE, dict(task="video", metric="WAR", method="dynamic", pretrained=start_), "")
+      for words, start_ in (("reaches {ci} of the clips from scratch", False),
+                            ("from scratch and {ci} pre-trained", True))),
     (N3, "is right {count:.0f} times of 39", CONFUSED,
      dict(task="video", method="s4d", label="disgust", predicted="disgust"), ""),
     (RESULTS, "dynamic only falls from {ci} to", HARD, hard("Dynamic only, whole clip"), ""),
     (RESULTS, "to {ci} WAR and S4D", HARD, hard("Dynamic only, middle frame"), ""),
     (RESULTS, "and S4D from {ci} to", HARD, hard("S4D (MoAE), whole clip"), ""),
     (RESULTS, "[54.9, 67.4] to {ci}.", HARD, hard("S4D (MoAE), middle frame"), ""),
-    (RESULTS, "reaches {ci} on the whole clip", HARD, hard("true actions, whole clip"), ""),
-    (RESULTS, "and {ci} on its middle frame", HARD, hard("true actions, middle frame"), ""),
-    (N1, "right on {ci}; told", HARD, hard("true actions, whole clip"), ""),
-    (N1, "the middle frame alone, on {ci}.", HARD, hard("true actions, middle frame"), ""),
-    (N1, "apex is right on {ci} of the photos", HARD, hard("true actions", task="image"), ""),
-    (N1, "of the photos and {ci} of the clips", HARD, hard("true actions", task="video"), ""),
-    (N1, "reader of grey pixels on {ci}", HARD, hard("raw pixels", task="image"), ""),
-    (N1, "[42.1, 50.9] and {ci}.", HARD, hard("raw pixels", task="video"), ""),
+    ((RESULTS, N1), "{ci}", HARD, hard("true actions, whole clip"), ""),
+    ((RESULTS, N1), "{ci}", HARD, hard("true actions, middle frame"), ""),
+    *((N1, "{ci}", HARD, hard(reader, task=task), "")
+      for reader in ("true actions", "raw pixels") for task in ("image", "video")),
     (N1, "mouth stretch changes a pixel by {change_full:.1f}", ACTIONS,
      dict(name="mouth stretch"), ""),
     (N1, "upper lid raiser by {change_full:.1f}", ACTIONS, dict(name="upper lid raiser"), ""),
@@ -101,10 +92,8 @@ FINDINGS = [
         ("[0.687, 0.752] and {error:.3f}", "clips", "average face"))),
     ((RESULTS, N4), "tells {ci} of a photo's emotion", USE, used("emotion, image"), "above null"),
     ((RESULTS, N4), "and {ci} of a clip's", USE, used("emotion, video"), "above null"),
-    (RESULTS, "tells {ci} of the place", USE, used("place, image"), "above null"),
-    (N4, "{ci} of the place of a photo's token", USE, used("place, image"), "above null"),
-    (RESULTS, "tells {ci} of whether", USE, used("task"), "within null"),
-    (N4, "and {ci} of the task", USE, used("task"), "within null"),
+    ((RESULTS, N4), "{ci} of the place", USE, used("place, image"), "above null"),
+    ((RESULTS, N4), "{ci} of", USE, used("task"), "within null"),
     (N4, "In block 2 the first time step alone tells {ci} of the task", USE,
      used("task, first time step", 2), "above null"),
     *((N4, "{agreement:.2f} [{agreement_low:.2f}, {agreement_high:.2f}] in block " + str(block),
@@ -115,8 +104,7 @@ FINDINGS = [
      dict(task="image", mode="released"), "open"),
     (N4, "{change:+.1f} [{low:+.1f}, {high:+.1f}] on clips", MODES,
      dict(task="video", mode="released"), "open"),
-    (RESULTS, "correlation is {rho:.2f} [{low:.2f}, {high:.2f}]", WRONG, CROSSED, "above 0"),
-    (N5, "on clips correlate with {rho:.2f} [{low:.2f}, {high:.2f}]", WRONG, CROSSED, "above 0"),
+    ((RESULTS, N5), "{rho:.2f} [{low:.2f}, {high:.2f}]", WRONG, CROSSED, "above 0"),
     (RESULTS, "cosine of {diagonal:.2f}. Those of different emotions have {off_diagonal:.2f}",
      PROTOTYPES, dict(FEAR, method="s4d"), ""),
     (N5, "{corrected:.2f} [{low:.2f}, {high:.2f}] in S4D", PROTOTYPES, dict(FEAR, method="s4d"),
@@ -130,29 +118,27 @@ FINDINGS = [
      read_by("s4d", "video", "image"), ""),
     (N5, "recognises {ci} of the clips", TRANSFER, read_by("static", "image", "video"), ""),
     *((N5, words + " {value:.2f} [{low:.2f}, {high:.2f}]", CKA,
-       dict(comparison=name, layer="pooled", measure="cka"), "above 0") for words, name in (
+       dict(comparison=name, layer="pooled"), "above 0") for words, name in (
         ("the pooled CKA is", "s4d"), ("in S4D and", "static"), ("fine-tuning it is", "start"))),
+    (N5, "within each emotion leaves {within_mean:.2f} of that", CKA,
+     dict(comparison="start", layer="pooled"), ""),
+    (N5, "and {within_mean:.2f} in S4D", CKA, dict(comparison="s4d", layer="pooled"), ""),
     *((N5, "{mean:.2f} [{low:.2f}, {high:.2f}] for " + name, ALONG,
        dict(part="follow", label="expressive", method=method), "above 0")
       for name, method in (("static only", "static"), ("S4D", "s4d"))),
     (N5, "{gain:+.1f} [{low:+.1f}, {high:+.1f}] points more", GAINS,
      dict(method="s4d", label="fear"), "significant"),
-    (RESULTS, "| photos held still | {ci} |", HELP, changed("gap", "0"), "significant"),
-    (RESULTS, "| the sandbox corpus | {ci} |", HELP, changed("gap", "0.2"), "significant"),
-    (RESULTS, "| 0.5 | | {ci} |", HELP, changed("gap", "0.5"), "significant"),
+    *((RESULTS, f"| {gap} | {name}| {{ci}}", HELP, changed("gap", gap), "significant")
+      for gap, name in (("0", "photos held still "), ("0.2", "the sandbox corpus "), ("0.5", ""))),
     (RESULTS, "talking | {ci}, not significant |", HELP, changed("gap", "1"), "open"),
     (RESULTS, "photos add {ci} points", HELP, changed("clips", "0.1"), "significant"),
-    (RESULTS, "with {clips:.0f} clips and 6 390 photos does as well as dynamic only with "
-     "{alone:.0f} clips. The interval of that number goes from {low:.0f}", SAVED,
-     dict(share="0.1"), ""),
     ((RESULTS, N3), "{ci}", SHARES, changed("photos", "0.1"), "significant"),
     (RESULTS, "photos S4D loses {ci}", ABLATIONS, changed("photos", "0.03"), "corrected away"),
     (RESULTS, "with 10 % {ci}", ABLATIONS, changed("photos", "0.1"), "corrected away"),
     (RESULTS, "with 30 % {ci}", ABLATIONS, changed("photos", "0.3"), "open"),
-    (RESULTS, "| photos instead of both | {ci} |", ABLATIONS, changed("start", "photos"), "open"),
-    (RESULTS, "| {ci} |", ABLATIONS, changed("start", "photos", "dynamic"), "open"),
-    (RESULTS, "clips instead of both | {ci}", ABLATIONS, changed("start", "clips"), "significant"),
-    (RESULTS, "| {ci} |", ABLATIONS, changed("start", "clips", "dynamic"), "significant"),
+    *((RESULTS, words, ABLATIONS, changed("start", begin, method), verdict)
+      for begin, verdict in (("photos", "open"), ("clips", "significant"))
+      for words, method in ((begin + " instead of both | {ci}", "s4d"), ("| {ci} |", "dynamic"))),
     *((RESULTS, f"{name} | {{ci}} |", ABLATIONS, changed(study, setting), "open")
       for name, study, setting in (
         ("| 1 expert", "experts", "1"), ("| 16 experts", "experts", "16"),

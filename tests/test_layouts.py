@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import NAMES, put, write_image, write_video, write_voxceleb2
 
-from s4d.data import audit, index
+from s4d.data import REGISTRY, audit, index
 from s4d.data.dataset import Key, Samples, collate
 from s4d.emotions import EMOTIONS_11, ORDERS
 
@@ -83,7 +83,7 @@ def check(name: str, root: Path, table, fold: int | None, order: str | None, cla
     """The audit finds nothing, and every sample loads."""
     problems = audit(name, root, fold=fold, label_order=order, published=False)
     assert problems.empty, problems.values.tolist()
-    task = "image" if table.frames.notna().all() else "video"
+    task = REGISTRY[name].task
     samples = Samples(table, root, task, 32, 4, 1, num_classes=classes, test_segments=1)
     batch = collate([samples[Key(task, row, 0)] for row in range(len(table))])
     assert batch["clip"].shape == (len(table), 1 if task == "image" else 4, 3, 32, 32)
@@ -102,22 +102,27 @@ def test_a_layout_is_indexed_with_its_labels_audited_and_loaded(layout, tmp_path
     check(name, tmp_path, table, fold, order, classes)
 
 
-@pytest.mark.parametrize("name, file, labels, counts", [
+@pytest.mark.parametrize("name, file, labels, left_out", [
     ("cremad", "VideoFlash/10{actor:02d}_DFA_{code}_XX.flv",
      dict(ANG="anger", DIS="disgust", FEA="fear", HAP="happiness", NEU="neutral", SAD="sadness"),
-     {"train": 24, "test": 6}),
+     []),
     ("ravdess", "Actor_{actor:02d}/01-01-{code}-01-01-01-{actor:02d}.mp4",
      {"01": "neutral", "02": "neutral", "03": "happiness", "04": "sadness", "05": "anger",
-      "06": "fear", "07": "disgust", "08": "surprise"}, {"train": 32, "test": 8})])
-def test_actors_emotions_are_in_their_files_names(tmp_path, name, file, labels, counts):
+      "06": "fear", "07": "disgust", "08": "surprise"},
+     ["01-02-03-01-01-01-01.mp4", "02-01-03-01-01-01-01.mp4"])])      # song; without sound
+def test_actors_are_in_one_fold_each_and_their_emotions_in_names(tmp_path, name, file, labels,
+                                                                 left_out):
     codes = {file.format(actor=actor, code=code): label for actor in range(1, 6)
              for code, label in labels.items()}
-    for seed, path in enumerate(codes):
+    for seed, path in enumerate([*codes, *(f"Actor_01/{n}" for n in left_out)]):
         write(tmp_path / path, seed)
-    table = index(name, tmp_path, fold=1, num_classes=7)
-    assert dict(zip(table.path, table.label, strict=True)) == codes
-    assert table.split.value_counts().to_dict() == counts
-    check(name, tmp_path, table, 1, None, 7)
+    tables = [index(name, tmp_path, fold=k, num_classes=7) for k in range(1, 6)]
+    assert dict(zip(tables[0].path, tables[0].label, strict=True)) == codes
+    tested = [set(t[t.split == "test"].subject) for t in tables]
+    assert [len(actors) for actors in tested] == [1] * 5 and len(set().union(*tested)) == 5
+    for table, actors in zip(tables, tested, strict=True):
+        assert not actors & set(table[table.split == "train"].subject)
+    check(name, tmp_path, tables[0], 1, None, 7)
 
 
 def test_voxceleb2_has_subjects_and_no_labels(tmp_path):

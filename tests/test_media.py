@@ -11,32 +11,26 @@ import torch
 from conftest import cut_off, damage, smooth, write_image, write_video
 from PIL import Image
 
-from s4d.data import MediaError, count_frames, frame_size, read_clip
-from s4d.data.media import natural
+from s4d.data import MediaError, count_frames, read_clip
+from s4d.data.media import header
 
 
 def pixels(picture: torch.Tensor) -> np.ndarray:
     return picture.permute(1, 2, 0).numpy().astype(int)
 
 
-def test_a_video_has_the_frames_that_were_written(tmp_path):
-    path = write_video(tmp_path / "v.mp4", 3, frames=9, width=96, height=64)
+@pytest.mark.parametrize("width", [24, 48, 72, 64, 96])      # decord pads rows of some
+def test_a_video_has_the_frames_that_were_written(tmp_path, width):
+    path = write_video(tmp_path / "v.mp4", 3, frames=4, width=width, height=64)
     clip = read_clip(path)
-    assert clip.shape == (9, 3, 64, 96) and clip.dtype == torch.uint8
-    assert count_frames(path) == 9 and frame_size(path) == (96, 64)
-    for t in range(9):
-        assert np.abs(pixels(clip[t]) - smooth(3, 96, 64, t / 4)).mean() < 4
-    assert torch.equal(read_clip(path, [7, 0, 7]), clip[[7, 0, 7]])
-    assert read_clip(path, [2], size=32).shape == (1, 3, 32, 32)
-
-
-@pytest.mark.parametrize("width", [24, 48, 72, 64, 96])
-def test_a_video_is_read_at_every_width(tmp_path, width):
-    path = write_video(tmp_path / "v.mp4", 3, frames=4, width=128, height=64)
-    wide = write_video(tmp_path / "w.mp4", 3, frames=4, width=width, height=64)
-    for clip, t in ((read_clip(path, [2], size=width)[0], 2), (read_clip(wide)[1], 1)):
-        wanted = Image.fromarray(smooth(3, 128, 64, t / 4)).resize((clip.shape[2], clip.shape[1]))
-        assert clip.shape[0] == 3 and np.abs(pixels(clip) - np.array(wanted)).mean() < 6
+    assert clip.shape == (4, 3, 64, width) and clip.dtype == torch.uint8
+    assert count_frames(path) == 4 and header(path) == (width, 64, 8)
+    for t in range(4):
+        assert np.abs(pixels(clip[t]) - smooth(3, width, 64, t / 4)).mean() < 6
+    assert torch.equal(read_clip(path, [3, 0, 3]), clip[[3, 0, 3]])
+    resized = read_clip(write_video(tmp_path / "w.mp4", 3, 4, 128, 64), [2], size=width)[0]
+    wanted = Image.fromarray(smooth(3, 128, 64, 2 / 4)).resize((width, width))
+    assert np.abs(pixels(resized) - np.array(wanted)).mean() < 6
 
 
 def test_a_frame_folder_is_read_in_natural_order_with_mixed_extensions(tmp_path):
@@ -48,7 +42,6 @@ def test_a_frame_folder_is_read_in_natural_order_with_mixed_extensions(tmp_path)
     clip = read_clip(tmp_path)
     assert count_frames(tmp_path) == 5
     assert (clip[:, 0].float().mean((1, 2)) / 40).round().tolist() == [0, 1, 2, 3, 4]
-    assert sorted(["b10", "b9", "a", "b01", "B2"], key=natural) == ["B2", "a", "b01", "b9", "b10"]
     Image.new("RGB", (48, 32)).save(tmp_path / "f12.png")
     refused(tmp_path, r"frame f12.png is 48 x 32 px, f1.jpg is 32 x 32 px: give a size")
     assert read_clip(tmp_path, size=32).shape == (6, 3, 32, 32)
@@ -72,10 +65,9 @@ def test_every_image_mode_becomes_rgb(tmp_path):
         assert np.abs(found - rgb * (alpha / 255)).max() < 3
     assert np.abs(read(picture.convert("P", palette=Image.Palette.ADAPTIVE)) - rgb).mean() < 10
     assert read(picture.convert("1")).shape == (30, 40, 3)
-    for size in ((40, 30), (21, 16)):
-        found = read(picture.convert("CMYK"), "c.jpg", min(size), quality=95)
-        wanted = picture.resize(size, Image.Resampling.BICUBIC)
-        assert np.abs(found - np.array(wanted)).mean() < 6, size
+    found = read(picture.convert("CMYK"), "c.jpg", 16, quality=95)
+    wanted = picture.resize((21, 16), Image.Resampling.BICUBIC)
+    assert np.abs(found - np.array(wanted)).mean() < 6
     upright = np.array(picture.rotate(-90, expand=True))
     exif = Image.Exif()
     exif[0x0112] = 6                                      # to be turned by 90 degrees for display
@@ -83,9 +75,6 @@ def test_every_image_mode_becomes_rgb(tmp_path):
     for name in ("p.png", "p.jpg"):                       # also where it is decoded smaller
         found = read(picture.resize((160, 120)), name, 30, exif=exif)
         assert found.shape == (40, 30, 3) and np.abs(found - upright).mean() < 6
-    path = write_image(tmp_path / "q.png", 1, 40, 30)
-    assert read_clip(path, size=16).shape == (1, 3, 16, 16) and count_frames(path) == 1
-    assert read_clip(path, [0, 0]).shape[0] == 2
 
 
 @pytest.mark.parametrize("place", ["is_dir", "iterdir"])
@@ -109,18 +98,16 @@ def refused(path: Path, said: str, **options) -> None:
 
 def test_what_is_missing_empty_or_no_picture_is_refused(tmp_path):
     (tmp_path / "frames").mkdir()
-    for name, content, said in (      # test_faults plants the other kinds
-            ("e.jpg", "", "the file is empty"), ("t.txt", "text", "unknown extension '.txt'"),
-            ("t.jpg", "text", "not an image"), ("t.mp4", "text" * 400, "it is no video")):
-        (tmp_path / name).write_text(content)
+    for name, said in (("t.txt", "unknown extension '.txt'"), ("t.jpg", "not an image")):
+        (tmp_path / name).write_text("text")              # test_faults plants the other kinds
         refused(tmp_path / name, said)
     refused(tmp_path / "no.jpg", "there is no such file")
     refused(tmp_path / "frames", "holds no frames")
     refused(write_image(tmp_path / "small.png", width=8, height=8), "at least 16 px")
     path = write_image(tmp_path / "p.png")
-    refused(path, "frame 1 was asked for, but it has 1", indices=[1])
-    refused(path, "no frame was asked for", indices=[])
-    refused(write_video(tmp_path / "v.mp4"), r"frame 8 was asked for, but it has 8 \(0 to 7\)",
+    refused(path, r"frames \[1\] were asked for, but it has 1", indices=[1])
+    refused(path, "frames none were asked for", indices=[])
+    refused(write_video(tmp_path / "v.mp4"), r"frames \[8\] were asked for, but it has 8",
             indices=[0, 8])
 
 

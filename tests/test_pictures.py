@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
@@ -22,18 +21,12 @@ def texts(fig) -> list[Text]:
             if t.get_text().strip() and t.get_visible() and t is not fig._supxlabel]
 
 
-def apart(boxes) -> bool:
-    """No box meets another."""
-    return all(box.count_overlaps(boxes) == 1 for box in boxes)
-
-
-ACTIONS = (("jaw drop", 0.84, 0.5), ("lip stretcher", 0.22, 0.75))
+ACTIONS = (("jaw drop", 0.84, 0.5), ("lip stretcher", 0.22, 0.75))     # peak 0..1, its time in s
 MANY = (*ACTIONS, *((f"lip corner depressor {i}", 0.5, 0.5) for i in range(5)))
 PHASES = np.array(["neutral", "onset", "apex", "apex", "offset", "neutral", "neutral", "neutral"])
 
 
 def course(frames: int, actions=ACTIONS) -> pd.DataFrame:
-    """Actions of a clip at 8 frames a second: name, intensity and time of the peak."""
     t = np.arange(frames)
     phase, apex = PHASES[t * 8 // frames], t == frames * 3 // 8
     base = pd.DataFrame({"time": t / 8, "phase": phase, "apex": apex})
@@ -60,23 +53,9 @@ def test_each_frame_of_the_filmstrip_stands_above_its_time(frames, drawn, action
         assert np.asarray(image.get_array()).flat[0] == np.uint8(round(tick * 8) % 256)
         box = image.get_window_extent()
         assert box.width == pytest.approx(box.height, rel=0.03)          # faces keep their shape
-
-
-def test_the_filmstrip_names_each_action_at_its_own_curve():
-    fig = faces.filmstrip(BLACK[0].repeat(2, 0), course(16))
     said = {t.get_text(): t.axes for t in texts(fig)}
     assert {"onset", "apex", "offset"} <= set(said)
-    for row, (name, peak, _) in zip(fig.axes[1:], ACTIONS, strict=True):
-        assert said[name] is said[str(peak)] is row and row.get_ylim() == (0, 1)      # rows compare
-
-
-def test_rows_of_emotions_have_titles_tags_and_black_names():
-    names, times = ["happiness", "surprise"], ["0.0 s", "0.1 s", "0.2 s"]
-    found = texts(faces.emotions(BLACK[:, :3], names, times, ["ABC", "CBA"]))
-    said = [t.get_text() for t in found]
-    assert [said.count(text) for text in ("0.1 s", *"ABC")] == [1, 2, 2, 2]
-    assert all(to_rgb(t.get_color()) == (0, 0, 0) for t in found if t.get_text() in names)
-    assert sorted(t.get_text() for t in texts(faces.emotions(BLACK[:, :3], names))) == names
+    assert all(said[name] is row for row, (name, *_) in zip(rows, actions, strict=True))
 
 
 def losses(photos: int = 300, clips: int = 100) -> pd.DataFrame:
@@ -96,31 +75,27 @@ def test_the_running_median_does_not_look_ahead_at_the_edges():
         half, drawn = pretraining.median_window(len(mine)) // 2, line.get_ydata()
         assert half > 0 and np.isnan(drawn[:half]).all() and np.isnan(drawn[-half:]).all()
         assert drawn[half] == pytest.approx(np.median(mine[:2 * half + 1]))
-    for n in range(1, 400):
-        assert pretraining.median_window(n) in range(1, n + 1, 2)
 
 
-@pytest.mark.parametrize("higher", [0, 0.2, 0.3, 0.5])
 @pytest.mark.parametrize("photos, clips", [(300, 100), (7, 5), (1, 1), (5, 0)])
-def test_names_stand_at_their_curves_and_cover_none(photos, clips, higher):
-    table = losses(photos, clips).assign(loss=lambda t: t["loss"] + higher)
+def test_names_stand_at_their_curves_and_cover_none(photos, clips):
+    table = losses(photos, clips)
     names = {"image": "photos, 75 % removed", "video": "clips, 90 % removed"}
     names = {task: name for task, name in names.items() if (table["modality"] == task).any()}
     fig = pretraining.pretraining_loss(table, names)
     said = [t for t in texts(fig) if t.get_text() in names.values()]
     assert sorted(t.get_text() for t in said) == sorted(names.values())
     ax = fig.axes[0]
-    assert apart([Text.get_window_extent(t) for t in ax.texts])
+    boxes = [Text.get_window_extent(t) for t in ax.texts]
+    assert all(box.count_overlaps(boxes) == 1 for box in boxes)
     late = table.loc[table["step"] >= 0.5 * table["step"].max(), ["step", "loss"]]
     points = ax.transData.transform(late.to_numpy())
     assert not any(Text.get_window_extent(t).count_contains(points) for t in said)
 
 
-@pytest.mark.parametrize("width", [128, 12])
-def test_the_table_of_positions_has_sines_below_cosines(width):
-    rng = np.random.default_rng(0)
-    clip = rng.integers(0, 255, (8, 3, 64, 64), dtype=np.uint8)
-    positions = np.tile(np.arange(width), (64, 1))                  # the value is the dimension
+def test_the_table_of_positions_has_sines_below_cosines():
+    clip = np.random.default_rng(0).integers(0, 255, (8, 3, 64, 64), dtype=np.uint8)
+    positions = np.tile(np.arange(128), (64, 1))                    # the value is the dimension
     fig = pretraining.masks(clip[0], np.arange(16) > 3, clip, np.arange(64) > 6, positions, 16)
     said, found = [t.get_text() for t in texts(fig)], fig.findobj(Axes)
     assert "4 of 16 visible" in said and "7 of 64 visible" in said
@@ -128,10 +103,6 @@ def test_the_table_of_positions_has_sines_below_cosines(width):
     drawn = ax.findobj(AxesImage)[0].get_array()[:, 0]
     for tick, label in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True):
         assert drawn[int(tick)] % 2 == (label.get_text() == "cosine")
-    titles = [other.title for other in fig.axes if other is not ax]
-    boxes = [t.get_window_extent() for t in (*ax.get_yticklabels(), *titles) if t.get_text()]
-    assert apart(boxes)
-    assert all(fig.bbox.contains(*corner) for box in boxes for corner in box.get_points())
 
 
 def test_letters_are_large_enough_to_print():
@@ -143,7 +114,4 @@ def test_letters_are_large_enough_to_print():
             pretraining.reconstructions(BLACK, rows, letters, ["c", "measured"]),
             pretraining.masks(BLACK[0, 0], np.arange(1) > 1, BLACK[0], np.arange(4) > 2,
                               np.zeros((4, 8)), SIZE)]
-    said = [t for fig in made for t in texts(fig)]
-    assert min(t.get_fontsize() for t in said) >= 6.5
-    row = next(t for t in said if t.get_text() == "measured")
-    assert row.axes is made[4].axes[-1]                           # the last picture of the last row
+    assert min(t.get_fontsize() for fig in made for t in texts(fig)) >= 6.5

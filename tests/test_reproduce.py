@@ -4,23 +4,20 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
 import sys
 import types
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 import s4d.faces
 from s4d import config
 from s4d import reproduce as pipeline
 from s4d.__main__ import main
+from s4d.data import DatasetError
 from s4d.files import OutputError
-from s4d.notebooks import NotebookError, ReproduceError
+from s4d.reproduce import ReproduceError
 from s4d.study import ablations
-from s4d.study.artifacts import Artifacts, default_out
 
 WRITE = """import pandas as pd
 from matplotlib.figure import Figure
@@ -41,7 +38,7 @@ def cell(name: str, artifact: str, value: float) -> str:
 def place(tmp_path, monkeypatch):
     """A folder for everything, and a pipeline that needs no corpus and no training."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline, "prepare", lambda job: "corpus and runs")
+    monkeypatch.setattr(pipeline, "prepare", lambda *_: ["corpus and runs"])
     return tmp_path
 
 
@@ -55,35 +52,32 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
-def job_of(place: Path, profile: config.Profile, names: list[str]) -> pipeline.Job:
-    return pipeline.Job(profile, names, {}, place / "nb", place / "out", place / "data",
-                        place / "build" / profile.name)
-
-
 def test_unknown_parameters_and_notebooks(place, write_notebook):
     write_notebook(place / "nb/01_faces.ipynb", parameters=PARAMETERS)
-    write_notebook(place / "nb/02_bare.ipynb", parameters='profile = "smoke"')
     for given, said in (
             ({"sampels": 4}, "'sampels': 01_faces knows profile, out, data, runs, samples"),
-            ({"samples": "many"}, "samples of notebook 01_faces is 'many': expected int"),
+            ({"samples": "many"}, "samples of notebook 01_faces is 'many': expected int, as in 3"),
             ({"profile": "gpu"}, "'profile' is set by --profile")):
         with pytest.raises(ReproduceError, match=said):
             reproduce(place, ["01_faces"], parameters=given)
     with pytest.raises(ReproduceError, match="no notebook '07_more' .* there are 01_faces"):
         reproduce(place, ["07_more"])
-    with pytest.raises(ReproduceError, match="02_bare has no parameter 'out'"):
-        reproduce(place, ["02_bare"])
     assert not (place / "out").exists() and not (place / "build").exists()
 
 
-@pytest.mark.parametrize("make, said", [(False, "does not exist"), (True, "is empty")])
+def test_a_parameter_reaches_the_notebook(place, write_notebook):
+    write_notebook(place / "nb/01_faces.ipynb", "assert samples == 7", parameters=PARAMETERS)
+    assert reproduce(place, ["01_faces"], parameters={"samples": "7"}) == 0
+
+
+@pytest.mark.parametrize("make, said", [(False, "there is no folder"), (True, "holds no samples")])
 def test_licensed_data_missing_or_empty(place, write_notebook, make, said):
     write_notebook(place / "nb/01_faces.ipynb")
     if make:
         (place / "data/affectnet").mkdir(parents=True)
-    wanted = f"licensed dataset affectnet in data/affectnet, which {said}.*DATA="
-    with pytest.raises(ReproduceError, match=wanted):
-        pipeline.reproduce("paper", out="out", folder=place / "nb", notebooks=["01_faces"])
+    with pytest.raises(DatasetError, match=said):
+        pipeline.reproduce("paper", out="out", folder=place / "nb", notebooks=["01_faces"],
+                           fresh=True)
     assert not (place / "out").exists()
 
 
@@ -112,14 +106,6 @@ def test_a_second_run_executes_only_what_changed(place, write_notebook, capsys):
     assert set(snapshot(place / "out")) == {f.replace("line", "renamed") for f in first}
 
 
-def test_a_profile_may_name_its_notebooks_and_has_a_folder_of_its_own(place, write_notebook):
-    for name in ("01_faces", "03_finetuning"):
-        write_notebook(place / "nb" / f"{name}.ipynb", cell(name, name, 1))
-    assert pipeline.reproduce("night", out="night", folder=place / "nb") == 1
-    assert (place / "night/03_finetuning.pdf").is_file()
-    assert [default_out(p) for p in ("sandbox", "night")] == ["figures", "figures/night"]
-
-
 def test_a_failing_notebook_names_the_cell_and_leaves_earlier_artifacts(place, write_notebook):
     write_notebook(place / "nb/01_faces.ipynb", cell("01_faces", "line", 1))
     reproduce(place, ["01_faces"])
@@ -129,7 +115,7 @@ def test_a_failing_notebook_names_the_cell_and_leaves_earlier_artifacts(place, w
     write_notebook(place / "nb/03_finetuning.ipynb", "open('never', 'w')")
     said = (r"02_pretraining failed in cell 4 of 4 \(`share = good / 0  # here`\) with "
             "ZeroDivisionError: division by zero")
-    with pytest.raises(NotebookError, match=said) as caught:
+    with pytest.raises(ReproduceError, match=said) as caught:
         reproduce(place, ["01_faces", "02_pretraining", "03_finetuning"])
     assert "Traceback" in caught.value.details and "\x1b" not in caught.value.details
     assert snapshot(place / "out") == before and not (place / "nb/never").exists()
@@ -140,23 +126,17 @@ def test_command_line_status(monkeypatch, capsys):
         def raises(*_, **__):
             raise error
         monkeypatch.setattr(pipeline, "reproduce", raises)
-        return main(["reproduce", "-p", "resamples=7"]), capsys.readouterr().err
-    failed = NotebookError("notebook x failed", "Traceback ...")
+        return main(["reproduce", "-p", "samples", "7"]), capsys.readouterr().err
+    failed = ReproduceError("notebook x failed", "Traceback ...")
     assert fail(failed) == (1, "Traceback ...\n\ns4d: notebook x failed\n")
     assert fail(OutputError("cannot write y")) == (2, "s4d: cannot write y\n")
-
-
-class Done(list):
-    """What the stages did, and how many runs at a time."""
-
-    workers = None
 
 
 @pytest.fixture
 def stages(tmp_path, monkeypatch):
     """Corpus and training that write only what the pipeline looks at; the list of what was done."""
     monkeypatch.chdir(tmp_path)
-    done = Done()
+    done = []
 
     def ensure(cfg, data, workers, progress):
         folder = Path(data) / cfg.folder
@@ -167,7 +147,7 @@ def stages(tmp_path, monkeypatch):
         return folder
 
     def run_all(jobs, runs, workers):
-        done.workers = workers
+        assert workers == 2
         folders = [Path(runs) / f"{cfg.stage}-{config.digest(cfg)}-00000000" for cfg in jobs]
         for folder in folders:
             if not folder.exists():
@@ -187,16 +167,17 @@ def stages(tmp_path, monkeypatch):
 def test_corpus_and_runs_are_found_again_and_forgotten(stages, tmp_path, write_notebook, capsys):
     write_notebook(tmp_path / "nb" / "01_faces.ipynb")
     reproduce(tmp_path, ["01_faces"])
-    every = pipeline.configurations(config.profile("smoke"))
-    assert len(stages) == 1 + len(every) and stages.workers == 2
+    count = len(pipeline.configurations(config.profile("smoke")))
+    assert len(stages) == 1 + count
     said = capsys.readouterr().out.splitlines()
-    assert "drawing the faces, about " in said[0] and f"{len(every)} runs to go" in said[1]
+    assert "drawing the faces, about " in said[0] and f"{count} of {count} runs to go" in said[1]
     assert "01_faces, about 00:12 left" in said[2] and "done: 0 figures" in said[3]
 
     (tmp_path / "runs" / "finetune-other-0").mkdir()
+    (tmp_path / "data/own").mkdir()
     reproduce(tmp_path, ["01_faces"])
     said = capsys.readouterr().out
-    assert len(stages) == 1 + len(every) and "all runs found" in said
+    assert len(stages) == 1 + count and f"0 of {count} runs" in said
     assert "01_faces: unchanged, skipped" in said
 
     weights = next((tmp_path / "runs").glob("*/weights.safetensors"))
@@ -204,92 +185,55 @@ def test_corpus_and_runs_are_found_again_and_forgotten(stages, tmp_path, write_n
     reproduce(tmp_path, ["01_faces"])
     assert "skipped" not in capsys.readouterr().out
 
-    reproduce(tmp_path, ["01_faces"], fresh=True, n_jobs=1)
-    assert stages.workers == 1
-    assert len(stages) == 2 * (1 + len(every)) and (tmp_path / "runs/finetune-other-0").exists()
-
-
-def raise_for(name: str, code: int):
-    """os.replace as on a folder that refuses files of that name."""
-    original = os.replace
-
-    def replace(source, target):
-        if Path(target).name == name:
-            raise OSError(code, os.strerror(code), str(target))
-        original(source, target)
-    return replace
-
-
-@pytest.mark.parametrize("code, said", [
-    (errno.ENOSPC, "no space left on device"), (errno.EROFS, "read-only file system"),
-    (errno.EACCES, "permission denied"), (errno.EDQUOT, "quota exceeded")])
-def test_folder_that_refuses_files(place, write_notebook, monkeypatch, code, said):
-    write_notebook(place / "nb/01_faces.ipynb", "open('executed', 'w')")
-    Artifacts("out", "smoke", "01_faces").table(pd.DataFrame({"x": [1]}), "earlier", "A number.")
-    before = snapshot(place / "out")
-    monkeypatch.setattr(os, "replace", raise_for(".tmp-probe", code))
-    with pytest.raises(OutputError, match=f"cannot write out/.tmp-probe: .*{said}; free space"):
-        reproduce(place, ["01_faces"])
-    assert snapshot(place / "out") == before and not (place / "nb/executed").exists()
+    reproduce(tmp_path, ["01_faces"], fresh=True)
+    assert len(stages) == 2 * (1 + count)
+    assert (tmp_path / "runs/finetune-other-0").exists() and (tmp_path / "data/own").exists()
 
 
 def test_disk_that_fills_while_publishing(place, write_notebook, monkeypatch):
-    fig = Figure(figsize=(2, 2))
-    made = Artifacts("out", "smoke", "01_faces")
-    made.figure(fig, "line", pd.DataFrame({"x": [1]}), "A line.")
-    before = snapshot(place / "out")
+    write_notebook(place / "nb/01_faces.ipynb", cell("01_faces", "line", 1))
+    reproduce(place, ["01_faces"])
+    before, copies = snapshot(place / "out"), []
     write_notebook(place / "nb" / "01_faces.ipynb", cell("01_faces", "line", 3))
-    copies = []
 
     def copyfile(source, target):
         Path(target).write_bytes(b"half")
         copies.append(target)
         if len(copies) == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(pipeline.shutil, "copyfile", copyfile)
-    with pytest.raises(OutputError, match="no space left"):
-        reproduce(place, ["01_faces"])
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.shutil, "copyfile", copyfile)
+        with pytest.raises(OutputError, match="no space left"):
+            reproduce(place, ["01_faces"])
     assert snapshot(place / "out") == before
-    monkeypatch.undo()
-    monkeypatch.chdir(place)
-    monkeypatch.setattr(pipeline, "prepare", lambda job: "corpus and runs")
     reproduce(place, ["01_faces"])               # with space again: published without execution
     assert snapshot(place / "out") != before
 
 
-def test_full_disk_in_a_real_process(tmp_path):
-    """A limit on the size of files is the nearest thing to a full disk that a test can have."""
-    code = ("import resource, pandas as pd; from s4d.study.artifacts import Artifacts\n"
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
-            "table = pd.DataFrame({'x': range(5000)})\n"
-            "Artifacts('.', 'smoke', 'n').table(table, 'big', 'Numbers.')")
-    env = {**os.environ, "PYTHONPATH": str(pipeline.ROOT)}
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True,
-                         text=True)
-    assert "OutputError: cannot write tables/big.tex: file too large" in run.stderr
-    assert not snapshot(tmp_path)
-
-
-def test_fresh_forgets_every_corpus_that_the_profile_draws(stages, tmp_path):
-    profile = config.profile("night", data=str(tmp_path / "data"), runs=str(tmp_path / "runs"))
-    folders = [tmp_path / "data" / faces.folder for faces in ablations.corpora(profile)]
-    for folder in (*folders, tmp_path / "data/own"):
-        folder.mkdir(parents=True)
-    pipeline.forget(job_of(tmp_path, profile, []))
-    assert len(folders) == 4 and [p.name for p in (tmp_path / "data").iterdir()] == ["own"]
-
-
-def test_fresh_forgets_nothing_before_it_may_write(stages, tmp_path, write_notebook, monkeypatch):
+def test_an_output_folder_that_refuses_files_stops_before_anything_is_done(
+        stages, tmp_path, write_notebook, monkeypatch):
     write_notebook(tmp_path / "nb" / "01_faces.ipynb")
     reproduce(tmp_path, ["01_faces"])
-    before = snapshot(tmp_path / "runs")
-    monkeypatch.setattr(os, "replace", raise_for(".tmp-probe", errno.EROFS))
-    with pytest.raises(OutputError, match="read-only"):
+    before, replace = snapshot(tmp_path), os.replace
+
+    def refuse(source, target):
+        if Path(target).name == ".tmp-probe":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(target))
+        replace(source, target)
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OutputError, match="cannot write out/.tmp-probe: read-only file system"):
         reproduce(tmp_path, ["01_faces"], fresh=True)
-    assert snapshot(tmp_path / "runs") == before
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline.shutil, "rmtree", lambda *_, **__: None)
-    smoke = config.profile("smoke", data=str(tmp_path / "data"), runs=str(tmp_path / "runs"))
-    with pytest.raises(OutputError, match="FRESH would not be fresh"):
-        pipeline.forget(job_of(tmp_path, smoke, ["01_faces"]))
+    assert snapshot(tmp_path) == before
+
+
+def test_a_profile_names_its_notebooks_and_fresh_forgets_all_its_corpora(stages, tmp_path,
+                                                                         write_notebook):
+    for name in ("01_faces", "03_finetuning"):
+        write_notebook(tmp_path / "nb" / f"{name}.ipynb", cell(name, name, 1))
+    night = config.profile("night")
+    drawn = [tmp_path / "data" / faces.folder for faces in ablations.corpora(night)]
+    for folder in drawn:
+        (folder / "old").mkdir(parents=True)
+    assert pipeline.reproduce("night", out="night", folder=tmp_path / "nb", fresh=True) == 1
+    assert len(drawn) == 4 and not any((folder / "old").exists() for folder in drawn)
+    assert (tmp_path / "night/03_finetuning.pdf").is_file()

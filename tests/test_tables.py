@@ -8,7 +8,6 @@ import re
 import tomllib
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,15 +15,9 @@ import yaml
 from matplotlib.figure import Figure
 
 from s4d.files import OutputError
-from s4d.notebooks import NOTEBOOKS
-from s4d.study import stats, tables
-from s4d.study.artifacts import (
-    Artifacts,
-    csv_text,
-    latex_text,
-    macro_name,
-    read_results,
-)
+from s4d.reproduce import NOTEBOOKS
+from s4d.study import tables
+from s4d.study.artifacts import Artifacts, csv_text, latex_text, macro_name, read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER, BIB = ((ROOT / "paper" / name).read_text("utf-8") for name in ("main.tex", "references.bib"))
@@ -45,9 +38,8 @@ def line() -> Figure:
 def test_artifacts_have_the_same_bytes_each_time_and_name_no_machine(tmp_path):
     data = pd.DataFrame({"x": [1, 2], "y": [1 / 3, -0.0]})
     for folder in ("a", "b"):
-        with matplotlib.rc_context({"pdf.fonttype": 42}):
-            made = Artifacts(tmp_path / folder, "smoke", "n", (0,), "digest")
-            made.figure(line(), "curve", data, "A curve.")
+        made = Artifacts(tmp_path / folder, "smoke", "n", (0,), "digest")
+        made.figure(line(), "curve", data, "A curve.")
     assert snapshot(tmp_path / "a") == snapshot(tmp_path / "b")
     assert (tmp_path / "a/source_data/curve.csv").read_bytes() == b"x,y\n1,0.333333\n2,0\n"
     assert b"CreationDate" not in (tmp_path / "a/curve.pdf").read_bytes()
@@ -55,7 +47,7 @@ def test_artifacts_have_the_same_bytes_each_time_and_name_no_machine(tmp_path):
     assert set(entry) == {"kind", "caption", "notebook", "profile", "seeds", "config", "files"}
 
 
-def test_missing_changed_and_foreign_artifacts_are_refused(tmp_path):
+def test_missing_and_foreign_artifacts_are_refused(tmp_path):
     with pytest.raises(OutputError, match="methods.csv is missing: run the notebook"):
         read_results(tmp_path, ["methods"])
     made = Artifacts(tmp_path, "smoke", "n")
@@ -126,35 +118,11 @@ def test_verdicts_follow_interval_correction_and_expected_sign(low, high, p, ver
     ((-.1, -.05), "supported", "against"), ((.05, .1), "against", "no harm to repair"),
     ((-.1, .1), "not decided", "harm not shown"), (None, "not measured", "against")])
 def test_a_claim_without_its_premise_is_not_judged(harm, said, word):
-    given = {"Repair": (-.1, -.05)} | ({"NegativeTransfer": harm} if harm else {})
+    given = {"Repair": (-.1, -.05), "Pretraining": (.1, .2)}
+    given |= {"NegativeTransfer": harm} if harm else {}
     rows = [row(c, *given[c.name]) for c in tables.CLAIMS if c.name in given]
     verdicts = tables.judge(pd.DataFrame(rows)).set_index("name")["verdict"]
-    assert verdicts["NegativeTransfer"] == said and verdicts["Repair"] == word
-    assert verdicts["Pretraining"] == "not measured"
-
-
-def test_claims_find_their_rows_in_real_statistics(tmp_path):
-    """Every claim holds where multi-task is worse and experts and pre-training are better."""
-    quality = {("dynamic", True): 0.6, ("multitask", True): 0.3, ("s4d", True): 0.9,
-               ("s4d", False): 0.5}
-    rng, tested = np.random.default_rng(0), []
-    samples = pd.DataFrame({"path": [f"{i:03d}" for i in range(400)], "luck": rng.random(400),
-                            "subject": np.repeat(np.arange(40).astype(str), 10),
-                            "label": ["anger", "fear"] * 200, "task": "video", "seed": 0})
-    for (method, pretrained), share in quality.items():
-        predicted = samples["label"].where(samples["luck"] < share, "disgust")
-        tested.append(samples.assign(method=method, pretrained=pretrained, predicted=predicted))
-    pairs = []
-    for claim in tables.CLAIMS:
-        system = dict(task="video", method=claim.system, pretrained=True)
-        scratch = claim.reference == claim.system
-        pairs.append((system, system | dict(method=claim.reference, pretrained=not scratch)))
-    paired = stats.paired(pd.concat(tested), pairs, resamples=300)
-    paired.to_csv(tmp_path / "p.csv", index=False)
-    table = tables.judge(pd.read_csv(tmp_path / "p.csv"))
-    assert table["verdict"].tolist() == ["supported"] * 3 + ["against", "supported"]
-    truth = [100 * (a - b) for a, b in ((.3, .6), (.9, .3), (.9, .6), (.3, .6), (.9, .5))]
-    assert table["difference"].tolist() == pytest.approx(truth, abs=8)
+    assert verdicts.drop("PlainHelps").tolist() == [said, word, "not measured", "supported"]
 
 
 def test_the_table_of_claims_shows_p_as_a_bound_and_what_was_not_measured():
@@ -171,18 +139,17 @@ def test_published_numbers_are_plausible_and_sourced():
     table = tables.published()
     assert len(table) == 39 and not table.duplicated(["method", "dataset"]).any()
     both = table.dropna(subset=["UAR", "WAR"])
-    assert len(both) == 29 and (both["UAR"] < both["WAR"]).all()
-    assert both["WAR"].between(20, 80).all()
+    assert (both["UAR"] < both["WAR"]).all() and both["WAR"].between(20, 80).all()
     assert [k for k in table["key"].unique() if f"{{{k}," not in BIB] == []
-    baseline = table[table["method"] == tables.BASELINE]
-    assert baseline["source"].str.startswith("derived").all()
+    assert table[table["dataset"] == "DFEW"]["WAR"].is_monotonic_decreasing
     places = tables.standing(table)
     assert places["s4d"].tolist() == [76.68, 53.65, 58.44]            # from the paper's abstract
     assert places["gain"].tolist() == [2.08, 1.26, 4.93]
     assert places["methods"].tolist() == [13, 12, 10] and (places["rank"] == 2).all()
     read = tables.sources_table(table).set_index("method")
-    assert read.loc[tables.BASELINE, "source"] == r"\cite{s4d}, derived"
-    assert read.loc["IAL", "MAFW"] == "--" and read.index[0] == "MMA-DFER"
+    assert read.loc[tables.BASELINE, ["DFEW", "source"]].tolist() == [
+        "-- / 74.60", r"\cite{s4d}, derived"]
+    assert read.loc["IAL", "MAFW"] == "--"
 
 
 # Paper and repository ----------------------------------------------------------------------------

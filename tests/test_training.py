@@ -47,7 +47,7 @@ def test_a_pretraining_run(mini, tmp_path, monkeypatch, capsys):
     assert rows.lr.tolist() == pytest.approx([cosine(s, 6, 0, peak) for s in range(6)])
     assert run.provenance["steps"] == 6 and run.provenance["unreadable"] == {}
     monkeypatch.setattr(stage_pretrain, "build", lambda cfg: pytest.fail("trained again"))
-    assert train(cfg, tmp_path).dir == run.dir == locate(cfg, tmp_path).dir
+    assert train(cfg, tmp_path).dir == run.dir
     assert capsys.readouterr() == ("", "")      # less than a minute, and no terminal
 
 
@@ -68,13 +68,6 @@ def test_a_finetuning_run(finished, monkeypatch):
     assert finished.provenance["missing_in_test"] == {}
     monkeypatch.setattr(stage_finetune, "start_model", lambda *_: pytest.fail("trained again"))
     assert finetune(finished.config, finished.dir.parent).dir == finished.dir
-
-
-def test_runs_of_one_configuration_are_equal_and_of_two_seeds_are_not(mini, tmp_path, finished):
-    same(finetune(tiny_finetune(mini), tmp_path), finished)
-    other = finetune(tiny_finetune(mini, seed=1), tmp_path)
-    heads = [r.load().head["image"].weight for r in (other, finished)]
-    assert not torch.equal(*heads)
 
 
 def test_each_step_has_a_mask_of_its_own_with_its_tasks_ratio(mini, tmp_path, monkeypatch):
@@ -281,20 +274,18 @@ def test_layer_decay_reaches_every_parameter():
     model = create("s4d_nano_patch16_64", num_experts=2)
     optimizer = optimizer_for(model, (0.9, 0.99), 0.05, layer_decay=0.5)
     set_lr(optimizer, 1.0)
-    names = {id(p): n for n, p in model.named_parameters()}
-    found = {names[id(p)]: (g["lr"], g["weight_decay"])
-             for g in optimizer.param_groups for p in g["params"]}
-    assert set(found) == set(names.values())
+    names, seen = {id(p): n for n, p in model.named_parameters()}, set()
     last, biases = len(model.blocks) + 1, ("bias", "q_bias", "v_bias", "b1", "b2")
-    for name, (lr, decay) in found.items():
-        layer = 0 if name.startswith("patch_embed") else last
-        if name.startswith("blocks"):
-            layer = int(name.split(".")[1]) + 1
-        assert lr == 0.5 ** (last - layer), name
-        spared = name.rsplit(".", 1)[1] in biases or "norm" in name
-        assert decay == (0 if spared else 0.05), name
-    flat = optimizer_for(create("s4d_mae_nano_patch16_64"), (0.9, 0.95), 0.05)
-    assert set_lr(flat, 1.0) == 1.0 and {g["lr"] for g in flat.param_groups} == {1.0}
+    for group in optimizer.param_groups:
+        for name in (names[id(p)] for p in group["params"]):
+            layer = 0 if name.startswith("patch_embed") else last
+            if name.startswith("blocks"):
+                layer = int(name.split(".")[1]) + 1
+            assert group["lr"] == 0.5 ** (last - layer), name
+            spared = name.rsplit(".", 1)[1] in biases or "norm" in name
+            assert group["weight_decay"] == (0 if spared else 0.05), name
+            seen.add(name)
+    assert seen == set(names.values())
 
 
 def test_the_learning_rate_warms_up_and_falls_as_half_a_cosine():

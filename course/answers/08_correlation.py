@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from s4d.study import similarity
-from s4d.study.intervals import jackknife, units_of
+from s4d.study.stats import jackknife, units_of
 
 
 def match__offset_kept(photos, photo_labels, clips, clip_labels):

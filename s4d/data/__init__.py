@@ -3,9 +3,9 @@ from ..emotions import LabelError
 from .audit import audit
 from .cache import Packed, packed
 from .corpora import REGISTRY, index, index_of
-from .media import MediaError, count_frames, frame_size, read_clip
+from .media import MediaError, count_frames, read_clip
 from .tables import DatasetError, fingerprint, split_validation
 
 __all__ = ["REGISTRY", "DatasetError", "LabelError", "MediaError", "Packed", "audit",
-           "count_frames", "fingerprint", "frame_size", "index", "index_of", "packed", "read_clip",
+           "count_frames", "fingerprint", "index", "index_of", "packed", "read_clip",
            "split_validation"]

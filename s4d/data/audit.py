@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -12,23 +13,11 @@ import pandas as pd
 from ..emotions import LabelError
 from .corpora import find, index
 from .lists import emotion_in, notes
-from .media import IMAGES, VIDEOS, MediaError, frame_files, header, natural, read_clip
+from .media import IMAGES, VIDEOS, MediaError, frame_files, header, read_clip
 from .tables import Dataset, DatasetError, files, folders, in_threads, listed_subjects, stamps
 
 MIN_FRAMES = 4        # a shorter clip shows no course of an expression
 EXAMPLES = 20         # problems of a kind that a report shows
-KINDS = {"list": "a list cannot be read", "counts": "a count differs from the published one",
-         "label": "a list's label contradicts the folder's name",
-         "twice": "a sample is listed twice", "folds": "a sample is not in exactly one test fold",
-         "subject": "a subject is in two splits, or of no sample",
-         "missing": "a listed file is not there", "empty": "a file or folder holds nothing",
-         "unreadable": "a file cannot be decoded",
-         "short": f"a clip has fewer than {MIN_FRAMES} frames",
-         "frames": "a frame folder lacks a number, or its frames differ in size",
-         "unlike": "a size or a frame rate is not that of most samples",
-         "duplicate": "equal bytes in two splits, or under two labels",
-         "unlisted": "a file is in no list",
-         "note": "no problem, but read otherwise than it is written"}
 Problems = list[tuple[str, str, str]]      # kind, path, problem
 
 
@@ -46,8 +35,8 @@ def examine(name: str, root: str | Path, fold: int | None = None, num_workers: i
         fold: one fold; None checks all.
         published: compare with the published counts; never done for procedural faces.
     Returns:
-        table (kind, path, problem) whose kinds are the keys of KINDS; table of samples: fold,
-        split, label, found, published (where known).
+        table (kind, path, problem); table of samples: fold, split, label, found, published (where
+        known).
     """
     dataset, root = find(name, root), Path(root)
     tables, problems = {}, []
@@ -66,7 +55,7 @@ def examine(name: str, root: str | Path, fold: int | None = None, num_workers: i
         if row.found != row.published:
             of = f" of {row.label}" if row.label else ""
             where = f"fold {row.fold} " if row.fold else ""
-            problems.append(("counts", f"{where}{row.split or 'all'}",
+            problems.append(("count", f"{where}{row.split or 'all'}",
                              f"{row.found} samples{of}, where {row.published} are published"))
     everything = pd.concat(tables.values(), ignore_index=True)
     problems += _lists(everything)
@@ -81,7 +70,7 @@ def examine(name: str, root: str | Path, fold: int | None = None, num_workers: i
     seen = in_threads(lambda given: check(*given), work, num_workers, "auditing")
     columns = ["kind", "problem", "frames", "size", "rate", "digest"]
     seen = pd.DataFrame(list(seen), index=paths, columns=columns, dtype=object)
-    problems += _media(seen, dataset.task) + _duplicates(seen["digest"].dropna(), everything)
+    problems += _media(seen, everything, dataset.task)
     return pd.DataFrame(problems, columns=["kind", "path", "problem"]), counts
 
 
@@ -91,7 +80,7 @@ def report(problems: pd.DataFrame, counts: pd.DataFrame) -> str:
     shown = counts.drop(columns=[c for c in ("fold", "published") if counts[c].isna().all()])
     lines, examples = [shown.to_string(index=False, na_rep="-"), ""], []
     for what, rows in problems.groupby("kind", sort=False):
-        lines.append(f"{len(rows):>8}  {what:<11} {KINDS[what]}")
+        lines.append(f"{len(rows):>8}  {what}")
         examples += ["", f"{what}:"]
         examples += [f"{r.path}: {r.problem}" for r in rows.head(EXAMPLES).itertuples()]
         if len(rows) > EXAMPLES:
@@ -129,12 +118,12 @@ def _lists(table: pd.DataFrame) -> Problems:
         where = f" of fold {fold}" if fold else ""
         for path, twice in rows[rows["path"].duplicated(keep=False)].groupby("path"):
             listed = ", ".join(f"{row.split} as {row.label}" for row in twice.itertuples())
-            out.append(("twice", path, f"it is listed {len(twice)} times{where}: {listed}"))
+            out.append(("listed twice", path, f"it is listed {len(twice)} times{where}: {listed}"))
         for row in rows[rows["label"].notna()].itertuples():
             folder = emotion_in(row.path.rpartition("/")[0])
             if folder not in (None, row.label):
-                out.append(("label", row.path, f"it is listed as {row.label}{where}, but its "
-                                               f"folder is named after {folder}"))
+                out.append(("label", row.path, f"it is listed as {row.label}{where}, "
+                            f"but its folder is named after {folder}"))
         for subject, theirs in rows.groupby("subject"):
             splits = sorted(theirs["split"].unique())
             if len(splits) > 1:
@@ -146,7 +135,7 @@ def _lists(table: pd.DataFrame) -> Problems:
             folds = sorted(tested.get(path, ()))
             if len(folds) != 1:
                 listed = ", ".join(map(str, folds)) or "none"
-                out.append(("folds", path, f"its test folds are {listed}: expected exactly one"))
+                out.append(("test folds", path, f"its test folds are {listed}: expected one"))
     return out
 
 
@@ -163,33 +152,30 @@ def _unlisted(root: Path, listed: set[str]) -> Problems:
     return [("unlisted", p, "it is on disk but in no list") for p in sorted(set(there) - listed)]
 
 
-def _media(seen: pd.DataFrame, task: str) -> Problems:
-    """Problems of the files, and of those unlike the others, unless sizes or rates vary freely."""
+def _media(seen: pd.DataFrame, table: pd.DataFrame, task: str) -> Problems:
+    """Problems of the files, of those unlike the others (unless sizes or rates vary freely), and of
+    those with equal bytes in two splits of a fold, or under two labels."""
     wrong = seen[seen["kind"].notna()]
     out = list(zip(wrong["kind"], wrong.index, wrong["problem"], strict=True))
     if task == "video":
-        out += [("short", path, f"it has {n} frame(s), fewer than {MIN_FRAMES}")
+        out += [("short clip", path, f"it has {n} frame(s), fewer than {MIN_FRAMES}")
                 for path, n in seen["frames"].items() if n < MIN_FRAMES]
     for what in ("size", "rate"):
-        common = seen[what].value_counts()
-        if len(common) and 2 * common.iloc[0] > len(seen):
-            odd = seen[what].dropna()
-            out += [("unlike", path, f"it has {value}, while most have {common.index[0]}")
-                    for path, value in odd[odd != common.index[0]].items()]
-    return out
-
-
-def _duplicates(digest: pd.Series, table: pd.DataFrame) -> Problems:
-    """Samples with equal bytes that are in two splits of a fold or have two labels."""
-    out, table = [], table[table["path"].isin(digest[digest.duplicated(keep=False)].index)]
+        found = seen[what].dropna()
+        usual, count = next(iter(found.value_counts().items()), (None, 0))
+        if 2 * count > len(seen):
+            out += [("unlike most", path, f"it has {value}, while most have {usual}")
+                    for path, value in found[found != usual].items()]
+    digest = seen["digest"].dropna()
+    digest = digest[digest.duplicated(keep=False)]
+    table = table[table["path"].isin(digest.index)]
     for _, rows in table.groupby(table["path"].map(digest)):
         splits = rows.groupby(rows["fold"].fillna(0))["split"].nunique().max()
-        first = rows.drop_duplicates("path").sort_values("path")
         if splits > 1 or rows["label"].nunique() > 1:
-            names = [f"{r.path} ({r.split}{f', {r.label}' if isinstance(r.label, str) else ''})"
-                     for r in first.itertuples()]
+            first = rows.drop_duplicates("path").sort_values("path")
+            names = ", ".join(f"{r.path} ({r.split}, {r.label})" for r in first.itertuples())
             out.append(("duplicate", first["path"].iloc[0],
-                        f"equal bytes under {len(first)} names: {', '.join(names)}"))
+                        f"equal bytes under {len(first)} names: {names}"))
     return out
 
 
@@ -232,14 +218,12 @@ def check(path: Path, size: int, digest: bool = False) -> dict:
 
 def _gap(images: list[Path]) -> str | None:
     """The first number that numbered frames leave out, or None; any even step is no gap."""
-    parts = [[n for n, _ in natural(file.stem)[0] if n >= 0] for file in images]
-    if len(images) < 3 or not all(parts):
+    numbers = [int(m[1]) for m in (re.search(r"(\d+)\D*$", f.stem) for f in images) if m]
+    if len(numbers) < max(3, len(images)):
         return None
-    numbers = [part[-1] for part in parts]
-    steps = [after - before for before, after in pairwise(numbers)]
-    usual = Counter(steps).most_common(1)[0][0]
-    odd = next((i for i, step in enumerate(steps) if step != usual), None)
-    if odd is None:
-        return None
-    return (f"between frames {numbers[odd]} and {numbers[odd + 1]} there are none, while others "
-            f"are {usual} apart: extract the clip again")
+    usual = Counter(after - before for before, after in pairwise(numbers)).most_common(1)[0][0]
+    for before, after in pairwise(numbers):
+        if after - before != usual:
+            return (f"between frames {before} and {after} there are none, while others are {usual} "
+                    "apart: extract the clip again")
+    return None

@@ -17,7 +17,7 @@ from ..files import OutputError, write_text
 from .media import Box, MediaError, read_frames
 from .tables import DatasetError, in_threads, stamps
 
-FORMAT = 3       # raised whenever decoding or the layout change: older files are not read
+FORMAT = 4       # raised whenever decoding or the layout change: older files are not read
 
 
 class Packed:
@@ -26,16 +26,14 @@ class Packed:
     `unreadable` is {path: cause} of the samples that could not be decoded; they hold no frames.
     """
 
-    def __init__(self, file: Path, root: Path, paths: Sequence[str]):
+    def __init__(self, file: Path, root: Path, paths: list[str]):
         stored = _index(str(file), file.with_suffix(".json").stat().st_mtime_ns)
-        rows = [stored["rows"][p] for p in paths]
-        self.file, self.root, self.paths, self.bytes = file, root, list(paths), stored["bytes"]
-        self.shapes, self.offsets = stored["shapes"][rows], stored["offsets"][rows]
-        self.unreadable = {p: stored["unreadable"][p] for p in paths if p in stored["unreadable"]}
+        found = [stored["samples"][p] for p in paths]
+        self.file, self.root, self.paths, self.bytes = file, root, paths, stored["bytes"]
+        self.shapes = np.array([s["shape"] for s in found])      # frames, height, width
+        self.offsets = [s["offset"] for s in found]
+        self.unreadable = {p: s["cause"] for p, s in zip(paths, found, strict=True) if s["cause"]}
         self._map = None
-
-    def __len__(self) -> int:
-        return len(self.paths)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_map": None}      # else all pixels would travel to a worker
@@ -59,8 +57,7 @@ class Packed:
                          "it is made anew")
         if cause:
             raise MediaError(self.root / path, cause)
-        start = int(self.offsets[i])
-        frames = self._map[start:start + int(length * height * width) * 3]
+        frames = self._map[self.offsets[i]:][:3 * length * height * width]
         frames = np.asarray(frames).reshape(length, height, width, 3)
         return torch.from_numpy(frames[wanted]).permute(0, 3, 1, 2)
 
@@ -104,12 +101,8 @@ def _whole(file: Path, size: int) -> bool:
 
 @lru_cache(maxsize=16)
 def _index(file: str, modified: int) -> dict:
-    """A cache's index, with the row and the offset of each sample; `modified` tells a new one."""
-    stored = json.loads(Path(file).with_suffix(".json").read_text(encoding="utf-8"))
-    shapes = np.array(stored["shapes"], dtype=np.int64).reshape(-1, 3)
-    sizes = 3 * shapes.prod(1)
-    return {**stored, "rows": {p: i for i, p in enumerate(stored["paths"])}, "shapes": shapes,
-            "offsets": np.cumsum(sizes) - sizes, "bytes": int(sizes.sum())}
+    """A cache's index: format, bytes, and samples by path; `modified` tells a new one."""
+    return json.loads(Path(file).with_suffix(".json").read_text(encoding="utf-8"))
 
 
 def _covering(home: Path, form: str, stamp: dict[str, list[int]]) -> Path | None:
@@ -118,11 +111,10 @@ def _covering(home: Path, form: str, stamp: dict[str, list[int]]) -> Path | None
         file = index.with_suffix(".bin")
         try:
             stored = _index(str(file), index.stat().st_mtime_ns)
-            rows, known = stored["rows"], stored["stamps"]
-            fits = all(p in rows and known[rows[p]] == s for p, s in stamp.items())
-            if stored["format"] == FORMAT and fits and _whole(file, stored["bytes"]):
+            if (stored["format"] == FORMAT and _whole(file, stored["bytes"])
+                    and all(stored["samples"][p]["stamp"] == s for p, s in stamp.items())):
                 return file
-        except (OSError, ValueError, KeyError, TypeError, IndexError):      # damaged, or removed
+        except (OSError, ValueError, KeyError, TypeError):      # of others, damaged, or removed
             continue
     return None
 
@@ -136,22 +128,18 @@ def _write(file: Path, stamp: dict, root: Path, size: int, num_workers: int,
         except MediaError as error:
             return error.cause
 
-    paths, draft = list(stamp), file.with_name(f".part-{file.name}")
-    shapes, unreadable = [], {}
+    samples, written, draft = {}, 0, file.with_name(f".part-{file.name}")
     try:
         with open(draft, "wb") as out:
-            decoded = in_threads(decode, paths, num_workers, "decoding")
-            for path, clip in zip(paths, decoded, strict=True):
-                if isinstance(clip, str):
-                    unreadable[path] = clip
-                    shapes.append([0, 0, 0])
-                else:
-                    out.write(clip.numpy().data)
-                    shapes.append(list(clip.shape[:3]))
+            decoded = in_threads(decode, list(stamp), num_workers, "decoding")
+            for (path, mark), clip in zip(stamp.items(), decoded, strict=True):
+                cause = clip if isinstance(clip, str) else None
+                samples[path] = dict(stamp=mark, offset=written, cause=cause,
+                                     shape=[0, 0, 0] if cause else list(clip.shape[:3]))
+                written += 0 if cause else out.write(clip.numpy().data)
         os.replace(draft, file)
     finally:
         draft.unlink(missing_ok=True)
-    index = {"format": FORMAT, "paths": paths, "stamps": list(stamp.values()), "shapes": shapes,
-             "unreadable": unreadable}
+    index = {"format": FORMAT, "bytes": written, "samples": samples}
     write_text(file.with_suffix(".json"), json.dumps(index))
     return file

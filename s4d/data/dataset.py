@@ -32,7 +32,7 @@ class Samples(Dataset):
 
     Args:
         table: rows of `s4d.data.index`, in the order that keys refer to.
-        transform: uint8 clip -> square uint8 clip by torch's global generator; None: test views.
+        transform: uint8 clip -> square uint8 clip by torch's generator; None: test views.
         repeat_aug: draws of one decoded clip, stacked.
         num_classes: vocabulary of the labels; None for unlabelled data.
         test_segments: test views along time; 0 draws a random window, as training does.

@@ -36,6 +36,10 @@ class Entry(NamedTuple):
     label: str     # as listed
     where: str     # file and line, for errors
 
+    @property
+    def number(self) -> int | None:
+        return int(self.label) if re.fullmatch(r"\d{1,3}", self.label) else None
+
 
 def read_list(path: Path) -> list[Entry]:
     """The entries of a list, with or without a header, separated by commas, tabs or blanks.
@@ -45,18 +49,21 @@ def read_list(path: Path) -> list[Entry]:
     """
     lines = [line.strip(" \t") for line in re.split(r"\r\n|\r|\n", _text(path))]
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line]
-    first = numbered[0][1] if numbered else ""
+    first, columns, out = numbered[0][1] if numbered else "", [], []
     separator = next((s for s in ",;\t" if s in first), " ")
     head = [c.strip(' \t"').lower() for c in first.split(separator)]
-    has_header = len(head) > 1 and set(head) & set(COLUMNS["name"])
-    columns = _columns(path, head) if has_header else ()
-    out = []
-    for number, line in numbered[1:] if has_header else numbered:
+    if len(head) > 1 and set(head) & set(COLUMNS["name"]):
+        for what, allowed in COLUMNS.items():
+            columns.append(next((head.index(c) for c in allowed if c in head), None))
+            if columns[-1] is None:
+                raise DatasetError(f"list {path} has no column for the {what}: expected one of "
+                                   f"{', '.join(allowed)}, found {', '.join(head)}")
+    for number, line in numbered[1:] if columns else numbered:
         where = f"{path}, line {number}"
         if line.count('"') % 2:
             raise DatasetError(f"list {where} opens a quote and does not close it: a path with a "
                                "line break is refused")
-        if has_header:
+        if columns:
             row = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
             name, label = (row[c].strip(" \t") if c < len(row) else "" for c in columns)
         else:
@@ -90,18 +97,6 @@ def _text(path: Path) -> str:
             return text
     raise DatasetError(f"list {path} cannot be read: it is no text in UTF-8, UTF-16 or GBK; copy "
                        "it again")
-
-
-def _columns(path: Path, head: list[str]) -> list[int]:
-    """Places of the name and the label in a list's header."""
-    found = []
-    for what, allowed in COLUMNS.items():
-        column = next((c for c in allowed if c in head), None)
-        if column is None:
-            raise DatasetError(f"list {path} has no column for the {what}: expected one of "
-                               f"{', '.join(allowed)}, found {', '.join(head)}")
-        found.append(head.index(column))
-    return found
 
 
 def _safe(name: str, where: str) -> str:
@@ -149,21 +144,16 @@ class Files:
         """Path below root of a listed name, or where it is expected, which an audit reports."""
         name = unicodedata.normalize("NFC", name)
         prefix = next((p for p in self.repeated if name.startswith(p)), "")
-        found = self._lookup(name)
-        if found is None and prefix:
-            notes[prefix[:-1], "a name that repeats this folder is read without it"] += 1
-            name = name.removeprefix(prefix)
-            found = self._lookup(name)
-        return found or f"{(self.bases or [self.expected])[0]}/{name}".lstrip("/")
-
-    def _lookup(self, name: str) -> str | None:
-        for base in self.bases:
-            folder, _, leaf = f"{base}/{name}".lstrip("/").rpartition("/")
-            inside = self.inside(folder)
-            found = inside.get(leaf) or inside.get(_key(leaf))
-            if found:
-                return f"{folder}/{found}" if folder else found
-        return None
+        for wanted in dict.fromkeys((name, name.removeprefix(prefix))):
+            if wanted != name:
+                notes[prefix, "a name that repeats this folder is read without it"] += 1
+            for base in self.bases:
+                folder, _, leaf = f"{base}/{wanted}".lstrip("/").rpartition("/")
+                inside = self.inside(folder)
+                found = inside.get(leaf) or inside.get(_key(leaf))
+                if found:
+                    return f"{folder}/{found}".lstrip("/")
+        return f"{(self.bases or [self.expected])[0]}/{wanted}".lstrip("/")
 
 
 def _key(name: str) -> str:
@@ -205,23 +195,21 @@ def labels_of(entries: list[Entry], orders: tuple[str, ...], num_classes: int, b
     if label_order is not None and label_order not in orders:
         allowed = ", ".join(orders) or "none, this dataset names its emotions"
         raise DatasetError(f"unknown label order {label_order!r}: choose {allowed}")
-    is_integer = [bool(orders and re.fullmatch(r"\d{1,3}", e.label)) for e in entries]
-    listed = [e for e, integer in zip(entries, is_integer, strict=True) if integer]
+    listed = [e for e in entries if orders and e.number is not None]
     order = label_order or (orders or (None,))[0]
     if listed:
-        numbers, size = {int(e.label) for e in listed}, len(ORDERS[order])
+        numbers, size = {e.number for e in listed}, len(ORDERS[order])
         if min(numbers) == 0:
             base = 0
         elif max(numbers) == size:
             base = 1
         in_range = base <= min(numbers) and max(numbers) < base + size
         if label_order is None and in_range and len(orders) > 1:
-            counted = [e for e in sample or listed if e.label.isdigit()]
+            counted = [e for e in sample or listed if e.number is not None]
             order = (_told_by_folders(listed, orders, base)
                      or _told_by_counts(counted, orders, base, counts))
-    return [by_index(int(e.label), order, base, e.where) if integer
-            else canonical(e.label, num_classes, e.where)
-            for e, integer in zip(entries, is_integer, strict=True)]
+    return [by_index(e.number, order, base, e.where) if orders and e.number is not None
+            else canonical(e.label, num_classes, e.where) for e in entries]
 
 
 @lru_cache(maxsize=4096)
@@ -237,7 +225,7 @@ def emotion_in(folder: str) -> str | None:
 
 def _told_by_folders(entries: list[Entry], orders: tuple[str, ...], base: int) -> str | None:
     """The order in which nine of ten integers agree with folders named after emotions, if any."""
-    named = [(int(e.label) - base, emotion_in(e.name.rpartition("/")[0])) for e in entries]
+    named = [(e.number - base, emotion_in(e.name.rpartition("/")[0])) for e in entries]
     if any(emotion is None for _, emotion in named):
         return None
     agree = {o: sum(ORDERS[o][n] == emotion for n, emotion in named) for o in orders}
@@ -253,7 +241,7 @@ def _told_by_folders(entries: list[Entry], orders: tuple[str, ...], base: int) -
 def _told_by_counts(entries: list[Entry], orders: tuple[str, ...], base: int,
                     counts: dict[str, int]) -> str:
     """The one order in which the classes have the published shares."""
-    found = Counter(int(e.label) - base for e in entries)
+    found = Counter(e.number - base for e in entries)
     share = np.array([found[k] for k in range(len(counts))]) / len(entries)
     published = {o: np.array([counts[e] for e in ORDERS[o]]) / sum(counts.values()) for o in orders}
     distance = {o: np.abs(share - published[o]).sum() for o in orders}

@@ -74,20 +74,18 @@ def kind(path: str | Path) -> str:
     return "image" if suffix in IMAGES else "video"
 
 
-def natural(name: str) -> tuple:
-    """Sort key under which frame10 follows frame9."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts], name
-
-
 def frame_files(folder: str | Path) -> list[Path]:
-    """Visible image files of a frame folder in natural order; at least one."""
+    """Visible image files of a frame folder, frame10 after frame9; at least one."""
+    def natural(file: Path) -> tuple:
+        parts = re.split(r"([0-9]+)", file.name)
+        return [(int(part), "") if part.isdigit() else (-1, part) for part in parts], file.name
+
     with _reading(folder):
         files = [f for f in Path(folder).iterdir()
                  if f.suffix.lower() in IMAGES and not f.name.startswith(".")]
     if not files:
         raise MediaError(folder, "the folder holds no frames: extract the clip again")
-    return sorted(files, key=lambda f: natural(f.name))
+    return sorted(files, key=natural)
 
 
 def count_frames(path: str | Path) -> int:
@@ -101,13 +99,8 @@ def count_frames(path: str | Path) -> int:
     return 1
 
 
-def frame_size(path: str | Path) -> tuple[int, int]:
-    """Width and height in px, from the file's header (of the first frame, for a folder)."""
-    return header(path)[:2]
-
-
 def header(path: str | Path) -> tuple[int, int, float | None]:
-    """Width and height in px and frames per second, where the file tells them; not decoded."""
+    """Width and height in px (of a folder's first frame) and frames per second, or None."""
     what = kind(path)
     if what == "frames":
         return header(frame_files(path)[0])
@@ -139,10 +132,8 @@ def read_clip(path: str | Path, indices: Sequence[int] | None = None, size: int 
 
 def read_frames(path: str | Path, indices: Sequence[int] | None = None, size: int | None = None,
                 aspect: bool = False, crop_box: Box | None = None) -> torch.Tensor:
-    """As `read_clip`, channels last: uint8 `[T, H, W, 3]`, the fastest order to resize.
-
-    Of each stored picture only `crop_box` is kept, cut out before resizing.
-    """
+    """As `read_clip`, channels last: uint8 `[T, H, W, 3]`, the fastest order to resize; of each
+    picture only `crop_box`, cut out before resizing."""
     path = Path(path)
     if crop_box is not None:
         whole, (top, left, height, width) = read_frames(path, indices), crop_box
@@ -176,8 +167,7 @@ def _fitted(shape: tuple[int, int], size: int | None, aspect: bool) -> tuple[int
         return None
     if not aspect:
         return size, size
-    width, height = (max(size, round(side * size / min(shape))) for side in shape)
-    return width, height
+    return tuple(max(size, round(side * size / min(shape))) for side in shape)
 
 
 def _resized(frames: torch.Tensor, shape: tuple[int, int] | None) -> torch.Tensor:
@@ -203,7 +193,7 @@ def _probed(path: str, size: int, modified: int) -> tuple[int, int, int]:
     refuse them. `explode` alone lets an eighth of overwritten stretches of H.264 pass as noise;
     `aggressive` also refuses a slice whose bits go on after its last macroblock.
     """
-    shape, good = frame_size(path), 0
+    shape, good = header(path)[:2], 0
     _check_shape(Path(path), shape)
     try:
         with av.open(path) as container:
@@ -271,11 +261,9 @@ def _read_image(path: Path, size: int | None) -> np.ndarray:
 
 def _checked(path: Path, indices: Sequence[int] | None, count: int) -> list[int]:
     wanted = list(range(count)) if indices is None else [int(i) for i in indices]
-    if not wanted:
-        raise MediaError(path, f"no frame was asked for: give indices from 0 to {count - 1}")
     outside = [i for i in wanted if not 0 <= i < count]
-    if outside:
-        raise MediaError(path, f"frame {outside[0]} was asked for, but it has {count} "
+    if outside or not wanted:
+        raise MediaError(path, f"frames {outside or 'none'} were asked for, but it has {count} "
                                f"(0 to {count - 1})")
     return wanted
 

@@ -30,7 +30,6 @@ class Dataset:
     # below root, emotion name or None, subject or None, split
     rows: Callable[..., Iterable[tuple]]
     folds: tuple[int, ...] = ()
-    orders: tuple[str, ...] = ()        # keys of emotions.ORDERS that a list's integers may be in
     # {(fold, split): samples, or {emotion: samples}}, a split None is the whole; or a function of
     # (root, index table) that gives it
     published: dict | Callable = field(default_factory=dict)
@@ -38,12 +37,11 @@ class Dataset:
     own: bool = False                   # a folder of one's own, which tells subjects by a separator
 
 
-def table(rows: Iterable[tuple], fold: int | None, frames: int | None) -> pd.DataFrame:
+def table(rows: Iterable[tuple], fold: int | None) -> pd.DataFrame:
     """Rows (path, label, subject, split) as an index table, in one order on every machine."""
     rows = sorted(rows, key=lambda row: (row[3], row[0]))
     out = pd.DataFrame(rows, columns=COLUMNS, dtype=object)      # an unknown label stays None
     out["fold"] = pd.array([fold] * len(out), dtype="Int64")
-    out["frames"] = pd.array([frames] * len(out), dtype="Int64")
     return out
 
 
@@ -84,9 +82,6 @@ def split_validation(index: pd.DataFrame, val_fraction: float = 0.15,
     Whole subjects where they are known, so that nobody is on both sides; rows without a subject
     class by class. The result depends on the table and the seed alone.
     """
-    if not 0 < val_fraction < 1:
-        raise DatasetError(f"validation fraction {val_fraction} is outside 0..1: choose for "
-                           "example 0.15")
     out, rng = index.copy(), np.random.default_rng(seed)
     train = out[out["split"] == "train"]
     counts = train["subject"].value_counts().sort_index()

@@ -20,6 +20,9 @@ GEOMETRY = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
 COLOUR = ("AutoContrast", "Equalize", "Invert", "PosterizeIncreasing", "SolarizeIncreasing",
           "SolarizeAdd", "ColorIncreasing", "ContrastIncreasing", "BrightnessIncreasing",
           "SharpnessIncreasing")
+PLAIN = {"AutoContrast": F.autocontrast, "Equalize": F.equalize, "Invert": F.invert}
+SCALED = {"ColorIncreasing": F.adjust_saturation, "ContrastIncreasing": F.adjust_contrast,
+          "BrightnessIncreasing": F.adjust_brightness}
 PROBABILITY, SPREAD = 0.5, 0.5      # that an operation is carried out; SD of its magnitude
 
 
@@ -83,25 +86,17 @@ def augment(clip: torch.Tensor, name: str, level: float, sign_seed: int) -> torc
         random.seed(sign_seed)
         value, = LEVEL_TO_ARG[name](level, {})
         random.setstate(state)
-    match name:      # statistics are those of each frame
-        case "AutoContrast":
-            return F.autocontrast(clip)
-        case "Equalize":
-            return F.equalize(clip)
-        case "Invert":
-            return F.invert(clip)
+    if name in PLAIN:      # statistics are those of each frame
+        return PLAIN[name](clip)
+    if name in SCALED:
+        return SCALED[name](clip, value)
+    match name:
         case "PosterizeIncreasing":
             return F.posterize(clip, max(1, value))      # at magnitude 10 timm asks for 0 bits
         case "SolarizeIncreasing":
             return (clip.to(torch.int16) >= value).to(torch.uint8).mul_(255).bitwise_xor_(clip)
         case "SolarizeAdd":
             return (clip < 128).to(torch.uint8).mul_(value).add_(clip)      # at most 127 + 110
-        case "ColorIncreasing":
-            return F.adjust_saturation(clip, value)
-        case "ContrastIncreasing":
-            return F.adjust_contrast(clip, value)
-        case "BrightnessIncreasing":
-            return F.adjust_brightness(clip, value)
         case "SharpnessIncreasing":
             clip = clip.contiguous(memory_format=torch.channels_last)      # a third of the time
             return F.adjust_sharpness(clip, value).contiguous()
@@ -149,11 +144,8 @@ def _moved(clip: torch.Tensor, m: tuple[float, ...]) -> torch.Tensor:
 
 
 def eval_views(x: torch.Tensor, img_size: int, test_crops: int = 1) -> list[torch.Tensor]:
-    """Square test views: the short side resized, windows at even steps along the long side.
-
-    Height and width of the uint8 pictures or clips come last. One window is the central one, and a
-    square picture has one (the released code averages two equal ones).
-    """
+    """Square test views of uint8 `[..., H, W]`: the short side resized, windows at even steps along
+    the long side. One window is the central one; a square picture has one."""
     h, w = x.shape[-2:]
     if min(h, w) != img_size:
         short = min(h, w)
@@ -168,11 +160,11 @@ def eval_views(x: torch.Tensor, img_size: int, test_crops: int = 1) -> list[torc
 
 def normalise(x: torch.Tensor) -> torch.Tensor:
     """uint8 pixels with channels on axis 1 -> float32, ImageNet mean 0, standard deviation 1."""
-    scale, shift = (torch.tensor(values, device=x.device).view(1, 3, *[1] * (x.ndim - 2))
-                    for values in ([1 / (255 * s) for s in STD],
-                                   [-m / s for m, s in zip(MEAN, STD, strict=True)]))
+    scale = torch.tensor([1 / (255 * s) for s in STD], device=x.device)
+    shift = torch.tensor([-m / s for m, s in zip(MEAN, STD, strict=True)], device=x.device)
+    shape = (1, 3, *[1] * (x.ndim - 2))
     x = x.to(torch.float32, memory_format=torch.contiguous_format)
-    return x.mul_(scale).add_(shift)      # one pass less than the formula
+    return x.mul_(scale.view(shape)).add_(shift.view(shape))      # one pass less than the formula
 
 
 def train_indices(n: int, num_frames: int, sampling_rate: int,

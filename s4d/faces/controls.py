@@ -12,10 +12,11 @@ from .shapes import gauss
 def controls(subject, actions, gaze):
     """Compute the control points of n faces, in half head heights, from actions `[n, 2, 23]`.
 
-    They are `[n, 1]`, or left and right `[n, 2]`, beside the subject's numbers and colours; `maps`
-    holds whatever is `[n, 1]` as `[n, 1, 1]`.
+    They are `[n, 1]`, or left and right `[n, 2]`, beside the subject's numbers and its colours
+    `[n, 3, 1, 1]`; `maps` holds whatever is `[n, 1]` as `[n, 1, 1]`. A gain says how far an action
+    at full strength moves a point, set by hand.
     """
-    own = {k: v[:, None] if v.dim() == 1 else v for k, v in subject.items()}
+    own = {k: v[:, None] if v.dim() == 1 else v[..., None, None] for k, v in subject.items()}
     C = SimpleNamespace(gaze=gaze, **own)
     a = dict(zip(ACTIONS, actions.permute(2, 0, 1).contiguous().unbind(0), strict=True))
     uneven = C.asymmetry * torch.tensor([[1., -1.]], device=actions.device)
@@ -40,10 +41,9 @@ def mouth(C, a, uneven):
     C.part = part = both(part * sealed)
     C.jaw = jaw = both(.17 * a[26] + .36 * a[27]).clamp(max=.40)
     C.ym = -(C.nose_length + C.philtrum)
-    C.cx = C.lip_width * (
-        1 + .26 * smile + .36 * a[20] + .10 * a[14] + .05 * a[10] - .40 * a[18] - .24 * a[22]
-        - .24 * a[23] - .01 * a[24] - .10 * a[27] - .06 * a[17] - .03 * a[15] + .03 * a[28]
-    ).clamp(min=.45)
+    wide = (1 + .26 * smile + .36 * a[20] + .10 * a[14] + .05 * a[10] - .40 * a[18] - .24 * a[22]
+            - .24 * a[23] - .01 * a[24] - .10 * a[27] - .06 * a[17] - .03 * a[15] + .03 * a[28])
+    C.cx = C.lip_width * wide.clamp(min=.45)
     C.up = .115 * smile + .050 * a[14] + .012 * a[10] + .3 * uneven - .42 * jaw      # corners
     C.down = .010 + .105 * a[15] + .03 * a[20] + .018 * a[17]
     C.y0 = y0 = C.ym + both(.055 * a[17] + .022 * a[10] + .012 * a[9] + .012 * a[24] + .016 * smile

@@ -44,7 +44,6 @@ REAL = {"affectnet": dict(neutral=74874, happiness=134415, sadness=25459, surpri
 SPLITS = {"train": .80, "val": .08, "test": .12}
 FOLDS = (1, 2, 3, 4, 5)
 SHARD = {"affectnet": 64, "dfew": 8, "mafw": 8, "voxceleb2": 8}     # samples drawn together; fixed
-CORPORA = tuple(SHARD)
 ANGLES = ("yaw", "pitch", "roll")
 TURNING = np.array([1, .7, .6])    # how far heads turn about each, relative to yaw
 COLUMNS = ("path", "corpus", "frame", "subject", "label", "performed", "before", "phase", "apex",
@@ -166,10 +165,7 @@ def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bo
 
     It holds affectnet/, dfew/, mafw/, voxceleb2/, truth.csv.gz and, written last, corpus.json. An
     interrupted build goes on where it stopped. Files are equal whatever number of processes
-    (`workers`, one thread each) draws them.
-
-    Raises:
-        OutputError: for a folder that cannot be written.
+    (`workers`, one thread each) draws them; OutputError where they cannot be written.
     """
     folder = Path(data) / cfg.folder
     if (folder / "corpus.json").is_file():
@@ -179,7 +175,7 @@ def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bo
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):                                 # two callers do not build at once
             if not (folder / "corpus.json").is_file():
-                todo = [s for s in shards(cfg) if not _part(build, *s[:2]).is_file()]
+                todo = [shard for shard in shards(cfg, build) if not shard[0].is_file()]
                 drawing = Parallel(max(1, int(workers)), return_as="generator_unordered")(
                     delayed(draw_shard)(cfg, build, *shard) for shard in todo)
                 list(tqdm(drawing, "faces", len(todo), unit="part", disable=not progress))
@@ -194,23 +190,20 @@ def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bo
     return folder
 
 
-def shards(cfg: Faces) -> list[tuple[str, int, list[Sample]]]:
-    """Cut the work: (corpus, number, samples) with a fixed number of samples each."""
-    out = []
-    for name in CORPORA:
-        of = [s for s in samples(cfg) if s.corpus == name]
-        starts = range(0, len(of), SHARD[name])
-        out += [(name, k, of[i:i + SHARD[name]]) for k, i in enumerate(starts)]
+def shards(cfg: Faces, build: Path) -> list[tuple[Path, str, int, list[Sample]]]:
+    """Cut the work: (part of the truth, corpus, number, samples), always the same samples each."""
+    out, every = [], samples(cfg)
+    for name, size in SHARD.items():
+        of = [s for s in every if s.corpus == name]
+        out += [(build / f"parts/{name}-{k:05d}.csv", name, k, of[i:i + size])
+                for k, i in enumerate(range(0, len(of), size))]
     return out
 
 
-def _part(build: Path, corpus: str, number: int) -> Path:
-    return build / "parts" / f"{corpus}-{number:05d}.csv"
-
-
-def draw_shard(cfg: Faces, build: Path, corpus: str, number: int, members: list[Sample]) -> None:
+def draw_shard(cfg: Faces, build: Path, part: Path, corpus: str, number: int,
+               members: list[Sample]) -> None:
     """Draw and write one shard's files and, last, its part of the truth."""
-    rng = np.random.default_rng([cfg.seed, 11 + CORPORA.index(corpus), number])
+    rng = np.random.default_rng([cfg.seed, 11 + list(SHARD).index(corpus), number])
     acts = [_act(cfg, sample, rng) for sample in members]
     rows, pixels = [], _pixels(cfg, members, acts, int(rng.integers(2 ** 31)))
     for sample, act, frames in zip(members, acts, pixels, strict=True):
@@ -226,7 +219,7 @@ def draw_shard(cfg: Faces, build: Path, corpus: str, number: int, members: list[
                          f"{act['intensity'][t]:.4f}",
                          *(f"{v:.3f}" for v in act["actions"][t].T.reshape(-1)),
                          *(f"{v:.2f}" for v in act["pose"][t])])
-    write_text(_part(build, corpus, number), _csv(rows))
+    write_text(part, _csv(rows))
 
 
 def preview(cfg: Faces, emotion: str, seed: int = 0) -> np.ndarray:
@@ -322,8 +315,8 @@ def _finish(cfg: Faces, build: Path) -> None:
             write_text(build / f"mafw/single/no_caption/set_{k}/{split}.txt", "".join(lines))
     with open(build / "truth.csv.gz", "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as f:
         f.write((",".join(COLUMNS) + "\n").encode())         # no time stamp: equal bytes every time
-        for name, k, _ in shards(cfg):
-            f.write(_part(build, name, k).read_bytes())
+        for part, *_ in shards(cfg, build):
+            f.write(part.read_bytes())
     shutil.rmtree(build / "parts")
     made = {"faces": to_dict(cfg), "files": len(files), "drawn_on": device(cfg).type}
     write_text(build / "corpus.json", json.dumps(made, indent=1, sort_keys=True) + "\n")
@@ -334,13 +327,12 @@ def _csv(rows: list, header: list[str] | bool = False) -> str:
 
 
 def truth(folder: str | Path) -> pd.DataFrame:
-    """Read what was drawn in a folder of `ensure`, one row a frame, its columns as in COLUMNS.
+    """Read what was drawn in a folder of `ensure`, one row a frame, with COLUMNS.
 
     Paths are below the folder; label is as listed, performed as shown, before the emotion that
-    turned into it; apex is a frame number, AU<n>_L and AU<n>_R are 0..1, angles degrees.
+    turned into it; apex is a frame number, actions are 0..1, angles degrees.
     """
     path = Path(folder) / "truth.csv.gz"
     if not path.is_file():
-        raise facs.FacesError(f"{folder} holds no truth.csv.gz: build the corpus with "
-                         "s4d.faces.corpus.ensure")
+        raise facs.FacesError(f"{folder} holds no truth.csv.gz: build it with faces.corpus.ensure")
     return pd.read_csv(path)

@@ -142,8 +142,7 @@ def perform(emotion: str, strength: float, num_frames: int, fps: float, rng: np.
             "intensity": level * strength * (emotion != "neutral")}
 
 
-def _rise_and_fall(emotion: str, peak: np.ndarray, t: np.ndarray, length: float, life: float,
-                   rng: np.random.Generator):
+def _rise_and_fall(emotion: str, peak: np.ndarray, t: np.ndarray, length: float, life: float, rng):
     """Actions `[T, 2, 23]`, each and either side with a lag, and envelope `[T]`."""
     spread = np.exp(SPREAD * rng.standard_normal(3).clip(-2, 2))
     onset, hold, offset = np.array(TIMING[emotion]) * spread
@@ -160,12 +159,11 @@ def _rise_and_fall(emotion: str, peak: np.ndarray, t: np.ndarray, length: float,
     return np.stack(sides, 1) * peak, envelope(0)
 
 
-def turn(first: np.ndarray, then: np.ndarray, t: np.ndarray, length: float,
-         cross: float) -> tuple[np.ndarray, np.ndarray]:
+def turn(first: np.ndarray, then: np.ndarray, t: np.ndarray, length: float, cross: float):
     """Turn one expression into another; backwards it is the turn of the second into the first.
 
-    The clip of frames at t seconds `[T]` lasts from 0 to `length`; both are equally strong at
-    `cross`. Returns actions `[T, 2, 23]` and the envelope of the second `[T]`.
+    The clip of frames at t seconds `[T]` lasts `length`; both are equally strong at `cross`.
+    Returns actions `[T, 2, 23]` and the envelope of the second `[T]`.
     """
     middle = (t[0] + t[-1]) / 2
     outer = ramp((length / 2 - np.abs(t - middle)) / (.2 * length))  # from neutral and back

@@ -4,7 +4,7 @@ x points to the subject's left, y up, z out of the face; the head is 2 high, the
 The surface is q = 1 with q^2 = G(x, y) + ((z - h(x, y)) / D)^2, G = X (.74 + .26 X^2) + Y(y) and
 X = (x / W(y))^2. `rays` marches against the tables of h and G; features are painted by x and y.
 In a table x is a row and y a column, so what depends on one of them costs next to nothing.
-Numbers are lengths in half head heights, or gains for an action at full strength, set by eye.
+Numbers are lengths in half head heights, or gains for an action at full strength, set by hand.
 """
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Skin, brows, eyes, lips and beard, painted in head coordinates, each in its own window.
 
-Colours are linear light; widths and places are in half head heights, set by eye.
+Colours are linear light; widths and places are in half head heights, set by hand.
 """
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from .controls import lip_curves, sided
 from .rays import light
-from .shapes import DEPTH, bell, gauss, lay, lookup, ramp, rgb, smooth, tint, unit, window
+from .shapes import DEPTH, bell, gauss, lay, lookup, ramp, smooth, tint, unit, window
 
 RED, DARK = (1.0, .62, .55), (.62, .50, .46)      # what blood and sockets leave of the skin's light
 CELLS = 26                             # of freckles, a head's half height
@@ -45,15 +45,15 @@ def paint(C, p, zone):
     if box:                                                      # stubble, beard, moustache
         x, y, _, _, n2 = inside(box)
         zone, part, strands = zone[box], alb[box], strand(P, x * 1.3 + .4 * y * x.sign(), y)
-        lay(part, rgb(C.skin) * tint(x.device, .55, .58, .62), .55 * zone * P.stubble)
+        lay(part, C.skin * tint(x.device, .55, .58, .62), .55 * zone * P.stubble)
         thick = (zone - .5 + .22 * strands + .14 * n2) * 2 + .25 + .4 * P.beard
         thick = thick.clamp_(0, 1) * zone.clamp(max=.5) * 2 * (P.beard * 1.6).clamp(0, .95)
-        lay(part, rgb(C.hair_rgb) * (1.15 + .35 * strands[:, None]), thick)
+        lay(part, C.hair_rgb * (1.15 + .35 * strands[:, None]), thick)
         gloss[box].mul_(1 - thick)
     if bool((P.bald < 1).any()):
         scalp = smooth(p.y - P.hairline + P.fringe, .06, .12)
         scalp = scalp + smooth(p.z, .05, -.10) * smooth(p.y, .12, .28)
-        lay(alb, rgb(C.hair_rgb) * .6, scalp.clamp_(0, 1) * (1 - P.bald))
+        lay(alb, C.hair_rgb * .6, scalp.clamp_(0, 1) * (1 - P.bald))
     box = window(torch.minimum(.30 - (p.y - .25).abs(), .66 - p.x.abs()))
     if box:
         brows(C, inside(box), alb[box], gloss[box], occ[box])
@@ -74,7 +74,7 @@ def paint(C, p, zone):
 def skin(C, p):
     """Albedo and gloss of bare skin: blood in cheeks and nose, dark eye sockets, freckles."""
     P, ax, x, y = C.maps, p.x.abs(), p.x, p.y
-    base, tone, device = rgb(C.skin), P.tone / 9, x.device
+    base, tone, device = C.skin, P.tone / 9, x.device
     cheeks = bell(ax - .40, .17, y + .25, .14).mul_(.42)
     nose = bell(x, .10, y + (P.nose_length - .03), .08)
     blood = torch.add(cheeks, nose, alpha=.40).add_(p.n1, alpha=.10)
@@ -118,7 +118,7 @@ def brows(C, p, alb, gloss, occ):
     across = (ax + (y - line) * (.9 - 1.8 * t)) * 260
     hairs = torch.sin(across + P.seed.float() % 7) * (1 / (260 * px * .6)).clamp(max=1)
     mask = mask * (P.brow_density + .12 * hairs + .08 * p.n2).clamp_(.5, 1)
-    lay(alb, torch.minimum(rgb(C.hair_rgb) * .85 + .004, rgb(C.skin) * .45), mask)
+    lay(alb, torch.minimum(C.hair_rgb * .85 + .004, C.skin * .45), mask)
     gloss *= 1 - mask
     shade = 3.0 * b4 * smooth(line - y, half * .2, half + .02) * smooth(y, ey + uh * .8, line)
     occ += shade * gauss(ax - ex + .03, .16)
@@ -127,7 +127,7 @@ def brows(C, p, alb, gloss, occ):
 def eyes(C, p, alb):
     """Paint lids and lashes; return eyeball, opening, lashes and glint as layers."""
     P, x, y, px = C.maps, p.x, p.y, C.maps.px
-    aa, base, device = px * 1.15, rgb(C.skin), x.device
+    aa, base, device = px * 1.15, C.skin, x.device
     ex, ey, uh, lh = sided(C, ("ex", "ey", "uh", "lh"), x)
     lx = p.x.abs() - ex
     te = lx / P.ew
@@ -162,12 +162,12 @@ def eyeball(C, p, x, y, te, shade):
     r = (ix * ix + iy * iy).sqrt_()
     white = (1 - .85 * (te * te) - 5. * y ** 2).clamp_(.25, 1) * shade
     spoke = 1 + .25 * torch.sin(torch.atan2(iy, ix) * 13) * gauss(r - .04, .02)
-    iris = rgb(C.iris_rgb) * (spoke * shade * (.75 + 6 * (-iy).clamp_(0, .06)))[:, None]
+    iris = C.iris_rgb * (spoke * shade * (.75 + 6 * (-iy).clamp_(0, .06)))[:, None]
     colour = tint(x.device, .62, .56, .52) * white[:, None]
     lay(colour, iris, ramp(.064 - r, aa))
     lay(colour, iris * .25, gauss(r - .064, .010) * .7)
     lay(colour, tint(x.device, .004, .004, .004), ramp(.027 - r, aa))
-    lay(colour, rgb(C.skin) * tint(x.device, *RED) * .8, gauss(te + .93, .10) * .7)   # inner corner
+    lay(colour, C.skin * tint(x.device, *RED) * .8, gauss(te + .93, .10) * .7)   # inner corner
     size = .011 + .25 * px
     return colour, gauss(x - gx * .05 * sign - .020 * sign, size) * gauss(iy - .026, size)
 
@@ -180,7 +180,7 @@ def lips(C, p, alb, gloss):
     cx, = sided(C, ("cx",), x)
     mask = ramp(uo - y, aa + .008) * ramp(y - lo, aa + .010) * ramp((1 - t) * cx, aa + .015)
     pale, red = tint(device, .88, .52, .50), tint(device, .78, .32, .33)
-    colour = rgb(C.skin) * torch.lerp(pale, red, P.lip_red[:, None])
+    colour = C.skin * torch.lerp(pale, red, P.lip_red[:, None])
     colour = torch.lerp(colour, tint(device, .32, .03, .04), (.7 * P.makeup)[:, None])
     lines = 1 - .10 * torch.sin(x * 120 + 3 * p.n2) * (1 / (120 * px * .5)).clamp(max=1)
     upper = ramp(y - line, .02)
@@ -235,7 +235,7 @@ def face(C, lamp, rays, hit, tables, box):
     if eye:
         part = colour[eye.box]
         lay(part, eye.colour * lit[eye.box], eye.inside)
-        lay(part, torch.minimum(rgb(C.hair_rgb) * .15, part * .35), eye.lash)
+        lay(part, torch.minimum(C.hair_rgb * .15, part * .35), eye.lash)
         part.addcmul_(eye.glint[:, None], lamp.key, value=.55)
     if mouth:
         part = colour[mouth.box]
@@ -251,5 +251,5 @@ def face(C, lamp, rays, hit, tables, box):
         side = P.eye_spacing + P.glasses_size * .95
         bar = ramp(.014 - (y - .04).abs(), P.px * 1.15)
         bar = bar * smooth(x.abs(), side, side + .1 * P.glasses_size)
-        lay(colour, rgb(C.glasses_rgb) * lit, bar * (P.glasses > 0).float())
+        lay(colour, C.glasses_rgb * lit, bar * (P.glasses > 0).float())
     return colour, lit

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
-from .shapes import DEPTH, frontal, ramp, rgb, step, tint, unit, window
+from .shapes import DEPTH, frontal, ramp, step, tint, unit, window
 
 PIVOT = (0., -.62, -.22)               # neck joint, head frame
 CAMERA, CENTRE = (0., -.1, 6.5), (0., -.05, .45)    # and the point of the face that it follows
@@ -37,16 +37,14 @@ def camera_rays(scene, S):
     moved = (centre - pivot) @ turn.transpose(1, 2) + pivot
     aim = torch.stack([.7 * moved[:, 0], .8 * (moved[:, 1] + .05)], 1) - scene["shift"]
     aim = aim - torch.tensor([0., .02], device=device)
-    across = p.view(1, 1, S) * extent.view(-1, 1, 1) + aim[:, 0].view(-1, 1, 1)
-    up = -p.view(1, S, 1) * extent.view(-1, 1, 1) + aim[:, 1].view(-1, 1, 1)
-    gx, gy = across.expand(n, S, S), up.expand(n, S, S)
+    gx = (p.view(1, 1, S) * extent.view(-1, 1, 1) + aim[:, :1, None]).expand(n, S, S)
+    gy = (-p.view(1, S, 1) * extent.view(-1, 1, 1) + aim[:, 1:, None]).expand(n, S, S)
     d = unit(torch.stack([gx - camera[0], gy - camera[1], torch.full_like(gx, .3) - camera[2]], 1))
     origin = (camera - pivot) @ turn + pivot    # turn^T (camera - pivot) + pivot
     return SimpleNamespace(
-        camera_origin=[camera[i].view(1, 1, 1).expand(n, 1, 1) for i in range(3)],
-        camera=list(d.unbind(1)),
-        head_origin=[origin[:, i].view(-1, 1, 1) for i in range(3)],
-        head=list(torch.einsum("nij,nihw->njhw", turn, d).unbind(1)),
+        camera_origin=camera.view(3, 1, 1, 1).unbind(0), camera=d.unbind(1),
+        head_origin=origin[..., None, None].unbind(1),
+        head=torch.einsum("nij,nihw->njhw", turn, d).unbind(1),
         px=(2 * extent / S).view(-1, 1, 1), turn=turn)
 
 
@@ -123,8 +121,8 @@ def lamp(scene, turn):
     warm, one = scene["warmth"].view(-1, 1), torch.ones_like(towards[:, :1])
     key = scene["key"].view(-1, 1) * torch.cat([1 + .12 * warm, one, 1 - .16 * warm], 1)
     ambient = scene["ambient"].view(-1, 1) * torch.cat([1 - .05 * warm, one, 1 + .08 * warm], 1)
-    return SimpleNamespace(key=rgb(key), ambient=rgb(ambient), towards=towards.view(-1, 1, 3),
-                           up=turn[:, 1].reshape(-1, 1, 3))
+    return SimpleNamespace(key=key[..., None, None], ambient=ambient[..., None, None],
+                           towards=towards[:, None], up=turn[:, 1:2])
 
 
 def dot(maps, vector):

@@ -14,7 +14,7 @@ from .facs import ACTIONS, FacesError
 from .head import head_table
 from .paint import face
 from .rays import camera_rays, lamp, march_head
-from .shapes import LOG2E, gauss, lay, power, rgb, smooth, window
+from .shapes import LOG2E, gauss, lay, power, smooth, window
 from .subject import views
 from .surroundings import ears, glasses, hair, neck, occluder
 
@@ -70,15 +70,15 @@ def render(subject: dict, actions: np.ndarray | torch.Tensor, scene: dict | None
 
 def draw(subject: dict, actions: torch.Tensor, scene: dict, img_size: int, gen) -> torch.Tensor:
     """Draw one batch: float32 `[n, 3, img_size, img_size]` in 0..1, sRGB."""
-    C = controls(subject, actions, scene["gaze"])
+    C = controls(subject, actions, scene["gaze"])                 # where lips, lids and brows lie
     rays = camera_rays(scene, img_size)
     C.maps.px = rays.px
     light = lamp(scene, rays.turn)
     rows, steps = next(detail for size, *detail in DETAIL if img_size <= size)
-    surface = head_table(C, light.towards[:, 0], rows)
-    hit, cover = march_head(surface[:, :2], rays, C, steps)
+    surface = head_table(C, light.towards[:, 0], rows)            # the head's height and shadow
+    hit, cover = march_head(surface[:, :2], rays, C, steps)       # where each ray meets it
     tables = SimpleNamespace(surface=surface, **textures(subject["seed"], scene, img_size))
-    img = picture(C, scene, light, rays, hit, cover, tables)
+    img = picture(C, scene, light, rays, hit, cover, tables)      # shaded, painted, surrounded
     return develop(img, C, scene, gen)
 
 
@@ -110,7 +110,7 @@ def picture(C, scene, lamp, rays, hit, cover, tables):
     """Compose the picture from back to front: linear light `[n, 3, S, S]`."""
     P, S = C.maps, hit.shape[-1]
     down = ((torch.arange(S, device=hit.device) + .5) / S).view(1, 1, S, 1)
-    img = torch.lerp(rgb(scene["bg"][:, 0]), rgb(scene["bg"][:, 1]), down).expand(-1, 3, S, S)
+    img = torch.lerp(*scene["bg"][..., None, None].unbind(1), down).expand(-1, 3, S, S)
     if tables.blobs is not None:
         img = (img * (1 + .45 * scene["bg_tex"].view(-1, 1, 1, 1) * tables.blobs)).clamp(0, 1)
     img, wig = img.contiguous(), hair(C, lamp, rays, tables)

@@ -77,11 +77,6 @@ def lay(colours, layer, alpha):
     colours.lerp_(layer, alpha[:, None])
 
 
-def rgb(t):
-    """One colour a face `[n, 3]`, ready to broadcast."""
-    return t.view(-1, 3, 1, 1)
-
-
 @lru_cache
 def tint(device, *c):
     """A fixed colour, linear light, ready to broadcast."""

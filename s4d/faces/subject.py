@@ -17,7 +17,7 @@ HAIR = torch.tensor([[.010, .008, .007], [.030, .018, .011], [.075, .042, .022],
 IRIS = torch.tensor([[.05, .022, .01], [.11, .05, .02], [.17, .12, .05], [.10, .15, .08],
                      [.10, .18, .28], [.2, .24, .26]])
 
-# (mean, standard deviation), truncated at two of them; lengths in half head heights, by eye.
+# (mean, standard deviation), truncated at two of them; lengths in half head heights, set by hand.
 SHAPE = dict(
     face_width=(.66, .035), face_length=(1.01, .045), jaw_taper=(.27, .06), jaw_angle=(.025, .025),
     cheekbone=(.025, .015), cheek_full=(.045, .03), chin_width=(.17, .03), chin_proj=(.150, .035),
@@ -45,11 +45,37 @@ def subjects(n: int, seed: int = 0, **given: float) -> dict[str, torch.Tensor]:
     s = {name: mean + sd * normal().clamp(-2, 2) for name, (mean, sd) in SHAPE.items()}
     s["tone"] = (torch.full((n,), float(given["tone"])) if "tone" in given
                  else (uniform() * 9.98 - .49).clamp(0, 9))
-    _colours(s, n, uniform, normal, gen)
+    # Colours of skin, hair and eyes: dark skin goes with dark hair and eyes.
+    choice = partial(torch.multinomial, num_samples=n, replacement=True, generator=gen)
+    tone, dark = s["tone"], s["tone"] > 4.5
+    lower = tone.floor().long().clamp(max=8)
+    linear = torch.lerp(MONK[lower], MONK[lower + 1], (tone - lower)[:, None]) ** 2.2
+    warm = torch.tensor([1.0, .80, .66]) * (1 + .05 * normal(3))        # the printed scale is paler
+    deep = torch.tensor([1.25, 1.02, .88]).expand(n, 3)
+    s["skin"] = linear * torch.lerp(warm, deep, (tone / 9)[:, None]) * .78 + .004
+    s["age"] = uniform() ** 1.3
+    kind = choice(torch.tensor([.22, .28, .22, .13, .10, .05, 1e-6]))
+    kind = torch.where(dark, (uniform() * 1.5).long(), kind)
+    grey = ((s["age"] - .6) * 2.4).clamp(0, 1) * uniform()
+    hair = HAIR[kind] * (1 + .18 * normal(1) + .03 * normal(3))
+    s["hair_rgb"] = torch.lerp(hair, HAIR[6].expand(n, 3), grey[:, None]).clamp(.004, .8)
+    eye = torch.where(dark, 0, choice(torch.tensor([.3, .25, .15, .1, .13, .07])))
+    s["iris_rgb"] = (IRIS[eye] * (1 + .25 * normal(1) + .04 * normal(3))).clamp(.01, .5)
     male = uniform() < .5                   # goes with beard, hair and brows, nothing else
     s["beard"] = ((uniform() - .45) * 1.9).clamp(0, 1) * male
     s["stubble"] = uniform() * .5 * male
-    _hair(s, uniform, normal, male)
+    # Hair.
+    long = torch.where(male, (uniform() < .08).float(), (uniform() < .75).float())
+    s["hair_long"] = long * (.6 + .4 * uniform())
+    s["hair_vol"] = .05 + .10 * uniform() + .12 * (uniform() < .15)
+    recedes = .10 * (s["age"] - .4).clamp(min=0) * male
+    s["hairline"] = .60 + .07 * normal().clamp(-1.5, 1.2) + recedes
+    s["bald"] = ((uniform() < .10) & male).float()
+    s["fringe"] = (uniform() < .25).float() * uniform() * .22 * (1 - s["bald"])
+    s["parting"] = (uniform() - .5) * .9
+    s["curl"] = torch.where(s["tone"] > 4.5, .5 + .5 * uniform(), uniform() ** 2)
+    s["temples"] = .25 + .75 * uniform()
+    # What is worn; then the sexes' brows and jaws.
     s["glasses"] = (uniform() < .18).float() * (.5 + .5 * uniform())
     s["glasses_size"] = .16 + .05 * uniform()
     s["glasses_rgb"] = uniform(3) ** 3 * .25
@@ -66,39 +92,6 @@ def subjects(n: int, seed: int = 0, **given: float) -> dict[str, torch.Tensor]:
                              f"{', '.join(sorted(s))}")
         s[name] = torch.full_like(s[name], value)
     return s
-
-
-def _colours(s: dict, n: int, uniform, normal, gen: torch.Generator) -> None:
-    """Add age and the colours of skin, hair and eyes; dark skin goes with dark hair and eyes."""
-    choice = partial(torch.multinomial, num_samples=n, replacement=True, generator=gen)
-    tone, dark = s["tone"], s["tone"] > 4.5
-    lower = tone.floor().long().clamp(max=8)
-    linear = torch.lerp(MONK[lower], MONK[lower + 1], (tone - lower)[:, None]) ** 2.2
-    warm = torch.tensor([1.0, .80, .66]) * (1 + .05 * normal(3))        # the printed scale is paler
-    deep = torch.tensor([1.25, 1.02, .88]).expand(n, 3)
-    s["skin"] = linear * torch.lerp(warm, deep, (tone / 9)[:, None]) * .78 + .004
-    s["age"] = uniform() ** 1.3
-    kind = choice(torch.tensor([.22, .28, .22, .13, .10, .05, 1e-6]))
-    kind = torch.where(dark, (uniform() * 1.5).long(), kind)
-    grey = ((s["age"] - .6) * 2.4).clamp(0, 1) * uniform()
-    hair = HAIR[kind] * (1 + .18 * normal(1) + .03 * normal(3))
-    s["hair_rgb"] = torch.lerp(hair, HAIR[6].expand(n, 3), grey[:, None]).clamp(.004, .8)
-    eye = torch.where(dark, 0, choice(torch.tensor([.3, .25, .15, .1, .13, .07])))
-    s["iris_rgb"] = (IRIS[eye] * (1 + .25 * normal(1) + .04 * normal(3))).clamp(.01, .5)
-
-
-def _hair(s: dict, uniform, normal, male: torch.Tensor) -> None:
-    """Add length, volume, hairline, baldness, fringe, parting, curl and temples."""
-    long = torch.where(male, (uniform() < .08).float(), (uniform() < .75).float())
-    s["hair_long"] = long * (.6 + .4 * uniform())
-    s["hair_vol"] = .05 + .10 * uniform() + .12 * (uniform() < .15)
-    recedes = .10 * (s["age"] - .4).clamp(min=0) * male
-    s["hairline"] = .60 + .07 * normal().clamp(-1.5, 1.2) + recedes
-    s["bald"] = ((uniform() < .10) & male).float()
-    s["fringe"] = (uniform() < .25).float() * uniform() * .22 * (1 - s["bald"])
-    s["parting"] = (uniform() - .5) * .9
-    s["curl"] = torch.where(s["tone"] > 4.5, .5 + .5 * uniform(), uniform() ** 2)
-    s["temples"] = .25 + .75 * uniform()
 
 
 def views(n: int, yaw=0.0, pitch=0.0, nuisance: float = 0.0, zoom: float = 1.3,

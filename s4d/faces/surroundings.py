@@ -7,7 +7,7 @@ import torch
 
 from .paint import strand
 from .rays import light, quadric, reach
-from .shapes import DEPTH, gauss, lay, lookup, power, ramp, rgb, smooth, step, tint, unit, window
+from .shapes import DEPTH, gauss, lay, lookup, power, ramp, smooth, step, tint, unit
 
 EAR = (.085, .20, .13)                 # half axes
 
@@ -17,8 +17,8 @@ def neck(img, C, scene, lamp, rays):
     P, o = C.maps, rays.camera_origin
     chin = -P.face_length - .25 * P.jaw
     turned = .075 * scene["yaw"].sin().view(-1, 1, 1)
-    parts = (((turned, -1.1, -.16), (P.neck_width, 1.2, .45), rgb(C.skin) * .95),
-             ((0., -2.18, -.28), (1.42, .74, .62), rgb(C.cloth)))
+    parts = (((turned, -1.1, -.16), (P.neck_width, 1.2, .45), C.skin * .95),
+             ((0., -2.18, -.28), (1.42, .74, .62), C.cloth))
     for k, (centre, axes, alb) in enumerate(parts):
         box = reach(o, rays.camera, centre, axes, 1 + 1.5 * P.px)
         if not box:
@@ -41,8 +41,7 @@ def outward(o, d, t, centre, axes):
 def hair(C, lamp, rays, tables):
     """Draw the hair shell inside its window, box; None when all are bald.
 
-    Returns its colour, how much lies behind and in front of the head, and for shadow and ears
-    crown, edge and near.
+    Returns its colour, how much lies behind and in front of the head, crown and edge for shadow.
     """
     P, o, px = C.maps, rays.head_origin, rays.px
     long, volume = P.hair_long, P.hair_vol
@@ -51,15 +50,15 @@ def hair(C, lamp, rays, tables):
     bottom = torch.lerp(torch.full_like(long, -.42), torch.full_like(long, -1.65), long)
     centre = (0., (top + bottom) / 2, -.10)
     axes = (width, (top - bottom) / 2, DEPTH + .02 + volume)
-    box = hair_window(P, rays, centre, axes, bottom)
-    if not box:
+    box = reach(o, rays.head, centre, axes, 1 + (.10 + 4 * px) / width)
+    if not box or bool((P.bald == 1).all()):
         return None
     d = [v[box] for v in rays.head]
     near, far, m = quadric(o, d, centre, axes)
     (x, y, z), normal = outward(o, d, near, centre, axes)
     angle = torch.atan2(x - .25 * P.parting * smooth(y, .2, .9), (z + .35).clamp_(min=-.3))
     strands = strand(P, angle * 1.1, y * 1.2 + z)
-    base = rgb(C.hair_rgb)
+    base = C.hair_rgb
     dark = 1 - .25 * step(-.3 - strands)
     colour, _ = light(lamp, normal, base * (1 + .40 * strands[:, None]), dark)
     sheen = gauss(normal[:, 1] - .55 + .05 * strands, .20) * (.6 + .4 * strands) * (1 - .6 * P.curl)
@@ -77,16 +76,6 @@ def hair(C, lamp, rays, tables):
     front = cover * front * smooth(y + .03 * strands - end, -.05, .08)
     return SimpleNamespace(box=box, colour=colour, behind=behind, front=front,
                            crown=smooth(y, -.2, .3), edge=edge, near=near)
-
-
-def hair_window(P, rays, centre, axes, bottom):
-    """Find the window of all hairs on each fourth ray; None when all are bald."""
-    few, y = [v[..., ::4, ::4] for v in rays.head], rays.head_origin[1]
-    near, far, m = quadric(rays.head_origin, few, centre, axes)
-    y = y + torch.maximum(near * few[1], far * few[1])
-    lowest = torch.where(P.hair_long > 0, bottom + .2, -.75 + P.hair_long) + 9 * (P.bald == 1)
-    inside = torch.minimum((1 - m) * axes[0] + .10 + P.px * 4, y - lowest + P.px * 4)
-    return window(inside, 4, rays.head[0].shape[1:])
 
 
 def face_edge(P, x, y, strands):
@@ -116,7 +105,7 @@ def ears(img, C, lamp, rays, hit, cover, wig):
         t, _, m = quadric(o, d, centre, axes)
         (x, y, _), normal = outward(o, d, t, centre, EAR)
         inner = gauss((x - centre[0]) * side + .005, .04) * gauss(y + .04, .11)
-        skin = rgb(C.skin) * tint(x.device, .98, .84, .82)
+        skin = C.skin * tint(x.device, .98, .84, .82)
         colour, _ = light(lamp, normal, skin, .85 - .5 * inner)
         hidden = (near[box] < t + .05) & (P.hair_long > .3)
         seen = (1 - cover[box] * (hit[box] < t).float()) * (1 - front[box] * hidden.float())
@@ -139,7 +128,7 @@ def glasses(img, C, lamp, rays, lit, cover, box):
     worn = (P.glasses > 0).float()
     lay(part, part * .93 + .012, worn * ramp((1 - radius) * size, aa) * cover[box])
     frame = (torch.maximum(rim, bridge) * worn).clamp_(0, 1)
-    lay(part, rgb(C.glasses_rgb) * lit * .9 + .01, frame)
+    lay(part, C.glasses_rgb * lit * .9 + .01, frame)
     glare = gauss(u + v * .6 - .35, .22) * (radius < .93).float() * worn * .05
     part += glare[:, None] * lamp.key
 
@@ -153,6 +142,6 @@ def occluder(img, C, scene, lamp):
     along = qx * angle.cos() + qy * angle.sin()
     across = -qx * angle.sin() + qy * angle.cos()
     distance = ((along.abs() - .4).clamp_(min=0) ** 2 + across ** 2).sqrt() / width
-    colour = torch.where(angle[..., 0] > 1.5, C.skin, C.cloth)
+    colour = torch.where(angle[..., None] > 1.5, C.skin, C.cloth)
     shade = lamp.ambient * .5 + lamp.key * .6 * (1 - .5 * distance.clamp(0, 1) ** 2)[:, None]
-    lay(img, rgb(colour) * shade, ramp(1 - distance, .12) * present)
+    lay(img, colour * shade, ramp(1 - distance, .12) * present)

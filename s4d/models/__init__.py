@@ -37,7 +37,6 @@ DECODERS = {
 }
 RELEASED = ("small_patch16_160", "base_patch16_160")     # whose weights are on the hub
 
-
 default_cfgs = generate_default_cfgs({
     f"{kind}_{name}": dict(input_size=(3, spec["img_size"], spec["img_size"]), mean=MEAN, std=STD,
                            interpolation="bicubic",
@@ -57,7 +56,6 @@ def _register(name: str, cls: type, variant: str) -> None:
         return model
 
     build.__name__, build.__module__ = name, __name__
-    build.__doc__ = f"The {variant} {'masked autoencoder' if cls is DualMAE else 'classifier'}."
     globals()[name] = build
     register_model(build)
 

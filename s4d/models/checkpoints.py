@@ -116,7 +116,7 @@ def to_released(model: nn.Module) -> dict[str, Tensor]:
 
 
 def fill(model: nn.Module, state: dict[str, Tensor], where: str | None = None,
-         complete: bool = False) -> dict[str, list[str]]:
+         complete: bool = False) -> None:
     """Fills a model with those tensors of a checkpoint that it has.
 
     A classifier takes the encoder of a pre-training checkpoint. A head with another number of
@@ -125,8 +125,6 @@ def fill(model: nn.Module, state: dict[str, Tensor], where: str | None = None,
     Args:
         where: name of the checkpoint in a logged line on what was not loaded; None logs nothing.
         complete: a missing tensor is an error.
-    Returns:
-        {"loaded": names, "missing": names left at their start, "left_out": of the checkpoint}.
     """
     own = model.state_dict()
     if "fc_norm.weight" in own:
@@ -153,22 +151,18 @@ def fill(model: nn.Module, state: dict[str, Tensor], where: str | None = None,
         logging.getLogger(__name__).warning(
             "%s: %d of the model's %d tensors loaded; missing and left at their start: %s; "
             "left out: %s", where, len(loaded), len(own), places(missing), places(left_out))
-    return {"loaded": list(loaded), "missing": missing, "left_out": left_out}
 
 
-def encoder_from(source: nn.Module | str | Path | dict, model: nn.Module) -> dict[str, list[str]]:
-    """Moves pre-trained encoder weights, of a `DualMAE` or a checkpoint, into an `S4D`.
-
-    Returns:
-        as `fill`; experts, heads and `fc_norm` are among "missing".
-    """
+def encoder_from(source: nn.Module | str | Path | dict, model: nn.Module) -> None:
+    """Moves the encoder of a `DualMAE` or a checkpoint into an `S4D`; the rest keeps its start."""
     if isinstance(source, nn.Module):
-        return fill(model, source.state_dict())
-    state, where = read_state(source)
+        state, where = source.state_dict(), None
+    else:
+        state, where = read_state(source)
     if not any(name.startswith("encoder.blocks.") for name in state):
         raise CheckpointError(f"no encoder weights in {where}: expected names that begin with "
                               "'encoder.' or 'backbone.'")
-    return fill(model, state, where)
+    fill(model, state, where)
 
 
 def load_pretrained(model: nn.Module, cfg: dict, cache_dir: str | Path | None = None) -> None:

@@ -62,9 +62,9 @@ class DualMAE(nn.Module):
         target, _, _ = self.standardise(gather(self.patchify(x), masked))
         return (predicted.to(target.dtype) - target).square().mean()
 
-    def reconstruct(self, x: Tensor, mask: Tensor, removed: int | None = None) -> Tensor:
+    def reconstruct(self, x: Tensor, mask: Tensor) -> Tensor:
         """Normalised predictions of ALL tokens in place, `[B, L, 2 P P 3]`."""
-        visible, _ = self.split(mask, x, removed)
+        visible, _ = self.split(mask, x)
         return self.decoder(self.encode(x, visible, mask.shape[1]))
 
     def encode(self, x: Tensor, visible: Tensor, length: int) -> Tensor:
@@ -73,7 +73,7 @@ class DualMAE(nn.Module):
         full = self.mask_token.to(latent.dtype).expand(latent.shape[0], length, -1)
         return full.scatter(1, visible.unsqueeze(-1).expand_as(latent), latent)
 
-    def split(self, mask: Tensor, x: Tensor, removed: int | None) -> tuple[Tensor, Tensor]:
+    def split(self, mask: Tensor, x: Tensor, removed: int | None = None) -> tuple[Tensor, Tensor]:
         """The mask of an input -> indices of its visible and of its removed tokens, `[B, N]`."""
         tokens = math.prod(self.encoder.grid(x))
         if mask.shape != (len(x), tokens) or mask.dtype != torch.bool:

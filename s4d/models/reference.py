@@ -146,11 +146,9 @@ class Classifier(Transformer):
     def balance_loss(self) -> Tensor | float:
         return sum(layer.balance for layer in self.layers())
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        return self.fc_norm(self.blocks(self.embed(x)).mean(1))
-
     def forward(self, x: Tensor) -> Tensor:
-        return self.head["image" if x.ndim == 4 else "video"](self.forward_features(x))
+        features = self.fc_norm(self.blocks(self.embed(x)).mean(1))                 # [B, D]
+        return self.head["image" if x.ndim == 4 else "video"](features)
 
 
 class Decoder(nn.Module):
@@ -186,16 +184,16 @@ class Autoencoder(nn.Module):
         mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device).view(1, 3, 1, 1, 1)
                      for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
         x, p = clip_of(x) * std + mean, self.patch_size
-        tubes = x.unfold(2, 2, 2).unfold(3, p, p).unfold(4, p, p)       # [B, 3, t, h, w, 2, P, P]
-        pixels = tubes.permute(0, 2, 3, 4, 5, 6, 7, 1).flatten(4, 6).flatten(1, 3)
+        tubelets = x.unfold(2, 2, 2).unfold(3, p, p).unfold(4, p, p)    # [B, 3, t, h, w, 2, P, P]
+        pixels = tubelets.permute(0, 2, 3, 4, 5, 6, 7, 1).flatten(4, 6).flatten(1, 3)
         centred = pixels - pixels.mean(2, keepdim=True)                 # [B, L, 2 P P, 3]
         return (centred / (pixels.var(2, keepdim=True) + 1e-6).sqrt()).flatten(2)
 
     def reconstruct(self, x: Tensor, mask: Tensor) -> Tensor:
         """Predictions of all tokens in place."""
         tokens = self.encoder.embed(x)
-        seen = tokens[~mask].reshape(len(x), -1, tokens.shape[-1])
-        latent = self.encoder_to_decoder(self.encoder.norm(self.encoder.blocks(seen)))
+        visible = tokens[~mask].reshape(len(x), -1, tokens.shape[-1])   # [B, L - removed, D]
+        latent = self.encoder_to_decoder(self.encoder.norm(self.encoder.blocks(visible)))
         full = self.mask_token.to(latent.dtype).repeat(*mask.shape, 1)
         full[~mask] = latent.flatten(0, 1)
         return self.decoder(full)

@@ -180,24 +180,19 @@ class S4D(Encoder):
 
     def forward_intermediates(self, x: Tensor) -> dict[str, Tensor | list[Tensor]]:
         """embed `[B, L, D]`, blocks (a list of `[B, L, D]`), pooled `[B, D]`, logits."""
-        out = {"embed": self.embed(x), "blocks": []}
-        tokens = out["embed"]
+        tokens = [self.embed(x)]
         for block in self.blocks:
-            tokens = block(tokens)
-            out["blocks"].append(tokens)
-        out["pooled"] = self.fc_norm(self.norm(tokens).mean(1))
-        out["logits"] = self.forward_head(out["pooled"], "image" if x.ndim == 4 else "video")
-        return out
+            tokens.append(block(tokens[-1]))
+        pooled = self.fc_norm(self.norm(tokens[-1]).mean(1))
+        logits = self.forward_head(pooled, "image" if x.ndim == 4 else "video")
+        return {"embed": tokens[0], "blocks": tokens[1:], "pooled": pooled, "logits": logits}
 
     def moae_layers(self) -> dict[int, MoAE]:
         """Block index -> MoAE layer; empty for a dense model."""
         return {i: b.moae for i, b in enumerate(self.blocks) if b.moae is not None}
 
     def set_routing(self, capacity_factor: float | None = None, noise: bool = False) -> S4D:
-        """Selects the routing mode: the paper's by default, `(1.0, True)` for the released code's.
-
-        `capacity_factor`: see `MoAE`; `noise`: on the router's scores in evaluation too.
-        """
+        """Selects the paper's routing, or the release's: `(1.0, True)`, noise in evaluation too."""
         for layer in self.moae_layers().values():
             layer.capacity_factor = capacity_factor or None       # 0: no limit, as in Finetune
             layer.noise_mode = "always" if noise else "train"

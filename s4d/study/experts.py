@@ -12,9 +12,9 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from .intervals import LIMITS, draws, holm, interval, jackknife, permutation_p, weights_of
 from .routing import Routes
 from .splits import Split
+from .stats import LIMITS, draws, holm, interval, jackknife, permutation_p, weights_of
 
 Questions = dict[int, list[Split]]             # block number (from 1) -> of `splits_of`
 Grid = tuple[int, int, int]                    # tokens along time, rows, columns

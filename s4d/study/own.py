@@ -1,15 +1,14 @@
 """From a folder of one's own to a trained model, scores with intervals and figures, in one call."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from .. import config as configs
-from ..config import Finetune, Source
-from ..data import index, read_clip
+from ..config import ConfigError, Finetune, Source
+from ..data import DatasetError, index, read_clip
 from ..data.audit import examine
 from ..emotions import EMOTIONS, EMOTIONS_8, EMOTIONS_11
 from ..files import write_all
@@ -24,35 +23,9 @@ UNUSABLE = ("unreadable", "empty", "frames")          # kinds of problems that s
 ACROSS = 8                                            # samples of a class in the figure, at most
 
 
-class OwnError(ValueError):
-    """An own folder cannot be used; the message names it and what to do."""
-
-
-@dataclass(frozen=True)
-class Study:
-    """What one call made."""
-
-    run: Run
-    scores: pd.DataFrame          # task, metric, value, low, high, samples: of the test split
-    problems: pd.DataFrame        # of the audit, with which training went on: kind, path, problem
-    files: list[Path]             # written figures and tables
-
-
-def check(source: Source) -> pd.DataFrame:
-    """Decode every file of a folder; return the problems that leave the rest usable."""
-    problems, _ = examine(source.name, source.root)
-    worst = problems[problems["kind"].isin(UNUSABLE)]
-    if len(worst):
-        first = worst.iloc[0]
-        raise OwnError(f"{len(worst)} of the {source.name} in {source.root} cannot be used, the "
-                       f"first is {first.path}: {first.problem}; repair or remove them (`python "
-                       f"-m s4d audit {source.name} {source.root}` lists all)")
-    return problems
-
-
 def configure(photos: str | Path | None = None, clips: str | Path | None = None,
               subject_separator: str | None = None, profile: str = "sandbox", init=None,
-              steps: int = 300, seed: int = 0, data: str = "data", runs: str = "runs") -> Finetune:
+              steps: int = 300, data: str = "data", runs: str = "runs") -> Finetune:
     """Return the configuration that trains on own folders: one task, or S4D where both are given.
 
     A dataset gets the smallest vocabulary that has all its classes.
@@ -63,20 +36,20 @@ def configure(photos: str | Path | None = None, clips: str | Path | None = None,
         steps: of training, about; each of one modality.
     """
     if photos is None and clips is None:
-        raise OwnError("no folder was given: name one of photos, one of clips, or both")
+        raise DatasetError("no folder was given: name one of photos, one of clips, or both")
     if steps < 1:
-        raise OwnError(f"steps is {steps}: expected the number of training steps, 1 or more")
+        raise ConfigError(f"steps is {steps}: expected the number of training steps, 1 or more")
     given = {"image": photos and str(photos), "video": clips and str(clips)}
-    method = "static" if clips is None else "s4d"
-    method = "dynamic" if photos is None else method
     for task, folder in given.items():
         if folder is not None:
             labels = set(index(KINDS[task], folder, subject_separator=subject_separator)["label"])
             names = next(v for v in (EMOTIONS, EMOTIONS_8, EMOTIONS_11) if labels <= set(v))
             given[task] = Source(KINDS[task], folder, num_classes=len(names),
                                  subject_separator=subject_separator)
+    method = "static" if clips is None else "s4d"
+    method = "dynamic" if photos is None else method
     base = configs.profile(profile, data=data, runs=runs).finetune
-    cfg = configs.update(base, **given, **configs.METHODS[method], init=init, seed=seed,
+    cfg = configs.update(base, **given, **configs.METHODS[method], init=init,
                          image_epoch_fraction=1.0)
     plain = configs.update(cfg, cache=False)              # counting steps needs no pixels
     splits = {task: samples_of(plain, task, table, "train") for task, table in tables(cfg).items()}
@@ -85,26 +58,35 @@ def configure(photos: str | Path | None = None, clips: str | Path | None = None,
 
 def study(photos: str | Path | None = None, clips: str | Path | None = None,
           out: str | Path = "build/own", profile: str = "sandbox", data: str = "data",
-          runs: str = "runs", resamples: int = 2000, **settings) -> Study:
+          runs: str = "runs", **settings) -> tuple[Run, pd.DataFrame, pd.DataFrame, list[Path]]:
     """Check own folders, train on them, score the test split and draw it all into `out`.
 
     The same call finds the finished run.
 
     Args:
-        resamples: of the bootstrap.
-        settings: subject_separator, init, steps and seed, as for `configure`.
+        settings: subject_separator, init and steps, as for `configure`.
+    Returns:
+        the run; scores of the test split (task, metric, value, low, high, samples); problems of
+        the audit with which training went on (kind, path, problem); written files.
     """
-    cfg = configure(photos, clips, profile=profile, data=data, runs=runs, **settings)
-    problems = pd.concat([check(s) for s in sources(cfg).values()], ignore_index=True)
+    cfg, problems = configure(photos, clips, profile=profile, data=data, runs=runs, **settings), []
+    for source in sources(cfg).values():
+        problems.append(examine(source.name, source.root)[0])
+        worst = problems[-1][problems[-1]["kind"].isin(UNUSABLE)]
+        if len(worst):
+            raise DatasetError(f"{len(worst)} of the {source.name} in {source.root} cannot be "
+                               f"used, the first is {worst['path'].iloc[0]}: "
+                               f"{worst['problem'].iloc[0]}; repair or remove them")
     faces = configs.profile(profile, data=data, runs=runs).faces
     if faces is not None and isinstance(cfg.init, configs.Pretrain):
         from ..faces import corpus
         corpus.ensure(faces, data=data)
     run = train(cfg, runs)
     tested = run.predictions().query("split == 'test'")
-    scores = [protocol({task: rows}, resamples) for task, rows in tested.groupby("task")]
-    table = pd.concat(scores, ignore_index=True).rename(columns={"part": "task"})
-    return Study(run, table, problems, draw(run, tested, table, Path(out)))
+    scores = [protocol({task: rows}) for task, rows in tested.groupby("task")]
+    scores = pd.concat(scores, ignore_index=True).rename(columns={"part": "task"})
+    files = draw(run, tested, scores, Path(out))
+    return run, scores, pd.concat(problems, ignore_index=True), files
 
 
 def draw(run: Run, tested: pd.DataFrame, scores: pd.DataFrame, out: Path) -> list[Path]:
@@ -115,8 +97,14 @@ def draw(run: Run, tested: pd.DataFrame, scores: pd.DataFrame, out: Path) -> lis
     total = shares.groupby(["task", "label"])["count"].transform("sum")
     seen = shares.assign(samples=total).query("samples > 0")
     drawn = {"confusion": figures.confusion(seen, note), "curves": curves(run)}
-    for task, rows in tables(cfg).items():
-        drawn[KINDS[task]] = samples(cfg, task, rows, note)
+    for task, rows in tables(cfg).items():      # a few samples of each class, the middle frame
+        chosen = rows.sort_values("path").groupby("label").head(ACROSS).itertuples()
+        chosen = sorted(chosen, key=lambda row: row.label)
+        clips = [read_clip(Path(sources(cfg)[task].root) / row.path, size=cfg.img_size)
+                 for row in chosen]
+        middle = np.stack([clip[len(clip) // 2] for clip in clips])
+        labels = [f"{row.label}\n{row.split}" for row in chosen]
+        drawn[KINDS[task]] = face_figures.sheet(middle, labels, ACROSS, note)
     savers = {out / "scores.csv": lambda p: scores.to_csv(p, index=False),
               out / "predictions.csv": lambda p: tested.to_csv(p, index=False)}
     for name, fig in drawn.items():
@@ -125,28 +113,15 @@ def draw(run: Run, tested: pd.DataFrame, scores: pd.DataFrame, out: Path) -> lis
     return list(savers)
 
 
-def samples(cfg: Finetune, task: str, rows: pd.DataFrame, note: str):
-    """Draw a few samples of each class, of clips the middle frame."""
-    chosen = []
-    for _, group in rows.groupby("label", sort=True):
-        places = np.unique(np.linspace(0, len(group) - 1, ACROSS).round().astype(int))
-        chosen += list(group.sort_values("path").iloc[places].itertuples())
-    root = Path(sources(cfg)[task].root)
-    clips = [read_clip(root / r.path, size=cfg.img_size) for r in chosen]
-    labels = [f"{r.label}\n{r.split}" for r in chosen]
-    return face_figures.sheet(np.stack([c[len(c) // 2] for c in clips]), labels, ACROSS, note)
-
-
 def curves(run: Run):
     """Draw losses over the steps and validation UAR."""
     rows = run.metrics()
     fig, axes = figure(PAGE, 2.6, 1, 2)
     for task in run.config.tasks:
-        losses = rows[rows["modality"] == task]
+        losses, scores = rows[rows["modality"] == task], rows[rows["modality"] == "val"]
         style = dict(color=TASK_COLOURS[task], lw=1, label=TASK_LABELS[task])
         smooth = losses["loss"].rolling(25, min_periods=1, center=True).median()
         axes[0].plot(losses["step"], smooth, **style)
-        scores = rows[rows["modality"] == "val"]
         axes[1].plot(scores["step"], 100 * scores[f"{task}_uar"], marker="o", ms=2.5, **style)
     axes[0].set(xlabel="step", ylabel="loss (running median of 25 steps)")
     axes[1].set(xlabel="step", ylabel="validation UAR (%)")

@@ -1,18 +1,17 @@
-"""The benchmarks' protocol: scores of a test split, of folds, their mean and pool; matrices."""
+"""The benchmarks' protocol: scores of a test split and of folds, matrices, tables as printed."""
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
 from ..emotions import vocabulary
-from .intervals import draws, interval, sums_of, units_of
-from .stats import check, rates
+from .stats import check, draws, holm, interval, p_text, rates, sums_of, units_of
 
 MISSING = "unreadable"                         # what a matrix calls a sample without a prediction
 
 
-def metrics(confusion: np.ndarray, absent: np.ndarray | float = np.nan) -> np.ndarray:
-    """WAR, UAR, macro and weighted F1, then the recall of each class, shares `[..., 4 + K]`.
+def _metrics(confusion: np.ndarray, absent: np.ndarray | float = np.nan) -> np.ndarray:
+    """Return WAR, UAR, macro and weighted F1, then the recall of each class, `[..., 4 + K]`.
 
     Args:
         confusion: `[..., K, K + 1]` samples by label and answer; the last answer is no class.
@@ -27,28 +26,26 @@ def metrics(confusion: np.ndarray, absent: np.ndarray | float = np.nan) -> np.nd
     return np.concatenate([np.stack(means, -1), found["recall"]], -1)
 
 
-def _resampled(predictions: pd.DataFrame, classes: list[str], resamples: int,
-               seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """`metrics` `[4 + K]`, and those of every resample of the subjects `[R, 4 + K]`."""
+def _resampled(predictions: pd.DataFrame, classes: list[str], resamples: int, seed: int) -> tuple:
+    """Return `_metrics` `[4 + K]`, and those of every resample of the subjects `[R, 4 + K]`."""
     rows = predictions.sort_values("path")         # the draws must not depend on the order of rows
     label = pd.Categorical(rows["label"], classes).codes
     answer = pd.Categorical(rows["predicted"], classes).codes                    # -1: the last
     cells = np.eye(len(classes))[label][:, :, None] * np.eye(len(classes) + 1)[answer][:, None]
     counts = sums_of(cells, units_of(rows["subject"], sort=False))               # [G, K, K + 1]
-    value = metrics(counts.sum(0))
-    weight = draws(len(counts), resamples, seed)
+    value, weight = _metrics(counts.sum(0)), draws(len(counts), resamples, seed)
     drawn = (weight @ counts.reshape(len(counts), -1)).reshape(resamples, *counts.shape[1:])
-    return value, metrics(drawn, absent=value[4:])
+    return value, _metrics(drawn, absent=value[4:])
 
 
 def protocol(splits: dict[str, pd.DataFrame], resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Scores of each test split, and of several (folds) their mean and their pool.
+    """Score each test split, and of several (folds) their mean and their pool.
 
     Args:
         splits: name -> predictions (path, subject, label, predicted) of one task.
     Returns:
         part, metric (WAR, UAR, macro F1, weighted F1, recall <emotion>), value, low, high (95 %
-        over subjects), samples, unreadable (which are errors).
+        over subjects), samples.
     """
     for name, rows in splits.items():
         check(rows, name)
@@ -62,25 +59,20 @@ def protocol(splits: dict[str, pd.DataFrame], resamples: int = 2000, seed: int =
         results["mean of folds"] = value, drawn
         if not every["path"].duplicated().any():   # photos are the same in every fold
             results["pooled"] = _resampled(every, classes, resamples, seed)
-    out = []
-    for name, (value, drawn) in results.items():
-        predicted = splits.get(name, every)["predicted"]
-        for k, metric in enumerate(names):
-            low, high = (np.nan, np.nan) if np.isnan(value[k]) else interval(drawn[:, k])
-            out.append((name, metric, value[k], low, high, len(predicted), predicted.isna().sum()))
-    columns = ["part", "metric", "value", "low", "high", "samples", "unreadable"]
-    return pd.DataFrame(out, columns=columns)
+    out = [(part, metric, value[k], *interval(drawn[:, k]), len(splits.get(part, every)))
+           for part, (value, drawn) in results.items() for k, metric in enumerate(names)]
+    return pd.DataFrame(out, columns=["part", "metric", "value", "low", "high", "samples"])
 
 
 def matrix(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Confusion matrix in counts: labels down, answers across, `unreadable` last."""
+    """Count labels down and answers across, `unreadable` last."""
     given = predictions["predicted"].fillna(MISSING)
     names = sorted({*predictions["label"], *given}, key=lambda name: (name == MISSING, name))
     return pd.crosstab(predictions["label"], given).reindex(columns=names, fill_value=0)
 
 
 def confusion(predictions: pd.DataFrame, classes: int = 7) -> pd.DataFrame:
-    """`matrix` of one task over all classes: label, predicted, count, share (of the label)."""
+    """Return `matrix` of one task over all classes: label, predicted, count, share of the label."""
     names, counts = [*vocabulary(classes)], matrix(predictions)
     answers = names + [c for c in counts.columns if c == MISSING]
     counts = counts.reindex(index=names, columns=answers, fill_value=0)
@@ -90,10 +82,62 @@ def confusion(predictions: pd.DataFrame, classes: int = 7) -> pd.DataFrame:
 
 
 def baselines(predictions: pd.DataFrame, classes: dict[str, int]) -> pd.DataFrame:
-    """Expected UAR and WAR of guessing among a task's classes, and of the most frequent one."""
+    """Return the UAR and WAR of guessing among a task's classes, and of the most frequent one."""
     out = []
     for task, rows in predictions.drop_duplicates(["task", "path"]).groupby("task", sort=False):
         share, guess = rows["label"].value_counts(normalize=True), 1 / classes[task]
         out += [(task, "chance", None, guess, guess),
                 (task, "majority", share.index[0], 1 / len(share), share.iloc[0])]
     return pd.DataFrame(out, columns=["task", "baseline", "label", "UAR", "WAR"])
+
+
+def readable(table: pd.DataFrame, value: str = "value", digits: int = 1) -> pd.DataFrame:
+    """Print scores as a paper does: a row a system, a column a metric, `41.5 [37.0, 46.1]`, %.
+
+    With value "difference", a table of `stats.paired`: with signs, and Holm's p.
+    """
+    form = ("+" if value == "difference" else "") + f".{digits}f"
+    names = list(table.columns[: table.columns.get_loc("metric")])
+    out = table[names].drop_duplicates().reset_index(drop=True)
+    for metric, rows in table.groupby("metric", sort=False):
+        numbers = zip(*(100 * rows[c] for c in (value, "low", "high")), strict=True)
+        out[metric] = [f"{v:{form}} [{low:{form}}, {high:{form}}]" for v, low, high in numbers]
+        if "p_holm" in rows:
+            out[f"{metric} p"] = [p_text(p) for p in rows["p_holm"]]
+    last = table.drop_duplicates(names).reset_index(drop=True)
+    return out.assign(**{c: last[c] for c in ("seeds", "subjects", "samples") if c in last})
+
+
+def as_text(table: pd.DataFrame) -> str:
+    """Return `protocol` as it is printed: a row a metric, a column a split."""
+    shown = readable(table, digits=2).set_index(table.columns[0]).T
+    return shown.replace("nan [nan, nan]", "-").to_string()
+
+
+def agreement_as_read(pairs: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
+    """Print `seed_agreement`, tasks stacked: a row a block and task, the largest p of its pairs.
+
+    A permutation p is never below 1 / (1 + permutations), so it is printed as a limit.
+    """
+    parts = pairs.groupby(["block", "task"], sort=False)
+    seen = parts.matched.agg(["mean", "min", "max"]).astype(float)
+    worst = parts[["null_95", "p"]].max()
+    matched = [f"{mean:.0%} ({low:.0%} to {high:.0%})" for mean, low, high in seen.to_numpy()]
+    return pd.DataFrame({
+        "block": seen.index.get_level_values("block"),
+        "task": seen.index.get_level_values("task").map(kinds),
+        "matched": [text.replace("%", " %") for text in matched],
+        "null, 95 %": [f"{100 * v:.0f} %" for v in worst.null_95],
+        "p (Holm)": [f"\N{LESS-THAN OR EQUAL TO} {p:.3f}" for p in holm(worst.p.to_numpy())]})
+
+
+def modes_as_read(table: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
+    """Print `modes_table` with one decimal; changes are counted from the mode "paper"."""
+    change = [f"{r.change:+z.1f} [{r.low:+z.1f}, {r.high:+z.1f}]".replace("-", "\N{MINUS SIGN}")
+              for r in table.itertuples()]
+    shown = table[["war", "changed", "shift", "dropped"]].map("{:.1f}".format)
+    return pd.DataFrame({
+        "samples": table.task.map(kinds), "evaluation": table["mode"], "WAR (%)": shown.war,
+        "change of WAR (points)": np.where(table["mode"] == "paper", "--", change),
+        "answers that differ (%)": shown.changed, "shift of probability (%)": shown["shift"],
+        "dropped (%)": shown.dropped})

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .intervals import cluster_t, mean_interval
+from .stats import cluster_t, mean_interval
 from .stimuli import features, probabilities
 
 Routes = dict[int, Tensor]      # block index -> gates [N, L, E]

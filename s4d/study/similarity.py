@@ -1,14 +1,70 @@
-"""How alike photos and clips are inside the networks: class prototypes, CKA and RSA by layer."""
+"""How photos and clips relate inside the networks: transfer of heads, prototypes, CKA by layer."""
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
 
-from .confusions import class_orders, tidy
-from .intervals import jackknife, leave_out, left_out_half, permutation_p, units_of, units_of_two
+from . import stats
+from .by_emotion import class_orders, renaming_p
+
+Pairs = list[tuple[np.ndarray, np.ndarray]]    # features `[N, D]` of photos and clips, by seed
+Layers = dict[str, np.ndarray]                 # of `stimuli.layer_features`: layer -> `[N, D]`
+
+
+@torch.no_grad()
+def read_by_head(model: nn.Module, pooled: np.ndarray, rows: pd.DataFrame, head: str,
+                 names: tuple[str, ...], shared: list[str]) -> pd.DataFrame:
+    """Predict every sample by one head, of classes `names`, among the emotions that tasks share.
+
+    pooled, rows: features `[N, D]` and table of photos or clips, of either task.
+    """
+    x = torch.from_numpy(pooled).to(next(model.parameters()))
+    logits = model.forward_head(x, head).float().cpu().numpy()
+    best = logits[:, [names.index(n) for n in shared]].argmax(1)
+    answers = rows[["path", "label", "subject"]].assign(predicted=np.array(shared)[best])
+    return answers[rows.label.isin(shared)]
+
+
+def read_by_probe(train: np.ndarray, labels: pd.Series, pooled: np.ndarray, rows: pd.DataFrame,
+                  shared: list[str]) -> pd.DataFrame:
+    """Predict every sample by logistic regression on features and labels of training samples."""
+    use = labels.isin(shared).to_numpy()
+    reader = LogisticRegression(C=0.1, max_iter=500, class_weight="balanced")
+    probe = make_pipeline(StandardScaler(), reader).fit(train[use], labels[use])
+    answers = rows[["path", "label", "subject"]].assign(predicted=probe.predict(pooled))
+    return answers[rows.label.isin(shared)]
+
+
+def transfer_matrix(read: pd.DataFrame, saw: dict[str, tuple[str, ...]],
+                    resamples: int = 1000) -> pd.DataFrame:
+    """WAR (%) of every trained head, or probe, on photos and on clips, with 95 % intervals.
+
+    Args:
+        read: rows of `read_by_head` or `read_by_probe` with the columns method, seed, head (the
+            kind it was trained on) and stimuli.
+        saw: method -> kinds of labelled samples that its network was trained on.
+    Returns:
+        method, head, stimuli, war, low, high, samples, subjects, majority (WAR of one class),
+        zero_shot (the head was trained on the other kind), unseen (so was the network).
+    """
+    table = stats.scores(read, ["method", "head", "stimuli"], resamples)
+    table = table[table.metric == "WAR"].rename(columns={"value": "war"}).reset_index(drop=True)
+    table[["war", "low", "high"]] *= 100
+    labels = read.drop_duplicates(["stimuli", "path"]).groupby("stimuli").label
+    share = labels.agg(lambda names: names.value_counts(normalize=True).iloc[0])
+    table["majority"] = 100 * table.stimuli.map(share)
+    table["zero_shot"] = table["head"] != table.stimuli
+    new = [kind not in saw[m] for m, kind in zip(table.method, table.stimuli, strict=True)]
+    table["unseen"] = table.zero_shot & np.array(new)
+    return table.drop(columns=["metric", "seed_sd", "seeds"])
 
 
 def prototypes(features: np.ndarray, labels: np.ndarray, names: list[str]) -> np.ndarray:
@@ -25,103 +81,78 @@ def prototypes(features: np.ndarray, labels: np.ndarray, names: list[str]) -> np
 def matched_classes(similarity: np.ndarray) -> dict:
     """Test whether equal classes are more alike across modalities than unequal ones, `[K, K]`.
 
-    Returns: diagonal, off_diagonal, difference (their means), null_95 and p against renaming the
-    classes of one side in every order; p_least, the smallest possible p.
+    Returns: diagonal, off_diagonal, difference (their means), ceiling (the largest possible
+    difference, of equal prototypes), p against renaming the classes of one side in every order,
+    p_least, the smallest possible p.
     """
     known = ~np.isnan(similarity).all(1) & ~np.isnan(similarity).all(0)
-    s = similarity[np.ix_(known, known)]
-    k, keys = len(s), ("diagonal", "off_diagonal", "difference", "null_95", "p", "p_least")
-    if k < 2:
-        return dict.fromkeys(keys, np.nan)
-    on = s[np.arange(k), class_orders(k)].mean(1)
+    s, k = similarity[np.ix_(known, known)], known.sum()
+    on = s[np.arange(k), class_orders(k)].mean(1)                          # [R], first as named
     off = (s.sum() - on * k) / (k * (k - 1))
-    null = on - off
-    p = (null >= null[0] - 1e-12).mean()
-    found = on[0], off[0], null[0], np.percentile(null, 95), p, 1 / len(null)
-    return dict(zip(keys, found, strict=True))
+    return dict(diagonal=on[0], off_diagonal=off[0], difference=on[0] - off[0],
+                ceiling=k / (k - 1), p=renaming_p(on - off), p_least=1 / len(on))
 
 
-def match_without(photos: list[np.ndarray], clips: list[np.ndarray], photo_rows: pd.DataFrame,
-                  clip_rows: pd.DataFrame, names: list[str]) -> np.ndarray:
-    """The difference of `matched_classes` on all subjects, then without each group: `[1 + G]`.
-
-    It is a mean over networks, of which each has features of photos and of clips; missing, `[1]`,
-    where a test shows fewer than two subjects or both share fewer than two classes.
-    """
-    units, n = units_of_two((photo_rows, clip_rows)), len(photo_rows)
-    if units is None or len(_shared(photo_rows, clip_rows, names)) < 2:
-        return np.full(1, np.nan)
-    labels = photo_rows.label.to_numpy(), clip_rows.label.to_numpy()
-    equal = np.eye(len(names), dtype=bool)
-
-    def difference(kept: np.ndarray) -> float:
-        kept, found = (kept[kept < n], kept[kept >= n] - n), []
-        for pair in zip(photos, clips, strict=True):
-            a, b = (prototypes(pair[i][kept[i]], labels[i][kept[i]], names) for i in (0, 1))
-            cosine = a @ b.T
-            found.append(np.nanmean(cosine[equal]) - np.nanmean(cosine[~equal]))
-        return np.mean(found)
-    whole = difference(np.arange(len(units)))
-    return np.array([whole, *leave_out(difference, units, groups=20)])
+def mean_cosine(pairs: Pairs, photo_labels: np.ndarray, clip_labels: np.ndarray,
+                names: list[str]) -> np.ndarray:
+    """Cosines of the prototypes of photos and of clips, `[K, K]`, mean over networks."""
+    both = [(prototypes(photos, photo_labels, names), prototypes(clips, clip_labels, names))
+            for photos, clips in pairs]
+    return np.mean([still @ moving.T for still, moving in both], axis=0)
 
 
-def _shared(photo_rows: pd.DataFrame, clip_rows: pd.DataFrame, names: list[str]) -> set[str]:
-    return set(photo_rows.label) & set(clip_rows.label) & set(names)
-
-
-def freed_of_noise(without: np.ndarray) -> tuple[float, float, float]:
-    """Correct a statistic `[1 + G]`, of all subjects and without each group, for its bias: 95 %.
+def corrected_difference(pairs: Pairs, photo_rows: pd.DataFrame, clip_rows: pd.DataFrame,
+                         names: list[str]) -> tuple[float, float, float]:
+    """The difference of `matched_classes` freed of the noise of few subjects, and its 95 % limits.
 
     Class means of few subjects are noisy, so prototypes look less alike than they are, and a
-    bootstrap adds as much noise once more. Source: Quenouille's correction of the bias.
+    bootstrap adds as much noise once more. Missing with fewer than two subjects or shared classes.
+    Source: jackknife over groups of subjects, with Quenouille's correction of the bias.
     """
-    groups = len(without) - 1
-    if groups < 2:
+    units, n = stats.units_of_two((photo_rows, clip_rows)), len(photo_rows)
+    equal = np.eye(len(names)) > 0
+    labels = photo_rows.label.to_numpy(), clip_rows.label.to_numpy()
+    if units is None or len(set(labels[0]) & set(labels[1]) & set(names)) < 2:
         return np.nan, np.nan, np.nan
-    value = groups * without[0] - (groups - 1) * without[1:].mean()
-    half = left_out_half(without[1:])
+
+    def difference(kept: np.ndarray) -> float:
+        one, other = kept[kept < n], kept[kept >= n] - n
+        some = [(photos[one], clips[other]) for photos, clips in pairs]
+        cosine = mean_cosine(some, labels[0][one], labels[1][other], names)
+        return np.nanmean(cosine[equal]) - np.nanmean(cosine[~equal])
+    left = stats.leave_out(difference, units, groups=20)
+    value = len(left) * difference(np.arange(len(units))) - (len(left) - 1) * left.mean()
+    half = stats.left_out_half(left)
     return float(value), float(value - half), float(value + half)
 
 
-def prototype_study(photos: dict[tuple[str, int], np.ndarray],
-                    clips: dict[tuple[str, int], np.ndarray], photo_rows: pd.DataFrame,
-                    clip_rows: pd.DataFrame, names: list[str],
-                    reference: str = "static") -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Compare the prototypes of photos with those of clips in every network.
+def prototype_study(networks: dict[str, Pairs], photo_rows: pd.DataFrame, clip_rows: pd.DataFrame,
+                    names: list[str]) -> pd.DataFrame:
+    """Compare the prototypes of photos with those of clips, method by method.
 
-    Args:
-        photos, clips: (method, seed) -> pooled features.
     Returns:
-        cells: image_class, video_class, cosine (mean over seeds), method; and one row a method:
-        `matched_classes` of the mean matrix, the range over seeds, ceiling (of equal prototypes),
-        corrected, low and high (of `freed_of_noise`, up to the ceiling), change, change_low,
-        change_high (less the reference, paired over subjects).
+        one row a pair of classes: image_class, video_class, cosine (mean over seeds), method,
+        photos, clips (samples of the classes), and of the method's matrix those of
+        `matched_classes`, corrected, low and high (of `corrected_difference`, up to the ceiling).
     """
-    cells, stats, without = [], [], {}
-    for method in dict.fromkeys(m for m, _ in photos):
-        keys = [k for k in photos if k[0] == method]
-        each = [prototypes(photos[k], photo_rows.label, names)
-                @ prototypes(clips[k], clip_rows.label, names).T for k in keys]
-        mean, differences = np.mean(each, 0), [matched_classes(s)["difference"] for s in each]
-        table = tidy(mean, names, "image_class", "video_class", "cosine")
-        cells.append(table.assign(method=method))
-        without[method] = match_without([photos[k] for k in keys], [clips[k] for k in keys],
-                                        photo_rows, clip_rows, names)
-        stats.append(dict(method=method, **matched_classes(mean), seed_low=min(differences),
-                          seed_high=max(differences)))
-    table = pd.DataFrame(stats)
-    known = len(_shared(photo_rows, clip_rows, names))
-    table["ceiling"] = ceiling = known / (known - 1) if known > 1 else np.nan
-    base = without.get(reference, np.nan)
-    table[["corrected", "low", "high"]] = [
-        np.minimum(freed_of_noise(without[m]), ceiling) for m in table.method]
-    table[["change", "change_low", "change_high"]] = [
-        freed_of_noise(without[m] - base) for m in table.method]
-    return pd.concat(cells, ignore_index=True), table
+    cells = pd.MultiIndex.from_product([names, names], names=["image_class", "video_class"])
+    count_photos, count_clips = (rows.label.value_counts().reindex(names, fill_value=0)
+                                 for rows in (photo_rows, clip_rows))
+    out = []
+    for method, pairs in networks.items():
+        cosine = mean_cosine(pairs, photo_rows.label, clip_rows.label, names)
+        found = matched_classes(cosine)
+        found["corrected"], found["low"], found["high"] = np.minimum(
+            corrected_difference(pairs, photo_rows, clip_rows, names), found["ceiling"])
+        table = pd.DataFrame(dict(cosine=cosine.ravel(), method=method, **found), cells)
+        out.append(table.reset_index())
+    table = pd.concat(out, ignore_index=True)
+    return table.assign(photos=table.image_class.map(count_photos),
+                        clips=table.video_class.map(count_clips))
 
 
-def unbiased_centre(x: np.ndarray) -> np.ndarray:
-    """U-centred Gram matrix of `[N, D]`: zero diagonal; products estimate HSIC without bias.
+def centred_gram(x: np.ndarray) -> np.ndarray:
+    """U-centred Gram matrix of `[N, D]`, of norm 1: products of two estimate CKA without bias.
 
     Source: Szekely and Rizzo 2014; Song et al. 2012.
     """
@@ -133,21 +164,7 @@ def unbiased_centre(x: np.ndarray) -> np.ndarray:
     rows = gram.sum(1) / (n - 2)
     gram = gram - rows[:, None] - rows[None] + gram.sum() / ((n - 1) * (n - 2))
     np.fill_diagonal(gram, 0)
-    return gram
-
-
-def rank_rdm(x: np.ndarray) -> np.ndarray:
-    """Standardised ranks of the pairwise cosine distances of `[N, D]`, zero diagonal.
-
-    The mean stimulus is subtracted, so that a rotation of the features changes nothing.
-    """
-    upper, out = np.triu_indices(len(x), 1), np.zeros((len(x), len(x)))
-    centred = x - x.mean(0)
-    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    rank = rankdata((1 - centred @ centred.T)[upper].round(12))
-    rank -= rank.mean()
-    out[upper] = rank / max(np.linalg.norm(rank), 1e-12)
-    return out + out.T
+    return gram / max(np.linalg.norm(gram), 1e-12)
 
 
 def cka(x: np.ndarray, y: np.ndarray) -> float:
@@ -156,97 +173,53 @@ def cka(x: np.ndarray, y: np.ndarray) -> float:
     1 for equal representations up to rotation and scale; 0 is expected of independent ones.
     Source: Kornblith et al. 2019, with the unbiased estimator of HSIC.
     """
-    a, b = unbiased_centre(x), unbiased_centre(y)
-    return float((a * b).sum() / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))
-
-
-def rsa(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman correlation of two representations' pairwise cosine distances."""
-    return float((rank_rdm(x) * rank_rdm(y)).sum() / 2)
-
-
-MEASURES = {"cka": unbiased_centre, "rsa": rank_rdm}
-NULLS = ("any", "within", "person")
-Layers = dict[str, np.ndarray]           # of `stimuli.layer_features`: layer -> [N, D]
+    return float((centred_gram(x) * centred_gram(y)).sum())
 
 
 def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: pd.DataFrame,
-                        permutations: int = 1000, tested: tuple[str, ...] | None = None,
+                        permutations: int = 1000, tested: str = "pooled",
                         seed: int = 0) -> pd.DataFrame:
-    """CKA and RSA of every layer between two representations of the same stimuli, mean over seeds.
+    """CKA of every layer between two representations of the same stimuli, mean over seeds.
 
-    Three nulls shuffle the stimuli of one side: `any` all of them (what remains is chance),
-    `within` inside each emotion (what remains is the emotion), `person` inside each subject.
+    Two nulls shuffle the stimuli of one side: `any` all of them (what remains is chance), `within`
+    inside each emotion (what remains is the emotion).
 
     Args:
         couples: comparison -> two representations for each seed; equal layers are compared.
-        tested: layers whose CKA is compared with the nulls; None: all.
+        tested: the layer that is compared with the nulls.
     Returns:
-        comparison, layer, measure, value, low, high (95 %, jackknife over subjects), seed_low,
-        seed_high (range), <null>_mean, <null>_95, p_<null> (if tested), stimuli, people.
+        comparison, layer, value, low, high (95 %, jackknife over subjects), stimuli, people, and
+        of the tested layer <null>_mean, <null>_95 (percentile), p_<null>.
     """
-    units = units_of(rows.subject)
-    orders = _orders(rows.label.to_numpy(), units, permutations, np.random.default_rng(seed))
-    first, out = next(iter(couples.values()))[0], []
-    for layer in [name for name in first[0] if name in first[1]]:
-        for measure, form in MEASURES.items():
-            forms = {name: [(_unit(form(a[layer])), _unit(form(b[layer]))) for a, b in pairs]
-                     for name, pairs in couples.items()}
-            nulls = {}
-            if measure == "cka" and (tested is None or layer in tested):
-                nulls = {null: _shuffled(forms, of) for null, of in orders.items()}
-            for name, pairs in couples.items():
-                given = [(a[layer], b[layer]) for a, b in pairs]
-                each = [float((a * b).sum()) for a, b in forms[name]]
-                half = jackknife(partial(_similarity, given, form), units)
-                value, against = np.mean(each), {}
-                for null in NULLS:
-                    drawn = nulls[null][name] if null in nulls else np.full(1, np.nan)
-                    p = permutation_p(drawn, value) if null in nulls else np.nan
-                    against |= {f"{null}_mean": drawn.mean(),
-                                f"{null}_95": np.percentile(drawn, 95), f"p_{null}": p}
-                out.append(dict(comparison=name, layer=layer, measure=measure, value=value,
-                                low=value - half, high=min(1.0, value + half),
-                                seed_low=min(each), seed_high=max(each), **against,
-                                stimuli=len(rows), people=len(np.unique(units))))
+    units, rng, out = stats.units_of(rows.subject), np.random.default_rng(seed), []
+    groups = {"any": np.zeros(len(rows)), "within": rows.label.to_numpy()}
+    orders = {null: _shuffles(group, permutations, rng) for null, group in groups.items()}
+    first = next(iter(couples.values()))[0]
+    for layer, name in product([layer for layer in first[0] if layer in first[1]], couples):
+        pairs = [(a[layer], b[layer]) for a, b in couples[name]]
+        value, half = _mean_cka(pairs), stats.jackknife(partial(_mean_cka, pairs), units)
+        found = dict(comparison=name, layer=layer, value=value, low=value - half,
+                     high=min(1.0, value + half), stimuli=len(rows), people=len(np.unique(units)))
+        if layer == tested:
+            grams = [(centred_gram(a), centred_gram(b)) for a, b in pairs]
+            for null in orders:
+                drawn = np.array([np.mean([(a * b[o][:, o]).sum() for a, b in grams])
+                                  for o in orders[null]])
+                found |= {f"{null}_mean": drawn.mean(), f"{null}_95": np.percentile(drawn, 95),
+                          f"p_{null}": stats.permutation_p(drawn, value)}
+        out.append(found)
     return pd.DataFrame(out)
 
 
-def _unit(matrix: np.ndarray) -> np.ndarray:
-    return matrix / max(np.linalg.norm(matrix), 1e-12)
+def _mean_cka(pairs: Pairs, kept: np.ndarray | slice = np.s_[:]) -> float:
+    return np.mean([cka(a[kept], b[kept]) for a, b in pairs])
 
 
-def _similarity(pairs: list[tuple[np.ndarray, np.ndarray]], form, kept: np.ndarray) -> float:
-    return np.mean([(_unit(form(a[kept])) * _unit(form(b[kept]))).sum() for a, b in pairs])
-
-
-def _orders(labels: np.ndarray, units: np.ndarray, permutations: int,
-            rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Orders of the stimuli for each null, `[R, N]`; none for `person` if nobody shows two."""
-    groups = {"any": np.zeros(len(labels)), "within": labels, "person": units}
-    if len(np.unique(units)) == len(units):
-        del groups["person"]
-    out = {null: np.empty((permutations, len(labels)), int) for null in groups}
-    for null, group in groups.items():
-        members = [np.flatnonzero(group == name) for name in np.unique(group)]
-        for order in out[null]:
-            for rows in members:
-                order[rows] = rng.permutation(rows)
+def _shuffles(groups: np.ndarray, permutations: int, rng: np.random.Generator) -> np.ndarray:
+    """Random orders of the stimuli, each inside its group: `[R, N]`."""
+    out = np.empty((permutations, len(groups)), int)
+    members = [np.flatnonzero(groups == name) for name in np.unique(groups)]
+    for order in out:
+        for rows in members:
+            order[rows] = rng.permutation(rows)
     return out
-
-
-def _shuffled(forms: dict[str, list[tuple[np.ndarray, np.ndarray]]],
-              orders: np.ndarray) -> dict[str, np.ndarray]:
-    """Similarities with one side's stimuli shuffled, comparison -> `[R]`, mean over seeds.
-
-    All comparisons stand side by side in memory, so that one pass through the pairs serves all.
-    """
-    sides = [np.stack([pair[side] for pairs in forms.values() for pair in pairs], axis=-1)
-             for side in (0, 1)]                                                     # [N, N, C]
-    i, j = np.triu_indices(orders.shape[1], 1)
-    given, moved = sides[0][i, j], sides[1].reshape(-1, sides[1].shape[-1])
-    found = np.array([2 * np.einsum("mc,mc->c", given, moved[o[i] * len(o) + o[j]])
-                      for o in orders])                                              # [R, C]
-    ends = np.cumsum([len(pairs) for pairs in forms.values()])[:-1]
-    parts = np.split(found, ends, axis=1)
-    return {name: part.mean(1) for name, part in zip(forms, parts, strict=True)}

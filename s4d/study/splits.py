@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from .intervals import sums_of, units_of
+from .stats import sums_of, units_of
 
 
 def usage_of(gates: Tensor, by_token: bool = False) -> np.ndarray:

@@ -13,16 +13,8 @@ from ..config import Finetune, update
 from ..data import MediaError, read_clip
 from ..data.dataset import Key, to_model
 from ..data.transforms import normalise
+from ..faces.corpus import truth
 from ..training import samples_of, tables
-
-
-class StimuliError(ValueError):
-    """There is nothing to show; the message says of which task and split."""
-
-
-def choose(rows: int, limit: int, seed: int = 0) -> np.ndarray:
-    """At most `limit` row numbers, drawn once and sorted: every model sees the same samples."""
-    return np.sort(np.random.default_rng([seed, rows]).permutation(rows)[:limit])
 
 
 def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed: int = 0,
@@ -32,19 +24,16 @@ def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed
     `unreadable` gets {path: cause} of the drawn files that cannot be read and are left out.
     """
     data = samples_of(update(cfg, test_segments=1), task, tables(cfg)[task], split)
-    kept, clips = [], []
-    for row in choose(len(data), limit, seed):
-        sample = data[Key(task, int(row), seed)]
-        if "unreadable" not in sample:
-            kept.append(row)
-            clips.append(sample["clip"])
-        elif unreadable is not None:
-            unreadable.update([sample["unreadable"]])
+    order = np.random.default_rng([seed, len(data)]).permutation(len(data))   # for every model
+    drawn = [data[Key(task, row, seed)] for row in sorted(order[:limit].tolist())]
+    if unreadable is not None:
+        unreadable.update(sample["unreadable"] for sample in drawn if "unreadable" in sample)
+    kept = [sample for sample in drawn if "clip" in sample]
     if not kept:
-        raise StimuliError(f"no readable {task} sample in split {split!r} ({len(data)} listed): "
-                           "audit the dataset, or choose another split")
-    rows = data.table.loc[kept, ["path", "label", "subject", "split"]]
-    return to_model(torch.cat(clips), task), rows.reset_index(drop=True)
+        raise MediaError(getattr(cfg, task).root, f"no readable {task} in split {split!r} of "
+                         f"{len(data)} listed: audit the dataset, or choose another split")
+    rows = data.table.loc[[s["row"] for s in kept], ["path", "label", "subject", "split"]]
+    return to_model(torch.cat([s["clip"] for s in kept]), task), rows.reset_index(drop=True)
 
 
 def frames_of(cfg: Finetune, rows: pd.DataFrame,
@@ -53,52 +42,43 @@ def frames_of(cfg: Finetune, rows: pd.DataFrame,
 
     `unreadable` gets {path: cause} of the clips of which not every frame can be read.
     """
-    pictures, table = [], []
+    pictures, table, broken = [], [], {}
     for row in rows.itertuples():
         try:
             clip = read_clip(Path(cfg.video.root) / row.path, size=cfg.img_size)
         except MediaError as error:
-            if unreadable is not None:
-                unreadable[row.path] = error.cause
+            broken[row.path] = error.cause
             continue
         pictures.append(clip)
         table += [(row.path, row.label, row.subject, t) for t in range(len(clip))]
+    if unreadable is not None:
+        unreadable.update(broken)
     if not pictures:
-        raise StimuliError(f"none of {len(rows)} clips in {cfg.video.root} can be read: audit "
-                           "the dataset")
+        raise MediaError(cfg.video.root, f"none of {len(rows)} clips is whole: audit the dataset")
     return torch.cat(pictures), pd.DataFrame(table, columns=["path", "label", "subject", "frame"])
 
 
 def left_out(unreadable: dict[str, str]) -> str:
     """Name the files that could not be read, in one sentence; empty when there are none."""
-    if not unreadable:
-        return ""
-    count = "1 file" if len(unreadable) == 1 else f"{len(unreadable)} files"
     files = "; ".join(f"`{path}` ({cause})" for path, cause in unreadable.items())
-    return f"Left out, because {count} cannot be read: {files}."
-
-
-def apex_frames(frames: pd.DataFrame, apex: pd.Series | None = None) -> np.ndarray:
-    """Row number of one frame a clip: the apex (path -> frame) if it is known, else the middle."""
-    frame, path = frames.frame, frames.path
-    target = frame.groupby(path).transform("median") if apex is None else path.map(apex)
-    return (frame - target).abs().groupby(path, sort=False).idxmin().to_numpy()
+    return f"Left out, because they cannot be read: {files}." if files else ""
 
 
 def truth_of(folder: Path | str | None, frames: pd.DataFrame) -> pd.DataFrame:
     """Add the true intensity (1: full) and the apex frame to `frames_of`; missing without truth."""
     if folder is None:
         return frames.assign(apex=np.nan, intensity=np.nan)
-    known = clip_truth(folder)[["path", "frame", "apex", "intensity"]]
+    known = truth(folder).query("corpus == 'dfew'")
+    known = known.assign(path=known["path"].str.removeprefix("dfew/"))
+    known = known[["path", "frame", "apex", "intensity"]]
     return frames.merge(known, on=["path", "frame"], how="left", validate="one_to_one")
 
 
-def clip_truth(folder: Path | str) -> pd.DataFrame:
-    """The truth of the procedural clips, a row a frame, with paths as in their index."""
-    from ..faces.corpus import truth
-    known = truth(folder)
-    known = known[known["corpus"] == "dfew"]
-    return known.assign(path=known["path"].str.removeprefix("dfew/"))
+def apex_frames(frames: pd.DataFrame) -> np.ndarray:
+    """Row number of one frame a clip of `truth_of`: the apex if it is known, else the middle."""
+    middle = frames.groupby("path").frame.transform("median")
+    distance = (frames.frame - frames.apex.fillna(middle)).abs()
+    return distance.groupby(frames.path, sort=False).idxmin().to_numpy()
 
 
 @torch.no_grad()

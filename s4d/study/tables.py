@@ -10,7 +10,7 @@ from ..files import ROOT
 from .artifacts import macro_name
 from .figures.marks import number
 from .figures.style import LEVEL, METHOD_LABELS
-from .intervals import p_text
+from .stats import p_text
 
 BENCHMARKS, METHOD, BASELINE = ("DFEW", "FERV39K", "MAFW"), "S4D", "VideoMAE, as in S4D"
 # What becomes of a claim whose premise is not supported: it is neither right nor wrong.

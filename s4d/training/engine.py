@@ -44,9 +44,10 @@ class Lines:
             print(f"s4d: {text.strip()}", file=sys.stderr, flush=True)
 
 
-def progress_bar(name: str, total: int, done: int = 0, unit: str = "step", **options) -> tqdm:
-    """Show the time left: by a bar on a terminal, elsewhere by a line a minute."""
-    if not sys.stderr.isatty() or Engine.in_worker:
+def progress_bar(name: str, total: int, done: int = 0, unit: str = "step", alone: bool = True,
+                 **options) -> tqdm:
+    """Show the time left: by a bar on a terminal of its own, elsewhere by a line a minute."""
+    if not (alone and sys.stderr.isatty()):
         options |= dict(file=Lines(), mininterval=60, miniters=1, delay=60)
     return tqdm(total=total, initial=done, desc=name, unit=unit, **options)
 
@@ -75,7 +76,7 @@ class Engine:
     `best`, which the stage fills, are saved with model, optimizer, average and random state.
     """
 
-    in_worker = False           # beside other runs, whose bars would share the terminal's line
+    alone = True                # no other process trains beside this one and shows its progress
 
     def __init__(self, run: Run, cfg, device: torch.device):
         self.run, self.cfg, self.device = run, cfg, device
@@ -127,10 +128,6 @@ class Engine:
                 self.lock.release()
         if self.signal and (error is None or interrupted):
             signal.raise_signal(self.signal)            # what it does without a training
-        if isinstance(error, torch.OutOfMemoryError):
-            raise RunError(f"out of memory at step {self.step} of {self.run.dir.name}: raise "
-                           "grad_accum_steps, set grad_checkpointing=True or use smaller batches; "
-                           "the last checkpoint is intact") from error
 
     def say(self, sentence: str) -> None:
         if rank() == 0:
@@ -162,7 +159,8 @@ class Engine:
             if cfg.tensorboard:
                 from torch.utils.tensorboard import SummaryWriter
                 self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=self.step)
-        self.progress = progress_bar(folder.name, self.steps, self.step, disable=rank() > 0)
+        self.progress = progress_bar(folder.name, self.steps, self.step, alone=Engine.alone,
+                                     disable=rank() > 0)
         self.saved_at = time.monotonic()
         self.net = data_parallel(model, self.device)
         self.waits = True
@@ -190,8 +188,11 @@ class Engine:
 
     # --- checkpoint
 
-    def checkpoint(self) -> None:
-        """Write all that the run needs to go on."""
+    def checkpoint(self, every: float = 0.0) -> None:
+        """Write all that the run needs to go on, where the last one is `every` seconds old."""
+        if time.monotonic() - self.saved_at < every:
+            return
+        self.saved_at = time.monotonic()
         if rank() == 0:
             average = None if self.average is None else self.average.module.state_dict()
             cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
@@ -203,11 +204,6 @@ class Engine:
             content = io.BytesIO()          # written by Python, whose errors tell of a full disk
             torch.save(state, content)
             write(self.run.dir / CHECKPOINT, lambda path: path.write_bytes(content.getbuffer()))
-        self.saved_at = time.monotonic()
-
-    def _checkpoint_in_time(self) -> None:
-        if time.monotonic() - self.saved_at > 60 * self.cfg.save_minutes:
-            self.checkpoint()
 
     def _restore(self) -> int:
         """Go back to the checkpoint, if there is one; return the length of its metrics in bytes."""
@@ -249,7 +245,7 @@ class Engine:
         while self.epoch * self.per_epoch < self.steps:
             yield self.epoch
             self.epoch += 1
-            self._checkpoint_in_time()
+            self.checkpoint(60 * self.cfg.save_minutes)
 
     def batches(self, epoch: int) -> Iterator[dict]:
         """Yield this process's share of each batch that is left of an epoch.
@@ -282,7 +278,7 @@ class Engine:
                     yield batch
             self.step += 1
             self.progress.update()
-            self._checkpoint_in_time()
+            self.checkpoint(60 * self.cfg.save_minutes)
 
     def pieces(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Cut a batch `[B, ...]` into `grad_accum_steps` pieces; clear the gradients first."""

@@ -88,14 +88,13 @@ def along_time(model: torch.nn.Module, path: str | Path, classes: int, size: int
     """
     names, device = vocabulary(classes), next(model.parameters()).device
     clip, rate = read_clip(path, size=size, aspect=True), header(path)[2]
-    free = max(0, len(clip) - (frames - 1) * stride - 1)
-    rows = []
-    model.eval()
-    for indices in test_indices(len(clip), frames, stride, min(windows, free + 1)):
-        x = normalise(to_model(eval_views(clip[indices], size)[0][None], "video")).to(device)
-        probability = model(x)[0].float().softmax(-1).cpu().numpy()
-        middle = (indices[0] + indices[-1]) / 2
-        rows.append((str(path), middle, middle / rate if rate else None,
-                     names[int(probability.argmax())], *probability.round(6)))
-    columns = ["path", "frame", "seconds", "predicted", *(f"prob_{n}" for n in names)]
-    return pd.DataFrame(rows, columns=columns)
+    places = len(clip) - (frames - 1) * stride              # where a window can begin
+    indices = np.array(test_indices(len(clip), frames, stride, max(1, min(windows, places))))
+    views = torch.stack([eval_views(clip[i], size)[0] for i in indices])      # [N, T, 3, H, W]
+    logits = model.eval()(normalise(to_model(views, "video")).to(device))
+    probability = logits.float().softmax(-1).cpu().numpy()
+    middle = (indices[:, 0] + indices[:, -1]) / 2
+    table = pd.DataFrame(dict(path=str(path), frame=middle, seconds=middle / (rate or np.nan),
+                              predicted=np.array(names)[probability.argmax(1)]))
+    table[[f"prob_{name}" for name in names]] = probability.round(6)
+    return table

@@ -79,8 +79,6 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
 
     Returns:
         the `Run`; metrics have rows per step (loss) and per epoch (validation scores).
-    Raises:
-        RunError, DatasetError, LabelError, ConfigError, CheckpointError: one sentence each.
     Source: `docs/method.md`, sections 5 and 6. Differs: the best epoch is chosen on validation,
         not on test.
     """

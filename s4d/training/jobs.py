@@ -41,7 +41,7 @@ def run_all(jobs: list[Pretrain | Finetune], runs: str | Path = "runs",
     missing = [cfg for cfg in every if not locate(cfg, runs).done]
     if missing and workers > 1 and not torch.cuda.is_available():
         later = [cfg for cfg in missing if isinstance(inits.get(cfg), Pretrain)]
-        bar = progress_bar("training", len(missing), unit="run")
+        bar = progress_bar("training", len(missing), unit="run", alone=False)
         for wave in ([cfg for cfg in missing if cfg not in later], later):
             for _ in _side_by_side(wave, runs, workers):
                 bar.update()
@@ -71,6 +71,6 @@ def _work(cfg, runs: str | Path, parent: int) -> None:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)                     # which saves the run
     torch.set_num_threads(1)
-    Engine.in_worker = True
+    Engine.alone = False
     threading.Thread(target=end_with_parent, daemon=True).start()
     train(cfg, runs)

@@ -21,8 +21,6 @@ def pretrain(cfg: Pretrain, runs: str | Path = "runs") -> Run:
 
     Returns:
         the `Run`; its metrics have one row a step (step, epoch, modality, loss, lr).
-    Raises:
-        RunError, DatasetError, ConfigError: one sentence each.
     Source: `docs/method.md`, section 4. Differs: bf16 instead of fp16, so no loss scaling.
     """
     device = pick_device(cfg.deterministic)

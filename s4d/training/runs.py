@@ -89,10 +89,11 @@ def samples_of(cfg: Pretrain | Finetune, task: str, table: pd.DataFrame, split: 
 def plan_batches(cfg: Pretrain | Finetune, samples: dict[str, Samples],
                  epoch: int) -> list[list[Key]]:
     """Return the batches of an epoch, as keys of samples; a share that a stage lacks is 1."""
-    sizes, shares, used = ({task: getattr(cfg, f"{task}_{field}", 1.0) for task in TASKS}
-                           for field in ("batch_size", "epoch_fraction", "fraction"))
+    def by_task(field: str) -> dict:
+        return {task: getattr(cfg, f"{task}_{field}", 1.0) for task in TASKS}
     balanced = {"image": getattr(cfg, "balanced_sampling", False), "video": False}
-    return epoch_plan(samples, sizes, shares, balanced, cfg.seed, epoch, used)
+    return epoch_plan(samples, by_task("batch_size"), by_task("epoch_fraction"), balanced, cfg.seed,
+                      epoch, by_task("fraction"))
 
 
 def build(cfg: Pretrain | Finetune) -> torch.nn.Module:

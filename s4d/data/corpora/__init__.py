@@ -8,11 +8,11 @@ import pandas as pd
 from ...config import Source
 from ...emotions import vocabulary
 from ..tables import Dataset, DatasetError, listed_subjects, table
-from . import named, own, photos, wild
+from . import clips, own, photos
 
 REGISTRY = {d.name: d for d in (
-    photos.AFFECTNET, named.CAER, own.CLIPS, named.CREMAD, wild.DFEW, wild.FERV39K, wild.MAFW,
-    own.PHOTOS, photos.RAFDB, named.RAVDESS, named.VOXCELEB2)}
+    photos.AFFECTNET, clips.CAER, own.CLIPS, clips.CREMAD, clips.DFEW, clips.FERV39K, clips.MAFW,
+    own.PHOTOS, photos.RAFDB, clips.RAVDESS, clips.VOXCELEB2)}
 
 
 def find(name: str, root: str | Path) -> Dataset:
@@ -38,26 +38,22 @@ def index(name: str, root: str | Path, fold: int | None = None, num_classes: int
         subject_separator: the sign that ends a subject's name in file names of an own folder.
     Returns:
         table: path (relative to root), label (emotion name or None), subject (text or None), split
-        (train, val, test), fold, frames (1 for photos; missing for clips), in a fixed order.
+        (train, val, test) and fold, in a fixed order.
     """
     dataset, root = find(name, root), Path(root)
-    folds = ", ".join(map(str, dataset.folds))
     if task not in (None, dataset.task):
         holds = {"image": "photos", "video": "clips"}
         others = ", ".join(n for n, d in sorted(REGISTRY.items()) if d.task == task)
         raise DatasetError(f"{name} holds {holds[dataset.task]} and was named as the source of "
                            f"{holds[task]}: choose one of {others}")
-    if fold is None and folds:
-        raise DatasetError(f"{name} has folds and none was chosen: give fold, one of {folds}")
-    if fold is not None and fold not in dataset.folds:
-        allowed = f"one of {folds}" if folds else "none, it has no folds"
+    if fold not in (dataset.folds or (None,)):
+        allowed = ", ".join(map(str, dataset.folds)) or "None, since it has none"
         raise DatasetError(f"{name} has no fold {fold}: choose {allowed}")
     if subject_separator is not None and not dataset.own:
         raise DatasetError(f"{name} tells its subjects itself, if at all: leave subject_separator="
                            f"{subject_separator!r} out, it is for `photos` and `clips` of your own")
     given = {"subject_separator": subject_separator} if dataset.own else {}
-    rows = dataset.rows(root, fold, label_order, **given)
-    out = table(rows, fold, frames=1 if dataset.task == "image" else None)
+    out = table(dataset.rows(root, fold, label_order, **given), fold)
     if out.empty:
         raise DatasetError(f"{name} in {root} holds no samples: expected {dataset.layout}")
     listed = out["path"].map(listed_subjects(root)).astype(object)

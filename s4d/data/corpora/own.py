@@ -28,63 +28,47 @@ TEST = 0.2          # of the samples in the test split, where no folder tells
 def rows(root: Path, fold: None = None, label_order: None = None,
          subject_separator: str | None = None, clips: bool = False) -> list[tuple]:
     """(path, label, subject, split) of every photo, or clip: a video file or a folder of frames."""
-    inside = {}      # names of files by folder, hidden ones left out
+    found, others, groups = [], [], []
     for folder, below, names in os.walk(root):
         below[:] = sorted(d for d in below if d[0] != ".")
-        path = Path(folder).relative_to(root).as_posix()
-        inside["" if path == "." else path] = sorted(n for n in names if n[0] != ".")
-    found = [_sample(p, root, subject_separator) for p in _paths(root, inside, clips)]
-    full = {p.rsplit("/", k)[0] for p, *_ in found for k in range(p.count("/") + 1)}
-    for path in inside:
-        is_split = path.rpartition("/")[2].lower() in SPLITS
-        if len(_classes(path)) == 1 and not is_split and path not in full:
-            raise DatasetError(f"class folder {path} in {root} holds no "
-                               f"{'clips' if clips else 'photos'}: fill it or remove it")
-    if not found:
-        return []
-    emotions, subjects = _emotions(root, {row[1] for row in found}), listed_subjects(root)
-    return _split(root, [(path, emotions[folder], subjects.get(path) or subject, split)
-                         for path, folder, subject, split in found])
-
-
-def _paths(root: Path, inside: dict[str, list[str]], clips: bool) -> list[str]:
-    """Samples of the wanted kind; both kinds in one folder are refused."""
-    photos, videos = [], []
-    for path, names in inside.items():
-        by_suffix = [(f"{path}/{n}" if path else n, os.path.splitext(n)[1].lower()) for n in names]
-        pictures = [p for p, suffix in by_suffix if suffix in IMAGES]
-        videos += [p for p, suffix in by_suffix if suffix in VIDEOS]
-        if clips and pictures and len(_classes(path)) > 1:      # the frames of one clip
-            videos.append(path)
-        else:
-            photos += pictures
-    samples, others = (videos, photos) if clips else (photos, videos)
+        parts = Path(folder).relative_to(root).parts
+        classes = [part for part in parts if part.lower() not in SPLITS]
+        if len(classes) == 1 and parts[-1] == classes[0]:
+            groups.append("/".join(parts))
+        photos, videos = (["/".join([*parts, n]) for n in sorted(names) if n[0] != "."
+                           and os.path.splitext(n)[1].lower() in suffixes]
+                          for suffixes in (IMAGES, VIDEOS))
+        if clips and photos and len(classes) > 1:      # the frames of one clip
+            photos, videos = [], [*videos, "/".join(parts)]
+        found += videos if clips else photos
+        others += photos if clips else videos
+    kind, other = ("clips", "photos") if clips else ("photos", "clips")
     if others:
-        kind, other = ("clips", "photos") if clips else ("photos", "clips")
         hint = "; a clip's frames lie in a folder below the class folder" if clips else ""
-        raise DatasetError(f"{root} holds {len(others)} {other} beside {len(samples)} {kind}, the "
+        raise DatasetError(f"{root} holds {len(others)} {other} beside {len(found)} {kind}, the "
                            f"first is {others[0]}: give each kind a folder of its own{hint}")
-    return samples
-
-
-def _classes(path: str) -> list[str]:
-    """Folders of a path that are no split."""
-    return [part for part in path.split("/") if part and part.lower() not in SPLITS]
+    samples = [_sample(path, root, subject_separator) for path in found]
+    for group in groups:
+        if not any(path.startswith(f"{group}/") for path in found):
+            raise DatasetError(f"class folder {group} in {root} holds no {kind}: fill it or remove "
+                               "it")
+    emotions, subjects = _emotions(root, {s[1] for s in samples}), listed_subjects(root)
+    return _split(root, [(path, emotions[folder], subjects.get(path) or subject, split)
+                         for path, folder, subject, split in samples])
 
 
 def _sample(path: str, root: Path, subject_separator: str | None) -> tuple:
     """(path, class folder, subject, split) as a path tells."""
-    folder, _, name = path.rpartition("/")
-    classes = _classes(folder)
-    splits = sorted({SPLITS[p.lower()] for p in folder.split("/") if p.lower() in SPLITS})
+    *folders, name = path.split("/")
+    classes = [part for part in folders if part.lower() not in SPLITS]
+    splits = sorted({SPLITS[part.lower()] for part in folders if part.lower() in SPLITS})
     if not classes:
         raise DatasetError(f"{path} in {root} lies in no class folder: move it into a folder that "
                            f"is named after its emotion, as in happy/{name}")
     if len(splits) > 1:
         raise DatasetError(f"{path} in {root} lies in the split folders {' and '.join(splits)}: "
                            "leave one of them")
-    subject = classes[1] if len(classes) > 1 else None
-    stem = os.path.splitext(name)[0]
+    subject, stem = classes[1] if len(classes) > 1 else None, os.path.splitext(name)[0]
     if subject_separator and subject_separator in stem:
         subject = stem.split(subject_separator)[0]
     return path, classes[0], subject, splits[0] if splits else None
@@ -110,9 +94,8 @@ def _emotions(root: Path, folders: set[str]) -> dict[str, str]:
 def _split(root: Path, found: list[tuple]) -> list[tuple]:
     """Rows with the splits of their folders, or else a test split that hashes decide."""
     given = {split for *_, split in found}
-    if given == {None}:
-        tests = _test_paths(found)
-        return [(*row, "test" if row[0] in tests else "train") for *row, _ in found]
+    if given <= {None}:
+        return _split_by_hash(found)
     if None in given:
         lone = next(path for path, *_, split in found if split is None)
         raise DatasetError(f"{lone} in {root} lies in no split folder and others do: put all "
@@ -130,20 +113,19 @@ def tested_on_val(rows: list[tuple]) -> list[tuple]:
     return [(*row, "test" if split == "val" else split) for *row, split in rows]
 
 
-def _test_paths(found: list[tuple]) -> set[str]:
-    """The test split: the first by hash of the subjects, and of each class's other files."""
+def _split_by_hash(found: list[tuple]) -> list[tuple]:
+    """Rows of which whole subjects, and a share of each class's other files, are the test split."""
     def by_hash(names: Iterable[str]) -> list[str]:      # as good as drawn, the same everywhere
         return sorted(set(names), key=lambda n: (hashlib.sha256(n.encode()).hexdigest(), n))
 
-    known, rest, tests = [f for f in found if f[2]], [f for f in found if not f[2]], set()
+    known, tests = [f for f in found if f[2]], set()
     for subject in by_hash(who for _, _, who, _ in known)[:-1]:      # somebody is left to train on
-        if len(tests) >= TEST * len(known):
-            break
-        tests |= {path for path, _, who, _ in known if who == subject}
-    for emotion in {label for _, label, *_ in rest}:
-        paths = by_hash(path for path, label, *_ in rest if label == emotion)
+        if len(tests) < TEST * len(known):
+            tests |= {path for path, _, who, _ in known if who == subject}
+    for emotion in {label for _, label, *_ in found}:
+        paths = by_hash(path for path, label, who, _ in found if label == emotion and not who)
         tests |= set(paths[:max(1, round(TEST * len(paths))) if len(paths) > 1 else 0])
-    return tests
+    return [(*row, "test" if row[0] in tests else "train") for *row, _ in found]
 
 
 LAYOUT = ("a folder for each emotion, as in {}, with or without train/, val/ and test/ above or "

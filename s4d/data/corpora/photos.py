@@ -19,7 +19,7 @@ from ..media import IMAGES
 from ..tables import Dataset, DatasetError, files, folders
 from .own import tested_on_val
 
-NOT_EXPRESSIONS = {"8": "None", "9": "Uncertain", "10": "No-Face"}      # dropped, as in the field
+NOT_EXPRESSIONS = ("8", "9", "10")      # None, Uncertain, No-Face: dropped, as in the field
 TRAIN = dict(zip(EMOTIONS, (74874, 134415, 25459, 14090, 6378, 3803, 24882), strict=True))
 # S4D's list; the first release with seven and with eight classes; the release of 2021
 TESTS = {3267: dict(zip(EMOTIONS, (471, 457, 473, 458, 469, 469, 470), strict=True)),
@@ -31,7 +31,7 @@ def affectnet(root: Path, fold: None = None, label_order: str | None = None) -> 
     read = partial(labels_of, orders=("affectnet",), num_classes=8, label_order=label_order)
     found = class_folders(root, IMAGES, read)      # train/happiness/0001.jpg or train/1/0001.jpg
     if not found:
-        listed = release_2021(root) or original(root) or lists(root)
+        listed = release_2021(root) or lists(root)
         labels = read([entry for _, entry, _ in listed])
         found = [(path, label, None, split)
                  for (path, _, split), label in zip(listed, labels, strict=True)]
@@ -55,48 +55,29 @@ def release_2021(root: Path) -> list[tuple]:
     return out
 
 
-def original(root: Path) -> list[tuple]:
-    """Likewise of training.csv and validation.csv with images in Manually_Annotated_Images/."""
-    out, base = [], "Manually_Annotated_Images"
-    images = Files(root, [base, f"Manually_Annotated/{base}"], IMAGES)
-    for path in (root / "training.csv", root / "validation.csv"):
-        if is_original(path):
-            out += [(images.find(e.name), e, SPLITS[path.stem]) for e in read_list(path)
+def lists(root: Path) -> list[tuple]:
+    """Likewise of lists whose names end in a split, as training.csv of the first release and
+    affectnet_val.txt with lines `680/<hash>_aligned/face_det_000000.bmp 0`."""
+    usual = ("image", "images", "manually_annotated_images")
+    inside = [f.name for f in folders(root) if f.name.lower() in usual]
+    images = Files(root, [*inside, "Manually_Annotated/Manually_Annotated_Images", ""], IMAGES)
+    out = []
+    for name in files(root, {".csv", ".txt"}):
+        split = SPLITS.get(re.split(r"[_\-]", Path(name).stem.lower())[-1])
+        if split is not None:
+            out += [(images.find(e.name), e, split) for e in read_list(root / name)
                     if e.label not in NOT_EXPRESSIONS]
     return out
 
 
-def lists(root: Path) -> list[tuple]:
-    """Likewise of train.csv, affectnet_val.txt ... of lines `680/<hash>_aligned/face_det.bmp 0`."""
-    out, usual = [], ("image", "images", "manually_annotated_images")
-    inside = [f.name for f in folders(root) if f.name.lower() in usual]
-    images = Files(root, ["", *inside], IMAGES)
-    for name in files(root, {".csv", ".txt"}):
-        split = SPLITS.get(re.split(r"[_\-]", Path(name).stem.lower())[-1])
-        if split is not None:
-            out += [(images.find(e.name), e, split) for e in read_list(root / name)]
-    return out
-
-
-def is_original(path: Path) -> bool:
-    """Whether a file is a list of the first release, told by its header."""
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return b"subDirectory_filePath" in file.readline()
-
-
 def published(root: Path, table: pd.DataFrame) -> dict:
-    """Counts of the release whose layout it is, or of the known test split nearest in size; none
-    for class folders, which may hold any selection."""
+    """Counts of the known test split nearest in size, and of the first release's training split;
+    none for class folders, which may hold any selection."""
     if any(f.name.lower() in SPLITS and folders(f) for f in folders(root)):
         return {}
-    if (root / "val_set").is_dir():
-        return {(None, "test"): TESTS[3999]}
-    if is_original(root / "validation.csv"):
-        return {(None, "test"): TESTS[4000], (None, "train"): TRAIN}
     size = (table["split"] == "test").sum()
-    return {(None, "test"): TESTS[min(TESTS, key=lambda known: abs(known - size))]}
+    counts = {(None, "test"): TESTS[min(TESTS, key=lambda known: abs(known - size))]}
+    return counts | {(None, "train"): TRAIN} if (root / "training.csv").is_file() else counts
 
 
 def rafdb(root: Path, fold: None = None, label_order: str | None = None) -> list[tuple]:
@@ -127,10 +108,9 @@ AFFECTNET = Dataset(
     "train/ and val/ or test/ with a folder per class (name or 0..7), lists train.csv and test.csv "
     "of lines `image label`, training.csv and validation.csv with Manually_Annotated_Images/, or "
     "train_set/ and val_set/ with annotations/",
-    affectnet, orders=("affectnet",), published=published)
+    affectnet, published=published)
 RAFDB = Dataset(
     "rafdb", "image",
     "basic/EmoLabel/list_patition_label.txt with lines such as 'train_00001.jpg 5' and "
     "basic/Image/aligned/train_00001_aligned.jpg, or train/ and test/ with folders 1 to 7",
-    rafdb, orders=("rafdb",), listed=15339,
-    published={(None, "train"): 12271, (None, "test"): 3068})
+    rafdb, listed=15339, published={(None, "train"): 12271, (None, "test"): 3068})

@@ -10,15 +10,16 @@ from ... import config as configs
 from ...files import sha256, write_all, write_text
 from .. import ablations, tables
 from ..artifacts import manifest_text, pictures, read_manifest
-from . import clips, correlation, experts, finetuning, report, style
+from . import correlation, experts, finetuning, report
 
-TITLES = {"between": "Static against dynamic", "start": "Before fine-tuning"}
 DIRECT = {"experts_specificity": experts.specificity, "experts_usage": experts.usage,
           "experts_switched_off": experts.switched_off,
           "finetuning_confusion": finetuning.confusion, "report_intervals": report.claims,
-          "shared_space": correlation.shared_space, "static_gains": clips.gains,
+          "confusability": correlation.confusability, "static_gains": correlation.gains,
+          "layer_similarity": correlation.layer_similarity,
+          "prototype_similarity": correlation.prototype_similarity,
           "transfer_matrix": correlation.transfer}
-SINGLE = ("experts_switched_off", "experts_usage", "shared_space")
+SINGLE = ("experts_switched_off", "experts_usage")
 
 
 def draw(name: str, folder: Path, profile: str, note: str):
@@ -37,8 +38,8 @@ def draw(name: str, folder: Path, profile: str, note: str):
         base = table.pivot_table("value", ["task", "baseline"], "metric").reset_index()
         return finetuning.comparison(read("finetuning_table"), table[table["seed"].notna()], base,
                                      read("finetuning_paired"), note)
-    if name == "layer_similarity":
-        return correlation.layer_similarity(read(), style.METHOD_LABELS | TITLES, note=note)
+    if name == "static_along_clip":
+        return correlation.along_clip(read(), "s", note)
     if name == "report_published":
         return report.published(read(), tables.METHOD, tables.BASELINE)
 

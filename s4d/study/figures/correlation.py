@@ -1,4 +1,4 @@
-"""Figures of the static-dynamic study: transfer, prototypes, layers, confusions, a shared map."""
+"""Figures of how photos and clips relate: transfer, likeness, along a clip, confusions, gains."""
 from __future__ import annotations
 
 import numpy as np
@@ -6,26 +6,24 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..intervals import p_text
+from ..stats import p_text
 from . import style
-from .marks import heading, legend, look, name_lines, number, point, present, ranged, zero
-from .style import EMOTION_COLOURS, KINDS, METHOD_LABELS, METHOD_NAMES, PAGE, SMALL, figure, stamp
+from .marks import heading, key, legend, look, name_lines, number, point, present, ranged, zero
+from .style import EMOTION_COLOURS, KINDS, METHOD_COLOURS, METHOD_LABELS, PAGE, SMALL, figure, stamp
 
-HEADS = {"head": {"image": "photo head", "video": "clip head"},
-         "probe": {"image": "probe of photos", "video": "probe of clips"}}
-TITLES = {"head": "Trained heads", "probe": "Linear probes"}
-ORDER = ("static", "dynamic", "multitask", "s4d")
+READERS = {"head": "Trained heads", "probe": "Linear probes"}
+COUPLES = METHOD_LABELS | {"between": "Static against dynamic", "start": "Before fine-tuning"}
+HEADS = {"separate": "Static only, dynamic only", "multitask": "Multi-task, both heads",
+         "s4d": "S4D, both heads"}
 SHORT = {"neutral": "neu", "happiness": "hap", "sadness": "sad", "surprise": "sur", "fear": "fea",
          "disgust": "dis", "anger": "ang", "contempt": "con", "anxiety": "anx",
          "helplessness": "hel", "disappointment": "dsp"}
-# Of a cell's frame, by whether the network, too, never saw labels of the kind.
-FRAMES = {True: ("-", "neither network nor head saw labels of this kind"),
-          False: ((0, (2.5, 1.5)), "network did, head or probe did not")}
-LOOKS = {m: look(m) for m in METHOD_NAMES} | {
+LOOKS = {m: look(m) for m in style.METHOD_NAMES} | {
     "between": dict(color="#555555", marker="X", linestyle="-"),
     "start": dict(color="#555555", marker="*", linestyle=":")}
-NULLS = {"any": ("at will", "white", ""), "within": ("within each emotion", style.NULL_COLOUR, ""),
-         "person": ("within each person", "white", "//////")}
+NULLS = {"any": ("clips shuffled at will, mean to 95 %", "white"),
+         "within": ("shuffled within each emotion", style.NULL_COLOUR)}
+RING = dict(color="black", marker="o", markerfacecolor="none", markersize=8.5, linewidth=0.8)
 
 
 def _p(p: float) -> str:
@@ -34,169 +32,213 @@ def _p(p: float) -> str:
 
 
 def transfer(table: pd.DataFrame, note: str = "") -> Figure:
-    """Draw WAR of trained heads and linear probes (rows) on photos and clips (columns).
+    """Draw WAR of trained heads and linear probes (rows) on photos and on clips.
 
-    Zero-shot cells of `transfer_matrix`, with a column reading (head, probe), are framed.
+    The table is `transfer_matrix`, with a column reading (head, probe). A head that did not learn
+    from the kind is hollow, and in a ring where its network did not either.
     """
-    readings = present(table.reading, TITLES)
-    n = table.groupby("stimuli")[["samples", "subjects", "majority"]].max()
-    wide = table.pivot(index=["reading", "method", "head"], columns="stimuli", values="war")
-    rows = {r: [(m, h) for m in ORDER for h in KINDS if (r, m, h) in wide.index] for r in readings}
-    fig, axes = figure(PAGE, 1.25 + 0.3 * max(map(len, rows.values())), 1, len(readings),
-                       squeeze=False)
-    top = max(table.war.max(), 1.5 * table.majority.max())
+    readings = present(table.reading, READERS)
+    fig, axes = figure(PAGE, 3.2, 1, len(readings), squeeze=False, sharex=True)
     for ax, reading in zip(axes[0], readings, strict=True):
-        picture = ax.imshow(wide.loc[reading].loc[rows[reading], list(KINDS)], vmin=0, vmax=top,
-                            aspect="auto")
-        for r in table[table.reading == reading].itertuples():
-            x, y = list(KINDS).index(r.stimuli), rows[reading].index((r.method, r.head))
-            ax.text(x, y, number(r.war, r.low, r.high).replace(" [", "\n["), ha="center",
-                    va="center", fontsize=SMALL, color="white" if r.war < 0.55 * top else "black")
-            frames = (("white", 2.4, "-"), ("black", 1.1, FRAMES[bool(r.unseen)][0]))
-            for edge, width, dash in frames if r.zero_shot else ():   # two are seen on every colour
-                ax.add_patch(Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, fill=False,
-                                       edgecolor=edge, linewidth=width, linestyle=dash))
-        ax.set_yticks(range(len(rows[reading])), [f"{METHOD_LABELS[m]}, {HEADS[reading][h]}"
-                                                  for m, h in rows[reading]])
-        ax.set_xticks([0, 1], [
-            f"{style.TASK_LABELS[t]}\nn = {n.samples[t]},\n{n.subjects[t]} people\n"
-            f"majority: {n.majority[t]:.1f}" for t in KINDS])
-        ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
-        ax.set_title(TITLES[reading])
-    fig.colorbar(picture, ax=axes, pad=0.01).set_label("WAR (%)")
-    legend(fig, [Rectangle((0, 0), 1, 1, fill=False, linewidth=1.2, linestyle=dash, label=text)
-                 for dash, text in FRAMES.values()], 2)
+        part = table[table.reading == reading]
+        heads = part["head"].map({"image": ", photo ", "video": ", clip "})
+        names = part.method.map(METHOD_LABELS) + heads + reading
+        rows = list(names.unique())
+        for name, r in zip(names, part.itertuples(), strict=True):
+            y = rows.index(name) + (-0.16 if r.stimuli == "image" else 0.16)
+            point(ax, y, r.war, r.low, r.high, style.TASK_COLOURS[r.stimuli],
+                  style.TASK_MARKERS[r.stimuli], filled=not r.zero_shot)
+            if r.unseen:
+                ax.plot(r.war, y, **RING)
+        for kind, majority in part.groupby("stimuli").majority.first().items():
+            ax.axvline(majority, color=style.TASK_COLOURS[kind], linestyle=":", linewidth=0.9)
+        ax.set_yticks(range(len(rows)), rows, fontsize=SMALL)
+        ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel="WAR (%)")
+        heading(ax, READERS[reading])
+    n = table.groupby("stimuli")[["samples", "subjects"]].max()
+    handles = [key(f"{n.samples[k]} {name} ({n.subjects[k]} people)", marker=style.TASK_MARKERS[k],
+                   color=style.TASK_COLOURS[k]) for k, name in KINDS.items()]
+    handles += [key("head not trained on this kind", marker="s", markerfacecolor="white"),
+                key("nor its network", **RING),
+                key("most frequent class", linestyle=":", color=style.GREY)]
+    legend(fig, handles, 5)
     return stamp(fig, note)
 
 
-def prototype_similarity(cells: pd.DataFrame, stats: pd.DataFrame, counts: dict[str, pd.Series],
-                         note: str = "") -> Figure:
-    """Draw cosine similarity of photo (rows) and clip prototypes (columns), a panel a method.
-
-    Args:
-        cells: method, image_class, video_class, cosine (mean over seeds).
-        stats: of `s4d.study.similarity.prototype_study`.
-        counts: "image" and "video" -> number of samples by class.
-    """
-    methods, names = present(cells.method), list(dict.fromkeys(cells.image_class))
+def prototype_similarity(table: pd.DataFrame, note: str = "") -> Figure:
+    """Draw cosines of photo (rows) and clip prototypes (columns), of `prototype_study`."""
+    methods, names = present(table.method), list(dict.fromkeys(table.image_class))
     fig, axes = figure(PAGE, 2.75, 1, len(methods), squeeze=False, sharey=True)
     for ax, method in zip(axes[0], methods, strict=True):
-        wide = cells[cells.method == method].pivot(index="image_class", columns="video_class",
-                                                   values="cosine").loc[names, names]
+        rows = table[table.method == method]
+        wide = rows.pivot(index="image_class", columns="video_class", values="cosine")
+        wide, found = wide.loc[names, names], rows.iloc[0]
         picture = ax.imshow(wide, vmin=-1, vmax=1)         # grey print keeps the sign
         for k, value in enumerate(np.diag(wide)):
             ax.add_patch(Rectangle((k - 0.5, k - 0.5), 1, 1, fill=False, linewidth=0.7))
             ax.text(k, k, number(value, form=".2f").replace("0.", "."), ha="center", va="center",
                     fontsize=SMALL, color="black" if value > 0.1 else "white")
-        found = stats[stats.method == method].iloc[0]
         heading(ax, f"{METHOD_LABELS[method]}\nΔ drawn {number(found.difference, form='.2f')}, "
                 f"{_p(found.p)}\ncorrected {ranged(found, 'corrected')}", SMALL)
-        labels = [[f"{words.get(n, n)} ({counts[kind].get(n, 0)})" for n in names]
-                  for kind, words in (("image", {}), ("video", SHORT))]
-        ax.set_yticks(range(len(names)), labels[0], fontsize=SMALL)
-        ax.set_xticks(range(len(names)), labels[1], rotation=90, fontsize=SMALL)
+        same = rows[rows.image_class == rows.video_class]
+        photos, clips = same.photos.map(" ({})".format), same.clips.map(" ({})".format)
+        ax.set_yticks(range(len(names)), names + photos, fontsize=SMALL)
+        ax.set_xticks(range(len(names)), same.video_class.map(SHORT) + clips, rotation=90,
+                      fontsize=SMALL)
         ax.tick_params(length=0)
         ax.set_xlabel("prototype of clips (n)", fontsize=7)
     axes[0, 0].set_ylabel("prototype of photos (n)", fontsize=7)
     fig.colorbar(picture, ax=axes, shrink=0.75, pad=0.01).set_label("cosine similarity")
-    return stamp(fig, f"Δ is at most {stats.ceiling.max():.2f}; {note}")
+    return stamp(fig, f"Δ is at most {table.ceiling.max():.2f}; {note}")
 
 
-def layer_similarity(table: pd.DataFrame, titles: dict[str, str], layer: str = "pooled",
-                     note: str = "") -> Figure:
-    """Draw CKA of `similarity_by_layer`: by layer, and of one layer beside its null models.
-
-    The right panel is of one layer; titles (comparison -> title) are in the order of its rows.
-    """
-    table = table[table.measure == "cka"]
-    layers, names, ends = list(dict.fromkeys(table.layer)), present(table.comparison, titles), {}
+def layer_similarity(table: pd.DataFrame, note: str = "") -> Figure:
+    """Draw CKA of `similarity_by_layer`: by layer, and of the tested one beside its nulls."""
+    layers, names, ends = list(dict.fromkeys(table.layer)), present(table.comparison, COUPLES), {}
     fig, (left, right) = figure(PAGE, 2.9, 1, 2)
+    rows = table.dropna(subset="any_mean").set_index("comparison").loc[names]
+    bars = [right.barh(np.arange(len(names)) + 0.25, rows[f"{null}_95"] - rows[f"{null}_mean"], 0.3,
+                       rows[f"{null}_mean"], color=colour, edgecolor="#444444", linewidth=0.6,
+                       label=label) for null, (label, colour) in NULLS.items()]
     for k, name in enumerate(names):
-        rows = table[table.comparison == name].set_index("layer").loc[layers]
+        drawn, line = LOOKS[name], table[table.comparison == name].set_index("layer").loc[layers]
         x = np.arange(len(layers)) + 0.05 * (k - (len(names) - 1) / 2)
-        left.vlines(x, rows.low, rows.high, color=LOOKS[name]["color"], linewidth=0.8)
-        left.plot(x, rows.value, **LOOKS[name], markersize=3)
-        ends[titles[name]] = rows.value.iloc[-1]
-    left.set(ylim=(min(0, left.get_ylim()[0]), 1.03), xlim=(-0.3, len(layers) - 0.8))
+        left.vlines(x, line.low, line.high, color=drawn["color"], linewidth=0.8)
+        left.plot(x, line.value, **drawn, markersize=3)
+        ends[COUPLES[name]] = line.value.iloc[-1]
+        point(right, k - 0.15, *rows.loc[name, ["value", "low", "high"]], drawn["color"],
+              drawn["marker"])
+    left.set(ylim=(min(0, left.get_ylim()[0]), 1.03), xlim=(-0.3, len(layers) - 0.8),
+             ylabel="linear CKA of frame and clip")
+    left.set_xticks(range(len(layers)), layers, rotation=0 if len(layers) <= 8 else 90)
     name_lines(left, ends)
-    few = len(layers) <= 8
-    shown = range(len(layers)) if few else [0, *range(2, len(layers) - 1, 3), len(layers) - 1]
-    left.set_xticks(shown, [layers[i] for i in shown], rotation=0 if few else 90)
-    left.set_ylabel("linear CKA of frame and clip")
     heading(left, f"By layer ({table.stimuli.max()} clips, {table.people.max()} people)")
-    _beside_nulls(right, table[table.layer == layer].set_index("comparison").loc[names], titles)
-    heading(right, f"Layer “{layer}”, and its nulls")
-    fig.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=3,
-               fontsize=SMALL, title="mean to 95th percentile when clips are shuffled",
-               title_fontsize=SMALL)
+    right.set_yticks(range(len(names)), [COUPLES[name] for name in names], fontsize=SMALL)
+    right.set(ylim=(len(names) - 0.45, -0.55), xlabel="linear CKA of frame and clip")
+    zero(right)
+    heading(right, f"Layer “{rows.layer.iloc[0]}”, and its nulls")
+    legend(fig, bars)
     return stamp(fig, note)
 
 
-def _beside_nulls(ax, rows: pd.DataFrame, titles: dict[str, str]) -> None:
-    """Draw a row a comparison: its value, and below it a bar of each null, mean to 95 %."""
-    y = np.arange(len(rows))
-    for kind, (label, colour, hatch) in NULLS.items():
-        low, high = rows[f"{kind}_mean"], rows[f"{kind}_95"]
-        if low.notna().any():
-            ax.barh(y + 0.25, np.maximum(high - low, 0.006), 0.3, low, color=colour,
-                    edgecolor="#444444", hatch=hatch, linewidth=0.6, label=label)
-    for at, r in zip(y, rows.itertuples(), strict=True):
-        drawn = LOOKS[r.Index]
-        point(ax, at - 0.15, r.value, r.low, r.high, drawn["color"], drawn["marker"])
-    ax.set_yticks(y, [titles[n] for n in rows.index], fontsize=SMALL)
-    ax.set_ylim(len(rows) - 0.45, -0.55)
-    zero(ax)
-    ax.set_xlabel("linear CKA of frame and clip")
-
-
-def confusability(cells: pd.DataFrame, stats: pd.DataFrame, titles: dict[str, str],
-                  counts: tuple[int, int], note: str = "") -> Figure:
-    """Draw the probability given to wrong classes: static against dynamic, a panel a comparison.
+def confusability(table: pd.DataFrame, note: str = "") -> Figure:
+    """Draw the probabilities of wrong classes, of `confusion_study`: static against dynamic.
 
     The six pairs that both sides confuse most, mean over comparisons, are named.
-
-    Args:
-        cells: comparison, label, wrong, static, dynamic (shares 0..1), a row a point.
-        stats: comparison, rho, low, high, p, rho_cells, p_cells.
-        counts: number of photos and of clips.
     """
-    names = present(cells.comparison, titles)
+    names = present(table.comparison, HEADS)
     fig, axes = figure(PAGE, 2.6, 1, len(names), squeeze=False)
-    rank = cells.groupby("comparison")[["static", "dynamic"]].rank().sum(axis=1)
-    mean = rank.groupby([cells.label, cells.wrong]).mean()
+    rank = table.groupby("comparison")[["static", "dynamic"]].rank().sum(axis=1)
+    mean = rank.groupby([table.label, table.wrong]).mean()
     most = mean.sort_values(ascending=False, kind="stable").index[:6]
     for ax, name in zip(axes[0], names, strict=True):
-        part, found = cells[cells.comparison == name], stats[stats.comparison == name].iloc[0]
-        points = 100 * part[["static", "dynamic"]].to_numpy()
+        part = table[table.comparison == name]
+        points, found = 100 * part[["static", "dynamic"]].to_numpy(), part.iloc[0]
         named = part.set_index(["label", "wrong"]).index.isin(most)
         ax.scatter(*points.T, s=12, c=np.where(named, "black", "#aaaaaa"), linewidths=0)
-        ends = {f"{SHORT[r.label]} → {SHORT[r.wrong]}": (100 * r.static, 100 * r.dynamic)
-                for r in part[named].itertuples()}
-        name_lines(ax, ends)
-        heading(ax, f"{titles[name]}\nρ = {ranged(found, 'rho')}, {_p(found.p)}\nwithout "
+        heading(ax, f"{HEADS[name]}\nρ = {ranged(found, 'rho')}, {_p(found.p)}\nwithout "
                 f"preferences {number(found.rho_cells, form='.2f')}, {_p(found.p_cells)}", 7)
         ax.margins(0.12)
-        ax.set_xlabel(f"mean probability of the wrong\nclass, {counts[0]} photos (%)", fontsize=7)
-    axes[0, 0].set_ylabel(f"mean probability of the wrong\nclass, {counts[1]} clips (%)",
-                          fontsize=7)
+        name_lines(ax, {f"{SHORT[r.label]} → {SHORT[r.wrong]}": (100 * r.static, 100 * r.dynamic)
+                        for r in part[named].itertuples()})
+        wrong = "mean probability of the wrong\nclass, "
+        ax.set_xlabel(f"{wrong}{found.photos} photos (%)", fontsize=7)
+    axes[0, 0].set_ylabel(f"{wrong}{found.clips} clips (%)", fontsize=7)
     return stamp(fig, note)
 
 
-def shared_space(table: pd.DataFrame, note: str = "") -> Figure:
-    """Draw t-SNE of photos and clips, of `shared_space`: one kind in colour, the other in grey."""
-    fig, axes = figure(PAGE, 3.4, 1, 2, sharex=True, sharey=True)
-    for ax, task in zip(axes, KINDS, strict=True):
-        rows, other = table[table.task == task], table[table.task != task]
-        ax.scatter(other.x, other.y, s=5, color="#b0b0b0", linewidths=0, zorder=1)
-        for label in present(table.label, EMOTION_COLOURS):
-            part = rows[rows.label == label]
-            ax.scatter(part.x, part.y, s=16, marker=style.EMOTION_MARKERS[label], linewidths=0,
-                       color=EMOTION_COLOURS[label], zorder=2, label=label)
-        heading(ax, f"{KINDS[task].capitalize()} (n = {len(rows)}); small grey: the other kind "
-                f"(n = {len(other)})")
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=11,
-               fontsize=7, handletextpad=0.1)
-    return stamp(fig, f"an illustration, not a measurement; {note}")
+def _emotion_rows(ax, table: pd.DataFrame) -> pd.Series:
+    """Name a row an emotion, with its clips and people; return the height of each table row."""
+    labels, methods = present(table.label, ("expressive", *EMOTION_COLOURS)), present(table.method)
+    n = table.groupby("label")[["samples", "subjects"]].max()
+    names = [f"{name} ({n.samples[name]}, {n.subjects[name]})" for name in labels]
+    ax.set_yticks(range(len(labels)), names, fontsize=SMALL)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    beside = 0.36 * (table.method.map(methods.index) - (len(methods) - 1) / 2)
+    return table.label.map(labels.index) + beside
+
+
+def along_clip(table: pd.DataFrame, unit: str, note: str = "") -> Figure:
+    """Draw the photo head along frames of clips: course, course by emotion, correlation inside.
+
+    The table has the rows of `course` and of `follow` (none where no truth is known), by its
+    columns part and method.
+    """
+    courses, follow = table[table.part == "course"], table[table.part == "follow"]
+    known = len(follow) > 0
+    fig, axes = figure(PAGE, 2.6, 1, 2 + known)
+    for ax in axes[:2]:
+        zero(ax)
+        ax.set_xlabel(f"time from the {'apex' if known else 'middle'} ({unit})")
+        ax.locator_params(axis="x", nbins=4)
+    _course(axes[0], courses[courses.label == "expressive"])
+    _course_by_emotion(axes[1], courses[courses.label != "expressive"])
+    if known:
+        axes[0].set_ylabel("probability of true class;\nintensity (1: full)")
+        y = _emotion_rows(axes[2], follow)
+        axes[2].barh(y, follow.null_95 - follow.null, 0.3, follow.null, color=style.NULL_COLOUR,
+                     edgecolor=style.GREY, linewidth=0.5,
+                     label="another person's clip, mean to 95 %")
+        for at, r in zip(y, follow.itertuples(), strict=True):
+            point(axes[2], at, r.mean, r.low, r.high, METHOD_COLOURS[r.method],
+                  style.METHOD_MARKERS[r.method], filled=pd.notna(r.low))
+        zero(axes[2])
+        axes[2].set_xlabel("r with the true intensity")
+        heading(axes[2], "Inside a clip\n(n clips, people)")
+    legend(fig, [handle for ax in axes for handle in ax.get_legend_handles_labels()[0]], 5)
+    fig.get_layout_engine().set(wspace=0.04)           # names stand between the panels
+    return stamp(fig, note)
+
+
+def _course(ax, courses: pd.DataFrame) -> None:
+    """Draw a line a method, with a band about the first alone: two would cover one another."""
+    courses, methods = courses.sort_values("time"), present(courses.method)
+    truth = courses[courses.quantity == "intensity"].drop_duplicates("time")
+    if len(truth):
+        ax.plot(truth.time, truth["mean"], "--", color=style.GREY, label="true intensity")
+    for method in methods:
+        rows = courses[(courses.method == method) & (courses.quantity == "probability")]
+        ax.plot(rows.time, rows["mean"], **look(method), markersize=3, label=METHOD_LABELS[method])
+        if method == methods[0]:
+            ax.fill_between(*rows[["time", "low", "high"]].to_numpy(float).T, linewidth=0,
+                            color=METHOD_COLOURS[method], alpha=0.25,
+                            label=f"95 % interval of {METHOD_LABELS[method]}")
+    ax.set(ylim=(0, None), ylabel="probability of the true class")
+    clips, people = courses.samples.max(), courses.subjects.max()
+    heading(ax, f"All but neutral\n({clips} clips, {people} people)")
+
+
+def _course_by_emotion(ax, courses: pd.DataFrame) -> None:
+    table = courses[(courses.method == "static") & (courses.quantity == "probability")]
+    half, ends = ((table.high - table.low) / 2).astype(float).median(), {}
+    for label in present(table.label, EMOTION_COLOURS):
+        rows = table[table.label == label].sort_values("time")
+        ax.plot(rows.time, rows["mean"], color=EMOTION_COLOURS[label],
+                marker=style.EMOTION_MARKERS[label], markersize=3)
+        ends[f"{label} ({rows.samples.max()})"] = rows["mean"].iloc[-1]
+    ax.set_ylim(0, 1.08 * ax.get_ylim()[1])
+    name_lines(ax, ends)
+    about = "" if np.isnan(half) else f"; 95 % about ±{half:.2f}"
+    heading(ax, f"{METHOD_LABELS['static']}, by emotion\n(n{about})")
+
+
+def gains(table: pd.DataFrame, note: str = "") -> Figure:
+    """Draw recall on clips without and with photos, and the gain, of `gain_by_emotion`."""
+    methods = present(table.method)
+    fig, (left, right) = figure(PAGE, 0.8 + 0.3 * table.label.nunique(), 1, 2, sharey=True)
+    y, colours = _emotion_rows(left, table), table.method.map(METHOD_COLOURS)
+    left.hlines(y, table.without, table.recall, color=colours, linewidth=0.8)
+    left.plot(table.without, y, style.METHOD_MARKERS["dynamic"], color=METHOD_COLOURS["dynamic"],
+              markersize=3)
+    for at, r, colour in zip(y, table.itertuples(), colours, strict=True):
+        marker = style.METHOD_MARKERS[r.method]
+        left.plot(r.recall, at, marker, color=colour, markersize=4)
+        point(right, at, r.gain, r.low, r.high, colour, marker, filled=r.p_holm <= style.LEVEL)
+    left.set_xlabel("recall on clips (%)")
+    heading(left, "Without and with photos (n clips, people)")
+    zero(right)
+    right.set_xlabel("gain over dynamic only (points)")
+    heading(right, "Paired difference, 95 %; filled: significant (Holm)")
+    legend(fig, [key(METHOD_LABELS[m], marker=style.METHOD_MARKERS[m], color=METHOD_COLOURS[m])
+                 for m in ("dynamic", *methods)])
+    return stamp(fig, note)
