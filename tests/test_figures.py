@@ -144,12 +144,9 @@ def test_figures_are_drawn_again_from_their_csv():
     fig = draw("finetuning_comparison", folder, "sandbox", "a note")
     assert fig.get_supxlabel() == "a note" and len(fig.axes) == 4
     assert draw("faces_gap", folder, "sandbox", "") is None               # needs faces
+    along = draw("static_along_clip", folder, "sandbox", "")
+    along.draw_without_rendering()
+    legend = along.legends[0].get_window_extent()
+    assert not any(legend.overlaps(ax.get_window_extent()) for ax in along.axes)
     shown = draw("experts_specificity", folder, "sandbox", "").axes[0].get_yticklabels()
     assert [t.get_text() for t in shown][0].startswith("emotion, photos (n = ")
-
-
-def test_the_legend_along_a_clip_lies_outside_the_axes():
-    fig = draw("static_along_clip", ROOT / "figures", "sandbox", "")
-    fig.draw_without_rendering()
-    legend = fig.legends[0].get_window_extent()
-    assert not any(legend.overlaps(ax.get_window_extent()) for ax in fig.axes)
