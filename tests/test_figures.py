@@ -36,11 +36,6 @@ def test_a_number_is_printed_with_its_interval_or_alone():
     assert marks.number(2.26, 1, 3.04, "+.1f") == "+2.3 [+1.0, +3.0]"
     assert marks.number(-0.04, -0.25, 0.5) == "0.0 [−0.2, 0.5]"          # a zero has no sign
     assert marks.number(-2, form=".0f") == "−2"
-    row = pd.Series(dict(value=-0.03, low=-0.25, high=0.5, null=np.nan))
-    assert marks.ranged(row) == "−0.03 [−0.25, 0.50]"
-    assert marks.ranged(row, low="null") == "−0.03"
-    one = next(pd.DataFrame([dict(gain=.021, low=0., high=.1)]).itertuples())
-    assert marks.ranged(one, "gain", ".0f", scale=100) == "2 [0, 10]"
 
 
 @pytest.mark.parametrize("levels", [[5, 5, 5, 5], [1, 6, 6.1, 6.2], [3, 1, 2], [10, 10, 9.9]])
