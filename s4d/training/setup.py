@@ -13,7 +13,7 @@ import os
 
 import torch
 import torch.distributed as dist
-from timm.optim import param_groups_layer_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 from torch.optim import Optimizer
 
@@ -78,7 +78,10 @@ def optimizer_for(model: nn.Module, betas: tuple[float, float], weight_decay: fl
                   layer_decay: float = 1.0) -> Optimizer:
     """Return AdamW over timm's groups: no decay on biases and norms, `lr_scale` for layer decay."""
     spared = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
-    groups = param_groups_layer_decay(model, weight_decay, spared, layer_decay=layer_decay)
+    if layer_decay < 1:
+        groups = param_groups_layer_decay(model, weight_decay, spared, layer_decay=layer_decay)
+    else:
+        groups = param_groups_weight_decay(model, weight_decay, spared)
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)    # a fifth of the time
 
 
