@@ -23,13 +23,13 @@ def say(sentence: str) -> None:
     print(f"s4d: {sentence}", file=sys.stderr)
 
 
-def faces(profile: str = "sandbox", data: Folder = "data", workers: int = 2) -> int:
+def faces(profile: str = "sandbox", data: Folder = "data") -> int:
     """Write the procedural-face corpora of a profile: smoke, sandbox, night or gpu."""
     from .faces import corpus
     settings = configs.profile(profile, data=data)
     if settings.faces is None:
         raise ConfigError(f"profile {profile} reads licensed data, not procedural faces")
-    print(corpus.ensure(settings.faces, data, workers, progress=sys.stderr.isatty()))
+    print(corpus.ensure(settings.faces, data, CPUS, progress=sys.stderr.isatty()))
     return 0
 
 

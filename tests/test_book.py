@@ -26,9 +26,9 @@ ROWS = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|")
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_the_map_names_what_exists(row):
-    part, formula, functions, notebook, artifacts = row
+    part, formula, functions, notebook, artifacts, drawn_by = row
     assert part and formula and (DOCS / re.search(r"\((.+)\)", notebook)[1]).is_file()
-    for name in re.findall(r"`([^`]+)`", functions):
+    for name in re.findall(r"`([^`]+)`", functions + drawn_by):
         assert pkgutil.resolve_name(name) is not None
     assert set(artifacts.split(", ")) <= ARTIFACTS | {"-"}
 

@@ -89,7 +89,8 @@ def test_what_was_counted_before_a_stop_is_counted_after(mini, tmp_path, monkeyp
     def fill(engine, *_):
         guard = engine.guard
         guard.unreadable["gone.jpg"], guard.warned["kind"] = "empty", "said before"
-        guard.idle_since["blocks.1.moae 0"], guard.skipped, engine.seconds = -600, 2, 1e6
+        guard.idle_since["blocks.1.moae 0"], guard.skipped = -600, 2
+        engine.started -= 1e6
         interrupt()
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "update", nth(Engine.update, 2, before=fill))

@@ -69,8 +69,8 @@ def hair(C, lamp, rays, tables):
     back = o[1] + far * d[1] + .03 * strands
     behind = cover * smooth(back, (bottom + .45).clamp(max=-.45), (bottom + .62).clamp(max=-.30))
     edge = face_edge(P, x, y, strands)
-    front = torch.maximum(ramp(edge * .5 + .010 * strands, px * 1.5 + .035),
-                          step(.12 + .1 * long - z))
+    free = step(.12 + .1 * long - z)                            # behind the face's edge
+    front = torch.maximum(ramp(edge * .5 + .010 * strands, px * 1.5 + .035), free)
     short_end = .10 - .45 * smooth(z, -.12, -.40) - .16 * smooth(z, .05, .2)
     end = torch.lerp(short_end, bottom + .38, long)
     front = cover * front * smooth(y + .03 * strands - end, -.05, .08)

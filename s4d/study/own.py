@@ -28,8 +28,6 @@ def configure(photos: str | Path | None = None, clips: str | Path | None = None,
               steps: int = 300, data: str = "data", runs: str = "runs") -> Finetune:
     """Return the configuration that trains on own folders: one task, or S4D where both are given.
 
-    A dataset gets the smallest vocabulary that has all its classes.
-
     Args:
         profile: whose model, sizes and learning rate.
         init: a pre-training configuration, a checkpoint file, or None: from scratch.
@@ -98,12 +96,12 @@ def draw(run: Run, tested: pd.DataFrame, scores: pd.DataFrame, out: Path) -> lis
     seen = shares.assign(samples=total).query("samples > 0")
     drawn = {"confusion": figures.confusion(seen, note), "curves": curves(run)}
     for task, rows in tables(cfg).items():      # a few samples of each class, the middle frame
-        chosen = rows.sort_values("path").groupby("label").head(ACROSS).itertuples()
-        chosen = sorted(chosen, key=lambda row: row.label)
-        clips = [read_clip(Path(sources(cfg)[task].root) / row.path, size=cfg.img_size)
-                 for row in chosen]
+        chosen = rows.sample(frac=1, random_state=0).groupby("label").head(ACROSS)
+        chosen = chosen.sort_values(["label", "path"])
+        clips = [read_clip(Path(sources(cfg)[task].root) / path, size=cfg.img_size)
+                 for path in chosen["path"]]
         middle = np.stack([clip[len(clip) // 2] for clip in clips])
-        labels = [f"{row.label}\n{row.split}" for row in chosen]
+        labels = list(chosen["label"] + "\n" + chosen["split"])
         drawn[KINDS[task]] = face_figures.sheet(middle, labels, ACROSS, note)
     savers = {out / "scores.csv": lambda p: scores.to_csv(p, index=False),
               out / "predictions.csv": lambda p: tested.to_csv(p, index=False)}

@@ -42,10 +42,9 @@ def protocol(splits: dict[str, pd.DataFrame], resamples: int = 2000, seed: int =
     """Score each test split, and of several (folds) their mean and their pool.
 
     Args:
-        splits: name -> predictions (path, subject, label, predicted) of one task.
+        splits: name -> predictions of one task (path, subject, label, predicted).
     Returns:
-        part, metric (WAR, UAR, macro F1, weighted F1, recall <emotion>), value, low, high (95 %
-        over subjects), samples.
+        part, metric, value, low, high (95 % over subjects), samples.
     """
     for name, rows in splits.items():
         check(rows, name)
@@ -92,10 +91,7 @@ def baselines(predictions: pd.DataFrame, classes: dict[str, int]) -> pd.DataFram
 
 
 def readable(table: pd.DataFrame, value: str = "value", digits: int = 1) -> pd.DataFrame:
-    """Print scores as a paper does: a row a system, a column a metric, `41.5 [37.0, 46.1]`, %.
-
-    With value "difference", a table of `stats.paired`: with signs, and Holm's p.
-    """
+    """Print scores, or with value "difference" those of `stats.paired`: a row a system, in %."""
     form = ("+" if value == "difference" else "") + f".{digits}f"
     names = list(table.columns[: table.columns.get_loc("metric")])
     out = table[names].drop_duplicates().reset_index(drop=True)
@@ -115,10 +111,7 @@ def as_text(table: pd.DataFrame) -> str:
 
 
 def agreement_as_read(pairs: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
-    """Print `seed_agreement`, tasks stacked: a row a block and task, the largest p of its pairs.
-
-    A permutation p is never below 1 / (1 + permutations), so it is printed as a limit.
-    """
+    """Print `seed_agreement`: a row a block and task, a limit of the largest p of its pairs."""
     parts = pairs.groupby(["block", "task"], sort=False)
     seen = parts.matched.agg(["mean", "min", "max"]).astype(float)
     worst = parts[["null_95", "p"]].max()

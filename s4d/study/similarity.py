@@ -20,27 +20,20 @@ Layers = dict[str, np.ndarray]                 # of `stimuli.layer_features`: la
 
 
 @torch.no_grad()
-def read_by_head(model: nn.Module, pooled: np.ndarray, rows: pd.DataFrame, head: str,
-                 names: tuple[str, ...], shared: list[str]) -> pd.DataFrame:
-    """Predict every sample by one head, of classes `names`, among the emotions that tasks share.
-
-    pooled, rows: features `[N, D]` and table of photos or clips, of either task.
-    """
+def read_by_head(model: nn.Module, pooled: np.ndarray, head: str, names: tuple[str, ...],
+                 shared: list[str]) -> np.ndarray:
+    """Name the emotion of features `[N, D]` by one head, of classes `names`, among the shared."""
     x = torch.from_numpy(pooled).to(next(model.parameters()))
     logits = model.forward_head(x, head).float().cpu().numpy()
-    best = logits[:, [names.index(n) for n in shared]].argmax(1)
-    answers = rows[["path", "label", "subject"]].assign(predicted=np.array(shared)[best])
-    return answers[rows.label.isin(shared)]
+    return np.array(shared)[logits[:, [names.index(n) for n in shared]].argmax(1)]
 
 
-def read_by_probe(train: np.ndarray, labels: pd.Series, pooled: np.ndarray, rows: pd.DataFrame,
-                  shared: list[str]) -> pd.DataFrame:
-    """Predict every sample by logistic regression on features and labels of training samples."""
+def read_by_probe(train: np.ndarray, labels: pd.Series, pooled: np.ndarray,
+                  shared: list[str]) -> np.ndarray:
+    """Name the emotion of features by logistic regression on those of training samples."""
     use = labels.isin(shared).to_numpy()
     reader = LogisticRegression(C=0.1, max_iter=500, class_weight="balanced")
-    probe = make_pipeline(StandardScaler(), reader).fit(train[use], labels[use])
-    answers = rows[["path", "label", "subject"]].assign(predicted=probe.predict(pooled))
-    return answers[rows.label.isin(shared)]
+    return make_pipeline(StandardScaler(), reader).fit(train[use], labels[use]).predict(pooled)
 
 
 def transfer_matrix(read: pd.DataFrame, saw: dict[str, tuple[str, ...]],
@@ -48,8 +41,8 @@ def transfer_matrix(read: pd.DataFrame, saw: dict[str, tuple[str, ...]],
     """WAR (%) of every trained head, or probe, on photos and on clips, with 95 % intervals.
 
     Args:
-        read: rows of `read_by_head` or `read_by_probe` with the columns method, seed, head (the
-            kind it was trained on) and stimuli.
+        read: path, label, subject, predicted, method, seed, head (the kind that it, or the probe,
+            was trained on) and stimuli (the kind of the sample).
         saw: method -> kinds of labelled samples that its network was trained on.
     Returns:
         method, head, stimuli, war, low, high, samples, subjects, majority (WAR of one class),

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from safetensors.torch import save
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from tqdm import tqdm
 
@@ -27,9 +28,9 @@ from .. import config as configs
 from ..config import ConfigError
 from ..data.dataset import Joint, Samples, cut, loader, part_of, sample_seed
 from ..files import code_version, write, write_text, writing
-from .guards import Guard
+from .guards import Guard, say
 from .runs import CHECKPOINT, Run, RunError, cause_of, device_name, lock, plan_batches
-from .setup import broadcast, data_parallel, gather, rank, world_size
+from .setup import broadcast, gather, rank, world_size
 
 
 class Interrupted(KeyboardInterrupt):
@@ -82,7 +83,7 @@ class Engine:
         self.run, self.cfg, self.device = run, cfg, device
         self.step = self.epoch = self.steps = 0
         self.best: dict = {}
-        self.seconds, self.started = 0.0, time.monotonic()     # of earlier calls; of this one
+        self.started = time.monotonic()
         self.signal: int | None = None
         self.handlers: dict = {}            # of signals, before this run
         self.waits = False                  # for a step to be complete, should a signal come
@@ -119,8 +120,8 @@ class Engine:
                     self.checkpoint()
                     where = f"after step {self.step} of {self.steps}"
                 by = signal.Signals(self.signal).name if self.signal else "another process"
-                self.say(f"{self.run.dir.name} was stopped by {by} {where}; the same call "
-                         "continues there")
+                say(f"{self.run.dir.name} was stopped by {by} {where}; the same call "
+                    "continues there")
         finally:
             for number, handler in self.handlers.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -128,10 +129,6 @@ class Engine:
                 self.lock.release()
         if self.signal and (error is None or interrupted):
             signal.raise_signal(self.signal)            # what it does without a training
-
-    def say(self, sentence: str) -> None:
-        if rank() == 0:
-            tqdm.write(f"s4d: {sentence}", file=sys.stderr)
 
     def start(self, model: nn.Module, optimizer: Optimizer, data: dict[str, Samples]) -> nn.Module:
         """Continue from the checkpoint, if there is one; return the network to call in the loop.
@@ -147,8 +144,7 @@ class Engine:
         model.set_grad_checkpointing(cfg.grad_checkpointing)
         decay = getattr(cfg, "ema_decay", 0.0)
         self.average = ModelEmaV3(model, decay=decay) if decay else None
-        self.guard = Guard(sum(map(len, data.values())), cfg.max_unreadable, cfg.skip_nonfinite,
-                           self.say)
+        self.guard = Guard(cfg, sum(map(len, data.values())))
         self.per_epoch = len(plan_batches(cfg, data, 0))
         self.steps = max(1, round(cfg.epochs * self.per_epoch))
         self.metrics = folder / "metrics.jsonl"
@@ -162,7 +158,11 @@ class Engine:
         self.progress = progress_bar(folder.name, self.steps, self.step, alone=Engine.alone,
                                      disable=rank() > 0)
         self.saved_at = time.monotonic()
-        self.net = data_parallel(model, self.device)
+        self.net = model
+        if world_size() > 1:            # gradients are averaged; those of the idle head stay None
+            ids = [self.device] if self.device.type == "cuda" else None
+            self.net = DistributedDataParallel(model, ids, broadcast_buffers=False,
+                                               find_unused_parameters=True)
         self.waits = True
         return self.net
 
@@ -179,7 +179,7 @@ class Engine:
             versions |= {"s4d": code_version(), "python": platform.python_version()}
             provenance = dict(
                 stage=self.cfg.stage, steps=self.steps, versions=versions,
-                seconds=round(self.elapsed(), 1), processes=world_size(),
+                seconds=round(time.monotonic() - self.started, 1), processes=world_size(),
                 device=device_name(self.device), unreadable=self.guard.unreadable,
                 skipped=self.guard.skipped, warnings=list(self.guard.warned.values()), **more)
             write_text(self.run.dir / "provenance.json", json.dumps(provenance, indent=1))
@@ -198,7 +198,8 @@ class Engine:
             cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
             state = dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict(),
                          average=average, step=self.step, epoch=self.epoch, best=self.best,
-                         seconds=self.elapsed(), logged=self.metrics.stat().st_size,
+                         seconds=time.monotonic() - self.started,
+                         logged=self.metrics.stat().st_size,
                          guard={key: getattr(self.guard, key) for key in Guard.saved},
                          rng=torch.get_rng_state(), rng_cuda=cuda)
             content = io.BytesIO()          # written by Python, whose errors tell of a full disk
@@ -226,17 +227,14 @@ class Engine:
             raise RunError(f"the checkpoint of {self.run.dir.name} is of another model "
                            f"({cause_of(error)}): remove the folder {self.run.dir} and train "
                            "again") from error
-        for key in ("step", "epoch", "seconds", "best"):
+        for key in ("step", "epoch", "best"):
             setattr(self, key, state[key])
+        self.started -= state["seconds"]                # of earlier calls
         vars(self.guard).update(state["guard"])
         torch.set_rng_state(state["rng"])
         if torch.cuda.is_available() and state["rng_cuda"] is not None:
             torch.cuda.set_rng_state(state["rng_cuda"])
         return state["logged"]
-
-    def elapsed(self) -> float:
-        """Return the seconds spent in this call and in earlier ones."""
-        return self.seconds + time.monotonic() - self.started
 
     # --- the loop
 

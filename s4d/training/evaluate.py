@@ -80,11 +80,9 @@ def along_time(model: torch.nn.Module, path: str | Path, classes: int, size: int
                stride: int, windows: int = 32) -> pd.DataFrame:
     """Return the probabilities of a clip in windows that slide from its start to its end.
 
-    Args:
-        windows: at most; fewer where the clip has fewer places for one.
     Returns:
-        table: path, frame (the middle of the window), seconds (missing where the file tells no
-        rate), predicted, prob_<emotion>.
+        path, frame (the middle of the window), seconds (missing where the file tells no rate),
+        predicted, prob_<emotion>.
     """
     names, device = vocabulary(classes), next(model.parameters()).device
     clip, rate = read_clip(path, size=size, aspect=True), header(path)[2]

@@ -2,26 +2,35 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
+from tqdm import tqdm
 
+from ..config import Finetune, Pretrain
 from ..models import MoAE
 from .runs import RunError
+from .setup import rank
 
 EVERY, LEAST, PATIENCE = 10, 0.01, 500     # steps between looks; least share of tokens; steps
 IN_A_ROW = 10                              # skipped steps after which a run stops all the same
 
 
+def say(sentence: str) -> None:
+    """Write a sentence of the main process to the error stream, beside a running bar."""
+    if rank() == 0:
+        tqdm.write(f"s4d: {sentence}", file=sys.stderr)
+
+
 class Guard:
-    """Look at every step of a run on so many samples; `say` each warning once."""
+    """Look at every step of a run on so many samples; say each warning once."""
 
     saved = ("unreadable", "warned", "idle_since", "skipped")       # with each checkpoint
 
-    def __init__(self, samples: int, max_unreadable: float, skip_nonfinite: bool, say):
-        self.samples, self.max_unreadable = samples, max_unreadable
-        self.skip_nonfinite, self.say = skip_nonfinite, say
+    def __init__(self, cfg: Pretrain | Finetune, samples: int):
+        self.cfg, self.samples = cfg, samples
         self.unreadable: dict[str, str] = {}       # path -> cause
         self.warned: dict[str, str] = {}           # kind -> sentence
         self.idle_since: dict[str, int] = {}       # expert -> step since which it has no tokens
@@ -30,24 +39,22 @@ class Guard:
     def warn(self, kind: str, sentence: str) -> None:
         if kind not in self.warned:
             self.warned[kind] = sentence
-            self.say(sentence)
+            say(sentence)
 
     def media(self, unreadable: list[tuple[str, str]]) -> None:
         """Count unreadable samples, each once; raise RunError when they are too many."""
         self.unreadable.update(unreadable)
-        if len(self.unreadable) > self.max_unreadable * self.samples:
+        if len(self.unreadable) > self.cfg.max_unreadable * self.samples:
             path, cause = next(iter(self.unreadable.items()))
             raise RunError(f"{len(self.unreadable)} of {self.samples} training samples are "
-                           f"unreadable, more than max_unreadable={self.max_unreadable:g}; the "
-                           f"first is {path} ({cause}): run `python -m s4d audit`, repair the "
+                           f"unreadable, more than max_unreadable={self.cfg.max_unreadable:g}; "
+                           f"the first is {path} ({cause}): run `python -m s4d audit`, repair the "
                            "files or raise max_unreadable")
 
     def finite(self, loss: float, norm: float, place: str) -> bool:
         """Return whether the optimizer may take a step; raise RunError unless others are skipped.
 
-        Args:
-            norm: of all gradients, before clipping.
-            place: which step of which run, with which samples.
+        `norm` is that of all gradients, `place` tells step, run and samples.
         """
         if math.isfinite(loss) and math.isfinite(norm):
             self.in_a_row = 0
@@ -55,7 +62,7 @@ class Guard:
         self.skipped += 1
         self.in_a_row += 1
         value = f"gradient norm is {norm}" if math.isfinite(loss) else f"loss is {loss}"
-        if not self.skip_nonfinite or self.in_a_row > IN_A_ROW:
+        if not self.cfg.skip_nonfinite or self.in_a_row > IN_A_ROW:
             raise RunError(f"{value} {place}: lower the learning rate or set clip_grad. "
                            f"skip_nonfinite=True passes over up to {IN_A_ROW} such steps in a row")
         self.warn("skipped", f"{value} {place}: skipped; provenance.json will count such steps")

@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 
@@ -66,14 +65,6 @@ def gather(value) -> list:
     return values
 
 
-def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return the model with gradients averaged over processes; the idle head keeps none."""
-    if world_size() == 1:
-        return model
-    ids = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(model, ids, broadcast_buffers=False, find_unused_parameters=True)
-
-
 def cosine(step: int, steps: int, warmup: int, peak: float, low: float = 0.0,
            start: float = 1e-6) -> float:
     """Return a step's learning rate: linear warm-up to `peak`, then half a cosine to `low`."""
@@ -88,10 +79,9 @@ def optimizer_for(model: nn.Module, betas: tuple[float, float], weight_decay: fl
     """Return AdamW over timm's groups: no decay on biases and norms, `lr_scale` for layer decay."""
     spared = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
     if layer_decay < 1:
-        groups = param_groups_layer_decay(model, weight_decay, no_weight_decay_list=spared,
-                                          layer_decay=layer_decay)
+        groups = param_groups_layer_decay(model, weight_decay, spared, layer_decay=layer_decay)
     else:
-        groups = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=spared)
+        groups = param_groups_weight_decay(model, weight_decay, spared)
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)    # a fifth of the time
 
 

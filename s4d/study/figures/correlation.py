@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 
 from ..stats import p_text
 from . import style
-from .marks import heading, key, legend, look, name_lines, number, point, present, ranged, zero
+from .marks import heading, key, legend, look, name_lines, number, point, present, zero
 from .style import EMOTION_COLOURS, KINDS, METHOD_COLOURS, METHOD_LABELS, PAGE, SMALL, figure, stamp
 
 READERS = {"head": "Trained heads", "probe": "Linear probes"}
@@ -78,8 +78,9 @@ def prototype_similarity(table: pd.DataFrame, note: str = "") -> Figure:
             ax.add_patch(Rectangle((k - 0.5, k - 0.5), 1, 1, fill=False, linewidth=0.7))
             ax.text(k, k, number(value, form=".2f").replace("0.", "."), ha="center", va="center",
                     fontsize=SMALL, color="black" if value > 0.1 else "white")
+        corrected = number(found.corrected, found.low, found.high, ".2f")
         heading(ax, f"{METHOD_LABELS[method]}\nΔ drawn {number(found.difference, form='.2f')}, "
-                f"{_p(found.p)}\ncorrected {ranged(found, 'corrected')}", SMALL)
+                f"{_p(found.p)}\ncorrected {corrected}", SMALL)
         same = rows[rows.image_class == rows.video_class]
         photos, clips = same.photos.map(" ({})".format), same.clips.map(" ({})".format)
         ax.set_yticks(range(len(names)), names + photos, fontsize=SMALL)
@@ -136,7 +137,8 @@ def confusability(table: pd.DataFrame, note: str = "") -> Figure:
         points, found = 100 * part[["static", "dynamic"]].to_numpy(), part.iloc[0]
         named = part.set_index(["label", "wrong"]).index.isin(most)
         ax.scatter(*points.T, s=12, c=np.where(named, "black", "#aaaaaa"), linewidths=0)
-        heading(ax, f"{HEADS[name]}\nρ = {ranged(found, 'rho')}, {_p(found.p)}\nwithout "
+        rho = number(found.rho, found.low, found.high, ".2f")
+        heading(ax, f"{HEADS[name]}\nρ = {rho}, {_p(found.p)}\nwithout "
                 f"preferences {number(found.rho_cells, form='.2f')}, {_p(found.p_cells)}", 7)
         ax.margins(0.12)
         name_lines(ax, {f"{SHORT[r.label]} → {SHORT[r.wrong]}": (100 * r.static, 100 * r.dynamic)

@@ -18,16 +18,14 @@ ALONE = dict.fromkeys(("dynamic", "static"), "one task alone")       # the singl
 
 def _baselines(ax, title: str, rows: pd.DataFrame, metric: str, upright: bool = True) -> None:
     """Title an axes; write a task's chance and majority class below, draw those within reach."""
-    ends = ax.get_xlim() if upright else ax.get_ylim()
-    values, texts = 100 * rows.set_index("baseline")[metric], []
-    for baseline, name, dash in (("chance", "chance (dotted)", ":"),
-                                 ("majority", "majority class (dashed)", "--")):
-        value = values[baseline]
-        texts.append(f"{name} {value:.1f}")
-        if ends[0] < value < ends[1]:
-            (ax.axvline if upright else ax.axhline)(value, color=GREY, lw=0.8, ls=dash, zorder=0)
+    (low, high), draw = (ax.get_xlim(), ax.axvline) if upright else (ax.get_ylim(), ax.axhline)
+    chance, majority = 100 * rows.set_index("baseline")[metric].loc[["chance", "majority"]]
+    for value, dash in ((chance, ":"), (majority, "--")):
+        if low < value < high:
+            draw(value, color=GREY, lw=0.8, ls=dash, zorder=0)
     ax.set_title(title, pad=10)
-    ax.text(0, 1.02, ", ".join(texts), transform=ax.transAxes, color=GREY, fontsize=SMALL)
+    ax.text(0, 1.02, f"chance (dotted) {chance:.1f}, majority class (dashed) {majority:.1f}",
+            transform=ax.transAxes, color=GREY, fontsize=SMALL)
 
 
 def _scores(ax, scores: pd.DataFrame, single: pd.DataFrame) -> None:
@@ -42,8 +40,8 @@ def _scores(ax, scores: pd.DataFrame, single: pd.DataFrame) -> None:
         point(ax, place.pop((r.method, r.pretrained)), 100 * r.value, 100 * r.low, 100 * r.high,
               METHOD_COLOURS[r.method], style.METHOD_MARKERS[r.method], r.pretrained)
     for (_, start), y in place.items():
-        ax.annotate(f"{STARTS[start]}: not run", (1, y), (-2, 0), ax.get_yaxis_transform(),
-                    "offset points", color=GREY, fontsize=SMALL, ha="right", va="center")
+        ax.text(0.98, y, f"{STARTS[start]}: not run", transform=ax.get_yaxis_transform(),
+                color=GREY, fontsize=SMALL, ha="right", va="center")
     ax.set_yticks(range(len(methods)), [METHOD_LABELS[m] for m in methods])
     ax.set_ylim(len(methods) - 0.5, -0.5)
 
@@ -99,7 +97,7 @@ def confusion(table: pd.DataFrame, note: str = "") -> Figure:
             `protocol.confusion`), samples of the label.
     """
     table = table if "method" in table else table.assign(method="")
-    panels, before = list(table.groupby(["method", "task"], sort=False)), None
+    panels = list(table.groupby(["method", "task"], sort=False))
     fig, axes = figure(PAGE, 2.75, 1, len(panels), squeeze=False)
     for ax, ((method, task), rows) in zip(axes[0], panels, strict=True):
         order, across = rows["label"].unique(), rows["predicted"].unique()
@@ -109,15 +107,12 @@ def confusion(table: pd.DataFrame, note: str = "") -> Figure:
                         annot=matrix.map(lambda v: f"{v:.0f}" if v >= 0.5 else ""), fmt="",
                         annot_kws={"size": SMALL}, xticklabels=True, yticklabels=True)
         samples = rows.groupby("label")["samples"].first()
-        names = [f"{name} ({samples[name]})" for name in order]
-        same = task == before                                # its rows are named to the left
         ax.set_xticks(ax.get_xticks(), across, rotation=45, ha="right", rotation_mode="anchor")
-        ax.set_yticks(ax.get_yticks(), [""] * len(order) if same else names, rotation=0)
-        ax.set(xlabel="predicted", ylabel="" if same else f"true class ({KINDS[task]})")
-        ax.set_title(f"{METHOD_LABELS[method]}, {KINDS[task]}" if method else
-                     KINDS[task].capitalize(), loc="center")
+        ax.set_yticks(ax.get_yticks(), [f"{name} ({samples[name]})" for name in order], rotation=0)
+        ax.set(xlabel="predicted", ylabel=f"true class ({KINDS[task]})")
+        ax.set_title(", ".join(filter(None, (METHOD_LABELS.get(method), KINDS[task]))),
+                     loc="center")
         ax.tick_params(length=0)
-        before = task
     return stamp(fig, note)
 
 
@@ -145,9 +140,9 @@ def curves(table: pd.DataFrame, baselines: pd.DataFrame, samples: dict[str, tupl
         _baselines(ax, f"{KINDS[task].capitalize()}: {n} of {people} people, {STARTS[start]}",
                    baselines[baselines["task"] == task], "WAR", upright=False)
         name_lines(ax, ends, {METHOD_LABELS[m]: c for m, c in METHOD_COLOURS.items()})
-        ax.set(xlabel="epoch" if task == "image" else "", ylabel="validation WAR, %",
+        ax.set(xlabel="epoch" if task == "image" else "",
+               ylabel="validation WAR, %" if start == starts[0] else "",
                xlim=(1, last) if last > 1 else (0.5, 1.5))
-        ax.label_outer()
         ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     return stamp(fig, note)
 
@@ -191,15 +186,15 @@ def ablations(table: pd.DataFrame, titles: dict[str, str], default: dict[str, st
         ends = (value - table["difference"] + table[f"difference_{end}"] for end in ("low", "high"))
         low, high = (end.fillna(value) for end in ends)
         table = table.assign(low=low, high=high)
-    studies = list(dict.fromkeys(table["study"]))
+    studies = list(table.groupby("study", sort=False))
     columns = min(3, len(studies))
     rows = -(-len(studies) // columns)
     fig, axes = figure(style.COLUMN if columns == 1 else PAGE, 0.6 + 1.75 * rows, rows, columns,
                        squeeze=False, sharey=True)
     for ax in axes.flat[len(studies):]:
         ax.set_axis_off()
-    for ax, study in zip(axes.flat, studies, strict=False):
-        _study(ax, table[table["study"] == study], default[study])
+    for ax, (study, found) in zip(axes.flat, studies, strict=False):
+        _study(ax, found, default[study])
         ax.set_xlabel(titles[study])
     for ax in axes[:, 0]:
         ax.set_ylabel(ylabel)

@@ -4,7 +4,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.optimize import isotonic_regression
@@ -19,13 +18,6 @@ def number(value: float, low: float = np.nan, high: float = np.nan, form: str = 
     if not (np.isnan(low) or np.isnan(high)):
         text += f" [{low:{form}}, {high:{form}}]"
     return text.replace("-", "\N{MINUS SIGN}")
-
-
-def ranged(row, value: str = "value", form: str = ".2f", low: str = "low", high: str = "high",
-           scale: float = 1) -> str:
-    """Write a table's number with its interval, by the names of their columns."""
-    row = row if isinstance(row, pd.Series) else row._asdict()
-    return number(*(scale * float(row[name]) for name in (value, low, high)), form)
 
 
 def key(label: str, **drawn) -> Line2D:
@@ -75,7 +67,7 @@ def zero(ax, horizontal: bool = False) -> None:
 
 def name_lines(ax, ends: dict[str, float | tuple[float, float]],
                colours: dict[str, str] | None = None) -> None:
-    """Write names to the right of an axes, apart, each joined to what it names by a thin line.
+    """Write names to the right of an axes, apart, each joined to its end by a thin line.
 
     An end is the height at which a line leaves the axes, or a point (x, y); data units.
     """

@@ -30,19 +30,18 @@ def published(table: pd.DataFrame, method: str, baseline: str) -> Figure:
         ax.plot(war[method], names.index.get_loc(method), "o", color=METHOD_COLOURS["s4d"])
         for at, value in zip(y, war, strict=True):
             if np.isnan(value):
-                ax.text(0.5, at, "not found", transform=ax.get_yaxis_transform(), ha="center",
-                        va="center", fontsize=SMALL, color=GREY, backgroundcolor="white")
+                ax.text(0.3, at, "not found", transform=ax.get_yaxis_transform(), ha="center",
+                        va="center", fontsize=SMALL, color=GREY)
             else:
-                ax.annotate(f"{value:.2f}", (value, at), (5, 0), textcoords="offset points",
-                            va="center", fontsize=SMALL)
+                ax.text(value, at, f"  {value:.2f}", va="center", fontsize=SMALL)
         ax.axvspan(war[baseline], war[method], color="#EBD3C3", linewidth=0, zorder=0)
         left = rows.min().min() - 0.05 * width
         ax.set(xlim=(left, left + width), ylim=(-0.7, len(y) - 0.3), xlabel="recall, %")
         heading(ax, f"{dataset}: WAR {war[method] - war[baseline]:+.2f} points")
         ax.grid(axis="y", linewidth=0.4)
     axes[0].set_yticks(y, [f"{name} ({year})" for name, year in names.items()])
-    for name in (method, baseline):
-        axes[0].get_yticklabels()[names.index.get_loc(name)].set_fontweight("bold")
+    for label, name in zip(axes[0].get_yticklabels(), names.index, strict=True):
+        label.set_fontweight("bold" if name in (method, baseline) else "normal")
     handles = [key("WAR", marker="o"), key("WAR, derived", marker="D"),
                key("UAR", marker="o", markerfacecolor="w")]
     fig.legend(handles=handles, loc="outside upper right", ncols=3, handletextpad=0.1)
@@ -64,9 +63,9 @@ def claims(table: pd.DataFrame, note: str) -> Figure:
         if pd.notna(row.difference):                              # numbers stand beside the bar
             left = row.low + row.high > 0
             end = min(row.low, 0) if left else max(row.high, 0)
-            ax.annotate(number(row.difference, row.low, row.high, "+.1f"), (end, y - 0.2),
-                        (-4 if left else 4, 0), textcoords="offset points", va="center",
-                        ha="right" if left else "left", fontsize=SMALL)
+            text = number(row.difference, row.low, row.high, "+.1f")
+            ax.text(end, y - 0.2, f" {text} ", va="center", ha="right" if left else "left",
+                    fontsize=SMALL)
     ax.axvline(0, color=DARK, linewidth=0.6)
     ax.set(xlim=(-reach, reach), ylim=(-0.55, len(table) - 0.55), yticks=[],
            xlabel="WAR difference, points")
