@@ -17,8 +17,10 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
@@ -29,15 +31,22 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))                    # the machine need not have installed the package
 
+for missing in ("av", "decord"):                 # codecs, which such a machine may lack
+    try:
+        __import__(missing)
+    except ImportError:
+        sys.modules[missing] = MagicMock()
+
 from s4d import bench  # noqa: E402
 from s4d import config as configs  # noqa: E402
-from s4d.data import cache, media  # noqa: E402
+from s4d.data import cache  # noqa: E402
 from s4d.faces import corpus, facs, render, subjects, views  # noqa: E402
 from s4d.files import write_text  # noqa: E402
-from s4d.models import DECODERS, S4D, VARIANTS, DualMAE, MoAE, checkpoints, reference  # noqa: E402
+from s4d.models import DECODERS, S4D, VARIANTS, DualMAE, reference, to_released  # noqa: E402
 from s4d.models.tokens import random_mask, removed_tokens  # noqa: E402
+from s4d.training import Run, plan_batches, samples_of, tables, train  # noqa: E402
 
-SECONDS = {"correct": 60, "fast": 110, "compiled": 80, "experts": 20, "faces": 40, "pretraining": 75,
+SECONDS = {"correct": 60, "fast": 110, "compiled": 80, "faces": 40, "pretraining": 75,
            "finetuning": 75, "lossless": 60}     # limits; their sum is what the check may take
 TINY = dict(img_size=32, num_frames=4, depth=2)
 STAGES = ("dense", "MoAE", "pre-training")
@@ -71,7 +80,7 @@ def models(size: str, stage: str, tiny: bool, device: str) -> tuple[torch.nn.Mod
     with torch.no_grad():
         for weight in ours.parameters():
             weight.add_(0.02 * torch.randn_like(weight))
-    plain.load_state_dict(checkpoints.to_released(ours))
+    plain.load_state_dict(to_released(ours))
     ours.sizes = plain.sizes = sizes
     return ours.to(device), plain.to(device)
 
@@ -114,12 +123,7 @@ def correct(rows: Rows, tiny: bool, device: str) -> None:
                 return loss.detach(), torch.autograd.grad(loss, batch["x"])[0].float()
 
             wanted = result(plain, plain, torch.float32)
-            ways = {"eager": {}, "compiled": {}}
-            if stage == "MoAE":
-                ways |= {"all experts": dict(by_expert=False), "by expert": dict(by_expert=True)}
-            for way, change in ways.items():
-                for layer in ours.moae_layers().values() if stage == "MoAE" else ():
-                    layer.by_expert = change.get("by_expert")
+            for way in ("eager", "compiled"):
                 net = compile_of(ours, tiny) if way == "compiled" else ours
                 for dtype in (torch.float32, torch.bfloat16):
                     loss, slope = result(ours, net, dtype)
@@ -180,10 +184,10 @@ def timed(model, net, task: str, n: int, device: str, dtype, seconds: float) -> 
 
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    taken = bench.interleaved(dict(forward=forward, step=step), seconds, device, 2)
+    taken = bench.seconds_of(step, seconds)
     peak = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else math.nan
-    return dict(forward_ms=1e3 * taken["forward"], step_ms=1e3 * taken["step"],
-                samples_per_second=n / taken["step"], peak_GB=peak)
+    return dict(forward_ms=1e3 * bench.seconds_of(forward, seconds), step_ms=1e3 * taken,
+                samples_per_second=n / taken, peak_GB=peak)
 
 
 def flops(model: torch.nn.Module, task: str, device: str) -> float:
@@ -248,25 +252,6 @@ def compiled(rows: Rows, tiny: bool, device: str) -> None:
                      compile_seconds=spent if name == "compiled" else 0.0)
 
 
-def experts(rows: Rows, tiny: bool, device: str) -> None:
-    """One MoAE layer, forward and backward in bf16, by each of its two formulations."""
-    for width, tokens in ((64, 64),) if tiny else ((384, 12800), (768, 12800), (768, 1600)):
-        layer = MoAE(width).to(device).train()
-        torch.nn.init.trunc_normal_(layer.w2, std=0.02)
-        x = torch.randn(1, tokens, width, device=device, requires_grad=True)
-        work = {}
-        for by_expert in (False, True):
-            def run(by_expert=by_expert) -> None:
-                layer.by_expert = by_expert
-                with torch.autocast(device, torch.bfloat16):
-                    out = layer(x)
-                out.float().square().mean().backward()
-            work[by_expert] = run
-        taken = bench.interleaved(work, 0.05 if tiny else 2.0, device)
-        rows.add(width=width, tokens=tokens, all_experts_ms=1e3 * taken[False],
-                 by_expert_ms=1e3 * taken[True], ratio=taken[False] / taken[True])
-
-
 def settings(tiny: bool, out: Path, device: str) -> tuple:
     """Corpus, pre-training and fine-tuning of the last parts: drawn faces of 160 px, small model."""
     prof = configs.profile("smoke" if tiny else "gpu", str(out / "data"))
@@ -299,12 +284,11 @@ def faces(rows: Rows, tiny: bool, device: str) -> None:
         people = {k: v.to(device) for k, v in subjects(n, seed=1).items()}
         scene = {k: v.to(device) for k, v in views(n, zoom=cfg.zoom).items()}
         acts = torch.rand(n, 2, len(facs.ACTIONS), device=device) * 0.5
-        taken = bench.interleaved({n: lambda: render(people, acts, scene, size)},     # noqa: B023
-                                  0.1 if tiny else 2.0, device)
-        rows.add(what="render", pixels=size, batch=n, frames_per_second=n / taken[n])
+        taken = bench.seconds_of(partial(render, people, acts, scene, size), 0.1 if tiny else 2.0)
+        rows.add(what="render", pixels=size, batch=n, frames_per_second=n / taken)
     corpus.LARGE = 0                                     # the GPU draws this small corpus too
     corpus.write_clip = lambda path, frames, *_: path.write_bytes(save_npy(frames))
-    read = media.read_frames
+    read = cache.read_frames
     cache.read_frames = lambda path, **given: (
         torch.from_numpy(np.load(path)) if path.suffix == ".mp4" else read(path, **given))
     start = time.perf_counter()
@@ -329,8 +313,8 @@ def save_npy(frames: np.ndarray) -> bytes:
 
 def trained(rows: Rows, tiny: bool, device: str, cfg, seconds: float) -> Run:
     """Train for about so long, by the speed of a short run; say how long the GPU waited."""
-    per_epoch = sum(len(plan(cfg, {t: part(cfg, t, table, "train")}, 0))
-                    for t, table in tables(cfg).items())
+    data = {task: samples_of(cfg, task, table, "train") for task, table in tables(cfg).items()}
+    per_epoch = len(plan_batches(cfg, data, 0))
     runs, short = rows.path.parent / "runs", 3 if tiny else 40
     first = train(replace(cfg, epochs=short / per_epoch), runs)
     spent = first.metrics()
@@ -344,7 +328,7 @@ def trained(rows: Rows, tiny: bool, device: str, cfg, seconds: float) -> Run:
         rows.add(what=f"{task} loss", first=float(of.loss.iloc[:tenth].mean()),
                  last=float(of.loss.iloc[-tenth:].mean()), steps=steps,
                  steps_per_second=steps / known["seconds"],
-                 waiting_percent=100 * known["waiting"] / known["seconds"])
+                 waiting_percent=100 * known["waiting_seconds"] / known["seconds"])
     return run
 
 
