@@ -195,7 +195,7 @@ def test_a_name_may_repeat_the_folder_of_media(tmp_path, name):
         (tmp_path / f"{split}_set_1.csv").write_text(f"video_name,label\n{other},0\n")
     paths = index("dfew", tmp_path, fold=1).path.tolist()
     assert paths == ["Clip/jpg_256/2", "Clip/jpg_256/00001"]      # also where one is missing
-    notes = audit("dfew", tmp_path, fold=1, published=False).query("kind == 'note'")
+    notes = audit("dfew", tmp_path, fold=1).query("kind == 'note'")
     assert len(notes) == (name != "00001")
     if len(notes):
         assert notes.problem.iloc[0].endswith("is read without it (2 lines)")

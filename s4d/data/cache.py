@@ -62,20 +62,19 @@ class Packed:
         return torch.from_numpy(frames[wanted]).permute(0, 3, 1, 2)
 
 
-def packed(table: pd.DataFrame, root: str | Path, size: int, cache_dir: str | Path | None = None,
-           num_workers: int = 2, crop_box: Box | None = None) -> Packed:
+def packed(table: pd.DataFrame, root: str | Path, size: int, num_workers: int = 2,
+           crop_box: Box | None = None) -> Packed:
     """Decode the samples of a table once; later calls find them, also as a part of a larger cache.
 
-    A cache fits while the sizes and modification times of the files are those it was made from. It
-    appears complete or not at all; of processes that ask for it at once, one makes it.
+    A cache fits while sizes and modification times of the files stay as they are. It lies in
+    `<root>/.cache`, complete or not at all; of processes that ask for it at once, one makes it.
 
     Args:
         size: short side in px.
-        cache_dir: `<root>/.cache` when left out.
         num_workers: decoding threads.
     """
     root, unique = Path(root), list(dict.fromkeys(table["path"]))
-    home = root / ".cache" if cache_dir is None else Path(cache_dir)
+    home = root / ".cache"
     stamp = dict(zip(unique, map(list, stamps(unique, root)), strict=True))
     form = f"{size}" + (f"-box{'.'.join(map(str, crop_box))}" if crop_box else "")
     found = _covering(home, form, stamp)
@@ -90,8 +89,7 @@ def packed(table: pd.DataFrame, root: str | Path, size: int, cache_dir: str | Pa
                     found = _write(file, stamp, root, size, num_workers, crop_box)
         except (OSError, OutputError) as error:
             raise DatasetError(f"the cache of decoded samples in {home} cannot be written "
-                               f"({error}): free disk space, give a cache_dir that can be written, "
-                               "or train with cache=False") from error
+                               f"({error}): free disk space, or train with cache=False") from error
     return Packed(found, root, list(table["path"]))
 
 

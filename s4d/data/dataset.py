@@ -37,7 +37,6 @@ class Samples(Dataset):
         num_classes: vocabulary of the labels; None for unlabelled data.
         test_segments: test views along time; 0 draws a random window, as training does.
         cache: keep decoded samples in a packed file beside the data.
-        crop_box: top, left, height, width in px of the part of each picture that is used.
         short_side: of decoded training samples, in px; `img_size` when left out.
     """
 
@@ -104,11 +103,8 @@ class Joint(Dataset):
 
 
 def collate(samples: list[dict]) -> dict:
-    """Stack a single-task batch, N draws or views, without its unreadable samples.
-
-    It has task, unreadable [(path, cause)], unreadable_rows and, unless all samples are unreadable,
-    clip uint8 `[N, T, 3, H, W]`, label `[N]` and row `[N]`.
-    """
+    """Stack a single-task batch, N draws or views, without its unreadable samples [(path, cause)]:
+    clip uint8 `[N, T, 3, H, W]`, label and row `[N]`, unless all are unreadable."""
     good, bad = [s for s in samples if "clip" in s], [s for s in samples if "clip" not in s]
     batch = {"task": samples[0].get("task"), "unreadable": [s["unreadable"] for s in bad],
              "unreadable_rows": [s["row"] for s in bad]}
@@ -136,8 +132,8 @@ def draw_order(labels: list[int], seed: int, epoch: int, epoch_fraction: float,
 
     Args:
         epoch_fraction: share of the epoch's rows that is given out.
-        fraction: share of all rows that is used at all, the same ones for every seed and method, a
-            smaller share inside a larger one; they repeat, so that an epoch keeps its length.
+        fraction: share of all rows that is used at all, the same ones for every seed and method;
+            they repeat, so that an epoch keeps its length.
     """
     rng = np.random.default_rng([seed, epoch, 17])
     labels = np.asarray(labels)
@@ -152,17 +148,15 @@ def draw_order(labels: list[int], seed: int, epoch: int, epoch_fraction: float,
     if len(rows) < len(labels):
         more = [rng.permutation(rows) for _ in range(len(labels) // len(rows))]
         rows = np.concatenate([rows, *more])
-    rows = rows[: len(labels)]
-    return rows[: max(1, round(epoch_fraction * len(rows)))]
+    return rows[:max(1, round(epoch_fraction * len(labels)))]
 
 
 def epoch_plan(parts: dict[str, Samples], batch_size: dict[str, int],
                epoch_fraction: dict[str, float], balanced_sampling: dict[str, bool], seed: int,
                epoch: int, fraction: dict[str, float] | None = None) -> list[list[Key]]:
-    """Plan an epoch's batches: each of one task, all shuffled together.
+    """Plan an epoch's batches: each of one task, all shuffled together, by seed and epoch alone.
 
-    The plan depends on seed and epoch alone, so a resumed run continues in the middle of it. A
-    last batch smaller than the others is dropped, unless it is the only one.
+    A last batch smaller than the others is dropped, unless it is the only one.
     """
     batches = []
     for task, samples in sorted(parts.items()):

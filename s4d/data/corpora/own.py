@@ -1,12 +1,9 @@
 """Folders of your own: a folder a class, with split folders or without, subjects known or not.
 
 The first folder of a path that is no split (`train`, `val`, `test`) is the class and names an
-emotion, `1_happy` or `Joy` too; a folder below it names the subject. Split folders lie above or
-below the class folders, in all classes or in none. With `train` and `val` alone, `val` is the test
-split. Without split folders a fifth is the test split, told by a hash: of whole subjects where they
-are known (by folders, by the beginning of file names, or by subjects.csv), else of each class's
-files. Files of one unknown person may then lie on both sides, and the score is too good for
-strangers.
+emotion; a folder below it names the subject. Without split folders a fifth is the test split, told
+by a hash: of whole subjects where they are known, else of each class's files. Files of one unknown
+person may then lie on both sides, and the score is too good for strangers.
 """
 from __future__ import annotations
 
@@ -130,6 +127,6 @@ def _split_by_hash(found: list[tuple]) -> list[tuple]:
 
 LAYOUT = ("a folder for each emotion, as in {}, with or without train/, val/ and test/ above or "
           "below")
-PHOTOS = Dataset("photos", "image", LAYOUT.format("happy/001.jpg"), rows, own=True)
+PHOTOS = Dataset("photos", "image", LAYOUT.format("happy/001.jpg"), rows)
 CLIPS = Dataset("clips", "video", LAYOUT.format("happy/001.mp4 or happy/001/0001.jpg"),
-                partial(rows, clips=True), own=True)
+                partial(rows, clips=True))
