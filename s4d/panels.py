@@ -25,7 +25,7 @@ from .faces import facs, render, subjects, views
 from .faces.renderer import one_thread
 from .models import random_mask
 from .models.tokens import TUBELET_SIZE, removed_tokens
-from .study import routing, stimuli
+from .study import stimuli
 from .study.figures import pretraining, style
 from .study.figures.style import EMOTION_COLOURS, METHOD_COLOURS, METHOD_LABELS, PAGE, figure
 from .training import locate
@@ -282,7 +282,7 @@ def experts(prof: configs.Profile) -> Panel:
         actions = [apex] if kind == "photo" else course(apex, cfg.num_frames)
         drawn = face(prof, subject, actions, cfg.img_size)
         x = drawn if kind == "photo" else drawn.transpose(0, 1)[None]
-        gates, pictures = routing.routes_of(model, x)[block][0].numpy(), drawn[::TUBELET_SIZE]
+        gates, pictures = stimuli.routes_of(model, x)[block][0].numpy(), drawn[::TUBELET_SIZE]
         of_one = gates[:, expert - 1].reshape(len(pictures), model.side, model.side)
         patch = np.ones((cfg.img_size // model.side,) * 2)
         for k, ax in enumerate(steps):
@@ -296,7 +296,7 @@ def experts(prof: configs.Profile) -> Panel:
             bar.set(height=100 * share, color=METHOD_COLOURS["s4d"] if number == expert else GREY)
 
     photo = face(prof, 21, [facs.sheet(prototype("happiness"))], cfg.img_size)
-    busiest = int(routing.routes_of(model, photo)[blocks[-1]][0].mean(0).argmax()) + 1
+    busiest = int(stimuli.routes_of(model, photo)[blocks[-1]][0].mean(0).argmax()) + 1
     listed = [(str(b + 1), b) for b in blocks]
     return Panel(fig, draw, {"kind": Control("shown as", "photo", options=("photo", "clip")),
                              "block": Control("block", blocks[-1], options=listed),

@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.text import Text
-from study import NAMES, answers, labelled, switched
+from study import NAMES, answers, labelled
 
-from s4d.study import by_emotion, experts, similarity, splits
+from s4d.study import by_emotion, experts, similarity
 from s4d.study.figures import correlation as correlation_figures
 from s4d.study.figures import experts as expert_figures
 from s4d.study.figures import style
@@ -47,9 +47,9 @@ def divided(task: float, emotion: float) -> pd.DataFrame:
     signs = np.where(kind == "video", 1, -1), np.where(label == "fear", 1, -1)
     first = 0.5 + task / 2 * signs[0] + emotion / 2 * signs[1] + 0.02 * rng.normal(size=n)
     usage = np.stack([first, 1 - first], 1)
-    found = [splits.group_split("task", usage, kind, np.arange(n), True)]
-    found += [splits.group_split(f"emotion, {t}", usage[kind == t], label[kind == t],
-                                 np.arange(24), False) for t in ("image", "video")]
+    found = [experts.group_split("task", usage, kind, np.arange(n), True)]
+    found += [experts.group_split(f"emotion, {t}", usage[kind == t], label[kind == t],
+                                  np.arange(24), False) for t in ("image", "video")]
     return experts.usage_table({2: found}, 100)
 
 
@@ -63,15 +63,6 @@ def test_the_figure_of_usage_shows_what_was_planted(task, emotion):
     assert (0 in numbered) == (task > 0.1)                               # 5 points are not shown
     unsure = table.assign(difference_low=-0.1, difference_high=0.1)
     assert not expert_figures.usage(unsure).axes[0].texts
-
-
-def test_significant_changes_are_filled():
-    table = switched()
-    one = (table.block == 3) & (table.expert == 2) & (table.task == "video")
-    table.loc[one, ["change", "low", "high", "p_holm"]] = -4.0, -6.0, -2.0, 0.01
-    faces = [[line.get_markerfacecolor() for line in ax.lines if line.get_linestyle() == "None"]
-             for ax in expert_figures.switched_off(table).axes]
-    assert faces == [["white"] * 4, ["white"] * 3 + [style.TASK_COLOURS["video"]]]
 
 
 def test_gains_are_filled_where_significant_and_say_how_many():

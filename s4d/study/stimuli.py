@@ -1,7 +1,8 @@
-"""What the analyses show to a model, and what it makes of that: features, probabilities."""
+"""What the analyses show to a model, and what it makes of that: features, probabilities, gates."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from ..data.dataset import Key, to_model
 from ..data.transforms import normalise
 from ..faces.corpus import truth
 from ..training import samples_of, tables
+
+Routes = dict[int, Tensor]      # block index, from 0 -> gates [N, L, E]
 
 
 def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed: int = 0,
@@ -37,22 +40,20 @@ def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed
 
 
 def frames_of(cfg: Finetune, rows: pd.DataFrame,
-              unreadable: dict[str, str] | None = None) -> tuple[Tensor, pd.DataFrame]:
+              unreadable: dict[str, str]) -> tuple[Tensor, pd.DataFrame]:
     """Read all frames of the clips of `subset`, as pictures: uint8 `[M, 3, H, W]`; their table.
 
     `unreadable` gets {path: cause} of the clips of which not every frame can be read.
     """
-    pictures, table, broken = [], [], {}
+    pictures, table = [], []
     for row in rows.itertuples():
         try:
             clip = read_clip(Path(cfg.video.root) / row.path, size=cfg.img_size)
         except MediaError as error:
-            broken[row.path] = error.cause
+            unreadable[row.path] = error.cause
             continue
         pictures.append(clip)
         table += [(row.path, row.label, row.subject, t) for t in range(len(clip))]
-    if unreadable is not None:
-        unreadable.update(broken)
     if not pictures:
         raise MediaError(cfg.video.root, f"none of {len(rows)} clips is whole: audit the dataset")
     return torch.cat(pictures), pd.DataFrame(table, columns=["path", "label", "subject", "frame"])
@@ -114,3 +115,29 @@ def probabilities(model: nn.Module, x: Tensor, head: str) -> np.ndarray:
         logits = model.forward_head(model.forward_features(batch), head)
         return {"probability": logits.float().softmax(-1)}
     return evaluated(model, x, softmax)["probability"]
+
+
+@contextmanager
+def record_routing(model: nn.Module) -> Iterator[dict[int, list[Tensor]]]:
+    """Collect the gates `[B, L, E]` of every forward pass inside the context, by block.
+
+    A token's gates are 0 for experts that were not chosen and sum to 1, less what a limit dropped.
+    """
+    layers = model.moae_layers()
+    if not layers:
+        raise ValueError("this model has no MoAE layer (num_experts=0): record the routing of a "
+                         "model that was made with experts")
+    try:
+        for layer in layers.values():
+            layer.record = []
+        yield {i: layer.record for i, layer in layers.items()}
+    finally:
+        for layer in layers.values():
+            layer.record = None
+
+
+def routes_of(model: nn.Module, x: Tensor) -> Routes:
+    """Gates of all samples, float32 on the CPU; the model is left in evaluation mode."""
+    with record_routing(model) as records:
+        features(model, x)
+    return {i: torch.cat([g.float().cpu() for g in gates]) for i, gates in records.items()}
