@@ -138,8 +138,7 @@ def confusability(table: pd.DataFrame, note: str = "") -> Figure:
         named = part.set_index(["label", "wrong"]).index.isin(most)
         ax.scatter(*points.T, s=12, c=np.where(named, "black", "#aaaaaa"), linewidths=0)
         rho = number(found.rho, found.low, found.high, ".2f")
-        heading(ax, f"{HEADS[name]}
-ρ = {rho}, {_p(found.p)}", 7)
+        heading(ax, f"{HEADS[name]}\nρ = {rho}, {_p(found.p)}", 7)
         ax.margins(0.12)
         name_lines(ax, {f"{SHORT[r.label]} → {SHORT[r.wrong]}": (100 * r.static, 100 * r.dynamic)
                         for r in part[named].itertuples()})
