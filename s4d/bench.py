@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
 from .cost import cost
-from .models import DECODERS, S4D, VARIANTS, DualMAE, reference, to_released
+from .models import S4D, VARIANTS, DualMAE, reference, to_released
 from .models.tokens import random_mask
 from .training.runs import device_name
 
@@ -41,7 +41,7 @@ def model_of(stage: str, size: str) -> nn.Module:
     """Return our model of a stage and a size."""
     name = f"{size}_patch16_160"
     if stage == "pre-training":
-        return DualMAE(**VARIANTS[name], **DECODERS[name])
+        return DualMAE(**VARIANTS[name])
     return S4D(**VARIANTS[name], num_experts=8 if stage == "MoAE" else 0)
 
 
@@ -49,7 +49,7 @@ def plain_of(stage: str, size: str, model: nn.Module) -> nn.Module:
     """Return the plain reference of a model, with its weights."""
     name = f"{size}_patch16_160"
     if stage == "pre-training":
-        plain = reference.Autoencoder(**VARIANTS[name], **DECODERS[name])
+        plain = reference.Autoencoder(**VARIANTS[name])
     else:
         experts = 8 if stage == "MoAE" else 0
         plain = reference.Classifier(**VARIANTS[name], num_experts=experts)

@@ -10,7 +10,7 @@ from torch._subclasses import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from .models import VARIANTS, DualMAE, MoAE, count_parameters, create, removed_tokens
+from .models import VARIANTS, DualMAE, MoAE, create, removed_tokens
 
 
 def cost(build: Callable[[], nn.Module], task: str, ratio: float, step: bool) -> dict[str, float]:
@@ -43,7 +43,7 @@ def cost(build: Callable[[], nn.Module], task: str, ratio: float, step: bool) ->
     unchosen = sum(4 * length * (layer.num_experts - layer.top_k) * layer.w1[0].numel()
                    for layer in model.modules() if isinstance(layer, MoAE) and layer.top_k)
     flops = counter.get_total_flops() - (3 if step else 1) * unchosen
-    return {"M": count_parameters(model) / 1e6, "GFLOP": flops / 1e9}
+    return {"M": sum(p.numel() for p in model.parameters()) / 1e6, "GFLOP": flops / 1e9}
 
 
 def sizes(ratio: dict[str, float]) -> list[dict]:
@@ -51,7 +51,8 @@ def sizes(ratio: dict[str, float]) -> list[dict]:
     rows = []
     for variant, spec in VARIANTS.items():
         with torch.device("meta"):
-            dense = count_parameters(create(f"s4d_{variant}", num_experts=0)) / 1e6
+            plain = create(f"s4d_{variant}", num_experts=0)
+        dense = sum(p.numel() for p in plain.parameters()) / 1e6
         for task, share in ratio.items():
             s4d, mae = (cost(partial(create, f"{kind}_{variant}"), task, share, step=False)
                         for kind in ("s4d", "s4d_mae"))

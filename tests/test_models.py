@@ -173,9 +173,7 @@ def test_names_and_shapes_are_the_releases(name, classes, tensors, digest):
 def tiny_release(monkeypatch):
     """The smallest released size made smaller: files of some hundred kB stand for the release's."""
     tiny = dict(img_size=32, num_frames=4, patch_size=16, embed_dim=24, depth=4, num_heads=2)
-    decoder = dict(decoder_embed_dim=8, decoder_depth=1, decoder_num_heads=2)
     monkeypatch.setitem(models.VARIANTS, "small_patch16_160", tiny)
-    monkeypatch.setitem(models.DECODERS, "small_patch16_160", decoder)
     return lambda kind="s4d", **kw: stirred(models.create(f"{kind}_small_patch16_160", **kw)).eval()
 
 
@@ -238,10 +236,9 @@ def test_damaged_and_hostile_checkpoints_are_refused_in_a_sentence(tmp_path, tin
             ({"blocks.0.norm1.weight": torch.zeros(5)},
              r"1 tensors of the wrong shape, among them blocks.0.norm1.weight \(5,\) instead of"),
             ({"fc_norm.bias": 0}, "1 of the model's 76 tensors missing, among them fc_norm.bias"),
-            ({"head.image.weight": 0}, "no tensor head.image.weight"),
+            ({"head.image.weight": 0}, "no tensor head.image.weight in .*c.pth"),
             ({"patch_embed.proj.weight": torch.zeros(5, 3, 2, 16, 16)},
              "width 5: expected one of 24, 768, 1024"),
-            ({"head.video.weight": torch.zeros(0, 24)}, "no tensor head.video.weight"),
             ({expert: 0}, "experts of blocks.2.moae.w1 .*incomplete"),
             ({expert: torch.zeros(3, 24)}, "experts of blocks.2.moae.w1 .*several shapes")):
         refused(said, {k: v for k, v in {**state, **change}.items() if torch.is_tensor(v)})
@@ -290,33 +287,27 @@ def test_pretrained_reads_a_local_file(tmp_path, tiny_release, caplog):
     assert read.head["image"].out_features == 5 and "left out: head.image" in caplog.text
 
 
-def test_pretrained_takes_the_one_file_of_the_hub(tmp_path, tiny_release, monkeypatch):
+def test_pretrained_takes_the_file_of_the_hub(tmp_path, tiny_release, monkeypatch):
     def download(hub, filename, cache_dir):
-        if filename == "lost.pth":
-            raise OSError("\x1b[31mno route\x1b[0m\nmore")
         asked.append(filename)
+        if filename == "lost.pth":
+            raise OSError("no route\nmore")
         return str(tmp_path / "w.safetensors")
 
     model, asked = tiny_release(num_experts=8), []
     save_file(to_released(model), tmp_path / "w.safetensors")
+    listed = ["README.md", "deep/vit_small_voxceleb2+affectnet_100.pt", "small_dfew.pth"]
     monkeypatch.setattr(checkpoints, "hf_hub_download", download)
-    start = "deep/vit_small_voxceleb2+affectnet_100.pt"
-    for files, overlay, said in (
-            (["README.md", start, "small_dfew.pth", "base.pth"], {}, start),
-            (["small.safetensors", "base.pth", "small.txt"], {}, "small.safetensors"),
-            (["base.pth"], dict(hf_hub_filename="other.pth"), "other.pth"),
-            (["small_a.pth", "small_b.pt"], {}, r"may be .* \(small_a.pth, small_b.pt\): name one"),
-            ([], dict(hf_hub_filename="lost.pth"), "cannot fetch weights of .*: no route; downl")):
-        monkeypatch.setattr(checkpoints, "list_repo_files", lambda hub, found=files: found)
-        given = dict(pretrained=True, pretrained_cfg_overlay=overlay)
-        if not said.startswith(("may be", "cannot")):
-            read = timm.create_model(SMALL, **given)
-            assert torch.equal(read.fc_norm.weight, model.fc_norm.weight) and asked.pop() == said
-        else:
-            with pytest.raises(CheckpointError, match=said):
-                timm.create_model(SMALL, **given)
-    with pytest.raises(CheckpointError, match=f"no weights of {NANO} were released: name your own"):
-        timm.create_model(NANO, pretrained=True)
+    monkeypatch.setattr(checkpoints, "list_repo_files", lambda hub: listed)
+    for overlay in ({}, dict(hf_hub_filename="other.pth")):
+        read = timm.create_model(SMALL, pretrained=True, pretrained_cfg_overlay=overlay)
+        assert torch.equal(read.fc_norm.weight, model.fc_norm.weight)
+    for name, file, said in ((SMALL, "lost.pth", "cannot fetch lost.pth from .*: no route; name"),
+                             (NANO, None, f"no weights of {NANO} were released: name your own")):
+        with pytest.raises(CheckpointError, match=said):
+            timm.create_model(name, pretrained=True,
+                              pretrained_cfg_overlay=dict(hf_hub_filename=file))
+    assert asked == [listed[1], "other.pth", "lost.pth"]
 
 
 # --- the reference, at the paper's widths; depth and picture are small, since all blocks are alike
@@ -328,8 +319,7 @@ def twins(name: str, cls, **kw) -> tuple[torch.nn.Module, torch.nn.Module]:
     """A model with random weights, and the reference with the same, by the release's names."""
     model = stirred(models.create(name, **SHORT, **kw), 0.05)
     size = name.removeprefix("s4d_").removeprefix("mae_")
-    decoder = models.DECODERS[size] if cls is reference.Autoencoder else {}
-    twin = cls(**{**models.VARIANTS[size], **decoder, **SHORT, **kw})
+    twin = cls(**{**models.VARIANTS[size], **SHORT, **kw})
     twin.load_state_dict(to_released(model))
     return model.double(), twin.double()
 
@@ -386,7 +376,7 @@ def test_the_classifier_is_the_references(size, classes, released):
 @pytest.mark.parametrize("size", ["small", "base"])
 def test_the_autoencoder_is_the_references(size):
     """Reconstruction of all tokens, targets, loss and gradients of both modalities."""
-    model, twin = twins(f"s4d_mae_{size}_patch16_160", reference.Autoencoder, decoder_depth=1)
+    model, twin = twins(f"s4d_mae_{size}_patch16_160", reference.Autoencoder)
     total = expected = 0
     for x, tokens in ((images().double(), 16), (clips(2, 4).double(), 32)):
         mask = random_mask(2, tokens, 0.75, torch.Generator().manual_seed(3))
@@ -434,8 +424,6 @@ def test_masks_remove_one_count_in_every_row_and_each_place_equally_often():
         assert torch.equal(mask, again)
     share = random_mask(4000, 16, 0.75, torch.Generator().manual_seed(0)).float().mean(0)
     assert (share - 0.75).abs().max() < 0.03
-    with pytest.raises(ValueError, match="mask ratio 1.0: expected a share between 0 and 1"):
-        random_mask(1, 16, 1.0)
 
 
 def test_hidden_pixels_do_not_leak():
@@ -476,14 +464,12 @@ def test_a_sample_does_not_depend_on_its_batch_in_paper_mode():
 def test_the_balance_loss_is_one_when_balanced_and_more_when_not():
     layer = MoAE(4, num_experts=4, top_k=1).train()
     layer.noise_mode = "never"
-    with pytest.raises(RuntimeError, match="no balance loss yet"):
-        layer.balance_loss()
     with torch.no_grad():
         layer.router.weight.copy_(8 * torch.eye(4))
         layer.router.bias.zero_()
     for tokens, low, high in ((torch.eye(4), 0.999, 1.001), (torch.eye(4)[[0] * 4], 3.9, 4.0)):
         layer(tokens[None])
-        assert low < layer.balance_loss().item() < high
+        assert low < layer.balance.item() < high
 
 
 def test_the_new_branch_changes_nothing_at_step_0():

@@ -168,16 +168,15 @@ class Decoder(nn.Module):
 class Autoencoder(nn.Module):
     """The pre-training model; a mask `[B, L]` is True where a token is removed."""
 
-    def __init__(self, decoder_embed_dim: int = 384, decoder_depth: int = 4,
-                 decoder_num_heads: int = 6, patch_size: int = 16, **kwargs):
+    def __init__(self, patch_size=16, embed_dim=768, depth=12, num_heads=12, **kwargs):
         super().__init__()
         self.patch_size = patch_size
-        self.encoder = Transformer(patch_size=patch_size, norm=True, **kwargs)
-        length, embed_dim = self.encoder.positions.shape
-        self.encoder_to_decoder = nn.Linear(embed_dim, decoder_embed_dim, bias=False)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
-        self.decoder = Decoder(length, decoder_embed_dim, decoder_depth, decoder_num_heads,
-                               6 * patch_size ** 2)
+        self.encoder = Transformer(patch_size=patch_size, embed_dim=embed_dim, depth=depth,
+                                   num_heads=num_heads, norm=True, **kwargs)
+        self.encoder_to_decoder = nn.Linear(embed_dim, embed_dim // 2, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dim // 2))
+        self.decoder = Decoder(len(self.encoder.positions), embed_dim // 2, max(depth // 3, 2),
+                               num_heads // 2, 6 * patch_size ** 2)
 
     def targets(self, x: Tensor) -> Tensor:
         """Pixels of a tubelet (t, row, column, channel), standardised by channel: `[B, L, p]`."""

@@ -200,7 +200,7 @@ class S4D(Encoder):
 
     def balance_loss(self) -> Tensor:
         """Sum over MoAE layers, of the last training forward pass; 0 for a dense model."""
-        losses = [layer.balance_loss() for layer in self.moae_layers().values()]
+        losses = [layer.balance for layer in self.moae_layers().values()]
         return torch.stack(losses).sum() if losses else self.fc_norm.weight.new_zeros(())
 
     def reset_classifier(self, classes: int, task: str) -> None:
@@ -213,8 +213,3 @@ class S4D(Encoder):
     def group_matcher(self, coarse: bool = False) -> dict:
         """timm's order of depth for layer-wise learning rates: stem, blocks, the rest (heads)."""
         return dict(stem=r"^patch_embed", blocks=r"^blocks\.(\d+)")
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Number of parameters of a model."""
-    return sum(p.numel() for p in model.parameters())
