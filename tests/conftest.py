@@ -96,7 +96,7 @@ def write_affectnet(root: Path, train: int = 2, test: int = 1) -> Path:
     return root
 
 
-def write_dfew(root: Path, train: int = 14, test: int = 7, frames: int = 8) -> Path:
+def write_dfew(root: Path, train: int = 14, test: int = 7, frames: int = 8) -> None:
     """DFEW with fold 1 in the official lists (1 = happiness ... 7 = fear), clips as files."""
     for split, first, count in (("train", 1, train), ("test", train + 1, test)):
         for i in range(count):
@@ -104,27 +104,22 @@ def write_dfew(root: Path, train: int = 14, test: int = 7, frames: int = 8) -> P
         lines = [f"{first + i:05d},{i % 7 + 1}\n" for i in range(count)]
         put(root / f"EmoLabel_DataSplit/{split}(single-labeled)/set_1.csv",
             "".join(["video_name,label\n", *lines]))
-    return root
 
 
-def write_voxceleb2(root: Path, people: int = 2, clips: int = 2, frames: int = 8) -> Path:
-    for p in range(people):
-        for c in range(clips):
-            write_video(root / f"dev/mp4/id0000{p}/video/{c:05d}.mp4", 10 * p + c, frames)
-    return root
-
-
-def write_mini(root: Path) -> Path:
-    write_affectnet(root / "affectnet")
-    write_dfew(root / "dfew", frames=6)
-    write_voxceleb2(root / "voxceleb2", frames=6)
-    return root
+def write_voxceleb2(root: Path, frames: int) -> None:
+    """VoxCeleb2: two clips of each of two people."""
+    for p, c in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        write_video(root / f"dev/mp4/id0000{p}/video/{c:05d}.mp4", 10 * p + c, frames)
 
 
 @pytest.fixture(scope="session")
 def mini(tmp_path_factory) -> Path:
     """A folder with the three datasets in miniature; tests that change files copy it."""
-    return write_mini(tmp_path_factory.mktemp("mini"))
+    root = tmp_path_factory.mktemp("mini")
+    write_affectnet(root / "affectnet")
+    write_dfew(root / "dfew", frames=6)
+    write_voxceleb2(root / "voxceleb2", frames=6)
+    return root
 
 
 def tiny_pretrain(root: Path, **changes) -> Pretrain:

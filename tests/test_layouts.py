@@ -126,7 +126,7 @@ def test_actors_are_in_one_fold_each_and_their_emotions_in_names(tmp_path, name,
 
 
 def test_voxceleb2_has_subjects_and_no_labels(tmp_path):
-    write_voxceleb2(tmp_path, people=2, clips=2, frames=4)
+    write_voxceleb2(tmp_path, frames=4)
     table = index("voxceleb2", tmp_path)
     assert table.path[0] == "dev/mp4/id00000/video/00000.mp4" and set(table.split) == {"train"}
     assert table.subject.tolist() == ["id00000"] * 2 + ["id00001"] * 2 and table.label.isna().all()

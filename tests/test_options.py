@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_finetune, tiny_pretrain, write_mini, write_video
+from conftest import tiny_finetune, tiny_pretrain, write_video
 from safetensors.torch import load_file
 
 from s4d.config import HOW, update
@@ -32,9 +33,9 @@ ELSEWHERE = {"image", "video", "init", "model", "max_unreadable", "skip_nonfinit
 
 
 @pytest.fixture(scope="module")
-def wide(tmp_path_factory):
+def wide(mini, tmp_path_factory):
     """The datasets in miniature, with clips wider than high, so that crops differ."""
-    root = write_mini(tmp_path_factory.mktemp("wide"))
+    root = shutil.copytree(mini, tmp_path_factory.mktemp("wide") / "data")
     for i, path in enumerate(sorted(root.rglob("*.mp4"))):
         write_video(path, i, 6, 96, 64)
     return root

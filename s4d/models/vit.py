@@ -45,9 +45,8 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(embed_dim, eps=EPS)
         self.mlp = Mlp(embed_dim, 4 * embed_dim)
         self.drop_path = DropPath(drop_path_rate)
-        self.moae = None
-        if num_experts:
-            self.moae = MoAE(embed_dim, num_experts, top_k, adapter_reduction)
+        self.moae = (MoAE(embed_dim, num_experts, top_k, adapter_reduction)
+                     if num_experts else None)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
