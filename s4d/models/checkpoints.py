@@ -117,14 +117,11 @@ def to_released(model: nn.Module) -> dict[str, Tensor]:
 
 def fill(model: nn.Module, state: dict[str, Tensor], where: str | None = None,
          complete: bool = False) -> None:
-    """Fills a model with those tensors of a checkpoint that it has.
+    """Fills a model, where `complete` all of it, with those tensors of a checkpoint that it has.
 
     A classifier takes the encoder of a pre-training checkpoint. A head with another number of
-    classes keeps its start. Tensors of a wrong shape, and fewer than half, are errors.
-
-    Args:
-        where: name of the checkpoint in a logged line on what was not loaded; None logs nothing.
-        complete: a missing tensor is an error.
+    classes keeps its start. Tensors of a wrong shape, and fewer than half, are errors. What was
+    not loaded from `where` is logged in a line, unless that is None.
     """
     own = model.state_dict()
     if "fc_norm.weight" in own:

@@ -54,11 +54,8 @@ class DualMAE(nn.Module):
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def forward(self, x: Tensor, mask: Tensor, removed: int | None = None) -> Tensor:
-        """Squared error, mean over the values of the removed tokens, of a batch of one modality.
-
-        Args:
-            x: ImageNet-normalised images `[B, 3, H, W]` or clips `[B, 3, T, H, W]`.
-        """
+        """Normalised images `[B, 3, H, W]` or clips `[B, 3, T, H, W]` -> mean squared error of the
+        removed tokens' values."""
         visible, masked = self.split(mask, x, removed)
         predicted = self.decoder(self.encode(x, visible, mask.shape[1]), masked)
         target, _, _ = self.standardise(gather(self.patchify(x), masked))
@@ -107,7 +104,7 @@ class DualMAE(nn.Module):
         """Zero mean, unit (unbiased) variance per token and channel -> targets, mean, scale."""
         pixels = tokens.unflatten(-1, (-1, 3))
         mean = pixels.mean(-2, keepdim=True)
-        centred = pixels - mean         # serves the target and the variance
+        centred = pixels - mean
         variance = centred.square().sum(-2, keepdim=True) / (pixels.shape[-2] - 1)
         scale = (variance + 1e-6).sqrt()
         return (centred / scale).flatten(-2), mean, scale
