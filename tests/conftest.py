@@ -25,14 +25,13 @@ PARAMETERS = 'profile = "smoke"\nout = "figures"\ndata = "data"\nruns = "runs"'
 @pytest.fixture
 def write_notebook():
     """A function that writes a notebook: title, parameters cell, then the given code cells."""
-    def write(path: Path, *cells: str, parameters: str = PARAMETERS) -> Path:
+    def write(path: Path, *cells: str, parameters: str = PARAMETERS) -> None:
         tagged = new_code_cell(parameters, metadata={"tags": ["parameters"]})
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nb = new_notebook(metadata={"kernelspec": kernel}, cells=[
             new_markdown_cell(f"# {path.stem}"), tagged, *map(new_code_cell, cells)])
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(nb, path)
-        return path
     return write
 
 
