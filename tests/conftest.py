@@ -28,10 +28,9 @@ def write_notebook():
     def write(path: Path, *cells: str, parameters: str = PARAMETERS) -> None:
         tagged = new_code_cell(parameters, metadata={"tags": ["parameters"]})
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        nb = new_notebook(metadata={"kernelspec": kernel}, cells=[
-            new_markdown_cell(f"# {path.stem}"), tagged, *map(new_code_cell, cells)])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(nb, path)
+        title, code = new_markdown_cell(f"# {path.stem}"), map(new_code_cell, cells)
+        nb = new_notebook(metadata={"kernelspec": kernel}, cells=[title, tagged, *code])
+        put(path, nbformat.writes(nb))
     return write
 
 

@@ -270,9 +270,10 @@ def test_a_collapsed_router_is_said_once_with_the_remedy(collapsed):
 
 # --- pieces of the loop
 
-def test_layer_decay_reaches_every_parameter():
+@pytest.mark.parametrize("layer_decay", [0.5, 1.0])
+def test_layer_decay_and_weight_decay_reach_every_parameter(layer_decay):
     model = create("s4d_nano_patch16_64", num_experts=2)
-    optimizer = optimizer_for(model, (0.9, 0.99), 0.05, layer_decay=0.5)
+    optimizer = optimizer_for(model, (0.9, 0.99), 0.05, layer_decay)
     set_lr(optimizer, 1.0)
     names, seen = {id(p): n for n, p in model.named_parameters()}, set()
     last, biases = len(model.blocks) + 1, ("bias", "q_bias", "v_bias", "b1", "b2")
@@ -281,7 +282,7 @@ def test_layer_decay_reaches_every_parameter():
             layer = 0 if name.startswith("patch_embed") else last
             if name.startswith("blocks"):
                 layer = int(name.split(".")[1]) + 1
-            assert group["lr"] == 0.5 ** (last - layer), name
+            assert group["lr"] == layer_decay ** (last - layer), name
             spared = name.rsplit(".", 1)[1] in biases or "norm" in name
             assert group["weight_decay"] == (0 if spared else 0.05), name
             seen.add(name)

@@ -28,11 +28,9 @@ VARIANTS = {
     "base_patch16_160": dict(_PAPER, embed_dim=768, depth=12, num_heads=12),
     "large_patch16_160": dict(_PAPER, embed_dim=1024, depth=24, num_heads=16),
 }
-HUB = {"small_patch16_160": "cyinen/S4D", "base_patch16_160": "cyinen/S4D"}   # released weights
-
 default_cfgs = generate_default_cfgs({
     f"{kind}_{name}": dict(input_size=(3, spec["img_size"], spec["img_size"]), mean=MEAN, std=STD,
-                           hf_hub_id=HUB.get(name))
+                           hf_hub_id="cyinen/S4D" if name.startswith(("small", "base")) else None)
     for kind in ("s4d", "s4d_mae") for name, spec in VARIANTS.items()})
 
 
