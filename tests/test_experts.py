@@ -13,8 +13,7 @@ from s4d.study.experts import group_split, place_split
 
 def told(split: experts.Split, permutations: int = 200, seed: int = 0) -> pd.Series:
     """What one question tells in one run."""
-    table = experts.specificity_table({3: [split]}, permutations, seed)
-    return experts.beyond_null(table.assign(seed=0)).iloc[0]
+    return experts.specificity_table({0: {3: [split]}}, permutations, seed).iloc[0]
 
 
 def test_recorded_gates_sum_to_one_and_the_model_stays_as_it_was():
@@ -154,7 +153,7 @@ def test_every_question_is_asked_in_every_table():
     photo, clip = (stimuli.routes_of(model, v)[1] for v in (pictures(14), clips()))
     grids = {"image": (1, 2, 2), "video": (2, 2, 2)}
     questions = {2: experts.splits_of(photo, clip, rows, grids)}
-    table = experts.specificity_table(questions, 20)
+    table = experts.specificity_table({0: questions}, 20)
     assert set(table.about) == {"task", "task, first time step", "emotion, image", "place, image",
                                 "emotion, video", "place, video"}
     assert table.bits.between(-1e-9, table.limit + 1e-9).all()
@@ -165,30 +164,23 @@ def test_every_question_is_asked_in_every_table():
     assert len(experts.splits_of(photo, clip, rows, grids)) == 5
 
 
-def one_run(task: float, seed: int) -> pd.DataFrame:
-    """One run whose experts follow the emotion, and the task as far as is asked."""
-    rng, units = np.random.default_rng(seed), np.arange(60)
-    kind, emotion = np.repeat(["image", "video"], 30), np.tile(["fear", "anger", "neutral"], 20)
-    usage = rng.dirichlet(np.ones(4), 60)
-    usage += 3 * np.eye(4)[np.unique(emotion, return_inverse=True)[1]]
-    usage += task * np.outer(kind == "image", [0, 0, 0, 4])
-    usage /= usage.sum(1, keepdims=True)
-    both = [group_split("task", usage, kind, units, True),
-            group_split("emotion, image", usage[:30], emotion[:30], units[:30], False)]
-    return experts.specificity_table({3: both}, 100).assign(seed=seed)
-
-
 def test_what_is_told_beyond_the_null_is_compared_as_a_share_of_the_limit():
-    runs = pd.concat([one_run(0, s) for s in range(3)], ignore_index=True)
-    found = experts.beyond_null(runs).set_index("about")
-    task, emotion = found.loc["task"].iloc[0], found.loc["emotion, image"].iloc[0]
+    """Experts of three runs follow the emotion and not the task."""
+    units, kind = np.arange(60), np.repeat(["image", "video"], 30)
+    emotion, runs = np.tile(["fear", "anger", "neutral"], 20), {}
+    for seed in range(3):
+        usage = np.random.default_rng(seed).dirichlet(np.ones(4), 60)
+        usage = (usage + 3 * np.eye(4)[np.unique(emotion, return_inverse=True)[1]]) / 4
+        runs[seed] = {3: [
+            group_split("task", usage, kind, units, True),
+            group_split("emotion, image", usage[:30], emotion[:30], units[:30], False)]}
+    found = experts.specificity_table(runs, 100).set_index("about")
+    task, part = found.loc["task"].iloc[0], found.loc["emotion, image"]
     assert abs(task["mean"]) < 3 and task["mean"] < 1.5 * task.null_top and task.p_holm > 0.05
-    assert 0 < emotion.mean_low < emotion["mean"] < emotion.mean_high < 100
-    assert emotion.p_holm < 0.05
-    part = found.loc["emotion, image"]
+    first = part.iloc[0]
+    assert 0 < first.mean_low < first["mean"] < first.mean_high < 100 and first.p_holm < 0.05
     expected = 100 * (part.bits - part.null_mean) / np.log2(3)
     assert part.beyond.to_numpy() == pytest.approx(expected.to_numpy())
-    assert (experts.beyond_null(one_run(1, 0)).p_holm < 0.05).all()
 
 
 def test_experts_of_two_seeds_are_matched_whatever_their_numbers():
@@ -204,13 +196,9 @@ def test_experts_of_two_seeds_are_matched_whatever_their_numbers():
     read = protocol.agreement_as_read(found.assign(task="image"), {"image": "photos"})
     assert read["p (Holm)"].tolist() == [f"≤ {found.p.max():.3f}"]
     assert read.matched[0].endswith("to 100 %)")
-
-
-def test_two_seeds_that_divide_by_place_are_not_alike_for_that_alone():
-    random = torch.Generator().manual_seed(3)
-    a, b = (torch.eye(4)[torch.randint(0, 4, (16,), generator=random)].expand(30, 16, 4)
-            for _ in range(2))
-    table = experts.seed_agreement({0: {1: a}, 1: {1: b}}, 100).iloc[0]
+    leaders = torch.randint(0, 4, (2, 16), generator=torch.Generator().manual_seed(3))
+    places = {s: {1: torch.eye(4)[leader].expand(30, 16, 4)} for s, leader in enumerate(leaders)}
+    table = experts.seed_agreement(places, 100).iloc[0]     # both divide by place, each its own way
     assert table.matched > 0.3 and table.p > 0.05
 
 
@@ -228,6 +216,6 @@ def test_released_routing_changes_between_passes_and_paper_routing_does_not():
     read = protocol.modes_as_read(modes, {"image": "40 photos"})
     change = read["change of WAR (points)"]
     assert change[0] == "--" and all(c.count("[") == 1 for c in change[1:])
-    lost = table.assign(correct=np.where(table["mode"] == "released", 0.0, 1.0))
+    lost = table.assign(correct=1.0 * (table["mode"] != "released"))
     found = experts.modes_table(lost, subjects, 20).set_index("mode")
     assert found.change["released"] == found.low["released"] == -100

@@ -41,10 +41,12 @@ class Split:
         return np.log2(min(self.sums.shape[2], (self.counts.sum(0) > 0).sum()))
 
 
-def usage_of(gates: Tensor, by_token: bool = False) -> np.ndarray:
-    """Share of each sample's, or token's, assignments by expert, from gates `[N, L, E]`."""
-    chosen = (gates > 0).double()
-    chosen = chosen if by_token else chosen.sum(1)
+Questions = dict[int, list[Split]]             # block number (from 1) -> of `splits_of`
+
+
+def usage_of(gates: Tensor) -> np.ndarray:
+    """Share of each sample's assignments by expert, from gates `[N, L, E]`."""
+    chosen = (gates > 0).double().sum(1)
     return (chosen / chosen.sum(-1, keepdim=True).clamp(min=1)).numpy()
 
 
@@ -80,7 +82,8 @@ def place_split(about: str, gates: Tensor, grid: Grid, units: np.ndarray) -> Spl
     The null permutes the places of every sample.
     """
     n, _, experts = gates.shape
-    usage = usage_of(gates, True).reshape(n, grid[0], -1, experts).mean(1)           # [N, P, E]
+    usage = usage_of(gates.reshape(-1, 1, experts))                                  # of tokens
+    usage = usage.reshape(n, grid[0], -1, experts).mean(1)                           # [N, P, E]
     places = usage.shape[1]
 
     def null(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -113,11 +116,10 @@ def splits_of(photo: Tensor, clip: Tensor, rows: dict[str, pd.DataFrame],
     return [split for split in out if split.limit > 0]
 
 
-def usage_table(questions: dict[int, list[Split]], resamples: int = 500) -> pd.DataFrame:
+def usage_table(questions: Questions, resamples: int = 500) -> pd.DataFrame:
     """Share of the assignments that each expert takes for each task and emotion.
 
     The difference is to the other groups of the question together, with a 95 % interval.
-    `questions`: block number (from 1) -> `splits_of`.
     """
     def measured(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         others = sums.sum(-2, keepdims=True) - sums, counts.sum(-1, keepdims=True) - counts
@@ -157,58 +159,46 @@ def information(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return entropy((weight[..., None] * usage).sum(-2)) - (weight * entropy(usage)).sum(-1)
 
 
-def specificity_table(questions: dict[int, list[Split]], permutations: int = 500,
+def specificity_table(runs: dict[int, Questions], permutations: int = 500,
                       seed: int = 0) -> pd.DataFrame:
-    """Bits that the groups of every question tell about the expert of every block.
-
-    One seed of permutations and resamples for all runs lets them share subjects.
-
-    Returns:
-        block, about, limit, bits, null_mean, people, and as arrays `[R]` null (bits of permuted
-        groups) and boot (bits of resampled subjects).
-    """
-    rows = []
-    for block, split in [(b, s) for b, splits in questions.items() for s in splits]:
-        rng, people = np.random.default_rng(seed), len(split.sums)
-        null = np.array([information(*split.null(rng)) for _ in range(permutations)])
-        weights = stats.weights_of(people, permutations, seed)
-        boot = information(np.tensordot(weights, split.sums, 1), weights @ split.counts)
-        bits = float(information(split.sums.sum(0), split.counts.sum(0)))
-        rows.append(dict(block=block, about=split.about, limit=split.limit, bits=bits,
-                         null_mean=null.mean(), people=people, null=null, boot=boot))
-    return pd.DataFrame(rows)
-
-
-def beyond_null(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """What groups tell beyond their null, in per cent of the limit, by run and in the mean of runs.
+    """Bits that the groups of every question tell about the expert of every block, by run.
 
     Bits about two tasks and about seven emotions have other limits, and few samples lift them.
-    Bits less the mean of their null, over their limit, can be compared.
+    Bits less the mean of their null, over their limit, can be compared. One seed of permutations
+    and resamples for all runs lets them share subjects.
 
     Args:
-        table: of `specificity_table`, runs stacked, with a column seed.
+        runs: seed of a run -> its questions.
     Returns:
-        the table with beyond (%) and, for each block and question, mean (over runs), mean_low,
-        mean_high (95 % over subjects and runs), null_top (95th percentile of the mean's null) and
-        p_holm (one-sided, over all blocks and questions).
+        block, about, limit, bits, null_mean, people, seed, beyond (bits beyond the null, % of the
+        limit) and, for each block and question, mean (over runs), mean_low, mean_high (95 % over
+        subjects and runs), null_top (95th percentile of the mean's null) and p_holm (one-sided,
+        over all blocks and questions).
     """
-    keys, out = ["block", "about"], []
-    for _, runs in table.groupby(keys, sort=False):
-        scale = 100 / runs.limit.iloc[0]
-        null, boot = (scale * np.stack(list(runs[name])) for name in ("null", "boot"))   # [S, R]
-        beyond = scale * runs.bits.to_numpy() - null.mean(1)
-        moved = beyond[:, None] + boot - boot.mean(1, keepdims=True)
-        weights = stats.draws(len(runs), boot.shape[1], seed)                            # [R, S]
+    first, out, p = next(iter(runs.values())), [], []
+    for block, question in [(b, q) for b, splits in first.items() for q in range(len(splits))]:
+        rows, null, boot = [], [], []
+        for run, questions in runs.items():
+            split, rng = questions[block][question], np.random.default_rng(seed)
+            people, scale = len(split.sums), 100 / split.limit
+            bits = float(information(split.sums.sum(0), split.counts.sum(0)))
+            permuted = np.array([information(*split.null(rng)) for _ in range(permutations)])
+            weights = stats.weights_of(people, permutations, seed)
+            again = information(np.tensordot(weights, split.sums, 1), weights @ split.counts)
+            null.append(scale * permuted)
+            boot.append(scale * again)
+            rows.append(dict(block=block, about=split.about, limit=split.limit, bits=bits,
+                             null_mean=permuted.mean(), people=people, seed=run,
+                             beyond=scale * bits - null[-1].mean()))
+        rows, null, boot = pd.DataFrame(rows), np.stack(null), np.stack(boot)            # [S, R]
+        moved = rows.beyond.to_numpy()[:, None] + boot - boot.mean(1, keepdims=True)
+        weights = stats.draws(len(runs), permutations, seed)                             # [R, S]
         low, high = stats.interval((weights.T * moved).sum(0) / weights.sum(1))
-        chance = null.mean(0) - null.mean()
-        out.append(runs.drop(columns=["null", "boot"]).assign(
-            beyond=beyond, mean=beyond.mean(), mean_low=low, mean_high=high,
-            null_top=np.percentile(chance, 95),
-            p=stats.permutation_p(chance, beyond.mean(), slack=1e-9)))
-    found = pd.concat(out, ignore_index=True)
-    tests = found.drop_duplicates(keys)
-    corrected = tests[keys].assign(p_holm=stats.holm(tests.p))
-    return found.drop(columns="p").merge(corrected, on=keys, how="left")
+        chance, mean = null.mean(0) - null.mean(), rows.beyond.mean()
+        p.append(stats.permutation_p(chance, mean, slack=1e-9))
+        out.append(rows.assign(mean=mean, mean_low=low, mean_high=high,
+                               null_top=np.percentile(chance, 95)))
+    return pd.concat(out, ignore_index=True).assign(p_holm=np.repeat(stats.holm(p), len(runs)))
 
 
 def maps_table(routes: Routes, grid: Grid, task: str) -> pd.DataFrame:
