@@ -57,11 +57,9 @@ def test_prototypes_match_across_an_offset_and_not_when_classes_are_renamed():
     found = matched_classes(a @ b.T)
     assert found["diagonal"] > 0.9 and found["p"] < 0.01
     assert matched_classes(a @ np.roll(b, -1, 0).T)["p"] > 0.5
-    few = prototypes(noisy(0), np.where(LABELS == NAMES[6], NAMES[0], LABELS), names)
-    assert np.isnan(few[6]).all() and matched_classes(few @ few.T)["diagonal"] == pytest.approx(1)
-    rows = pd.DataFrame(dict(label=LABELS, subject=[f"s{i % 20}" for i in range(140)]))
+    rows = pd.DataFrame(dict(label=LABELS, subject=np.arange(140) % 20))
     networks, fewer = {"m": [(noisy(0), noisy(9)) for _ in "12"]}, rows.replace("anger", "fear")
-    table = similarity.prototype_study(networks, rows, fewer, names)
+    table = similarity.prototype_study(networks, rows, fewer, names)     # no clip is of anger
     equal = table[(table.image_class == table.video_class) & (table.video_class != "anger")]
     one = table.iloc[0]
     assert len(table) == 49 and equal.cosine.mean() == pytest.approx(one.diagonal)
@@ -76,8 +74,7 @@ def shown_to(subjects: int, centres: np.ndarray, rng: np.random.Generator) -> tu
     label = rng.integers(0, len(centres), len(subject))
     manner = 0.7 * rng.normal(size=(subjects, centres.shape[1]))[subject]
     features = centres[label] + manner + rng.normal(size=(len(subject), centres.shape[1]))
-    names = [f"s{i}" for i in subject]
-    return features, pd.DataFrame(dict(label=np.array(NAMES)[label], subject=names))
+    return features, pd.DataFrame(dict(label=np.array(NAMES)[label], subject=subject))
 
 
 def test_the_interval_of_matching_prototypes_covers_what_was_planted():
@@ -109,8 +106,7 @@ def test_transfer_reads_the_trained_head_on_the_other_modality():
         return rows.assign(predicted=found, method="m", seed=0, head=head, stimuli="video")
     direct = model.head["image"](torch.from_numpy(pooled).float()).argmax(1)
     both = pd.concat([read("image", list(NAMES)), read("video", list(NAMES))])
-    predicted = both[both["head"] == "image"].predicted.tolist()
-    assert predicted == [NAMES[i] for i in direct]
+    assert read("image", list(NAMES)).predicted.tolist() == [NAMES[i] for i in direct]
     table = similarity.transfer_matrix(both, {"m": ("video",)}, resamples=50)
     assert table.zero_shot.tolist() == [True, False] and not table.unseen.any()
     assert table.majority.tolist() == pytest.approx([100 / 6] * 2)
@@ -121,14 +117,9 @@ def test_transfer_reads_the_trained_head_on_the_other_modality():
 def test_a_probe_finds_emotions_that_a_line_separates_and_none_in_permuted_labels():
     rng = np.random.default_rng(0)
     train, test = rng.normal(size=(7, 10))[np.arange(140) % 7] + 0.3 * rng.normal(size=(2, 140, 10))
-
-    def right(labels: np.ndarray, shared: tuple[str, ...] = NAMES) -> float:
-        use = np.isin(labels, shared)
-        found = similarity.read_by_probe(train[use], labels[use], test)
-        assert set(found) == set(shared)
-        return (found == LABELS)[np.isin(LABELS, shared)].mean()
-    assert right(LABELS) > 0.95 and right(LABELS, ("neutral", "fear")) > 0.95
-    assert right(rng.permutation(LABELS)) < 0.35
+    assert (similarity.read_by_probe(train, LABELS, test) == LABELS).mean() > 0.95
+    permuted = similarity.read_by_probe(train, rng.permutation(LABELS), test)
+    assert (permuted == LABELS).mean() < 0.35
 
 
 def test_a_broken_photo_and_a_broken_clip_are_left_out_and_named(tmp_path, monkeypatch):

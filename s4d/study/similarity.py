@@ -28,7 +28,7 @@ def read_by_head(model: nn.Module, pooled: np.ndarray, head: str, names: tuple[s
     return np.array(shared)[logits[:, [names.index(n) for n in shared]].argmax(1)]
 
 
-def read_by_probe(train: np.ndarray, labels: pd.Series, x: np.ndarray, C: float = 0.1,
+def read_by_probe(train: np.ndarray, labels: np.ndarray, x: np.ndarray, C: float = 0.1,
                   max_iter: int = 500) -> np.ndarray:
     """Name the emotion of features `[N, D]` by logistic regression on training samples."""
     reader = LogisticRegression(C=C, max_iter=max_iter, class_weight="balanced")
@@ -166,11 +166,6 @@ def cka(x: np.ndarray, y: np.ndarray) -> float:
     return float((centred_gram(x) * centred_gram(y)).sum())
 
 
-def mean_cka(pairs: Pairs, kept: np.ndarray | slice = np.s_[:]) -> float:
-    """Mean CKA over networks, of the kept stimuli."""
-    return np.mean([cka(a[kept], b[kept]) for a, b in pairs])
-
-
 def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: pd.DataFrame,
                         permutations: int = 1000, seed: int = 0) -> pd.DataFrame:
     """CKA of every layer between two representations of the same stimuli, mean over seeds.
@@ -186,6 +181,9 @@ def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: p
     """
     units, rng, out = stats.units_of(rows.subject), np.random.default_rng(seed), []
 
+    def mean_cka(kept: np.ndarray | slice, pairs: Pairs) -> float:
+        return np.mean([cka(a[kept], b[kept]) for a, b in pairs])
+
     def shuffled(groups: list[np.ndarray]) -> np.ndarray:
         order = np.empty(len(rows), int)
         for members in groups:
@@ -197,7 +195,8 @@ def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: p
     layers = next(iter(couples.values()))[0][0]
     for layer, name in product(layers, couples):
         pairs = [(a[layer], b[layer]) for a, b in couples[name]]
-        value, half = mean_cka(pairs), stats.jackknife(partial(mean_cka, pairs), units)
+        value = mean_cka(np.s_[:], pairs)
+        half = stats.jackknife(partial(mean_cka, pairs=pairs), units)
         found = dict(comparison=name, layer=layer, value=value, low=value - half,
                      high=min(1.0, value + half), stimuli=len(rows), people=len(np.unique(units)))
         if layer == "pooled":

@@ -83,38 +83,35 @@ def apex_frames(frames: pd.DataFrame) -> np.ndarray:
 
 
 @torch.no_grad()
-def evaluated(model: nn.Module, x: Tensor,
-              outputs: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, np.ndarray]:
-    """Outputs of the model in evaluation mode for all uint8 samples `[N, ...]`, float64."""
+def evaluated(model: nn.Module, x: Tensor, output: Callable[[Tensor], Tensor]) -> np.ndarray:
+    """Output of the model in evaluation mode for all uint8 samples `[N, ...]`, float64."""
     device = next(model.parameters()).device
     model.eval()
-    found: dict[str, list[Tensor]] = {}
-    for batch in x.split(64):
-        for name, value in outputs(normalise(batch).to(device)).items():
-            found.setdefault(name, []).append(value.float().cpu())
-    return {name: torch.cat(values).double().numpy() for name, values in found.items()}
+    outputs = [output(normalise(batch).to(device)).float().cpu() for batch in x.split(64)]
+    return torch.cat(outputs).double().numpy()
 
 
 def features(model: nn.Module, x: Tensor) -> np.ndarray:
     """Pooled features of uint8 photos or clips, float64 `[N, D]`."""
-    return evaluated(model, x, lambda batch: {"pooled": model.forward_features(batch)})["pooled"]
+    return evaluated(model, x, model.forward_features)
 
 
 def layer_features(model: nn.Module, x: Tensor) -> dict[str, np.ndarray]:
     """Mean of the tokens after every stage, float64 `[N, D]`: embed, block 1 .. n, pooled."""
-    def stages(batch: Tensor) -> dict[str, Tensor]:
+    def stages(batch: Tensor) -> Tensor:
         out = model.forward_intermediates(batch)
-        blocks = {f"block {i + 1}": tokens.mean(1) for i, tokens in enumerate(out["blocks"])}
-        return {"embed": out["embed"].mean(1), **blocks, "pooled": out["pooled"]}
-    return evaluated(model, x, stages)
+        tokens = out["embed"], *out["blocks"]
+        return torch.stack([*(t.mean(1) for t in tokens), out["pooled"]], 1)         # [B, S, D]
+    found = evaluated(model, x, stages).transpose(1, 0, 2).copy()
+    names = ["embed", *(f"block {i + 1}" for i in range(len(found) - 2)), "pooled"]
+    return dict(zip(names, found, strict=True))
 
 
 def probabilities(model: nn.Module, x: Tensor, head: str) -> np.ndarray:
     """Softmax of one head on uint8 photos or clips, float64 `[N, K]`."""
-    def softmax(batch: Tensor) -> dict[str, Tensor]:
-        logits = model.forward_head(model.forward_features(batch), head)
-        return {"probability": logits.float().softmax(-1)}
-    return evaluated(model, x, softmax)["probability"]
+    def softmax(batch: Tensor) -> Tensor:
+        return model.forward_head(model.forward_features(batch), head).float().softmax(-1)
+    return evaluated(model, x, softmax)
 
 
 @contextmanager

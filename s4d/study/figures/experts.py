@@ -103,7 +103,7 @@ def maps(table: pd.DataFrame, faces: dict[str, np.ndarray], counts: dict[str, in
 
 
 def specificity(table: pd.DataFrame, note: str = "") -> Figure:
-    """Draw what each of `QUESTIONS` tells about the expert beyond the null, of `specificity_table`."""
+    """Draw what each of `QUESTIONS` tells beyond its null, of `specificity_table`."""
     blocks, rows = ends(table.block), present(table.about, QUESTIONS)
     fig, axes = figure(PAGE, 0.95 + 0.27 * len(rows), 1, len(blocks), squeeze=False, sharex=True,
                        sharey=True)
