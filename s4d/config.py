@@ -106,7 +106,6 @@ class _Training(_Checked):
     grad_checkpointing: bool = False                # recompute activations, to save memory
     skip_nonfinite: bool = False                    # skip steps whose loss is not finite
     deterministic: bool = False                     # only deterministic algorithms on CUDA: slower
-    tensorboard: bool = False                       # also write curves for TensorBoard
 
 
 @dataclass(frozen=True)
@@ -268,7 +267,7 @@ def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:
 
 # Fields that say how a run is carried out, not what it computes: they do not enter its name.
 HOW = {"root", "num_workers", "cache", "save_minutes", "runs", "grad_checkpointing",
-       "deterministic", "tensorboard", "skip_nonfinite", "max_unreadable"}
+       "deterministic", "skip_nonfinite", "max_unreadable"}
 update = replace    # a copy of a configuration with fields replaced
 
 

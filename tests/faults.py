@@ -55,13 +55,17 @@ def strike(kind: str, at: int) -> None:
     """Arrange a fault in this process.
 
     Args:
-        kind: kill, term, int: the signal, within step `at`; half: killed within the writing of
-            the at-th checkpoint; rename, renamed: killed before or after the at-th renaming;
-            validate: SIGTERM within the at-th validation; quota: files can have `at` bytes.
+        kind: kill, term, int: the signal, within step `at`; group: SIGTERM, to all that load too;
+            half: killed within the writing of the at-th checkpoint; rename, renamed: killed before
+            or after the at-th renaming; validate: SIGTERM within the at-th validation; quota: files
+            can have `at` bytes.
     """
     if kind in SIGNALS:
         send = lambda *_: os.kill(os.getpid(), SIGNALS[kind])  # noqa: E731
         Engine.update = nth(Engine.update, at, before=send)
+    elif kind == "group":
+        os.setpgrp()
+        Engine.update = nth(Engine.update, at, before=lambda *_: os.killpg(0, signal.SIGTERM))
     elif kind == "half":
         torch.save = nth(torch.save, at, before=half_written)
     elif kind == "rename":

@@ -81,9 +81,9 @@ def test_kills_at_random_times_until_the_end(tmp_path, whole, stage):
 
 @pytest.mark.parametrize("stage", CONFIGS)
 def test_loading_processes_change_nothing(tmp_path, whole, stage):
-    """Samples have seeds of their own: a run may go on with another number of processes."""
+    """A signal to them too is no fault, and a run may go on with another number of them."""
     cfg, reference = whole[stage]
-    assert struck(update(cfg, num_workers=2), tmp_path, ("term", 5)) == -15
+    assert struck(update(cfg, num_workers=2), tmp_path, ("group", 5)) == -15
     assert lost(cfg, tmp_path) == 0 and struck(update(cfg, num_workers=1), tmp_path) == 0
     same(reference, locate(cfg, tmp_path))
 

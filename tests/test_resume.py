@@ -102,7 +102,7 @@ def test_what_was_counted_before_a_stop_is_counted_after(mini, tmp_path, monkeyp
     found = finetune(cfg, tmp_path).provenance
     assert idle[0]["blocks.1.moae 0"] == -600 and found["skipped"] == 2
     assert found["unreadable"] == {"gone.jpg": "empty"} and "said before" in found["warnings"]
-    assert found["seconds"] > 1e6
+    assert found["seconds"] > 1e6 and found["waiting_seconds"] < 60
 
 
 def test_checkpoints_are_written_every_so_many_minutes(mini, tmp_path, monkeypatch):
@@ -134,14 +134,12 @@ def test_a_fine_tuning_stopped_in_its_pre_training_goes_on_there(mini, tmp_path,
 
 # --- checkpoints that cannot be used
 
-@pytest.mark.parametrize("content, said", [
-    (b"not a checkpoint", "cannot read .*checkpoint.pt .*: remove it, and the run starts again"),
-    ({"model": {"a": torch.zeros(1)}, "optimizer": {}}, "is of another model .*remove the folder")])
-def test_a_checkpoint_that_cannot_be_used_is_a_sentence(mini, tmp_path, content, said):
+@pytest.mark.parametrize("content", [b"?", {"model": {"a": torch.zeros(1)}, "optimizer": {}}])
+def test_a_checkpoint_that_cannot_be_used_is_a_sentence(mini, tmp_path, content):
     path = locate(tiny_pretrain(mini), tmp_path).dir / CHECKPOINT
     path.parent.mkdir()
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
-    with pytest.raises(RunError, match=said):
+    with pytest.raises(RunError, match="cannot continue from .*checkpoint.pt .*damaged or of"):
         pretrain(tiny_pretrain(mini), tmp_path)
 
 

@@ -1,6 +1,8 @@
 """Indexed tables -> batches: one dataset for photos and clips, one plan of single-task steps."""
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,6 +183,12 @@ def part_of(batches: list[list[Key]], rank: int, world: int) -> list[list[Key]]:
     return [keys[cut(len(keys), world)[rank]: cut(len(keys), world)[rank + 1]] for keys in batches]
 
 
+def end_quietly(worker: int) -> None:
+    """Let a signal to all processes end a loading one without an error in the one that trains."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(0))
+
+
 def loader(dataset: Dataset, batches: list[list[Key]], num_workers: int = 0) -> DataLoader:
     """Load planned batches; video readers open inside the workers, never before a fork.
 
@@ -189,4 +197,5 @@ def loader(dataset: Dataset, batches: list[list[Key]], num_workers: int = 0) -> 
     return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers,
                       pin_memory=torch.cuda.is_available(),
                       generator=torch.Generator().manual_seed(0),
-                      multiprocessing_context="spawn" if num_workers else None)
+                      multiprocessing_context="spawn" if num_workers else None,
+                      worker_init_fn=end_quietly, persistent_workers=num_workers > 0)

@@ -32,15 +32,11 @@ def run_all(jobs: list[Pretrain | Finetune], runs: str | Path = "runs",
     Pre-trainings and runs from scratch go first, then the runs that start from a pre-training.
     The first failing run stops the rest, which continue when called again. On a GPU, or with one
     worker, runs go one after another in this process.
-
-    Args:
-        workers: runs at a time.
     """
-    inits = {cfg: getattr(cfg, "init", None) for cfg in jobs}
-    every = dict.fromkeys([*(c for c in inits.values() if isinstance(c, Pretrain)), *jobs])
-    missing = [cfg for cfg in every if not locate(cfg, runs).done]
+    inits = [cfg.init for cfg in jobs if isinstance(getattr(cfg, "init", None), Pretrain)]
+    missing = [cfg for cfg in dict.fromkeys([*inits, *jobs]) if not locate(cfg, runs).done]
     if missing and workers > 1 and not torch.cuda.is_available():
-        later = [cfg for cfg in missing if isinstance(inits.get(cfg), Pretrain)]
+        later = [cfg for cfg in missing if getattr(cfg, "init", None) in inits]
         bar = progress_bar("training", len(missing), unit="run", alone=False)
         for wave in ([cfg for cfg in missing if cfg not in later], later):
             for _ in _side_by_side(wave, runs, workers):
