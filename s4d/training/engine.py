@@ -118,8 +118,7 @@ class Engine:
 
     def start(self, model: nn.Module, optimizer: Optimizer, data: dict[str, Samples]) -> nn.Module:
         """Continue from the checkpoint, if there is one; return the network to call in the loop."""
-        cfg, folder = self.cfg, self.run.dir
-        self.waits = True
+        cfg, self.waits = self.cfg, True
         if getattr(cfg, "capacity_factor", 0) and world_size() * cfg.grad_accum_steps > 1:
             raise ConfigError("capacity_factor counts the tokens of a whole batch: train with one "
                               "process and grad_accum_steps=1, or with capacity_factor=0")
@@ -127,6 +126,7 @@ class Engine:
         model.set_grad_checkpointing(cfg.grad_checkpointing)
         decay = getattr(cfg, "ema_decay", 0.0)
         self.average = ModelEmaV3(model, decay=decay) if decay else None
+        self.eval_model = self.average.module if decay else model      # validated and kept
         self.guard = Guard(cfg, sum(map(len, data.values())))
         plan = plan_batches(cfg, data, 0)
         self.per_epoch, smallest = len(plan), min(map(len, plan))
@@ -137,13 +137,13 @@ class Engine:
         self.shares: list = []              # of an epoch's batches, which the same workers read
         self.loader = loader(Joint(data), self.shares, cfg.num_workers)
         self.steps = max(1, round(cfg.epochs * self.per_epoch))
-        self.metrics = folder / "metrics.jsonl"
+        self.metrics = self.run.dir / "metrics.jsonl"
         logged = self._restore()
         if rank() == 0:         # rows after the checkpoint go, so that no step stands twice
             with writing(self.metrics), open(self.metrics, "a") as file:
                 file.truncate(min(logged, file.tell()))
-        self.progress = progress_bar(folder.name, self.steps, self.step, alone=Engine.alone,
-                                     disable=rank() > 0)
+        self.progress = progress_bar(self.run.dir.name, self.steps, self.step,
+                                     alone=Engine.alone, disable=rank() > 0)
         self.saved_at = time.monotonic()
         self.net = model
         if world_size() > 1:            # gradients are averaged; those of the idle head stay None
@@ -300,11 +300,6 @@ class Engine:
             row = dict(step=self.step, epoch=epoch, modality=modality, **values)
             with writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-
-    @property
-    def eval_model(self) -> nn.Module:
-        """What is validated and kept: the moving average of the weights where there is one."""
-        return self.model if self.average is None else self.average.module
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
