@@ -20,7 +20,7 @@ from s4d.data.dataset import part_of
 from s4d.training import Run, finetune, locate, train
 
 # Processes and pieces add the same numbers in another order. AdamW divides a gradient by its size,
-# so a rounding near zero moves a weight by a share of the learning rate (1e-3): 1.2e-5 was measured.
+# so rounding near zero moves a weight by a share of the learning rate (1e-3): 1.2e-5 was measured.
 # A sample counted twice moves them by more than 1e-4.
 WEIGHTS, LOSS = 3e-5, 3e-6
 # Nothing random in the model, so that processes and pieces draw nothing of their own.
