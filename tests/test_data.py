@@ -20,10 +20,11 @@ from conftest import cut_off, damage, smooth, write_image, write_video
 from PIL import Image
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
 
-from s4d.data import DatasetError, MediaError, cache, packed, read_clip, tables, transforms
+from s4d.data import MediaError, cache, packed, read_clip, tables, transforms
 from s4d.data.dataset import Joint, Key, Samples, collate, draw_order, epoch_plan, loader, to_model
 from s4d.data.media import read_frames
 from s4d.data.transforms import augment, eval_views, normalise, pretrain_transform, train_transform
+from s4d.files import OutputError
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +56,6 @@ def test_the_cache_holds_the_files_pixels_and_names_broken_ones(clips_root):
     assert torch.equal(whole.clip(2, [3, 0, 3]), wanted)
     with pytest.raises(MediaError, match="1.mp4 cannot be read: .*damaged"):
         whole.clip(1)
-    with pytest.raises(MediaError, match="frames 12 to 12 were asked for, but it has 12"):
-        whole.clip(0, [12])
     assert len(pickle.dumps(whole)) < 10_000              # travels to workers without its pixels
     stamp = whole.file.stat().st_mtime_ns
     again = packed(table.assign(label="anger"), clips_root, 32)
@@ -96,11 +95,10 @@ def test_a_full_disk_leaves_nothing_behind_and_is_a_sentence(tmp_path, monkeypat
     def full(source, target):
         raise OSError(28, "No space left on device")
     with monkeypatch.context() as patch, pytest.raises(
-            DatasetError, match="cannot be written .*No space left.*: free disk space"):
-        patch.setattr(cache.os, "replace", full)
+            OutputError, match="cannot write .*: no space left on device; free space there"):
+        patch.setattr(os, "replace", full)
         packed(table_of(tmp_path), tmp_path, 32)
-    home = tmp_path / ".cache"
-    assert not list(home.glob("*.bin")) + list(home.glob("*.json")) + list(home.glob(".part*"))
+    assert [file.suffix for file in (tmp_path / ".cache").iterdir()] in ([], [".lock"])
     done = packed(table_of(tmp_path), tmp_path, 32)
     assert torch.equal(done.clip(0), read_clip(tmp_path / "0.mp4", size=32))
 

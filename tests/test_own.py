@@ -42,7 +42,7 @@ def test_split_folders_lie_above_or_below(tmp_path, layout):
     for split in ("Train", "val", "test"):
         folders = [layout.format(split=split, name=n) for n in ("happy", "sad")]
         photos(tmp_path / "faces", *folders, count=2)
-    with pytest.raises(LabelError, match="class folder 'faces' in .* names no emotion"):
+    with pytest.raises(LabelError, match="unknown label 'faces' in the class folder"):
         index("photos", tmp_path)
     counts = index("photos", tmp_path / "faces").groupby(["split", "label"]).size().to_dict()
     assert counts == {(s, e): 2 for s in ("train", "val", "test") for e in ("happiness", "sadness")}
@@ -84,7 +84,7 @@ def test_clips_are_files_or_folders_of_frames(tmp_path):
 
 @pytest.mark.parametrize("folders, text", [
     (("happy", "joy"), "holds one class, happiness"),
-    (("happy", "cats"), "'cats' in .* names no emotion: .* rename it to one of neutral, happiness"),
+    (("happy", "cats"), "unknown label 'cats' in .*/cats/00.jpg: expected one of neutral, happine"),
     ((".",), "00.jpg in .* lies in no class folder: .* happy/00.jpg"),
     (("test/happy", "test/sad"), "split folders for test alone: add train"),
     (("train/happy", "train/sad"), "split folders for train alone: add test"),
@@ -95,12 +95,9 @@ def test_planted_mistakes_end_in_one_sentence(tmp_path, folders, text):
     assert "\n" not in str(raised.value)
 
 
-def test_mixed_and_empty_folders_are_refused(tmp_path):
+def test_mixed_folders_and_one_without_samples_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="holds 3 clips beside 8 photos, .* happy/00.mp4: give"):
         index("photos", clips(photos(tmp_path / "a", "happy", "sad"), "happy"))
-    (photos(tmp_path / "b", "train/happy", "train/sad") / "test/fear").mkdir(parents=True)
-    with pytest.raises(DatasetError, match="class folder test/fear in .* holds no photos"):
-        index("photos", tmp_path / "b")
     (tmp_path / "none").mkdir()
     with pytest.raises(DatasetError, match="holds no samples: expected a folder for each emotion"):
         index("clips", tmp_path / "none")

@@ -102,8 +102,7 @@ def _counts(dataset: Dataset, root: Path, tables: dict) -> pd.DataFrame:
 
 
 def _lists(table: pd.DataFrame) -> Problems:
-    """Samples listed twice, against their folder's name or in several test folds; subjects in two
-    splits."""
+    """Problems of lists: samples listed twice or against their folder's name, splits, folds."""
     out = []
     for fold, rows in table.groupby(table["fold"].fillna(0)):
         where = f" of fold {fold}" if fold else ""
@@ -116,17 +115,14 @@ def _lists(table: pd.DataFrame) -> Problems:
                 out.append(("label", row.path, f"it is listed as {row.label}{where}, "
                             f"but its folder is named after {folder}"))
         for subject, theirs in rows.groupby("subject"):
-            splits = sorted(theirs["split"].unique())
+            splits = sorted(set(theirs["split"]))
             if len(splits) > 1:
                 out.append(("subject", theirs["path"].iloc[0],
                             f"its subject {subject} is in {' and '.join(splits)}{where}"))
     if table["fold"].nunique() > 1:
-        tested = table[table["split"] == "test"].groupby("path")["fold"].unique()
-        for path in sorted(set(table["path"])):
-            folds = sorted(tested.get(path, ()))
-            if len(folds) != 1:
-                listed = ", ".join(map(str, folds)) or "none"
-                out.append(("test folds", path, f"its test folds are {listed}: expected one"))
+        tested = table["fold"].where(table["split"] == "test").groupby(table["path"]).nunique()
+        out += [("test folds", path, f"it is in {number} test folds: expected one")
+                for path, number in tested[tested != 1].items()]
     return out
 
 
