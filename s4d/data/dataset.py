@@ -134,8 +134,8 @@ def draw_order(labels: list[int], seed: int, epoch: int, epoch_fraction: float,
 
     Args:
         epoch_fraction: share of the epoch's rows that is given out.
-        fraction: share of all rows that is used at all, the same ones for every seed and method;
-            they repeat, so that an epoch keeps its length.
+        fraction: share of all rows that is used at all, the same for every seed and method; they
+            repeat, so that an epoch keeps its length.
     """
     rng = np.random.default_rng([seed, epoch, 17])
     labels = np.asarray(labels)
@@ -147,10 +147,8 @@ def draw_order(labels: list[int], seed: int, epoch: int, epoch_fraction: float,
         drawn = [[rng.permutation(g) for _ in range(-(-most // len(g)))] for g in groups]
         used = np.concatenate([np.concatenate(several)[:most] for several in drawn])
     rows = rng.permutation(used)
-    if len(rows) < len(labels):
-        more = [rng.permutation(rows) for _ in range(len(labels) // len(rows))]
-        rows = np.concatenate([rows, *more])
-    return rows[:max(1, round(epoch_fraction * len(labels)))]
+    more = [rng.permutation(rows) for _ in range(len(labels) // len(rows))]
+    return np.concatenate([rows, *more])[:max(1, round(epoch_fraction * len(labels)))]
 
 
 def epoch_plan(parts: dict[str, Samples], batch_size: dict[str, int],
@@ -173,14 +171,9 @@ def epoch_plan(parts: dict[str, Samples], batch_size: dict[str, int],
     return [batches[i] for i in order]
 
 
-def cut(n: int, parts: int) -> list[int]:
-    """The ends of `parts` contiguous parts of n rows, sizes differing by one at most: 0 ... n."""
-    return [n * i // parts for i in range(parts + 1)]
-
-
 def part_of(batches: list[list[Key]], rank: int, world: int) -> list[list[Key]]:
     """What process `rank` of `world` reads of planned batches: a contiguous part of each."""
-    return [keys[cut(len(keys), world)[rank]: cut(len(keys), world)[rank + 1]] for keys in batches]
+    return [keys[len(keys) * rank // world: len(keys) * (rank + 1) // world] for keys in batches]
 
 
 def end_quietly(worker: int) -> None:
@@ -190,10 +183,8 @@ def end_quietly(worker: int) -> None:
 
 
 def loader(dataset: Dataset, batches: list[list[Key]], num_workers: int = 0) -> DataLoader:
-    """Load planned batches; video readers open inside the workers, never before a fork.
-
-    Its own generator: starting draws a number, which would move the draws of a resumed run.
-    """
+    """Load planned batches; video readers open inside the workers, never before a fork."""
+    # its own generator: starting draws a number, which would move the draws of a resumed run
     return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers,
                       pin_memory=torch.cuda.is_available(),
                       generator=torch.Generator().manual_seed(0),

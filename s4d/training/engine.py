@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from .. import config as configs
 from ..config import ConfigError
-from ..data.dataset import Joint, Samples, cut, loader, part_of, sample_seed
+from ..data.dataset import Joint, Samples, loader, part_of, sample_seed
 from ..files import code_version, write, write_text, writing
 from .guards import Guard, say
 from .runs import CHECKPOINT, Run, RunError, cause_of, device_name, lock, plan_batches
@@ -264,7 +264,8 @@ class Engine:
         """Cut a batch `[B, ...]` into `grad_accum_steps` pieces; clear the gradients first."""
         self.optimizer.zero_grad(set_to_none=True)
         self.sums, n = 0.0, len(tensors[0])
-        for low, high in itertools.pairwise(cut(n, min(n, self.cfg.grad_accum_steps))):
+        parts = min(n, self.cfg.grad_accum_steps)
+        for low, high in itertools.pairwise(n * i // parts for i in range(parts + 1)):
             self.weight = (high - low) * world_size() / self.batch_size
             last = high == n or world_size() == 1
             with nullcontext() if last else self.net.no_sync():      # exchange gradients once

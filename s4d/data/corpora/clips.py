@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from ...emotions import ORDERS, LabelError
+from ...emotions import ORDERS
 from ..lists import Files, class_folders, labels_of, read_list
 from ..media import VIDEOS
 from ..tables import Dataset, DatasetError, files, folders
@@ -35,8 +35,7 @@ def listed_rows(root: Path, fold: int | None, label_order: str | None, name: str
         if len(missing) < 2:
             break
     else:
-        what = f"fold {fold}" if fold else "train and test"
-        raise DatasetError(f"{name} in {root} has no lists of {what}: expected {layout}")
+        raise DatasetError(f"{name} in {root} has no lists of fold {fold}: expected {layout}")
     if missing:
         raise DatasetError(f"{name} has no {missing[0]}, but its other list: copy the lists of the "
                            "same release")
@@ -71,12 +70,9 @@ def acted(names: list[str], pattern: str, codes: dict[str, str], fold: int, root
     parsed = []
     for name in names:
         match = re.fullmatch(pattern, Path(name).stem)
-        if not match:
-            raise DatasetError(f"{name} in {root} is not named as its dataset's files are: "
-                               f"expected a name such as {example}")
-        if match["emotion"] not in codes:
-            raise LabelError(f"unknown label {match['emotion']!r} in {root}/{name}: expected one "
-                             f"of {', '.join(codes)}")
+        if not match or match["emotion"] not in codes:
+            raise DatasetError(f"{name} in {root} is not named as its dataset's files are: expect a "
+                               f"name such as {example}, with one of {', '.join(codes)}")
         parsed.append((name, codes[match["emotion"]], match["actor"]))
     tested = sorted({actor for *_, actor in parsed})[fold - 1::5]
     return [(*row, "test" if row[2] in tested else "train") for row in parsed]
