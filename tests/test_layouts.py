@@ -60,17 +60,14 @@ def made(root: Path, name: str, classes: int, splits: tuple[str, str], media: st
          listed: str = "", head: str = "", line: str = "") -> list[tuple[str, int, str]]:
     """Write a layout; return (split, number, emotion) of two training and one test sample each."""
     emotions, lists, out = EMOTIONS_11 if classes == 11 else NAMES, {}, []
-    order = ORDERS.get(name, NAMES)
     for i, emotion in enumerate(emotions * 3, 1):
-        tested = i > 2 * len(emotions)
-        n = order.index(emotion)
+        tested, n = i > 2 * len(emotions), ORDERS.get(name, NAMES).index(emotion)
         given = dict(i=i, n=n, n1=n + 1, e=emotion, E=emotion.capitalize(), split=splits[tested])
         write(root / media.format(**given), i)
         lists.setdefault(listed.format(**given), [head] if head else []).append(
             line.format(**given))
         if splits[0] == "train_set":
-            file = root / given["split"] / f"annotations/{i}_exp.npy"
-            file.parent.mkdir(parents=True, exist_ok=True)
+            file = put(root / given["split"] / f"annotations/{i}_exp.npy", "")
             np.save(file, str(n))
         out.append(("test" if tested else "train", i, emotion))
     for path, lines in lists.items() if listed else ():

@@ -171,7 +171,7 @@ def class_folders(root: Path, suffixes: set[str],
     return out
 
 
-def labels_of(entries: list[Entry], orders: tuple[str, ...], num_classes: int, base: int = 0,
+def labels_of(entries: list[Entry], orders: tuple[str, ...], base: int = 0,
               counts: dict[str, int] | None = None, label_order: str | None = None,
               sample: list[Entry] | None = None) -> list[str]:
     """Emotion names of a list's entries; a label written as a name is taken at its word.
@@ -181,24 +181,21 @@ def labels_of(entries: list[Entry], orders: tuple[str, ...], num_classes: int, b
         base: of the integers where they do not tell: 0 occurs, or the number of classes does.
         counts: published samples by emotion of the entries in `sample`, which tell the order.
     """
-    if label_order is not None and label_order not in orders:
-        allowed = ", ".join(orders) or "none, this dataset names its emotions"
-        raise DatasetError(f"unknown label order {label_order!r}: choose {allowed}")
-    listed = [e for e in entries if orders and e.number is not None]
-    order = label_order or (orders or (None,))[0]
-    if listed:
-        numbers, size = {e.number for e in listed}, len(ORDERS[order])
-        if min(numbers) == 0:
+    if label_order not in (None, *orders):
+        raise DatasetError(f"unknown label order {label_order!r}: choose {', '.join(orders)}")
+    numbered = [e for e in entries if e.number is not None]
+    order, size = label_order or orders[0], len(ORDERS[orders[0]])
+    if numbered:
+        least, most = min(e.number for e in numbered), max(e.number for e in numbered)
+        if least == 0:
             base = 0
-        elif max(numbers) == size:
+        elif most == size:
             base = 1
-        in_range = base <= min(numbers) and max(numbers) < base + size
-        if label_order is None and in_range and len(orders) > 1:
-            counted = [e for e in sample or listed if e.number is not None]
-            order = (_told_by_folders(listed, orders, base)
-                     or _told_by_counts(counted, orders, base, counts))
-    return [by_index(e.number, order, base, e.where) if orders and e.number is not None
-            else canonical(e.label, num_classes, e.where) for e in entries]
+        if label_order is None and len(orders) > 1 and base <= least and most < base + size:
+            order = (_told_by_folders(numbered, orders, base)
+                     or _told_by_counts(sample, orders, base, counts))
+    return [canonical(e.label, size, e.where) if e.number is None
+            else by_index(e.number, order, base, e.where) for e in entries]
 
 
 @lru_cache(maxsize=4096)
@@ -230,8 +227,8 @@ def _told_by_folders(entries: list[Entry], orders: tuple[str, ...], base: int) -
 def _told_by_counts(entries: list[Entry], orders: tuple[str, ...], base: int,
                     counts: dict[str, int]) -> str:
     """The one order in which the classes have the published shares."""
-    found = Counter(e.number - base for e in entries)
-    share = np.array([found[k] for k in range(len(counts))]) / len(entries)
+    found = Counter(e.number - base for e in entries if e.number is not None)
+    share = np.array([found[k] for k in range(len(counts))]) / max(1, found.total())
     published = {o: np.array([counts[e] for e in ORDERS[o]]) / sum(counts.values()) for o in orders}
     distance = {o: np.abs(share - published[o]).sum() for o in orders}
     best, second = sorted(orders, key=distance.get)[:2]

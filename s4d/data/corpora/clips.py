@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from ...emotions import ORDERS
-from ..lists import Files, class_folders, labels_of, read_list
+from ...emotions import ORDERS, canonical
+from ..lists import Entry, Files, class_folders, labels_of, read_list
 from ..media import VIDEOS
 from ..tables import Dataset, DatasetError, files, folders
 
@@ -60,7 +60,7 @@ def of_lists(name: str, lists: tuple[str, ...], media: tuple[str, ...], layout: 
     for fold, number in others:
         published |= {(fold, "train"): listed - number, (fold, "test"): number}
     read = partial(listed_rows, name=name, layout=layout, lists=lists, media=media, orders=orders,
-                   num_classes=len(train), counts=counts)
+                   counts=counts)
     return Dataset(name, "video", layout, read, tuple(tests) if others else (), published)
 
 
@@ -71,8 +71,8 @@ def acted(names: list[str], pattern: str, codes: dict[str, str], fold: int, root
     for name in names:
         match = re.fullmatch(pattern, Path(name).stem)
         if not match or match["emotion"] not in codes:
-            raise DatasetError(f"{name} in {root} is not named as its dataset's files are: expect a "
-                               f"name such as {example}, with one of {', '.join(codes)}")
+            raise DatasetError(f"{name} in {root} is no name of this dataset: expected one such as "
+                               f"{example}, with one of {', '.join(codes)}")
         parsed.append((name, codes[match["emotion"]], match["actor"]))
     tested = sorted({actor for *_, actor in parsed})[fold - 1::5]
     return [(*row, "test" if row[2] in tested else "train") for row in parsed]
@@ -100,7 +100,9 @@ def ravdess_rows(root: Path, fold: int, label_order: str | None) -> list[tuple]:
 
 def caer_rows(root: Path, fold: None, label_order: str | None) -> list[tuple]:
     """One split with validation; folders name the seven emotions."""
-    read = partial(labels_of, orders=(), num_classes=7, label_order=label_order)
+    def read(entries: list[Entry]) -> list[str]:
+        return [canonical(entry.label, 7, entry.where) for entry in entries]
+
     return class_folders(root, VIDEOS, read)
 
 

@@ -28,7 +28,7 @@ TESTS = {3267: dict(zip(EMOTIONS, (471, 457, 473, 458, 469, 469, 470), strict=Tr
 
 def affectnet(root: Path, fold: None = None, label_order: str | None = None) -> list[tuple]:
     """Rows of the first layout that the folder has."""
-    read = partial(labels_of, orders=("affectnet",), num_classes=8, label_order=label_order)
+    read = partial(labels_of, orders=("affectnet",), label_order=label_order)
     found = class_folders(root, IMAGES, read)      # train/happiness/0001.jpg or train/1/0001.jpg
     if not found:
         listed = release_2021(root) or lists(root)
@@ -82,7 +82,7 @@ def published(root: Path, table: pd.DataFrame) -> dict:
 
 def rafdb(root: Path, fold: None = None, label_order: str | None = None) -> list[tuple]:
     """Integers count from 1; the first part of a listed name is the split."""
-    read = partial(labels_of, orders=("rafdb",), num_classes=7, base=1, label_order=label_order)
+    read = partial(labels_of, orders=("rafdb",), base=1, label_order=label_order)
     tops = [top for top in ("basic/", "") if (root / top / LIST).is_file()]
     if not tops:
         found = class_folders(root, IMAGES, read)
