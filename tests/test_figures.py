@@ -10,7 +10,7 @@ import pytest
 from s4d.study.figures import finetuning as plots
 from s4d.study.figures import marks, report, style
 from s4d.study.figures.__main__ import draw
-from s4d.study.tables import BASELINE, METHOD, judge, published
+from s4d.study.tables import BASELINE, METHOD, published
 
 ROOT = Path(__file__).parents[1]
 UP, OVER = (.05, .15), (-.1, .2)
@@ -124,14 +124,6 @@ def test_the_published_figure_shows_all_methods_and_what_was_not_found():
     widths = {round(float(np.ptp(ax.get_xlim())), 6) for ax in fig.axes}
     assert len(widths) == 1                                           # equal gaps, equal points
     assert "none was measured here" in fig.get_supxlabel()
-
-
-def test_claims_are_shaded_on_the_side_that_is_expected_and_bear_their_verdicts():
-    judged = judge(pd.DataFrame([pair("multitask", "dynamic", UP), pair("s4d", "multitask", OVER)]))
-    ax = report.claims(judged, "note").axes[0]
-    assert set(judged["verdict"]) <= set(texts(ax))
-    sides = [bar.get_width() > 0 for bar in sorted(ax.patches, key=lambda bar: -bar.get_y())]
-    assert sides == [e > 0 for e in judged["expected"]]
 
 
 def test_figures_are_drawn_again_from_their_csv():

@@ -154,7 +154,7 @@ def test_the_paper_types_no_result_and_uses_only_what_exists():
     drawn = re.findall(r"\\drawn\{([a-z_/]+)\}|includegraphics\{([a-z_]+)\.pdf\}", body)
     shown = re.findall(r"\\fit\{\\[a-z]+\}\{([a-z_]+)\}", body)
     files = [f"{a or b}.pdf" for a, b in drawn] + [f"tables/{name}.tex" for name in shown]
-    assert len(files) == 17 and all((ROOT / "figures" / file).is_file() for file in files)
+    assert len(files) == 16 and all((ROOT / "figures" / file).is_file() for file in files)
     keys = {k for keys in re.findall(r"\\cite\{([a-z0-9,]+)\}", PAPER) for k in keys.split(",")}
     assert keys and all(f"{{{key}," in BIB for key in keys)
 

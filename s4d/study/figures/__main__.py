@@ -13,7 +13,7 @@ from ..artifacts import manifest_text, pictures, read_manifest
 from . import correlation, experts, finetuning, report
 
 DIRECT = {"experts_specificity": experts.specificity, "experts_usage": experts.usage,
-          "finetuning_confusion": finetuning.confusion, "report_intervals": report.claims,
+          "finetuning_confusion": finetuning.confusion,
           "confusability": correlation.confusability, "static_gains": correlation.gains,
           "layer_similarity": correlation.layer_similarity,
           "prototype_similarity": correlation.prototype_similarity,
