@@ -66,7 +66,7 @@ def test_text_of_tables():
     table = pd.DataFrame({"a_b": ["multi_task", "s4d"], "WAR": [51.23456, np.nan], "n": [1, 2],
                           "95 % CI": ["50 & 2", None]})
     assert csv_text(table) == "a_b,WAR,n,95 % CI\nmulti_task,51.2346,1,50 & 2\ns4d,,2,\n"
-    tex = latex_text(table, "Two methods.", decimals={"WAR": 1}).splitlines()
+    tex = latex_text(table, "Two methods.", precision=1).splitlines()
     assert tex[:3] == ["% Two methods.", r"\begin{tabular}{lrrl}", r"\toprule"]
     assert tex[3] == r"a\_b & WAR & n & 95 \% CI \\" and tex[-1] == r"\end{tabular}"
     assert tex[5:7] == [r"multi\_task & 51.2 & 1 & 50 \& 2 \\", r"s4d & -- & 2 & -- \\"]
