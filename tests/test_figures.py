@@ -56,9 +56,7 @@ def test_confusions_bear_their_counts_beside_each_other():
     axes = plots.confusion(table).axes
     assert [t.get_text() for t in axes[0].get_yticklabels()] == ["joy (50)", "disgust (1)"]
     assert texts(axes[0]) == ["90", "10", "100", ""]
-    alone = plots.confusion(table.query("method == 's4d'").drop(columns="method")).axes
-    titles = [ax.get_title() for ax in (*axes, *alone)]
-    assert titles == ["Dynamic only, clips", "S4D (MoAE), clips", "clips"]
+    assert [ax.get_title() for ax in axes] == ["Dynamic only, clips", "S4D (MoAE), clips"]
 
 
 def baselines(majority: float) -> pd.DataFrame:
@@ -123,14 +121,12 @@ def test_the_published_figure_shows_all_methods_and_what_was_not_found():
     assert said.count("not found") == 4 and {"76.68", "53.65", "58.44"} <= set(said)
     widths = {round(float(np.ptp(ax.get_xlim())), 6) for ax in fig.axes}
     assert len(widths) == 1                                           # equal gaps, equal points
-    assert "none was measured here" in fig.get_supxlabel()
 
 
 def test_figures_are_drawn_again_from_their_csv():
     folder = ROOT / "figures"
     fig = draw("finetuning_comparison", folder, "sandbox", "a note")
     assert fig.get_supxlabel() == "a note" and len(fig.axes) == 4
-    assert draw("faces_gap", folder, "sandbox", "") is None               # needs faces
     along = draw("static_along_clip", folder, "sandbox", "")
     along.draw_without_rendering()
     legend = along.legends[0].get_window_extent()

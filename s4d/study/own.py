@@ -89,7 +89,7 @@ def draw(run: Run, tested: pd.DataFrame, scores: pd.DataFrame, out: Path) -> lis
     shares = pd.concat(confusion(rows, sources(cfg)[task].num_classes).assign(task=task)
                        for task, rows in tested.groupby("task"))
     total = shares.groupby(["task", "label"])["count"].transform("sum")
-    seen = shares.assign(samples=total).query("samples > 0")
+    seen = shares.assign(samples=total, method="").query("samples > 0")
     drawn = {"confusion": figures.confusion(seen, note), "curves": curves(run)}
     for task, rows in tables(cfg).items():      # a few samples of each class, the middle frame
         chosen = rows.sample(frac=1, random_state=0).groupby("label").head(ACROSS)
