@@ -63,28 +63,28 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return tuple(np.quantile(values, LIMITS).tolist())
 
 
-def mean_table(values: np.ndarray, subjects: Iterable, resamples: int = 1000, seed: int = 0,
-               sort: bool = True, fewest: int = FEWEST) -> pd.DataFrame:
+def mean_table(values: np.ndarray, subjects: Iterable, resamples: int = 1000, sort: bool = True,
+               fewest: int = FEWEST) -> pd.DataFrame:
     """Means of the columns of `[N, T]`, a row each: mean, low, high (95 %), samples, subjects."""
     unit = units_of(subjects, sort)
     people, size = unit.max() + 1, np.bincount(unit)
     low = high = np.full(values.shape[1], np.nan)
     if people >= fewest:
-        weight = draws(people, resamples, seed)
+        weight = draws(people, resamples, 0)
         drawn = (weight @ sums_of(values, unit)) / (weight @ size)[:, None]
         low, high = np.quantile(drawn, LIMITS, axis=0)
     return pd.DataFrame(dict(mean=values.mean(0), low=low, high=high, samples=len(values),
                              subjects=people))
 
 
-def mean_interval(values: np.ndarray, subjects: Iterable, resamples: int = 2000,
-                  seed: int = 0) -> tuple[float, float, float]:
+def mean_interval(values: np.ndarray, subjects: Iterable,
+                  resamples: int = 2000) -> tuple[float, float, float]:
     """Mean of `[N]` numbers, missing ones left out, and its 95 % interval over subjects."""
     values, subjects = np.asarray(values, dtype=float), np.asarray(list(subjects), dtype=object)
     known = ~np.isnan(values)
     if not known.any():
         return np.nan, np.nan, np.nan
-    table = mean_table(values[known, None], subjects[known], resamples, seed, False, fewest=2)
+    table = mean_table(values[known, None], subjects[known], resamples, sort=False, fewest=2)
     return tuple(table.loc[0, ["mean", "low", "high"]].astype(float))
 
 
