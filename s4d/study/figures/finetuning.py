@@ -208,8 +208,8 @@ def predictions(table: pd.DataFrame, pictures: list, courses: dict[str, pd.DataF
     shares = table.filter(like="prob_").rename(columns=lambda name: name.removeprefix("prob_"))
     for path, (_, share), ax, picture in zip(table["path"].astype(str), shares.iterrows(), axes,
                                              pictures, strict=True):
-        share = share.dropna()                   # classes of the other task are missing
-        style.show(picture, ax[0], Path(path).name[-18:])
+        name, share = Path(path).name, share.dropna()        # classes of the other task have none
+        style.show(picture, ax[0], name if len(name) < 19 else f"...{name[-16:]}")
         ax[1].barh(share.index, share, color=[style.EMOTION_COLOURS[e] for e in share.index])
         ax[1].set(xlim=(0, 1), xlabel="probability")
         ax[1].invert_yaxis()
