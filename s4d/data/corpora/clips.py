@@ -35,7 +35,8 @@ def listed_rows(root: Path, fold: int | None, label_order: str | None, name: str
         if len(missing) < 2:
             break
     else:
-        raise DatasetError(f"{name} in {root} has no lists of fold {fold}: expected {layout}")
+        of = f" of fold {fold}" if fold else ""
+        raise DatasetError(f"{name} in {root} has no lists{of}: expected {layout}")
     if missing:
         raise DatasetError(f"{name} has no {missing[0]}, but its other list: copy the lists of the "
                            "same release")
