@@ -18,7 +18,7 @@ from .shapes import LOG2E, gauss, lay, power, smooth, window
 from .subject import views
 from .surroundings import ears, glasses, hair, neck, occluder
 
-BATCH = {"cpu": 16, "cuda": 256}    # frames drawn at a time: on a CPU they just fit a core's cache
+BATCH = 16                              # frames drawn at a time: they just fit a core's cache
 DETAIL = ((72, 96, 6), (128, 144, 9), (224, 176, 9))    # img_size up to, rows of tables, ray steps
 
 
@@ -60,10 +60,10 @@ def render(subject: dict, actions: np.ndarray | torch.Tensor, scene: dict | None
             raise FacesError(f"{have} {what} for {n} frames: give 1 or {n}")
         tables[what] = {k: v.expand(n, *v.shape[1:]) for k, v in table.items()}
     gen = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
-    out, size = [], BATCH[actions.device.type]
-    for i in range(0, n, size):
-        who, seen = ({k: v[i:i + size] for k, v in table.items()} for table in tables.values())
-        image = draw(who, actions[i:i + size].clamp(0, 1), seen, img_size, gen)
+    out = []
+    for i in range(0, n, BATCH):
+        who, seen = ({k: v[i:i + BATCH] for k, v in table.items()} for table in tables.values())
+        image = draw(who, actions[i:i + BATCH].clamp(0, 1), seen, img_size, gen)
         out.append((image * 255).round().to(torch.uint8))
     return torch.cat(out)
 
@@ -85,7 +85,7 @@ def draw(subject: dict, actions: torch.Tensor, scene: dict, img_size: int, gen) 
 def textures(seed: torch.Tensor, scene: dict, img_size: int) -> dict:
     """Skin noise `[n, 2, 64, 64]` and background blobs of each subject: equal in all its frames."""
     def noise(seed, c, k):                     # about standard normal: four bytes of a hash, summed
-        x = seed.view(-1, 1) * 7919 + torch.arange(c * k * k, device=seed.device) * 104729
+        x = seed.view(-1, 1) * 7919 + torch.arange(c * k * k) * 104729
         for m in (0x45d9f3b, 0x119de1f3):
             x = ((x ^ (x >> 16)) * m) & 0xffffffff
         x = x ^ (x >> 16)
@@ -95,7 +95,7 @@ def textures(seed: torch.Tensor, scene: dict, img_size: int) -> dict:
 
     def stretched(maps, size):                 # bicubic, as two matrix products
         k = maps.shape[-1]
-        eye = torch.eye(k, device=maps.device)[None, None]
+        eye = torch.eye(k)[None, None]
         weights = F.interpolate(eye, size=(size, k), mode="bicubic", align_corners=True)[0, 0]
         return weights @ maps @ weights.T
     own, row = torch.unique(seed, return_inverse=True)
@@ -109,7 +109,7 @@ def textures(seed: torch.Tensor, scene: dict, img_size: int) -> dict:
 def picture(C, scene, lamp, rays, hit, cover, tables):
     """Compose the picture from back to front: linear light `[n, 3, S, S]`."""
     P, S = C.maps, hit.shape[-1]
-    down = ((torch.arange(S, device=hit.device) + .5) / S).view(1, 1, S, 1)
+    down = ((torch.arange(S) + .5) / S).view(1, 1, S, 1)
     img = torch.lerp(*scene["bg"][..., None, None].unbind(1), down).expand(-1, 3, S, S)
     if tables.blobs is not None:
         img = (img * (1 + .45 * scene["bg_tex"].view(-1, 1, 1, 1) * tables.blobs)).clamp(0, 1)
@@ -148,6 +148,5 @@ def develop(img, C, scene, gen):
             p = .0625 * (a + e) + .25 * (b + d) + .375 * c
         img = torch.lerp(img, p, scene["blur"].view(-1, 1, 1, 1))
     if bool((scene["noise"] > 0).any()):
-        noise = torch.randn(img.shape, generator=gen)
-        img = img + scene["noise"].view(-1, 1, 1, 1) * noise.to(img.device)
+        img = img + scene["noise"].view(-1, 1, 1, 1) * torch.randn(img.shape, generator=gen)
     return img.clamp(0, 1)

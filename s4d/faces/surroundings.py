@@ -105,7 +105,7 @@ def ears(img, C, lamp, rays, hit, cover, wig):
         t, _, m = quadric(o, d, centre, axes)
         (x, y, _), normal = outward(o, d, t, centre, EAR)
         inner = gauss((x - centre[0]) * side + .005, .04) * gauss(y + .04, .11)
-        skin = C.skin * tint(x.device, .98, .84, .82)
+        skin = C.skin * tint(.98, .84, .82)
         colour, _ = light(lamp, normal, skin, .85 - .5 * inner)
         hidden = (near[box] < t + .05) & (P.hair_long > .3)
         seen = (1 - cover[box] * (hit[box] < t).float()) * (1 - front[box] * hidden.float())
@@ -137,7 +137,7 @@ def occluder(img, C, scene, lamp):
     """Lay a soft capsule of skin (a hand) or cloth over everything, in place."""
     S = img.shape[-1]
     x, y, angle, width, present = scene["occluder"][..., None, None].unbind(1)
-    p = ((torch.arange(S, device=img.device) + .5) / S * 2 - 1) * 1.15
+    p = ((torch.arange(S) + .5) / S * 2 - 1) * 1.15
     qx, qy = p.view(1, 1, S) - x, -p.view(1, S, 1) - y
     along = qx * angle.cos() + qy * angle.sin()
     across = -qx * angle.sin() + qy * angle.cos()
