@@ -91,7 +91,7 @@ def prepare(job: Job, n_jobs: int | None = None) -> list:
         lacking = not all(file.is_file() for file in drawn)
         job.say("corpus: drawing the faces" if lacking else "corpus: found")
     for faces in ablations.corpora(job.profile):
-        corpus.ensure(faces, data=job.data, workers=2, progress=sys.stderr.isatty())
+        corpus.ensure(faces, job.data, os.cpu_count() or 1, progress=sys.stderr.isatty())
     every, found = configurations(job.profile), run_folders(job.profile)
     finished = sum((folder / "provenance.json").is_file() for folder in found)
     job.say(f"training: {max(0, len(every) - finished)} of {len(every)} runs to go")
