@@ -18,10 +18,10 @@ from .shapes import DEPTH, LOG2E, X0, X1, Y0, Y1, gauss, part, power, smooth
 
 
 def head_table(C, light, T):
-    """Tabulate the head `[n, 8 or 9, T, 5 T / 6]`; `light` is the direction to it `[n, 3]`.
+    """Tabulate the head `[n, 9, T, 5 T / 6]`; `light` is the direction to it `[n, 3]`.
 
     Tables: profile G, height h / DEPTH; slopes of h and of G / 2 along x and y; occlusion; cast
-    shadow; and, if anybody has a beard, the zone where it grows.
+    shadow; where a beard grows.
     """
     x = torch.linspace(X0, X1, T * 5 // 6).view(1, 1, -1)
     y = torch.linspace(Y0, Y1, T).view(1, T, 1)
@@ -37,17 +37,15 @@ def head_table(C, light, T):
     G = torch.addcmul(Y, square, .74 + .26 * square * square)
     h, occ = features(C, x, y)
     h += .10 * low
-    bearded = bool((C.beard + C.stubble > 0).any())
-    out = h.new_empty(len(h), 9 if bearded else 8, *h.shape[1:])
+    out = h.new_empty(len(h), 9, *h.shape[1:])
     out[:, 0] = G
     torch.mul(h, 1 / DEPTH, out=out[:, 1])
     slopes(h, 1., out[:, 2], out[:, 3])
     slopes(G, .5, out[:, 4], out[:, 5])
     torch.add(occ, cavity(h), alpha=1.05, out=out[:, 6])
     cast_shadow(h + DEPTH * (1 - G).clamp_(min=0).sqrt_(), light, out[:, 7])
-    if bearded:
-        box, xs, ys = part(x, y, (-.85, .85), (-1.4, .02))
-        out[:, 8].zero_()[box].copy_(beard_zone(C, xs, ys))
+    box, xs, ys = part(x, y, (-.85, .85), (-1.4, .02))
+    out[:, 8].zero_()[box].copy_(beard_zone(C, xs, ys))
     return out
 
 

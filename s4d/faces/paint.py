@@ -13,7 +13,7 @@ from .controls import lip_curves, sided
 from .rays import light
 from .shapes import DEPTH, bell, gauss, lay, lookup, ramp, smooth, tint, unit, window
 
-RED, DARK = (1.0, .62, .55), (.62, .50, .46)      # what blood and sockets leave of the skin's light
+RED, DARK = tint(1.0, .62, .55), tint(.62, .50, .46)    # what blood, sockets leave of skin's light
 CELLS = 26                             # of freckles, a head's half height
 # Of a window's pixels `[n, H, W]`: head coordinates, coarse and fine noise of the skin.
 Patch = namedtuple("Patch", "x y z n1 n2")
@@ -30,7 +30,7 @@ def strand(P, u, w):
 
 
 def paint(C, p, zone):
-    """Paint the face; `zone` says where a beard grows 0..1 `[n, H, W]`, or is None.
+    """Paint the face; `zone` says where a beard grows, 0..1 `[n, H, W]`.
 
     Returns albedo, gloss, painted occlusion, and layers of eyes and mouth, each with its window.
     """
@@ -39,7 +39,7 @@ def paint(C, p, zone):
     P = C.maps
     alb, gloss = skin(C, p)
     occ = torch.zeros_like(p.x)
-    box = window(zone) if zone is not None else None
+    box = window(zone)
     if box:                                                      # stubble, beard, moustache
         x, y, _, _, n2 = inside(box)
         zone, part, strands = zone[box], alb[box], strand(P, x * 1.3 + .4 * y * x.sign(), y)
@@ -48,10 +48,9 @@ def paint(C, p, zone):
         thick = thick.clamp_(0, 1) * zone.clamp(max=.5) * 2 * (P.beard * 1.6).clamp(0, .95)
         lay(part, C.hair_rgb * (1.15 + .35 * strands[:, None]), thick)
         gloss[box].mul_(1 - thick)
-    if bool((P.bald < 1).any()):
-        scalp = smooth(p.y - P.hairline + P.fringe, .06, .12)
-        scalp = scalp + smooth(p.z, .05, -.10) * smooth(p.y, .12, .28)
-        lay(alb, C.hair_rgb * .6, scalp.clamp_(0, 1) * (1 - P.bald))
+    scalp = smooth(p.y - P.hairline + P.fringe, .06, .12)
+    scalp = scalp + smooth(p.z, .05, -.10) * smooth(p.y, .12, .28)
+    lay(alb, C.hair_rgb * .6, scalp.clamp_(0, 1) * (1 - P.bald))
     box = window(torch.minimum(.30 - (p.y - .25).abs(), .66 - p.x.abs()))
     if box:
         brows(C, inside(box), alb[box], gloss[box], occ[box])
@@ -79,8 +78,8 @@ def skin(C, p):
     socket = gauss(y + .07, .055).mul_(.22 + .33 * P.age).add_(gauss(y - .055, .06), alpha=.40)
     socket *= gauss(ax - (P.eye_spacing - .02), .15)
     alb = base * (1 + .06 * p.n2[:, None])
-    lay(alb, base * tint(*RED), blood.mul_(1 - .55 * tone).clamp_(-.3, .8))
-    lay(alb, base * tint(*DARK), socket.mul_(.75).clamp_(0, .8))
+    lay(alb, base * RED, blood.mul_(1 - .55 * tone).clamp_(-.3, .8))
+    lay(alb, base * DARK, socket.mul_(.75).clamp_(0, .8))
     rows = (C.freckles[:, 0] > 0).nonzero()[:, 0]                # few people have any
     if len(rows):
         u, v = x[rows] * CELLS, y[rows] * CELLS
@@ -94,7 +93,7 @@ def skin(C, p):
         spread = P.freckles[rows] * gauss(ax[rows] - .2, .3) * gauss(y[rows] + .18, .2)
         dots = dots.mul_(spread).mul_(.75)
         dotted = alb[rows]
-        lay(dotted, base[rows] * tint(*DARK) * .8, dots)
+        lay(dotted, base[rows] * DARK * .8, dots)
         alb[rows] = dotted
     shine = torch.add(bell(x, .12, y + .2, .3), gauss(y - .45, .2))
     return alb, shine.mul_(.2).add_(.35).mul_(1 - .65 * tone)
@@ -109,7 +108,7 @@ def brows(C, p, alb, gloss, occ):
     line = (yb + P.brow_arch * (1 - ((tl - .62) / .62) ** 2) + P.brow_tilt * (tl - .5)
             + b1 * gauss(tl, .48) + b2 * gauss(tl - .80, .52) - b4 * (1.05 - .85 * tl.clamp(0, 1)))
     half = P.brow_thick * (1.08 - .75 * tc * tc) * (.75 + .25 * smooth(t, -.05, .2))
-    mask = ramp(half - (y - line).abs(), px * 1.15 + .018)
+    mask = ramp(half - (y - line).abs(), P.aa + .018)
     mask = mask * smooth(t, -.10, .10) * smooth(t, 1.10, .80)
     across = (ax + (y - line) * (.9 - 1.8 * t)) * 260
     hairs = torch.sin(across + P.seed.float() % 7) * (1 / (260 * px * .6)).clamp(max=1)
@@ -122,8 +121,7 @@ def brows(C, p, alb, gloss, occ):
 
 def eyes(C, p, alb):
     """Paint lids and lashes; return eyeball, opening, lashes and glint as layers."""
-    P, x, y, px = C.maps, p.x, p.y, C.maps.px
-    aa, base = px * 1.15, C.skin
+    P, base, x, y, px, aa = C.maps, C.skin, p.x, p.y, C.maps.px, C.maps.aa
     ex, ey, uh, lh = sided(C, "ex ey uh lh", x)
     lx = p.x.abs() - ex
     te = lx / P.ew
@@ -138,10 +136,9 @@ def eyes(C, p, alb):
     crease_y = torch.maximum(upper + .022, ey + tip + .058 * arc)     # stays when the lid closes
     crease_y = crease_y + .008 + .016 * P.lid_crease
     crease = gauss(y - crease_y, .011 + .3 * px) * span * P.lid_crease.clamp(0, 1) * .55
-    lay(alb, base * tint(*DARK) * .55, crease.clamp_(0, .7))
-    if bool((P.makeup > 0).any()):
-        lid = ramp(y - upper, aa) * ramp(crease_y - y, .02) * span
-        lay(alb, base * tint(.75, .35, .42), lid * .55 * P.makeup)
+    lay(alb, base * DARK * .55, crease.clamp_(0, .7))
+    lid = ramp(y - upper, aa) * ramp(crease_y - y, .02) * span
+    lay(alb, base * tint(.75, .35, .42), lid * .55 * P.makeup)
     lower_lash = gauss(y - lower + .004, .008 + .3 * px) * span * (.28 + .3 * P.makeup)
     lay(alb, base * tint(.80, .55, .50), lower_lash.clamp_(0, 1) * .8)
     shade = .55 + .45 * smooth(upper - y, .0, .035)
@@ -152,7 +149,7 @@ def eyes(C, p, alb):
 
 def eyeball(C, p, x, y, te, shade):
     """Colours of white, iris, pupil, and the glint; x, y about the eye, te between its corners."""
-    px, sign, aa = C.maps.px, p.x.sign(), C.maps.px * 1.15
+    px, sign, aa = C.maps.px, p.x.sign(), C.maps.aa
     gx, gy = C.gaze[:, 0].view(-1, 1, 1), C.gaze[:, 1].view(-1, 1, 1)
     ix, iy = x - gx * .058 * sign, y - .004 - gy * .036
     r = (ix * ix + iy * iy).sqrt_()
@@ -163,14 +160,14 @@ def eyeball(C, p, x, y, te, shade):
     lay(colour, iris, ramp(.064 - r, aa))
     lay(colour, iris * .25, gauss(r - .064, .010) * .7)
     lay(colour, tint(.004, .004, .004), ramp(.027 - r, aa))
-    lay(colour, C.skin * tint(*RED) * .8, gauss(te + .93, .10) * .7)   # inner corner
+    lay(colour, C.skin * RED * .8, gauss(te + .93, .10) * .7)   # inner corner
     size = .011 + .25 * px
     return colour, gauss(x - gx * .05 * sign - .020 * sign, size) * gauss(iy - .026, size)
 
 
 def lips(C, p, alb, gloss):
     """Paint the lips; return the opening, the seam where closed lips meet, and the inner edges."""
-    P, x, y, px, aa = C.maps, p.x, p.y, C.maps.px, C.maps.px * 1.15
+    P, x, y, px, aa = C.maps, p.x, p.y, C.maps.px, C.maps.aa
     t, ui, li, uo, lo, line, _ = lip_curves(C, x)
     cx, = sided(C, "cx", x)
     mask = ramp(uo - y, aa + .008) * ramp(y - lo, aa + .010) * ramp((1 - t) * cx, aa + .015)
@@ -189,7 +186,7 @@ def lips(C, p, alb, gloss):
 
 def mouth_interior(C, x, y, m):
     """Cavity, tongue and teeth: the upper ones fixed to the skull, the lower ones to the jaw."""
-    P, px, aa = C.maps, C.maps.px, C.maps.px * 1.15
+    P, px, aa = C.maps, C.maps.px, C.maps.aa
     tt = x / (C.cx.mean(1).view(-1, 1, 1) * .92)
     t2 = tt * tt
     arch = (1 - t2).clamp(0, 1)
@@ -213,7 +210,7 @@ def face(C, lamp, rays, hit, tables, box):
     d = [v[box] for v in rays.head]
     t = hit[box]
     x, y, z = (a + t * b for a, b in zip(rays.head_origin, d, strict=True))
-    h, hx, hy, Gx, Gy, occ, shadow, *zone = lookup(tables.surface[:, 1:], x, y).unbind(1)
+    h, hx, hy, Gx, Gy, occ, shadow, zone = lookup(tables.surface[:, 1:], x, y).unbind(1)
     w = z - DEPTH * h
     shadow = shadow * smooth(w, .0, .25)                     # tabulated for the front half
     w *= 1 / DEPTH ** 2
@@ -221,7 +218,7 @@ def face(C, lamp, rays, hit, tables, box):
     normal = unit(torch.stack(slope, 1))
     noise = lookup(tables.skin, x, y)
     p = Patch(x, y, z, noise[:, 0], noise[:, 1])
-    alb, gloss, folds, eye, mouth = paint(C, p, zone[0] if zone else None)
+    alb, gloss, folds, eye, mouth = paint(C, p, zone)
     occlusion = (1 - occ - folds).clamp_(.12, 1.12)
     view = torch.stack(d, 1)
     colour, ndl = light(lamp, normal, alb, occlusion, view, gloss, shadow)
@@ -244,7 +241,7 @@ def face(C, lamp, rays, hit, tables, box):
     P = C.maps
     if bool((P.glasses > 0).any()):                          # their side pieces
         side = P.eye_spacing + P.glasses_size * .95
-        bar = ramp(.014 - (y - .04).abs(), P.px * 1.15)
+        bar = ramp(.014 - (y - .04).abs(), P.aa)
         bar = bar * smooth(x.abs(), side, side + .1 * P.glasses_size)
         lay(colour, C.glasses_rgb * lit, bar * (P.glasses > 0).float())
     return colour, lit

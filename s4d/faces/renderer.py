@@ -72,17 +72,17 @@ def draw(subject: dict, actions: torch.Tensor, scene: dict, img_size: int, gen) 
     """Draw one batch: float32 `[n, 3, img_size, img_size]` in 0..1, sRGB."""
     C = controls(subject, actions, scene["gaze"])                 # where lips, lids and brows lie
     rays = camera_rays(scene, img_size)
-    C.maps.px = rays.px
+    C.maps.px, C.maps.aa = rays.px, rays.px * 1.15                # a pixel; width of soft edges
     light = lamp(scene, rays.turn)
     rows, steps = next(detail for size, *detail in DETAIL if img_size <= size)
     surface = head_table(C, light.towards[:, 0], rows)            # the head's height and shadow
     hit, cover = march_head(surface[:, :2], rays, C, steps)       # where each ray meets it
-    tables = SimpleNamespace(surface=surface, **textures(subject["seed"], scene, img_size))
+    tables = SimpleNamespace(surface=surface, **textures(subject["seed"], img_size))
     img = picture(C, scene, light, rays, hit, cover, tables)      # shaded, painted, surrounded
     return develop(img, C, scene, gen)
 
 
-def textures(seed: torch.Tensor, scene: dict, img_size: int) -> dict:
+def textures(seed: torch.Tensor, img_size: int) -> dict:
     """Skin noise `[n, 2, 64, 64]` and background blobs of each subject: equal in all its frames."""
     def noise(seed, c, k):                     # about standard normal: four bytes of a hash, summed
         x = seed.view(-1, 1) * 7919 + torch.arange(c * k * k) * 104729
@@ -100,8 +100,6 @@ def textures(seed: torch.Tensor, scene: dict, img_size: int) -> dict:
         return weights @ maps @ weights.T
     own, row = torch.unique(seed, return_inverse=True)
     skin = torch.cat([stretched(noise(own, 1, 9), 64), noise(own + 1, 1, 64)], 1)
-    if not bool((scene["bg_tex"] > 0).any()):
-        return {"skin": skin[row], "blobs": None}
     blobs = noise(own + 2, 1, 6) + .3 * noise(own + 3, 3, 6)
     return {"skin": skin[row], "blobs": stretched(blobs, img_size)[row]}
 
@@ -111,25 +109,20 @@ def picture(C, scene, lamp, rays, hit, cover, tables):
     P, S = C.maps, hit.shape[-1]
     down = ((torch.arange(S) + .5) / S).view(1, 1, S, 1)
     img = torch.lerp(*scene["bg"][..., None, None].unbind(1), down).expand(-1, 3, S, S)
-    if tables.blobs is not None:
-        img = (img * (1 + .45 * scene["bg_tex"].view(-1, 1, 1, 1) * tables.blobs)).clamp(0, 1)
-    img, wig = img.contiguous(), hair(C, lamp, rays, tables)
-    if wig is not None:
-        lay(img[wig.box], wig.colour * .38, wig.behind)
+    img = (img * (1 + .45 * scene["bg_tex"].view(-1, 1, 1, 1) * tables.blobs)).clamp(0, 1)
+    wig, box = hair(C, lamp, rays, tables), window(cover)
+    lay(img[wig.box], wig.colour * .38, wig.behind)
     neck(img, C, scene, lamp, rays)
-    box = window(cover)
-    if box:
-        colour, lit = face(C, lamp, rays, hit, tables, box)
-        lay(img[box], colour, cover[box])
-    if wig is not None:
-        part = img[wig.box]
-        y = rays.head_origin[1] + hit[wig.box] * rays.head[1][wig.box]
-        contact = cover[wig.box] * (1 - P.bald) * (1 - wig.front)
-        contact = contact * gauss(wig.edge.clamp(max=0), .10) * smooth(y, -.1, .3)
-        part *= 1 - .35 * contact[:, None]
-        lay(part, wig.colour * (.75 + .25 * wig.crown)[:, None], wig.front)
+    colour, lit = face(C, lamp, rays, hit, tables, box)
+    lay(img[box], colour, cover[box])
+    part = img[wig.box]
+    y = rays.head_origin[1] + hit[wig.box] * rays.head[1][wig.box]
+    contact = cover[wig.box] * (1 - P.bald) * (1 - wig.front)
+    contact = contact * gauss(wig.edge.clamp(max=0), .10) * smooth(y, -.1, .3)
+    part *= 1 - .35 * contact[:, None]
+    lay(part, wig.colour * (.75 + .25 * wig.crown)[:, None], wig.front)
     ears(img, C, lamp, rays, hit, cover, wig)
-    if box and bool((P.glasses > 0).any()):
+    if bool((P.glasses > 0).any()):
         glasses(img, C, lamp, rays, lit, cover, box)
     if bool((scene["occluder"][:, 4] > 0).any()):
         occluder(img, C, scene, lamp)

@@ -38,8 +38,6 @@ def subjects(n: int, seed: int = 0, **given: float) -> dict[str, torch.Tensor]:
     `given` are properties set by hand for all of them, such as glasses=0, beard=0, age=.3; tone is
     the skin on the Monk scale, 0 light to 9 dark.
     """
-    if n < 1:
-        raise FacesError(f"{n} subjects cannot be drawn: give 1 or more")
     gen = torch.Generator().manual_seed(seed)
     uniform, normal = (partial(f, n, generator=gen) for f in (torch.rand, torch.randn))
     s = {name: mean + sd * normal().clamp(-2, 2) for name, (mean, sd) in SHAPE.items()}

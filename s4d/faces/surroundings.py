@@ -39,7 +39,7 @@ def outward(o, d, t, centre, axes):
 
 
 def hair(C, lamp, rays, tables):
-    """Draw the hair shell inside its window, box; None when all are bald.
+    """Draw the hair shell inside its window, box.
 
     Returns its colour, how much lies behind and in front of the head, crown and edge for shadow.
     """
@@ -51,8 +51,6 @@ def hair(C, lamp, rays, tables):
     centre = (0., (top + bottom) / 2, -.10)
     axes = (width, (top - bottom) / 2, DEPTH + .02 + volume)
     box = reach(o, rays.head, centre, axes, 1 + (.10 + 4 * px) / width)
-    if not box or bool((P.bald == 1).all()):
-        return None
     d = [v[box] for v in rays.head]
     near, far, m = quadric(o, d, centre, axes)
     (x, y, z), normal = outward(o, d, near, centre, axes)
@@ -94,8 +92,7 @@ def ears(img, C, lamp, rays, hit, cover, wig):
     """Lay both ears over the picture, in place, hidden by nearer head or hair."""
     P, o = C.maps, rays.head_origin
     axes, front, near = [a * P.ear_size for a in EAR], torch.zeros_like(hit), torch.zeros_like(hit)
-    if wig is not None:
-        front[wig.box], near[wig.box] = wig.front, wig.near
+    front[wig.box], near[wig.box] = wig.front, wig.near
     for side in (1., -1.):
         centre = (side * (P.face_width + .055), -.06, -.08)
         box = reach(o, rays.head, centre, axes, 1 + 6.5 * P.px)
@@ -114,7 +111,7 @@ def ears(img, C, lamp, rays, hit, cover, wig):
 
 def glasses(img, C, lamp, rays, lit, cover, box):
     """Lay the glasses, a curved sheet, over the picture, in place: lenses, frame, a reflection."""
-    P, part, aa = C.maps, img[box], rays.px * 1.15
+    P, part, aa = C.maps, img[box], C.maps.aa
     o, d, size = rays.head_origin, [v[box] for v in rays.head], P.glasses_size
     z = DEPTH + .09
     t = (z - o[2]) / d[2]
