@@ -4,7 +4,6 @@ x points to the subject's left, y up, z out of the face; the head is 2 high, the
 The surface is q = 1 with q^2 = G(x, y) + ((z - h(x, y)) / D)^2, G = X (.74 + .26 X^2) + Y(y) and
 X = (x / W(y))^2. `rays` marches against the tables of h and G; features are painted by x and y.
 In a table x is a row and y a column, so what depends on one of them costs next to nothing.
-Numbers are lengths in half head heights, or gains for an action at full strength, set by hand.
 """
 from __future__ import annotations
 
@@ -88,8 +87,7 @@ def bumps(entries, n, x, y):
         sides = (1.,) if xc is None else (1., -1.)
         signs += sides
         for column, v in zip(columns, (amp, 0. if xc is None else xc, *others), strict=True):
-            column.append(v.expand(n, len(sides)) if torch.is_tensor(v)
-                          else x.new_full((n, len(sides)), v))
+            column.append(torch.as_tensor(v).expand(n, len(sides)))
     amp, xc, xs, yc, ys = (torch.cat(column, 1)[..., None] for column in columns)
     fx = gauss(x.new_tensor(signs).view(1, -1, 1) * x.view(1, 1, -1) - xc, xs).mul_(amp)
     return torch.bmm(gauss(y.view(1, 1, -1) - yc, ys).transpose(1, 2), fx)
@@ -236,11 +234,7 @@ def cavity(h):
     def box_mean(a, k):                        # over k by k cells; the outermost cells repeat
         a = F.pad(a[:, None], (k // 2,) * 4, mode="replicate")[:, 0]
         for axis in (2, 1):
-            size = a.shape[axis] - k + 1
-            total = a.narrow(axis, 0, size) + a.narrow(axis, 1, size)
-            for i in range(2, k):
-                total += a.narrow(axis, i, size)
-            a = total
+            a = sum(a.narrow(axis, i, a.shape[axis] - k + 1) for i in range(k))
         return a.mul_(1 / k ** 2)
     fine, coarse = (max(3, h.shape[-2] // cells) | 1 for cells in (28, 36))         # odd
     wide = box_mean(box_mean(F.avg_pool2d(h[:, None], 4)[:, 0], coarse), coarse)

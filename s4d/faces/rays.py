@@ -71,14 +71,12 @@ def march_head(table, rays, C, steps):
     axes = (P.face_width + .05, P.face_length.clamp(min=1.0) + .5 * P.jaw + .03, DEPTH)
     hit, cover = torch.full_like(d[0], 6.5), torch.zeros_like(d[0])
     box = reach(o, d, centre, (*axes[:2], axes[2] + .35), 1.15)      # a nose in profile sticks out
-    if box:
-        d = [v[box] for v in d]
-        entry, _, m = quadric(o, d, centre, axes)
-        t, best, last = trace(table, o, d, entry - .42, steps)
-        late = step(last - .003).mul_(step(.8 - m))         # slowed by the nose, not there yet
-        t, best = torch.lerp(t, entry, late), best.mul_(1 - late)
-        hit[box].copy_(t)
-        cover[box].copy_(ramp(px - .58 * best, px * 1.1))
+    d = [v[box] for v in d]
+    entry, _, m = quadric(o, d, centre, axes)
+    t, best, last = trace(table, o, d, entry - .42, steps)
+    late = step(last - .003).mul_(step(.8 - m))             # slowed by the nose, not there yet
+    hit[box].copy_(torch.lerp(t, entry, late))
+    cover[box].copy_(ramp(px - .58 * best.mul_(1 - late), px * 1.1))
     return hit, cover
 
 
