@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from IPython import get_ipython
 from IPython.display import Image, display
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from . import config as configs
@@ -72,7 +71,6 @@ class Panel:
 
     def __init__(self, fig: Figure, draw: Callable, controls: dict[str, Control], **presets):
         self.fig, self.draw, self.controls, self.presets = fig, draw, controls, presets
-        FigureCanvasAgg(fig)
         fig.set_dpi(DPI)
 
     @torch.no_grad()

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from s4d.config import ConfigError, Faces
-from s4d.data import count_frames, index, read_clip
+from s4d.data import index, read_clip
 from s4d.emotions import EMOTIONS, EMOTIONS_11
-from s4d.faces import FacesError, corpus, facs, render, renderer, subjects, views
+from s4d.faces import corpus, facs, render, renderer, subjects, views
 from s4d.files import OutputError
 from s4d.study import difficulty
 
@@ -28,8 +28,6 @@ def built(tmp_path_factory) -> Path:
     return corpus.ensure(TINY, tmp_path_factory.mktemp("one"), workers=1)
 
 
-# --- corpora
-
 def test_two_workers_write_the_same_bytes_and_an_interrupted_build_continues(built, tmp_path):
     build = tmp_path / f"{TINY.folder}.part"
     shard = corpus.shards(TINY, build)[0]
@@ -41,7 +39,6 @@ def test_two_workers_write_the_same_bytes_and_an_interrupted_build_continues(bui
     assert one == two
     assert (folder / "affectnet" / shard[-1][0].path).stat().st_mtime_ns == stamp
     assert [p.name for p in tmp_path.iterdir()] == [TINY.folder]
-    assert corpus.ensure(TINY, tmp_path, workers=2) == folder
 
 
 def test_the_datasets_own_readers_find_what_was_drawn(built):
@@ -68,7 +65,7 @@ def test_the_datasets_own_readers_find_what_was_drawn(built):
 
 def test_a_drawing_process_that_is_killed_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus, "draw_shard", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(FacesError, match="that draws faces was killed, .*workers=1"):
+    with pytest.raises(OutputError, match="that draws faces was killed, .*workers=1"):
         corpus.ensure(TINY, tmp_path, workers=2)
 
 
@@ -76,9 +73,7 @@ def test_truth_has_one_row_for_each_frame_that_decodes(built):
     truth = corpus.truth(built)
     counts = truth.groupby("path").size()
     for path in [*counts.index[:3], *counts.index[counts > 1]]:
-        assert count_frames(built / path) == counts[path]
-    clip = counts.index[counts > 1][0]
-    assert read_clip(built / clip).shape == (TINY.num_frames, 3, TINY.img_size, TINY.img_size)
+        assert read_clip(built / path).shape == (counts[path], 3, TINY.img_size, TINY.img_size)
     values = truth.filter(like="AU").to_numpy()
     assert values.shape[1] == 2 * len(facs.ACTIONS) and values.min() >= 0 and values.max() <= 1
 
@@ -116,13 +111,11 @@ def test_settings_and_folders_that_cannot_do_are_named(change, message, tmp_path
         corpus.ensure(TINY, tmp_path / "file")
 
 
-# --- the renderer
-
 def drawn(*sheets: np.ndarray, img_size: int = 64, scene=None, **who) -> torch.Tensor:
     return render(subjects(1, **{**PLAIN, **who}), np.stack(sheets), scene, img_size).float()
 
 
-# Rows of a 64 px picture (0 is the top) in which each action lives.
+# Rows of a 64 px picture in which each action lives.
 REGIONS = {**dict.fromkeys(facs.MOUTH, (36, 64)), **dict.fromkeys((1, 2), (8, 32)), 4: (10, 36),
            **dict.fromkeys((5, 7, 43), (22, 36)), 6: (22, 52), 9: (16, 56), 12: (30, 60)}
 
@@ -162,13 +155,11 @@ def test_heads_turn_and_nothing_leaves_the_range_of_colours():
     (2, (3, 2, 23), 64, "2 subjects for 3 frames"), (1, (1, 23), 64, r"shape \[1, 23\]"),
     (1, (1, 2, 23), 16, "size 16 px: give 32 to 224")])
 def test_faces_that_cannot_be_drawn_are_refused(count, shape, size, message):
-    with pytest.raises(FacesError, match=message):
+    with pytest.raises(ConfigError, match=message):
         render(subjects(count), np.zeros(shape), img_size=size)
-    with pytest.raises(FacesError, match="unknown property 'noze'"):
+    with pytest.raises(ConfigError, match="unknown property 'noze'"):
         subjects(1, noze=1)
 
-
-# --- expressions in time
 
 def test_a_turn_played_backwards_is_the_turn_of_the_other_emotion():
     first, then = (facs.draw(e, 1.0, np.random.default_rng(k))
@@ -201,8 +192,6 @@ def test_expressions_rise_and_fall_within_the_clip():
     assert (peaks > .8 * courses.max(1)).all() and courses.max(1).min() > .4
     assert peaks.mean() > 2 * courses[:, [0, -1]].mean()
     assert np.mean(places < 5) > .15 and np.mean(places > 10) > .15      # not in the middle alone
-    quiet = facs.perform("neutral", 1.0, 16, 8, rng)
-    assert set(quiet["phase"]) == {"neutral"} and not quiet["intensity"].any()
 
 
 def test_talking_moves_the_mouth_and_not_the_brows():
@@ -211,8 +200,6 @@ def test_talking_moves_the_mouth_and_not_the_brows():
     part, brow = facs.INDEX[25], facs.INDEX[4]
     assert loud[:, 0, part].max() > .3 > silent[:, 0, part].max() and loud[:, 0, brow].max() < .12
 
-
-# --- how hard the corpora are
 
 def test_the_readers_answer_from_what_they_are_told(tmp_path):
     folder = corpus.ensure(replace(TINY, label_noise=.3, clips=70), tmp_path, workers=1)

@@ -178,9 +178,9 @@ def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bo
                 os.replace(build, folder)
         lock.unlink(missing_ok=True)
     except TerminatedWorkerError as error:
-        raise facs.FacesError("a process that draws faces was killed, most often for lack of "
-                              "memory: close other programs or draw with workers=1, then call "
-                              "again; finished parts stay") from error
+        raise OutputError("a process that draws faces was killed, most often for lack of memory: "
+                          "close other programs or draw with workers=1, then call again; finished "
+                          "parts stay") from error
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
         raise OutputError(f"cannot write the corpus {folder}: {cause}; free space there or choose "

@@ -15,7 +15,7 @@ MOUTH = (10, 12, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 28)
 SPEECH = (25, 26, 18, 22, 20, 16, 24, 10)         # what talking moves, whatever is felt
 
 # Emotion -> (action, mean intensity 0..1, probability that it takes part). EMFACS (Ekman and
-# Friesen 1978) and Du, Tao and Martinez (PNAS 2014). None is published for anxiety, helplessness and
+# Friesen 1978) and Du, Tao and Martinez (PNAS 2014). None is published for anxiety, helplessness or
 # disappointment: those three are conventions of this project, made to overlap fear and sadness.
 PROTOTYPES = {
     "neutral": ((25, .25, .10),),
@@ -54,10 +54,6 @@ NEIGHBOUR = {"neutral": "sadness", "happiness": "neutral", "sadness": "neutral",
 # Emotions that turn into each other; the label is the one that the clip ends in.
 TURNS = {"surprise": "happiness", "happiness": "surprise", "fear": "sadness", "sadness": "fear",
          "disgust": "anger", "anger": "disgust"}
-
-
-class FacesError(ValueError):
-    """Settings that nothing can be drawn from; the message names the value and what is allowed."""
 
 
 def draw(emotion: str, strength: float, rng: np.random.Generator) -> np.ndarray:

@@ -36,10 +36,8 @@ def paint(C, p, zone):
     """
     def inside(box):
         return Patch(*(v[box] for v in p))
-    P = C.maps
+    P, box, occ = C.maps, window(zone), torch.zeros_like(p.x)
     alb, gloss = skin(C, p)
-    occ = torch.zeros_like(p.x)
-    box = window(zone)
     if box:                                                      # stubble, beard, moustache
         x, y, _, _, n2 = inside(box)
         zone, part, strands = zone[box], alb[box], strand(P, x * 1.3 + .4 * y * x.sign(), y)

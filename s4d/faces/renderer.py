@@ -9,8 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..config import ConfigError
 from .controls import controls
-from .facs import ACTIONS, FacesError
+from .facs import ACTIONS
 from .head import head_table
 from .paint import face
 from .rays import camera_rays, lamp, march_head
@@ -43,21 +44,20 @@ def render(subject: dict, actions: np.ndarray | torch.Tensor, scene: dict | None
         subject: of `subjects`; one row serves all frames.
         actions: `[n, 2, 23]` in 0..1: left and right, in the order of `facs.ACTIONS`.
         scene: of `views`; one row serves all frames; None is a frontal view.
-        img_size: 32 to 224.
         seed: of the sensor's noise, or the generator that draws it.
     """
     actions = torch.as_tensor(actions, dtype=torch.float32)
     n = len(actions)
     if actions.shape[1:] != (2, len(ACTIONS)):
-        raise FacesError(f"actions of shape {list(actions.shape)}: expected "
-                         f"[n, 2, {len(ACTIONS)}], left and right of each action")
+        raise ConfigError(f"actions of shape {list(actions.shape)}: expected "
+                          f"[n, 2, {len(ACTIONS)}], left and right of each action")
     if not 32 <= img_size <= 224:
-        raise FacesError(f"img_size {img_size} px: give 32 to 224")
+        raise ConfigError(f"img_size {img_size} px: give 32 to 224")
     tables = {"subjects": subject, "views": scene or views(1)}
     for what, table in tables.items():
         have = len(next(iter(table.values())))
         if have not in (1, n):
-            raise FacesError(f"{have} {what} for {n} frames: give 1 or {n}")
+            raise ConfigError(f"{have} {what} for {n} frames: give 1 or {n}")
         tables[what] = {k: v.expand(n, *v.shape[1:]) for k, v in table.items()}
     gen = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     out = []

@@ -39,10 +39,7 @@ def outward(o, d, t, centre, axes):
 
 
 def hair(C, lamp, rays, tables):
-    """Draw the hair shell inside its window, box.
-
-    Returns its colour, how much lies behind and in front of the head, crown and edge for shadow.
-    """
+    """Draw the hair shell in its window, box: what lies behind and in front of the head."""
     P, o, px = C.maps, rays.head_origin, rays.px
     long, volume = P.hair_long, P.hair_vol
     width = P.face_width + .065 + volume * .9 + .03 * long
