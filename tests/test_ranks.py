@@ -104,8 +104,7 @@ def test_pieces_of_a_batch_equal_the_batch(mini, tmp_path, stage):
 def test_recomputed_activations_change_no_bit(mini, tmp_path, monkeypatch):
     """Drawn again in the backward pass, noise and stochastic depth are what they were."""
     cfg, calls = tiny_finetune(mini, drop_path_rate=0.3, grad_accum_steps=2), []
-    whole = finetune(cfg, tmp_path / "a")
-    block = sys.modules["s4d.models.vit"].checkpoint
+    whole, block = finetune(cfg, tmp_path / "a"), sys.modules["s4d.models.vit"].checkpoint
     monkeypatch.setattr("s4d.models.vit.checkpoint",
                         lambda *a, **k: calls.append(1) or block(*a, **k))
     again = finetune(update(cfg, grad_checkpointing=True), tmp_path / "b")

@@ -102,7 +102,7 @@ def test_what_was_counted_before_a_stop_is_counted_after(mini, tmp_path, monkeyp
     found = finetune(cfg, tmp_path).provenance
     assert idle[0]["blocks.1.moae 0"] == -600 and found["skipped"] == 2
     assert found["unreadable"] == {"gone.jpg": "empty"} and "said before" in found["warnings"]
-    assert found["seconds"] > 1e6 and 1e5 < found["waiting_seconds"] < 1e5 + 60
+    assert found["seconds"] > 1e6 and found["waiting_seconds"] >= 1e5
 
 
 def test_checkpoints_are_written_every_so_many_minutes(mini, tmp_path, monkeypatch):
