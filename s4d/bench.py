@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
 from .cost import cost
-from .models import DECODERS, S4D, VARIANTS, DualMAE, reference, to_released
+from .models import S4D, VARIANTS, DualMAE, reference, to_released
 from .models.tokens import random_mask
 from .training.runs import device_name
 
-STAGES = ("dense", "MoAE", "pre-training")
+EXPERTS = {"dense": 0, "MoAE": 8, "pre-training": None}            # of each stage
 RATIO = {"image": 0.9, "video": 0.95}                             # of pre-training's masks
 BATCH = {"cpu": {"image": 8, "video": 1}, "cuda": {"image": 64, "video": 8}}
 SHAPES = ((1024, 1024, 1024), (800, 768, 3072), (8192, 768, 3072))    # m, k, n of matrix products
@@ -39,20 +39,19 @@ def matmul_rate(device: str, dtype: torch.dtype, least: float) -> float:
 
 def model_of(stage: str, size: str) -> nn.Module:
     """Return our model of a stage and a size."""
-    name = f"{size}_patch16_160"
+    spec = VARIANTS[f"{size}_patch16_160"]
     if stage == "pre-training":
-        return DualMAE(**VARIANTS[name], **DECODERS[name])
-    return S4D(**VARIANTS[name], num_experts=8 if stage == "MoAE" else 0)
+        return DualMAE(**spec)
+    return S4D(**spec, num_experts=EXPERTS[stage])
 
 
 def plain_of(stage: str, size: str, model: nn.Module) -> nn.Module:
     """Return the plain reference of a model, with its weights."""
-    name = f"{size}_patch16_160"
+    spec = VARIANTS[f"{size}_patch16_160"]
     if stage == "pre-training":
-        plain = reference.Autoencoder(**VARIANTS[name], **DECODERS[name])
+        plain = reference.Autoencoder(**spec)
     else:
-        experts = 8 if stage == "MoAE" else 0
-        plain = reference.Classifier(**VARIANTS[name], num_experts=experts)
+        plain = reference.Classifier(**spec, num_experts=EXPERTS[stage])
         for layer in plain.layers():
             layer.noise = True                        # as ours in training
     plain.load_state_dict(to_released(model))
@@ -79,25 +78,20 @@ def training_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor | None,
 
 def measure(stage: str, size: str, task: str, device: str, half: bool, rate: float,
             least: float) -> dict:
-    """Return a row: one training step by its GFLOP, milliseconds and two baselines.
-
-    Args:
-        rate: of matrix products, FLOP/s.
-    """
-    spec, batch = VARIANTS[f"{size}_patch16_160"], BATCH[device][task]
-    side, frames = spec["img_size"], (spec["num_frames"],) if task == "video" else ()
-    tokens = (side // spec["patch_size"]) ** 2 * (spec["num_frames"] // 2 if frames else 1)
-    x = torch.randn(batch, 3, *frames, side, side, device=device)
+    """Return a row: one training step beside matrix products at `rate` FLOP/s and the reference."""
+    counted = cost(partial(model_of, stage, size), task, RATIO[task], step=True)
+    spec, batch, mask = VARIANTS[f"{size}_patch16_160"], BATCH[device][task], None
+    frames = (spec["num_frames"],) if task == "video" else ()
+    x = torch.randn(batch, 3, *frames, spec["img_size"], spec["img_size"], device=device)
     y = torch.randint(7, (batch,), device=device)
-    mask = None
     if stage == "pre-training":
-        mask = random_mask(batch, tokens, RATIO[task], device=device)
+        mask = random_mask(batch, counted["tokens"], RATIO[task], device=device)
     ours = model_of(stage, size)
     taken = [seconds_of(training_step(model.to(device), x, y, mask, half), least)
              for model in (ours, plain_of(stage, size, ours))]
-    counted = batch * cost(partial(model_of, stage, size), task, RATIO[task], step=True)["GFLOP"]
-    return {"size": size, "stage": stage, "input": task, "batch": batch, "GFLOP": counted,
-            "ms": 1e3 * taken[0], "% of matrix products": 1e11 * counted / taken[0] / rate,
+    work = batch * counted["GFLOP"]
+    return {"size": size, "stage": stage, "input": task, "batch": batch, "GFLOP": work,
+            "ms": 1e3 * taken[0], "% of matrix products": 1e11 * work / taken[0] / rate,
             "times the reference": taken[1] / taken[0]}
 
 
@@ -107,6 +101,6 @@ def main(device: str, seconds: float, sizes: tuple[str, ...] = ("small", "base")
     for dtype in (torch.float32, torch.bfloat16):
         rate = matmul_rate(device, dtype, min(1.0, seconds))
         rows = [measure(stage, size, task, device, dtype == torch.bfloat16, rate, seconds)
-                for size in sizes for stage in STAGES for task in BATCH[device]]
+                for size in sizes for stage in EXPERTS for task in BATCH[device]]
         print(f"\n{dtype}; matrix products: {rate / 1e9:,.0f} GFLOP/s")
         print(pd.DataFrame(rows).to_string(index=False, float_format="{:.1f}".format), flush=True)

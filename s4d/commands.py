@@ -1,7 +1,6 @@
 """The commands. Each imports what it needs when it is called, so that `--help` is quick."""
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -124,13 +123,12 @@ def runs(runs: Folder = "runs") -> int:
         varied = values[(peers.nunique(dropna=False) > 1) & values.notna()]
         differing = [f"{name}={value}" for name, value in varied.items()
                      if not name.endswith(("root", "kind"))]
-        val = run.metrics() if (run.dir / "metrics.jsonl").is_file() else pd.DataFrame()
-        val = val[val["modality"] == "val"] if len(val) else val
-        best = {f"best {task} UAR %": round(100 * val[f"{task}_uar"].max(), 1)
-                for task in ("image", "video") if f"{task}_uar" in val}
+        log = run.metrics() if (run.dir / "metrics.jsonl").is_file() else pd.DataFrame()
+        best = {f"best {task} UAR %": 100 * log[f"{task}_uar"][log["modality"] == "val"].max()
+                for task in ("image", "video") if f"{task}_uar" in log}
         rows.append({"run": run.dir.name, "state": run.state, **best,
                      "differs in": ", ".join(differing[:8])})
-    print(pd.DataFrame(rows).fillna("-").to_string(index=False))
+    print(pd.DataFrame(rows).to_string(index=False, na_rep="-", float_format="{:.1f}".format))
     return 0
 
 
@@ -145,8 +143,7 @@ def open_run(folder: str):
 
 def evaluate(folders: Annotated[list[str], Positional, arg(metavar="RUN")],
              views: tuple[int, int] | None = None, features: str | None = None,
-             csv: str | None = None, scores: str | None = None,
-             skip_unreadable: bool = False) -> int:
+             csv: str | None = None, scores: str | None = None) -> int:
     """Score one run, or the runs of several folds; exit status 1 when a sample is unreadable.
 
     Args:
@@ -155,31 +152,33 @@ def evaluate(folders: Annotated[list[str], Positional, arg(metavar="RUN")],
         features: .npz file for the pooled features: predict the test split anew.
         csv: file for the predictions.
         scores: .csv file for the scores.
-        skip_unreadable: leave unreadable samples out instead of counting them as errors.
     """
     import numpy as np
     import pandas as pd
 
-    from .study.protocol import as_text, matrix, protocol
-    found = [open_run(folder) for folder in folders]
-    parts, arrays, tables = [], {}, []
-    for number, run in enumerate(found, 1):
+    from .study.protocol import as_text, protocol
+    runs = {f"run {k}": open_run(folder) for k, folder in enumerate(folders, 1)}
+    arrays, parts, tables = {}, [], []
+    for name, run in runs.items():
         rows, pooled = predict_again(run, views) if views or features else (run.predictions(), {})
-        arrays |= {f"run {number}/{key}": values for key, values in pooled.items()}
-        parts.append(rows.assign(part=f"run {number}"))
+        arrays |= {f"{name}/{key}": values for key, values in pooled.items()}
+        parts.append(rows.assign(part=name))
     every = pd.concat(parts, ignore_index=True)
-    lost = every.loc[every["predicted"].isna(), "path"].unique()
-    if skip_unreadable:
-        every = every[every["predicted"].notna()]
     for (task, split), rows in every.groupby(["task", "split"]):
         table = protocol(dict(list(rows.groupby("part", sort=False))))
         tables.append(table.assign(task=task, split=split))
         print(f"\n{task}, {split}: {len(rows)} samples, {rows['predicted'].isna().sum()} "
               f"unreadable; per cent [95 % interval over people]\n{as_text(table)}")
         if split == "test":
-            print(f"{matrix(rows).to_string()}\n{choices(found, task)}")
+            print(pd.crosstab(rows["label"], rows["predicted"].fillna("unreadable")).to_string())
+    for name, run in runs.items():
+        log = run.metrics().query("modality == 'test'")           # of --test-each-epoch
+        if len(log):
+            shown = log.filter(regex="^epoch$|_war$|_uar$").to_string(index=False)
+            print(f"\n{name}, test after each epoch; the best of them is too good\n{shown}")
+    lost = every.loc[every["predicted"].isna(), "path"].unique()
     for path in lost:
-        say(f"{path} cannot be read: {'left out' if skip_unreadable else 'counted as an error'}")
+        say(f"{path} cannot be read: counted as an error")
     savers = {csv: lambda p: every.to_csv(p, index=False),
               scores: lambda p: pd.concat(tables).to_csv(p, index=False),
               features: lambda p: np.savez(p.open("wb"), **arrays)}    # a name would get an ending
@@ -206,25 +205,6 @@ def predict_again(run, views: tuple[int, int] | None) -> tuple:
     return pd.concat(out, ignore_index=True), arrays
 
 
-def choices(runs: list, task: str) -> str:
-    """Return what each way of choosing the epoch scores on test, mean over the runs."""
-    import pandas as pd
-
-    from .training import war_uar
-    rows = []
-    for run in (run for run in runs if task in run.config.tasks):
-        test = run.predictions().query(f"task == '{task}' and split == 'test'")
-        rows.append(("chosen on validation", *war_uar(test["label"], test["predicted"])))
-        log = run.metrics().query("modality == 'test'")           # of --test-each-epoch
-        if len(log):
-            log = log[[f"{task}_war", f"{task}_uar"]]
-            rows.append(("last", *log.iloc[-1]))
-            rows.append(("chosen on TEST: too good", *log.loc[log[f"{task}_war"].idxmax()]))
-    table = 100 * pd.DataFrame(rows, columns=["epoch", "WAR", "UAR"]).set_index("epoch")
-    table = table.groupby("epoch", sort=False).mean().reset_index()
-    return table.to_string(index=False, float_format="{:.2f}".format)
-
-
 def predict(files: Annotated[list[str], Positional, arg(metavar="FILE")], run: str,
             answers: Annotated[str | None, arg(name="json")] = None, picture: str | None = None,
             along_time: bool = False) -> int:
@@ -244,17 +224,17 @@ def predict(files: Annotated[list[str], Positional, arg(metavar="FILE")], run: s
     from .data.dataset import Samples
     if picture and Path(picture).suffix not in (".png", ".pdf"):
         raise ConfigError(f"--picture is {picture!r}: expected a .png or .pdf file")
-    cfg, by_task, lost = open_run(run).config, {}, {}
+    opened = open_run(run)
+    cfg, by_task, lost = opened.config, {}, {}
     for file in files:
         try:
             task = "image" if count_frames(Path(file)) == 1 else "video"
+            by_task.setdefault(task, []).append(file)
+            if task not in cfg.tasks:                      # its head is as it was at step 0
+                raise ConfigError(f"run {run} was not trained on {task}s: it cannot judge {file}")
         except MediaError as error:
             lost[file] = str(error)
-            continue
-        by_task.setdefault(task, []).append(file)
-        if task not in cfg.tasks:                          # its head is as it was at step 0
-            raise ConfigError(f"run {run} was not trained on {task}s: it cannot judge {file}")
-    model, found, courses = open_run(run).load().to(training.pick_device()), [], {}
+    model, found, courses = opened.load().to(training.pick_device()), [], {}
     for task, paths in by_task.items():
         classes = getattr(cfg, task).num_classes
         table = pd.DataFrame({"path": paths, "split": "test", "subject": None, "label": None})
@@ -275,11 +255,9 @@ def predict(files: Annotated[list[str], Positional, arg(metavar="FILE")], run: s
         say(error)
     table = pd.concat([*found, pd.DataFrame()], ignore_index=True)
     if answers:
-        files, *along = (json.loads(rows.to_json(orient="records"))
-                         for rows in (table, *courses.values()))
-        content = {"files": files, "along_time": dict(zip(courses, along, strict=True)),
-                   "unreadable": lost}
-        write_text(answers, json.dumps(content, indent=1) + "\n")
+        along = {path: rows.to_dict("records") for path, rows in courses.items()}
+        content = dict(files=table.to_dict("records"), along_time=along, unreadable=lost)
+        write_text(answers, pd.Series(content).to_json(indent=1) + "\n")       # NaN becomes null
     if picture and len(table):
         from .study.figures.finetuning import predictions
         pictures = [read_clip(path, [count_frames(path) // 2])[0] for path in table["path"]]
@@ -319,8 +297,7 @@ def reproduce(profile: str = "sandbox", data: Folder = "data", runs: Folder = "r
     """
     from .reproduce import reproduce as run
     from .study.artifacts import default_out
-    run(profile, out or default_out(profile), data, runs, fresh, notebook, dict(parameter),
-        n_jobs=n_jobs)
+    run(profile, out or default_out(profile), data, runs, fresh, notebook, dict(parameter), n_jobs)
     return 0
 
 

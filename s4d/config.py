@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 class ConfigError(ValueError):
@@ -14,8 +14,7 @@ class ConfigError(ValueError):
 
 
 def bounded(default, low: float, high: float = math.inf):
-    """A number from `low` to `high`, or two ascending ones where the default is a pair. A tiny
-    `low` excludes 0."""
+    """A number from `low` to `high`, or an ascending pair of them. A tiny `low` excludes 0."""
     return field(default=default, metadata={"bounds": (low, high)})
 
 
@@ -35,8 +34,7 @@ class _Checked:
 
 @dataclass(frozen=True)
 class Faces(_Checked):
-    """The embedded corpora of procedural faces. Angles in degrees, shares in 0..1. The smallest
-    counts hold each class once in each split or fold."""
+    """The embedded corpora of procedural faces. The lowest counts hold each class in each split."""
 
     version: int = 5                                # version of the generator and its pixels
     seed: int = 0                                   # random seed of subjects and scenes
@@ -55,7 +53,7 @@ class Faces(_Checked):
     gap: float = bounded(0.2, 0, 1)                 # of clips: 0 still .. 1 faint, turned, talking
     order: float = bounded(0.1, 0, 1)               # share of clips that only order tells apart
     label_noise: float = bounded(0.045, 0, 0.3)     # share of photos with a neighbouring label
-    pose: float = bounded(4.0, 0, 30)               # deviation of yaw; pitch 0.7 and roll 0.6 of it
+    pose: float = bounded(4.0, 0, 30)               # degrees of yaw; pitch 0.7 and roll 0.6 of it
     nuisance: float = bounded(0.0, 0, 1)            # 0 aligned, evenly lit .. 1 wild light, noise
     zoom: float = bounded(1.45, 0.5, 2)             # 1 head and shoulders .. 1.45 the face alone
     class_balance: float = bounded(0.5, 0, 1)       # exponent on real class shares; 0: uniform
@@ -108,7 +106,6 @@ class _Training(_Checked):
     grad_checkpointing: bool = False                # recompute activations, to save memory
     skip_nonfinite: bool = False                    # skip steps whose loss is not finite
     deterministic: bool = False                     # only deterministic algorithms on CUDA: slower
-    tensorboard: bool = False                       # also write curves for TensorBoard
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ class Pretrain(_Training):
 class Finetune(_Training):
     """Joint fine-tuning; `tasks`, `num_experts` and `top_k` select the method."""
 
-    tasks: tuple[str, ...] = ("image", "video")             # tasks to train: image, video or both
+    tasks: tuple[Literal["image", "video"], ...] = ("image", "video")   # tasks to train
     num_experts: int = bounded(8, 0)                        # experts a block; 0: plain multi-task
     top_k: int = bounded(2, 0)                              # experts a token; 0: all, not routed
     moae_start: int | None = None                           # first block with experts; None: middle
@@ -167,11 +164,6 @@ class Finetune(_Training):
     test_each_epoch: bool = False                           # test after every epoch too
     ema_decay: float = bounded(0.0, 0, 0.99999)             # decay of averaged weights; 0: none
     stage: ClassVar[str] = "finetune"
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.tasks or not {"image", "video"}.issuperset(self.tasks):
-            raise ConfigError(f"Finetune.tasks is {self.tasks!r}: expected image, video or both")
 
 
 METHODS = {                             # the fixed names of every table and figure
@@ -275,7 +267,7 @@ def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:
 
 # Fields that say how a run is carried out, not what it computes: they do not enter its name.
 HOW = {"root", "num_workers", "cache", "save_minutes", "runs", "grad_checkpointing",
-       "deterministic", "tensorboard", "skip_nonfinite", "max_unreadable"}
+       "deterministic", "skip_nonfinite", "max_unreadable"}
 update = replace    # a copy of a configuration with fields replaced
 
 
@@ -299,12 +291,10 @@ def from_dict(values: dict):
 
     def build(found: dict):
         kind = found.pop("kind", None)
-        if kind not in classes:
-            raise ConfigError(f"unknown configuration kind {kind!r}: expected {', '.join(classes)}")
         found = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
         try:
             return classes[kind](**found)
-        except TypeError as error:
-            raise ConfigError(str(error)) from error
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"cannot read a configuration of kind {kind!r}: {error}") from error
 
     return json.loads(json.dumps(values), object_hook=build)

@@ -10,7 +10,7 @@ from torch._subclasses import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from .models import VARIANTS, DualMAE, MoAE, count_parameters, create, removed_tokens
+from .models import VARIANTS, DualMAE, MoAE, create, removed_tokens
 
 
 def cost(build: Callable[[], nn.Module], task: str, ratio: float, step: bool) -> dict[str, float]:
@@ -20,8 +20,8 @@ def cost(build: Callable[[], nn.Module], task: str, ratio: float, step: bool) ->
         ratio: share of tokens that pre-training removes.
         step: count a training step, not a forward pass in evaluation.
     Returns:
-        parameters (M); operations of matrix products, an addition and a multiplication are two, by
-        the experts that a token chose (GFLOP).
+        tokens; M: parameters, in millions; GFLOP: of matrix products with the chosen experts, an
+        addition and a multiplication are two.
     """
     with torch.device("meta"):
         model = build().train()
@@ -43,22 +43,20 @@ def cost(build: Callable[[], nn.Module], task: str, ratio: float, step: bool) ->
     unchosen = sum(4 * length * (layer.num_experts - layer.top_k) * layer.w1[0].numel()
                    for layer in model.modules() if isinstance(layer, MoAE) and layer.top_k)
     flops = counter.get_total_flops() - (3 if step else 1) * unchosen
-    return {"M": count_parameters(model) / 1e6, "GFLOP": flops / 1e9}
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"tokens": length, "M": parameters / 1e6, "GFLOP": flops / 1e9}
 
 
 def sizes(ratio: dict[str, float]) -> list[dict]:
     """Tokens, parameters and operations of every variant, for an image and for a clip."""
     rows = []
-    for variant, spec in VARIANTS.items():
-        with torch.device("meta"):
-            dense = count_parameters(create(f"s4d_{variant}", num_experts=0)) / 1e6
+    for variant in VARIANTS:
+        builds = (partial(create, f"s4d_{variant}", num_experts=0),
+                  partial(create, f"s4d_{variant}"), partial(create, f"s4d_mae_{variant}"))
         for task, share in ratio.items():
-            s4d, mae = (cost(partial(create, f"{kind}_{variant}"), task, share, step=False)
-                        for kind in ("s4d", "s4d_mae"))
-            steps = spec["num_frames"] // 2 if task == "video" else 1
+            dense, s4d, mae = (cost(build, task, share, step=False) for build in builds)
             rows.append({
-                "variant": variant, "task": task,
-                "tokens": steps * (spec["img_size"] // spec["patch_size"]) ** 2,
-                "dense, M": dense, "S4D, M": s4d["M"], "autoencoder, M": mae["M"],
-                "S4D, GFLOP": s4d["GFLOP"], "pre-training, GFLOP": mae["GFLOP"]})
+                "variant": variant, "task": task, "tokens": s4d["tokens"], "dense, M": dense["M"],
+                "S4D, M": s4d["M"], "autoencoder, M": mae["M"], "S4D, GFLOP": s4d["GFLOP"],
+                "pre-training, GFLOP": mae["GFLOP"]})
     return rows

@@ -35,10 +35,9 @@ class LabelError(ValueError):
 
 def vocabulary(classes: int) -> tuple[str, ...]:
     """The canonical vocabulary of 7, 8 or 11 classes."""
-    by_size = {7: EMOTIONS, 8: EMOTIONS_8, 11: EMOTIONS_11}
-    if classes not in by_size:
+    if classes not in (7, 8, 11):
         raise LabelError(f"no vocabulary of {classes} classes: choose 7, 8 (with contempt) or 11")
-    return by_size[classes]
+    return EMOTIONS_11[:classes]
 
 
 def canonical(label: str, classes: int = 11, where: str = "") -> str:

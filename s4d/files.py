@@ -17,7 +17,7 @@ class OutputError(RuntimeError):
 
 
 def write(path: str | Path, save: Callable[[Path], object]) -> None:
-    """Write one file, as `write_all` does."""
+    """Write one file by a function, as `write_all` does."""
     write_all({Path(path): save})
 
 
@@ -27,10 +27,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_all(savers: dict[Path, Callable[[Path], object]]) -> None:
-    """Write several files or none, each by its function; missing folders are made.
-
-    Raises OutputError as `writing` does; what stood there before is untouched.
-    """
+    """Write several files, each by its function, or raise OutputError and change none."""
     drafts = {path: path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}") for path in savers}
     try:
         for path, save in savers.items():

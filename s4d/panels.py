@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from IPython import get_ipython
 from IPython.display import Image, display
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from . import config as configs
@@ -24,19 +23,15 @@ from .emotions import EMOTIONS, vocabulary
 from .faces import facs, render, subjects, views
 from .faces.renderer import one_thread
 from .models import random_mask
-from .models.tokens import TUBELET_SIZE, removed_tokens
-from .study import routing, stimuli
+from .models.tokens import TUBELET_SIZE
+from .study import stimuli
 from .study.figures import pretraining, style
 from .study.figures.style import EMOTION_COLOURS, METHOD_COLOURS, METHOD_LABELS, PAGE, figure
 from .training import locate
 
 DPI = 110
 STRENGTH = 1.2                          # of a prototype's actions, as in the corpora's photos
-RISE = (0.0, 0.35, 0.8, 1.0)            # of an expression in the first half of a clip
 DIM, GREY = 0.25, "#BBBBBB"             # light left on a token that is not meant; other bars
-# The actions that take part in one of the seven emotions: each prototype can be set by hand.
-SLIDERS = tuple(sorted({a for e in EMOTIONS for a, *_ in (*facs.PROTOTYPES[e],
-                                                          *facs.ALTERNATIVES.get(e, ()))}))
 
 
 class PanelError(RuntimeError):
@@ -70,13 +65,12 @@ EMOTION = {"emotion": Control("emotion", "happiness", options=EMOTIONS)}
 class Panel:
     """Controls above a figure that follows them; a notebook run as a batch gets a picture.
 
-    `draw` changes the figure, given the value of each control by name. A preset is named as a
-    control, whose value it turns into other controls to move.
+    `draw` changes the figure, given each control's value by name. A preset turns the value of the
+    control of its name into others to move.
     """
 
     def __init__(self, fig: Figure, draw: Callable, controls: dict[str, Control], **presets):
         self.fig, self.draw, self.controls, self.presets = fig, draw, controls, presets
-        FigureCanvasAgg(fig)
         fig.set_dpi(DPI)
 
     @torch.no_grad()
@@ -132,7 +126,7 @@ def put(ax, picture, title: str = "") -> None:
 
 
 def strip(height: float, ratio: float, pictures: int, charts: int):
-    """Make a page-wide figure with a row of pictures above a row of charts."""
+    """A page-wide figure, a row of pictures above a row of charts."""
     fig, blank = figure(PAGE, height)
     blank.remove()
     top, bottom = fig.add_gridspec(2, 1, height_ratios=[ratio, 1])
@@ -142,14 +136,10 @@ def strip(height: float, ratio: float, pictures: int, charts: int):
 
 def found(prof: configs.Profile, method: str | None = None):
     """Find a profile's finished pre-training, or a method's first run, and its configuration."""
-    name, cfg = "pre-training", prof.pretrain
+    name, cfg, why = "pre-training", prof.pretrain, f"no finished run in {prof.runs}"
     if method is not None:
         name = f"run of {METHOD_LABELS[method]}"
-        runs = [c for m, pretrained, _, c in prof.methods_grid() if m == method and pretrained]
-        if not runs:
-            raise PanelError(f"profile {prof.name} has no {name}: it has {', '.join(prof.methods)}")
-        cfg = runs[0]
-    why = f"no finished run in {prof.runs}"
+        cfg = next(c for m, pretrained, _, c in prof.methods_grid() if m == method and pretrained)
     try:
         if (run := locate(cfg, prof.runs)).done:
             return run, cfg
@@ -160,7 +150,7 @@ def found(prof: configs.Profile, method: str | None = None):
 
 
 def face(prof: configs.Profile, subject: int, actions: Sequence, img_size: int) -> torch.Tensor:
-    """Draw a subject in the corpora's framing: actions of each frame -> uint8 `[T, 3, H, W]`."""
+    """Draw a subject as the corpora do: actions of each frame -> uint8 `[T, 3, H, W]`."""
     scene = views(1, zoom=(prof.faces or configs.Faces()).zoom)
     return render(subjects(1, seed=subject, glasses=0), np.stack(actions), scene, img_size)
 
@@ -172,22 +162,23 @@ def prototype(emotion: str) -> dict[int, float]:
     return {a: min(1.0, STRENGTH * m) for a, m in usual}
 
 
+SLIDERS = tuple(sorted({a for emotion in EMOTIONS for a in prototype(emotion)}))
+
+
 def course(actions: np.ndarray, num_frames: int) -> np.ndarray:
     """Let an expression `[2, 23]` rise to the middle of a clip and fall: `[T, 2, 23]`."""
-    half = -(-num_frames // 2)
-    rise = np.interp(np.linspace(1, 0, half)[::-1], np.linspace(0, 1, len(RISE)), RISE)
-    level = np.concatenate([rise, rise[::-1][num_frames % 2:]])
+    level = facs.ramp(2 - 2 * np.abs(np.linspace(-1, 1, num_frames)))
     return (level[:, None, None] * actions).astype(np.float32)
 
 
 def sliders(start: dict[int, float]) -> dict[str, Control]:
-    """A slider an action, under the name `action_<number>`."""
+    """A slider for each action, named `action_<number>`."""
     return {f"action_{a}": Control(f"{a} {facs.NAMES[a]}", start.get(a, 0.0), 0.0, 1.0, 0.05)
             for a in SLIDERS}
 
 
 def by_hand(levels: dict[str, float]) -> np.ndarray:
-    """The values of `sliders` as actions `[2, 23]`."""
+    """What the sliders say, as actions `[2, 23]`."""
     return facs.sheet({int(name.removeprefix("action_")): v for name, v in levels.items()})
 
 
@@ -214,23 +205,22 @@ def masking(prof: configs.Profile) -> Panel:
         x = normalise(picture)
         mask = random_mask(1, side * side, removed, torch.Generator().manual_seed(seed))
         hidden = mask.view(side, side).numpy()
-        visible = side * side - removed_tokens(side * side, removed)
+        seen = pretraining.covered(picture[0].numpy(), hidden, cfg.img_size // side)
         put(axes[0], picture[0], "the face\n ")
-        put(axes[1], pretraining.covered(picture[0].numpy(), hidden, cfg.img_size // side),
-            f"what the encoder sees\n{visible} of {side * side} tokens")
+        put(axes[1], seen, f"what the encoder sees\n{(~hidden).sum()} of {hidden.size} tokens")
         truth = model.patchify(x)
         target = model.standardise(truth)[0]
         guesses = {"filled in by the model": model.reconstruct(x, mask),
                    "each token's mean": torch.zeros_like(target)}
         for ax, (title, guess) in zip(axes[2:], guesses.items(), strict=True):
             filled = torch.where(mask.unsqueeze(-1), model.restore(guess, x), truth)
-            error = float((guess - target)[mask].square().mean())
+            error = (guess - target)[mask].square().mean()
             pixels = model.unpatchify(filled, (1, side, side))[0, :, 0]
             put(ax, pixels, f"{title}\nerror {error:.2f}")
 
-    share = Control("share removed", cfg.image_mask_ratio, 0.1, 0.9, 0.05)
-    return Panel(fig, draw, {"removed": share, "seed": Control("seed of the mask", 1, 0, 50),
-                             **SUBJECT, **EMOTION})
+    return Panel(fig, draw, {
+        "removed": Control("share removed", cfg.image_mask_ratio, 0.1, 0.9, 0.05),
+        "seed": Control("seed of the mask", 1, 0, 50), **SUBJECT, **EMOTION})
 
 
 def heads(prof: configs.Profile) -> Panel:
@@ -253,17 +243,16 @@ def heads(prof: configs.Profile) -> Panel:
         apex = by_hand(levels)
         drawn = face(prof, subject, [apex, *course(apex, cfg.num_frames)], cfg.img_size)
         x = {"image": normalise(drawn[:1]), "video": normalise(drawn[1:].transpose(0, 1)[None])}
-        titles = ("the photo", "the clip", *[""] * (cfg.num_frames - 1))
-        for ax, pixels, title in zip(pictures, drawn, titles, strict=True):
-            put(ax, pixels, title)
+        for k, (ax, pixels) in enumerate(zip(pictures, drawn, strict=True)):
+            put(ax, pixels, {0: "the photo", 1: "the clip"}.get(k, ""))
         for chart, (method, task) in zip(bars, asked, strict=True):
             read = models[method](x[task])[0].softmax(-1)
             for bar, emotion in zip(chart, shared, strict=True):
                 bar.set_width(float(read[names[task].index(emotion)]))
 
-    start = {"prototype": Control("start from", "happiness", options=EMOTIONS), **SUBJECT}
-    return Panel(fig, draw, start | sliders(prototype("happiness")),
-                 prototype=lambda emotion: sliders(prototype(emotion)))
+    return Panel(fig, draw, {
+        "prototype": Control("start from", "happiness", options=EMOTIONS), **SUBJECT,
+        **sliders(prototype("happiness"))}, prototype=lambda e: sliders(prototype(e)))
 
 
 def experts(prof: configs.Profile) -> Panel:
@@ -282,26 +271,25 @@ def experts(prof: configs.Profile) -> Panel:
         actions = [apex] if kind == "photo" else course(apex, cfg.num_frames)
         drawn = face(prof, subject, actions, cfg.img_size)
         x = drawn if kind == "photo" else drawn.transpose(0, 1)[None]
-        gates, pictures = routing.routes_of(model, x)[block][0].numpy(), drawn[::TUBELET_SIZE]
+        gates, pictures = stimuli.routes_of(model, x)[block][0].numpy(), drawn[::TUBELET_SIZE]
         of_one = gates[:, expert - 1].reshape(len(pictures), model.side, model.side)
         patch = np.ones((cfg.img_size // model.side,) * 2)
         for k, ax in enumerate(steps):
             ax.set_visible(k < len(pictures))                                   # a photo has one
         for ax, pixels, gate in zip(steps, pictures.numpy(), of_one, strict=False):
-            light = np.kron(DIM + (1 - DIM) * gate, patch)
-            asked = f"asked by {(gate > 0).sum()} of {gate.size} tokens"
-            put(ax, (pixels * light).astype(np.uint8), asked)
+            lit = pixels * np.kron(DIM + (1 - DIM) * gate, patch)
+            put(ax, lit.astype(np.uint8), f"asked by {(gate > 0).sum()} of {gate.size} tokens")
         led = np.bincount(gates.argmax(-1), minlength=len(numbers)) / len(gates)
         for number, bar, share in zip(numbers, bars, led, strict=True):
             bar.set(height=100 * share, color=METHOD_COLOURS["s4d"] if number == expert else GREY)
 
     photo = face(prof, 21, [facs.sheet(prototype("happiness"))], cfg.img_size)
-    busiest = int(routing.routes_of(model, photo)[blocks[-1]][0].mean(0).argmax()) + 1
+    busiest = int(stimuli.routes_of(model, photo)[blocks[-1]][0].mean(0).argmax()) + 1
     listed = [(str(b + 1), b) for b in blocks]
-    return Panel(fig, draw, {"kind": Control("shown as", "photo", options=("photo", "clip")),
-                             "block": Control("block", blocks[-1], options=listed),
-                             "expert": Control("expert", busiest, 1, len(numbers)),
-                             **SUBJECT, **EMOTION})
+    return Panel(fig, draw, {
+        "kind": Control("shown as", "photo", options=("photo", "clip")),
+        "block": Control("block", blocks[-1], options=listed),
+        "expert": Control("expert", busiest, 1, len(numbers)), **SUBJECT, **EMOTION})
 
 
 def scrub(prof: configs.Profile, method: str = "static", folder=None) -> Panel:

@@ -31,9 +31,6 @@ NOTEBOOKS = ("01_faces", "02_pretraining", "03_finetuning", "04_experts", "05_co
              "06_report")
 logging.getLogger("papermill").setLevel(logging.ERROR)      # it warns of what we refuse
 GIVEN = ("profile", "out", "data", "runs")      # every notebook has these; `reproduce` sets them
-# Seconds on two cores: corpus, training, one notebook.
-EXPECTED = {"smoke": (15, 20, 12), "sandbox": (110, 1150, 25), "night": (440, 7000, 60),
-            "gpu": (400, 1200, 60), "paper": (0, 7 * 86400, 1800)}
 
 
 class ReproduceError(RuntimeError):
@@ -53,22 +50,14 @@ class Job:
     parameters: dict[str, dict]       # of each notebook to run, in order
     out: Path
     data: Path
-    build: Path                       # build/<profile>: executed notebooks, staged artifacts, state
+    build: Path                       # build/<profile>: executed notebooks, and what was done
+    staging: Path                     # a folder of artifacts, published when all are there
     started: float = field(default_factory=time.monotonic)
     inputs: list = field(default_factory=list)      # names data and runs, once they exist
 
-    def __post_init__(self):
-        self.staging = self.build / "figures"
-        corpus, training, notebook = EXPECTED[self.profile.name.split("-")[0]]
-        self.left = {"corpus": corpus, "training": training}
-        self.left |= dict.fromkeys(self.parameters, notebook)
-
     def say(self, text: str) -> None:
-        """Print one line: time gone, what happens, and about how long everything still takes."""
-        rest = sum(self.left.values())
-        rest = f", about {tqdm.format_interval(rest)} left" if rest else ""
-        gone = tqdm.format_interval(time.monotonic() - self.started)
-        print(f"[{gone}] {text}{rest}", flush=True)
+        """Print one line, after the time since the start."""
+        print(f"[{tqdm.format_interval(time.monotonic() - self.started)}] {text}", flush=True)
 
 
 def licensed(profile: Profile) -> list[str]:
@@ -81,45 +70,32 @@ def licensed(profile: Profile) -> list[str]:
 
 def configurations(profile: Profile) -> list:
     """Return all that the profile trains, each once: pre-training, comparison, ablations."""
-    grid = [cfg for _, _, _, cfg in profile.methods_grid()]
-    more = [t.config for t in ablations.trials(profile)]
+    grid = [cfg for *_, cfg in profile.methods_grid()]
+    more = [trial.config for trial in ablations.trials(profile)]
     started = [c.init for c in more if isinstance(c.init, configs.Pretrain)]
     return list(dict.fromkeys((profile.pretrain, *grid, *started, *more)))
 
 
 def run_folders(profile: Profile) -> list[Path]:
     """Return the folders in the run store of the profile's configurations, whatever their data."""
-    names = {f"{cfg.stage}-{configs.digest(cfg)}-*": None for cfg in configurations(profile)}
+    names = dict.fromkeys(f"{c.stage}-{configs.digest(c)}-*" for c in configurations(profile))
     return [folder for name in names for folder in sorted(Path(profile.runs).glob(name))]
-
-
-def forget(job: Job) -> None:
-    """Remove what the profile made: corpora, runs, executed notebooks. Published files stay."""
-    drawn = [job.data / faces.folder for faces in ablations.corpora(job.profile)]
-    for folder in (*run_folders(job.profile), *drawn, job.build):
-        if folder.exists():
-            shutil.rmtree(folder)
 
 
 def prepare(job: Job, n_jobs: int | None = None) -> list:
     """Draw the corpora and train the runs; return what names both."""
     from .faces import corpus
     from .training import run_all
-    every, found = configurations(job.profile), run_folders(job.profile)
-    finished = sum((folder / "provenance.json").is_file() for folder in found)
-    missing = max(0, len(every) - finished)
-    job.left["training"] *= missing / len(every)
     drawn = [job.data / faces.folder / "corpus.json" for faces in ablations.corpora(job.profile)]
-    lacking = not all(file.is_file() for file in drawn)
-    job.left["corpus"] *= lacking
     if drawn:
+        lacking = not all(file.is_file() for file in drawn)
         job.say("corpus: drawing the faces" if lacking else "corpus: found")
     for faces in ablations.corpora(job.profile):
-        corpus.ensure(faces, data=job.data, workers=2, progress=sys.stderr.isatty())
-    del job.left["corpus"]
-    job.say(f"training: {missing} of {len(every)} runs to go")
+        corpus.ensure(faces, job.data, os.cpu_count() or 1, progress=sys.stderr.isatty())
+    every, found = configurations(job.profile), run_folders(job.profile)
+    finished = sum((folder / "provenance.json").is_file() for folder in found)
+    job.say(f"training: {max(0, len(every) - finished)} of {len(every)} runs to go")
     runs = run_all(every, runs=job.profile.runs, workers=n_jobs or job.profile.n_jobs)
-    del job.left["training"]
     stats = [(run.dir.name, (run.dir / "weights.safetensors").stat()) for run in runs]
     return [*map(sha256, drawn), *((name, s.st_size, s.st_mtime_ns) for name, s in stats)]
 
@@ -215,7 +191,6 @@ def run_notebooks(job: Job) -> None:
     for name, given in job.parameters.items():
         inputs = inputs_of(job, name)
         if state.get(name) == [inputs, staged(job, name)]:
-            del job.left[name]
             job.say(f"{name}: unchanged, skipped")
             continue
         job.say(name)
@@ -230,7 +205,6 @@ def run_notebooks(job: Job) -> None:
                 {"profile": job.profile.name, **paths, **given})
         state[name] = [inputs, staged(job, name)]
         write_text(record, json.dumps(state, indent=1))
-        del job.left[name]
 
 
 def publish(job: Job) -> int:
@@ -253,16 +227,16 @@ def publish(job: Job) -> int:
 
 def reproduce(profile: str = "sandbox", out: str | Path = "figures", data: str | Path = "data",
               runs: str | Path = "runs", fresh: bool = False, notebooks: list[str] | None = None,
-              parameters: dict | None = None, folder: str | Path = ROOT / "notebooks",
-              build: str | Path = "build", n_jobs: int | None = None) -> int:
+              parameters: dict | None = None, n_jobs: int | None = None,
+              folder: str | Path = ROOT / "notebooks", build: str | Path = "build") -> int:
     """Make every figure and table of a profile; earlier ones stay until all notebooks succeeded.
 
     Args:
         fresh: forget the profile's corpora, runs and executed notebooks first.
         notebooks: names of some in `folder`; None: those of the profile.
         parameters: of these notebooks, beside the ones above.
-        build: folder of executed notebooks, staged artifacts and the record of what was done.
         n_jobs: runs trained side by side; None: as many as the profile says.
+        build: folder of executed notebooks, staged artifacts and the record of what was done.
     Returns:
         number of artifacts in `out`.
     """
@@ -272,12 +246,15 @@ def reproduce(profile: str = "sandbox", out: str | Path = "figures", data: str |
                              "side, 1 or more")
     names = sorted({Path(name).stem for name in notebooks or settings.notebooks or NOTEBOOKS})
     given, datasets = check_parameters(Path(folder), names, parameters or {}), licensed(settings)
-    job = Job(settings, Path(folder), given, Path(out), Path(data), Path(build) / profile)
+    build = Path(build) / profile
+    job = Job(settings, Path(folder), given, Path(out), Path(data), build, build / "figures")
     for place in (job.out, job.build):       # before half an hour of work, and before forgetting
         write_text(place / ".tmp-probe", "")
         (place / ".tmp-probe").unlink()
-    if fresh:
-        forget(job)
+    if fresh:                                # what the profile made; published files stay
+        drawn = [job.data / faces.folder for faces in ablations.corpora(settings)]
+        for old in filter(Path.exists, (*run_folders(settings), *drawn, job.build)):
+            shutil.rmtree(old)
     job.inputs = datasets + prepare(job, n_jobs)
     run_notebooks(job)
     count = publish(job)

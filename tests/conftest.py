@@ -25,14 +25,12 @@ PARAMETERS = 'profile = "smoke"\nout = "figures"\ndata = "data"\nruns = "runs"'
 @pytest.fixture
 def write_notebook():
     """A function that writes a notebook: title, parameters cell, then the given code cells."""
-    def write(path: Path, *cells: str, parameters: str = PARAMETERS) -> Path:
+    def write(path: Path, *cells: str, parameters: str = PARAMETERS) -> None:
         tagged = new_code_cell(parameters, metadata={"tags": ["parameters"]})
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        nb = new_notebook(metadata={"kernelspec": kernel}, cells=[
-            new_markdown_cell(f"# {path.stem}"), tagged, *map(new_code_cell, cells)])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(nb, path)
-        return path
+        title, code = new_markdown_cell(f"# {path.stem}"), map(new_code_cell, cells)
+        nb = new_notebook(metadata={"kernelspec": kernel}, cells=[title, tagged, *code])
+        put(path, nbformat.writes(nb))
     return write
 
 
@@ -96,7 +94,7 @@ def write_affectnet(root: Path, train: int = 2, test: int = 1) -> Path:
     return root
 
 
-def write_dfew(root: Path, train: int = 14, test: int = 7, frames: int = 8) -> Path:
+def write_dfew(root: Path, train: int = 14, test: int = 7, frames: int = 8) -> None:
     """DFEW with fold 1 in the official lists (1 = happiness ... 7 = fear), clips as files."""
     for split, first, count in (("train", 1, train), ("test", train + 1, test)):
         for i in range(count):
@@ -104,27 +102,22 @@ def write_dfew(root: Path, train: int = 14, test: int = 7, frames: int = 8) -> P
         lines = [f"{first + i:05d},{i % 7 + 1}\n" for i in range(count)]
         put(root / f"EmoLabel_DataSplit/{split}(single-labeled)/set_1.csv",
             "".join(["video_name,label\n", *lines]))
-    return root
 
 
-def write_voxceleb2(root: Path, people: int = 2, clips: int = 2, frames: int = 8) -> Path:
-    for p in range(people):
-        for c in range(clips):
-            write_video(root / f"dev/mp4/id0000{p}/video/{c:05d}.mp4", 10 * p + c, frames)
-    return root
-
-
-def write_mini(root: Path) -> Path:
-    write_affectnet(root / "affectnet")
-    write_dfew(root / "dfew", frames=6)
-    write_voxceleb2(root / "voxceleb2", frames=6)
-    return root
+def write_voxceleb2(root: Path, frames: int) -> None:
+    """VoxCeleb2: two clips of each of two people."""
+    for p, c in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        write_video(root / f"dev/mp4/id0000{p}/video/{c:05d}.mp4", 10 * p + c, frames)
 
 
 @pytest.fixture(scope="session")
 def mini(tmp_path_factory) -> Path:
     """A folder with the three datasets in miniature; tests that change files copy it."""
-    return write_mini(tmp_path_factory.mktemp("mini"))
+    root = tmp_path_factory.mktemp("mini")
+    write_affectnet(root / "affectnet")
+    write_dfew(root / "dfew", frames=6)
+    write_voxceleb2(root / "voxceleb2", frames=6)
+    return root
 
 
 def tiny_pretrain(root: Path, **changes) -> Pretrain:

@@ -37,12 +37,11 @@ def student(name: str) -> NotebookNode:
 
 
 def mark(cell: NotebookNode) -> dict:
-    """Return a cell's nbgrader metadata, empty for an ordinary cell."""
     return cell.metadata.get("nbgrader", {})
 
 
 def kind(cell: NotebookNode) -> str:
-    """Return answer (code), written (text graded by hand), test, locked or "" (ordinary)."""
+    """Say answer (code), written (text graded by hand), test, locked or "" (ordinary)."""
     about = mark(cell)
     if about.get("solution"):
         return "written" if about["grade"] else "answer"
@@ -64,16 +63,16 @@ class Answer(NamedTuple):
 def answers(name: str) -> list[Answer]:
     """Read the answers to one assignment: functions called `<function>__<label>`."""
     text = (COURSE / "answers" / f"{name}.py").read_text("utf-8")
-    found, needed = [], []
+    found, imports = [], ""
     for node in ast.parse(text).body:
+        source = ast.get_source_segment(text, node) + "\n"
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            needed.append(ast.get_source_segment(text, node))
+            imports += source
         if isinstance(node, ast.FunctionDef):
             function, label = node.name.split("__", 1)
-            says = re.search(r"Says: (.+)", ast.get_docstring(node) or "")
-            source = re.sub(rf"\b{node.name}\b", function, ast.get_source_segment(text, node))
-            says = says[1].strip() if says else ""
-            found.append(Answer(name, function, label, says, "\n".join([*needed, source])))
+            says = re.findall(r"Says: (.+)", ast.get_docstring(node) or "") or [""]
+            source = re.sub(rf"\b{node.name}\b", function, source)
+            found.append(Answer(name, function, label, says[0].strip(), imports + source))
     return found
 
 
@@ -81,12 +80,12 @@ EVERY = [answer for name in NAMES for answer in answers(name)]
 
 
 def needed(cell: NotebookNode) -> bool:
-    """Tell whether tests need a cell: settings, given code and answers, but no pictures."""
+    """Whether tests need a cell: settings, given code and answers, but no pictures."""
     return kind(cell) in ("answer", "locked") or "parameters" in cell.metadata.get("tags", ())
 
 
 def place(notebook: NotebookNode, answer: Answer) -> int:
-    """Return the number of the cell that an answer belongs into."""
+    """The number of the cell that an answer belongs into."""
     return next(i for i, c in enumerate(notebook.cells)
                 if kind(c) == "answer" and f"def {answer.function}(" in c.source)
 
@@ -99,9 +98,8 @@ def check(answer: Answer) -> None:
     for i, cell in enumerate(notebook.cells[:test]):
         if needed(cell):
             exec(answer.source if i == at else cell.source, space)
-    expected = contextlib.nullcontext()
-    if answer.says:
-        expected = pytest.raises(AssertionError, match=re.escape(answer.says))
+    expected = (pytest.raises(AssertionError, match=re.escape(answer.says)) if answer.says
+                else contextlib.nullcontext())
     with expected:
         exec(notebook.cells[test].source, space)
     plt.close("all")
@@ -129,13 +127,10 @@ def test_wrong_answers_are_told_why_and_right_ones_pass(answer):
     check(answer)
 
 
-# nbgrader itself --------------------------------------------------------------------------------
-
 @pytest.fixture
 def nbgrader(tmp_path):
-    """A function that runs an nbgrader command in a new course folder, which is returned by it."""
-    pytest.importorskip(
-        "nbgrader", reason="nbgrader is missing: pip install -r requirements-course.txt")
+    """A function that runs an nbgrader command in a new course folder, and returns the folder."""
+    pytest.importorskip("nbgrader", reason="pip install -r requirements-course.txt")
     shutil.copy(COURSE / "nbgrader_config.py", tmp_path)
     shutil.copytree(COURSE / "source", tmp_path / "source")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it calls alembic

@@ -2,12 +2,14 @@
 """
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing as mp
 import os
 import resource
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,55 +25,54 @@ CONTEXT.set_forkserver_preload(["s4d.training"])
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
 
 
-def end() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def kill(*_, by: signal.Signals = signal.SIGKILL) -> None:
+    os.kill(os.getpid(), by)
 
 
 def nth(function, number: int, before=None, after=None):
     """A function that does something before or after its n-th call, counted from 1."""
-    count = [0]
+    count = itertools.count(1)
 
     def call(*args, **kwargs):
-        count[0] += 1
-        if count[0] == number and before is not None:
+        struck = next(count) == number
+        if struck and before is not None:
             before(*args)
         result = function(*args, **kwargs)
-        if count[0] == number and after is not None:
+        if struck and after is not None:
             after()
         return result
     return call
 
 
-def half_written(content, file) -> None:
-    torch_save(content, file)
+def half_written(content, file, save=torch.save) -> None:
+    save(content, file)
     file.truncate(file.tell() // 2)
-    end()
-
-
-torch_save = torch.save
+    kill()
 
 
 def strike(kind: str, at: int) -> None:
     """Arrange a fault in this process.
 
     Args:
-        kind: kill, term, int: the signal, within step `at`; half: killed within the writing of
-            the at-th checkpoint; rename, renamed: killed before or after the at-th renaming;
-            validate: SIGTERM within the at-th validation; quota: files can have `at` bytes.
+        kind: kill, term, int: the signal, within step `at`; group: SIGTERM, to all that load too;
+            half: killed within the writing of the at-th checkpoint; rename, renamed: killed before
+            or after the at-th renaming; validate: SIGTERM within the at-th validation; quota: files
+            can have `at` bytes.
     """
     if kind in SIGNALS:
-        send = lambda *_: os.kill(os.getpid(), SIGNALS[kind])  # noqa: E731
-        Engine.update = nth(Engine.update, at, before=send)
+        Engine.update = nth(Engine.update, at, before=partial(kill, by=SIGNALS[kind]))
+    elif kind == "group":
+        os.setpgrp()
+        Engine.update = nth(Engine.update, at, before=lambda *_: os.killpg(0, signal.SIGTERM))
     elif kind == "half":
         torch.save = nth(torch.save, at, before=half_written)
     elif kind == "rename":
-        os.replace = nth(os.replace, at, before=lambda *_: end())
+        os.replace = nth(os.replace, at, before=kill)
     elif kind == "renamed":
-        os.replace = nth(os.replace, at, after=end)
+        os.replace = nth(os.replace, at, after=kill)
     elif kind == "validate":
         stage = sys.modules["s4d.training.finetune"]
-        stage.predict = nth(stage.predict, at,
-                            before=lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        stage.predict = nth(stage.predict, at, before=partial(kill, by=signal.SIGTERM))
     elif kind == "quota":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (at, at))

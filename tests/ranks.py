@@ -7,7 +7,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import signal
 import socket
 import sys
 import traceback
@@ -16,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from faults import CONTEXT, nth
+from faults import CONTEXT, SIGNALS, nth
 
 from s4d import config
 from s4d.training import train
@@ -26,16 +25,11 @@ from s4d.training.engine import Engine
 def die(how: str) -> None:
     if how == "defect":
         raise ValueError("a defect in one process")
-    os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM}[how])
+    os.kill(os.getpid(), SIGNALS[how])
 
 
 def work(job: dict) -> None:
-    """Train a job's configurations.
-
-    Args:
-        job: runs, configs (dictionaries), faults, a list of (process, stage, step, how), and
-            perhaps batch_size, of the evaluations.
-    """
+    """Train a job's configurations; its faults are (process, stage, step, how)."""
     torch.set_num_threads(1)
     if "batch_size" in job:
         stage = sys.modules["s4d.training.finetune"]

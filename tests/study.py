@@ -53,20 +53,12 @@ def curves(follow: bool) -> pd.DataFrame:
 def answers(right: dict[str, float], seeds: int = 2, subjects: int = 20,
             seed: int = 0) -> pd.DataFrame:
     """Predictions with a given recall of every emotion: three samples of each a subject."""
-    rng, rows = np.random.default_rng(seed), []
-    for run in range(seeds):
-        for p in range(subjects):
-            for k, label in enumerate(NAMES):
-                for i in range(3):
-                    hit = rng.random() < right[label]
-                    predicted = label if hit else NAMES[(k + 1) % 7]
-                    rows.append((f"{p}-{label}-{i}", f"s{p}", run, label, predicted))
-    return pd.DataFrame(rows, columns=["path", "subject", "seed", "label", "predicted"])
-
-
-def switched() -> pd.DataFrame:
-    """`cost_of_experts` of two blocks with two experts, all changes alike."""
-    cells = [(b, e, t, 0.1, 0.0, 0.2, 10, 6, 1.0) for b in (2, 3) for e in (1, 2)
-             for t in ("image", "video")]
-    return pd.DataFrame(cells, columns=["block", "expert", "task", "change", "low", "high",
-                                        "samples", "subjects", "p_holm"])
+    index = pd.MultiIndex.from_product([range(seeds), range(subjects), range(7), range(3)],
+                                       names=["seed", "person", "k", "i"])
+    rows = index.to_frame(index=False)
+    rows["label"] = [NAMES[k] for k in rows.k]
+    rows["path"] = rows.person.astype(str) + rows.label + rows.i.astype(str)
+    hit = np.random.default_rng(seed).random(len(rows)) < rows.label.map(right)
+    wrong = [NAMES[(k + 1) % 7] for k in rows.k]
+    rows["predicted"] = rows.label.where(hit, wrong)
+    return rows.assign(subject="s" + rows.person.astype(str))

@@ -13,7 +13,6 @@ from s4d.models import S4D, DualMAE
 from s4d.models.tokens import random_mask
 
 TINY = dict(img_size=32, num_frames=4, patch_size=16, embed_dim=32, depth=2, num_heads=2)
-DECODER = dict(decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2)
 
 
 def dense_by_hand(tokens: int, d: int = 32, depth: int = 2) -> int:
@@ -37,8 +36,8 @@ def test_counts_are_those_of_the_equations(task, tokens):
         3 * (one + moae + noise) - 2 * tokens * 1536 * 32)
     seen, d = tokens // 2, 16
     encoder = dense_by_hand(seen) - 2 * 7 * 32 + 2 * seen * 32 * d
-    decoder = tokens * (24 * d * d + 4 * tokens * d) + 2 * seen * d * 1536
-    mae = partial(DualMAE, **TINY, **DECODER)
+    decoder = 2 * tokens * (24 * d * d + 4 * tokens * d) + 2 * seen * d * 1536    # two blocks
+    mae = partial(DualMAE, **TINY)
     assert counted(mae, step=False)["GFLOP"] * 1e9 == encoder + decoder
 
 
@@ -46,9 +45,9 @@ def test_the_table_of_sizes(monkeypatch):
     for name in [n for n in models.VARIANTS if "nano" not in n]:
         monkeypatch.delitem(models.VARIANTS, name)
     photo, clip = cost.sizes({"image": 0.75, "video": 0.9})
-    nano = models.create("s4d_nano_patch16_64")
+    parameters = sum(p.numel() for p in models.create("s4d_nano_patch16_64").parameters())
     assert (photo["task"], photo["tokens"], clip["tokens"]) == ("image", 16, 64)
-    assert clip["dense, M"] < clip["S4D, M"] == models.count_parameters(nano) / 1e6
+    assert clip["dense, M"] < clip["S4D, M"] == parameters / 1e6
     # the committed table, to its six digits
     assert f"{clip['S4D, GFLOP']:.6g} {clip['pre-training, GFLOP']:.6g}" == "0.101189 0.0359398"
 
@@ -57,11 +56,10 @@ def test_the_table_of_sizes(monkeypatch):
 def tiny(monkeypatch):
     for size in ("small", "base"):
         monkeypatch.setitem(models.VARIANTS, f"{size}_patch16_160", TINY)
-        monkeypatch.setitem(models.DECODERS, f"{size}_patch16_160", DECODER)
     monkeypatch.setattr(bench, "SHAPES", ((64, 64, 64),))
 
 
-@pytest.mark.parametrize("stage", bench.STAGES)
+@pytest.mark.parametrize("stage", bench.EXPERTS)
 def test_the_reference_in_the_bench_trains_the_same(tiny, stage):
     ours = bench.model_of(stage, "small")
     plain = bench.plain_of(stage, "small", ours)

@@ -17,6 +17,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from conftest import put
 from test_panels import prof  # noqa: F401  a fixture
 
 from s4d import config as configs
@@ -57,18 +58,15 @@ class Page:
                 return answer["result"]
 
     def js(self, text: str):
-        """The value of an expression; a promise is waited for."""
-        found = self.call("Runtime.evaluate", expression=text, returnByValue=True,
-                          awaitPromise=True)
-        assert "exceptionDetails" not in found, f"{text}: {found['exceptionDetails']}"
-        return found["result"].get("value")
+        said = self.call("Runtime.evaluate", expression=text, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in said, f"{text}: {said['exceptionDetails']}"
+        return said["result"].get("value")
 
     def until(self, text: str) -> None:
         wait(lambda: self.js(text), text)
 
 
 def wait(found, what: str) -> None:
-    """Poll until something is true."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         with contextlib.suppress(OSError):
@@ -81,18 +79,15 @@ def wait(found, what: str) -> None:
 @pytest.fixture
 def browse(tmp_path):
     """A function that opens a page of JupyterLab on `tmp_path`; both are ended after the test."""
-    running = []
+    running, quiet = [], dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def start(*command: str, **options) -> None:
-        quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         running.append(subprocess.Popen(command, **quiet, **options))
 
     def open_page(path: str) -> Page:
-        settings = tmp_path / "settings" / "@jupyterlab" / "notebook-extension"
-        settings.mkdir(parents=True)          # all cells are rendered, seen or not
-        (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
-        folders = {f"JUPYTER_{k}_DIR": str(tmp_path / "jupyter" / k)
-                   for k in ("CONFIG", "DATA", "RUNTIME")}
+        put(tmp_path / "settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings",
+            '{"windowingMode": "none"}')          # all cells are rendered, seen or not
+        folders = {f"JUPYTER_{k}_DIR": str(tmp_path / k) for k in ("CONFIG", "DATA", "RUNTIME")}
         with socket.create_server(("", 0)) as one, socket.create_server(("", 0)) as two:
             port, debug = (s.getsockname()[1] for s in (one, two))
         start(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
@@ -114,7 +109,6 @@ def browse(tmp_path):
 
 
 def move(page: Page, picture: str, control: str) -> None:
-    """Move a control and wait for another picture."""
     before = page.js(picture)
     page.js(f"{control}.scrollIntoView()")
     if page.js(f"!!{control}.querySelector('select')"):

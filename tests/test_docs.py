@@ -30,9 +30,8 @@ def found(pattern: str) -> set:
 def help_of(command: str) -> str:
     """What `python -m s4d COMMAND --help` prints."""
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as stop:
+    with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
         main([command, "--help"])
-    assert not stop.value.code, f"python -m s4d {command}"
     return printed.getvalue()
 
 
@@ -40,16 +39,16 @@ def test_the_readme_is_at_most_12_kb():
     assert len((ROOT / "README.md").read_bytes()) <= 12_000
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", TEXT[page]):
-        file, _, heading = target.partition("#")
-        there = page.parent / file if file else page
-        assert there.exists(), f"{page.name} links to {target}"
-        if heading:
-            titles = re.findall(r"^#+ (.+)$", there.read_text("utf-8"), re.M)
-            anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
-            assert heading in anchors, f"{page.name} links to {target}"
+def test_links_lead_somewhere():
+    for page, text in TEXT.items():
+        for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
+            file, _, heading = target.partition("#")
+            there = page.parent / file if file else page
+            assert there.exists(), f"{page.name} links to {target}"
+            if heading:
+                titles = re.findall(r"^#+ (.+)$", there.read_text("utf-8"), re.M)
+                anchors = [re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles]
+                assert heading in anchors, f"{page.name} links to {target}"
 
 
 def test_files_and_functions_exist():
@@ -67,9 +66,9 @@ def test_make_targets_exist():
 
 def test_commands_and_their_flags_exist():
     for command, arguments in found(r"(?:python|torchrun [^`]*?|launch) -m s4d (\w+)([^`\n#]*)"):
+        assert command in COMMANDS, f"python -m s4d {command}"
         for flag in re.findall(r"--[\w.-]+", arguments):
             assert flag in help_of(command), f"python -m s4d {command} {flag}"
-        help_of(command)
     for flag in found(r"`(--[\w.-]+)"):
         assert any(flag in help_of(command) for command in COMMANDS), flag
 

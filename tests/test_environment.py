@@ -4,7 +4,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import re
 import subprocess
 import sys
 import tomllib
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name as normal
 
 from s4d.reproduce import GIVEN, inspect_notebook
 
@@ -22,45 +22,24 @@ NOTEBOOK_FILES = sorted(p for folder in ("notebooks", "course")
                         if ".ipynb_checkpoints" not in p.parts)
 IMPORT_NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml",
                 "websocket": "websocket-client"}
-
-
-def normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def pins() -> list[str]:
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def project() -> dict:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-
-
-def imports(folder: Path) -> set[str]:
-    """Top-level names that the folder's modules import from outside."""
-    found = set()
-    for path in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                found.add(node.module.split(".")[0])
-    return found - sys.stdlib_module_names - {"s4d"}
+PINS = [line for line in (ROOT / "requirements.txt").read_text().splitlines()
+        if line and not line.startswith("#")]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OPTIONAL = PROJECT["optional-dependencies"]
 
 
 def test_conda_environment_holds_the_same_exact_pins():
-    for line in pins():
+    for line in PINS:
         specifiers = list(Requirement(line).specifier)
         assert [s.operator for s in specifiers] == ["=="] and "*" not in str(specifiers[0]), line
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert dependencies == ["python=3.11", "pip", {"pip": pins()}], "run `make pins`"
+    assert dependencies == ["python=3.11", "pip", {"pip": PINS}], "run `make pins`"
 
 
 def test_pins_fulfil_the_ranges():
-    read = map(Requirement, pins())
+    read = map(Requirement, PINS)
     pinned = {normal(r.name): next(iter(r.specifier)).version for r in read}
-    for line in project()["dependencies"] + project()["optional-dependencies"]["dev"]:
+    for line in PROJECT["dependencies"] + OPTIONAL["dev"]:
         wanted = Requirement(line)
         assert normal(wanted.name) in pinned, f"{wanted.name} has no pin"
         assert wanted.specifier.contains(pinned[normal(wanted.name)], prereleases=True), line
@@ -68,13 +47,19 @@ def test_pins_fulfil_the_ranges():
 
 @pytest.mark.parametrize("folder", ["s4d", "tests"])
 def test_every_import_is_declared(folder):
-    optional = project()["optional-dependencies"]
-    lines = project()["dependencies"] + (optional["dev"] if folder == "tests" else [])
+    lines = PROJECT["dependencies"] + OPTIONAL["book"]
+    lines += OPTIONAL["dev"] if folder == "tests" else []
     declared = {normal(Requirement(line).name) for line in lines}
-    declared |= {normal(p.stem) for p in (ROOT / "tests").glob("*.py")}
-    declared |= {normal(Requirement(line).name) for line in optional["book"]}
-    used = {normal(IMPORT_NAMES.get(name, name)) for name in imports(ROOT / folder)}
-    assert not used - declared
+    ours = {"s4d", *(p.stem for p in (ROOT / "tests").glob("*.py"))}
+    used = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                used |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                used.add(node.module.split(".")[0])
+    used -= sys.stdlib_module_names | ours
+    assert {normal(IMPORT_NAMES.get(name, name)) for name in used} <= declared
 
 
 @pytest.mark.parametrize("path", NOTEBOOK_FILES, ids=lambda p: p.stem)

@@ -7,61 +7,52 @@ import pytest
 import torch
 from study import clips, labelled, pictures, tiny
 
-from s4d.study import experts, protocol, routing, splits, stimuli
-from s4d.study.splits import group_split, place_split
+from s4d.study import experts, protocol, stimuli
+from s4d.study.experts import group_split, place_split
 
 
-def told(split: splits.Split, permutations: int = 200, seed: int = 0) -> pd.Series:
+def told(split: experts.Split, permutations: int = 200, seed: int = 0) -> pd.Series:
     """What one question tells in one run."""
-    table = experts.specificity_table({3: [split]}, permutations, seed)
-    return experts.beyond_null(table.assign(seed=0)).iloc[0]
+    return experts.specificity_table({0: {3: [split]}}, permutations, seed).iloc[0]
 
 
 def test_recorded_gates_sum_to_one_and_the_model_stays_as_it_was():
     model, x = tiny(), pictures()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     plain = stimuli.features(model, x)
-    routes = routing.routes_of(model, x)
+    routes = stimuli.routes_of(model, x)
     assert list(routes) == [1] and routes[1].shape == (12, 4, 4)
     torch.testing.assert_close(routes[1].sum(-1), torch.ones(12, 4))
     assert ((routes[1] > 0).sum(-1) == 2).all()
     np.testing.assert_array_equal(stimuli.features(model, x), plain)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
-
-
-def test_recording_ends_after_an_error_and_needs_experts():
-    model = tiny()
-    with pytest.raises(RuntimeError), routing.record_routing(model):
-        raise RuntimeError
     assert model.moae_layers()[1].record is None
-    with pytest.raises(ValueError, match="num_experts=0"), routing.record_routing(tiny(0)):
-        pass
+    with pytest.raises(ValueError, match="num_experts=0"):
+        stimuli.routes_of(tiny(0), x)
 
 
 def test_an_expert_is_switched_off_inside_the_context_only():
     model, x = tiny(), pictures()
-    free = routing.routes_of(model, x)[1]
+    free = stimuli.routes_of(model, x)[1]
     busiest = int(free.sum((0, 1)).argmax())
-    with routing.without_expert(model, 1, busiest):
-        masked = routing.routes_of(model, x)[1]
+    with experts.without_expert(model, 1, busiest):
+        masked = stimuli.routes_of(model, x)[1]
     assert masked[..., busiest].sum() == 0 < free[..., busiest].sum()
     torch.testing.assert_close(masked.sum(-1), torch.ones(12, 4))
-    assert torch.equal(routing.routes_of(model, x)[1], free)
+    assert torch.equal(stimuli.routes_of(model, x)[1], free)
 
 
 def test_the_cost_of_an_expert_falls_on_the_pictures_that_it_serves():
     """Dark and bright pictures have tokens of their own, so an expert may serve only one kind."""
     model, n = tiny(), 12
     x, rows = torch.cat([pictures(n) // 8, 255 - pictures(n) // 8]), labelled(n)
-    served = (routing.routes_of(model, x)[1] > 0).any(1)
+    served = (stimuli.routes_of(model, x)[1] > 0).any(1)
     only = next(e for e in range(4) if served[:n, e].any() and not served[n:, e].any())
-    dark, bright = (routing.cost_of_experts(model, part, rows, np.zeros(n, int), "image")
+    dark, bright = (experts.cost_of_experts(model, part, rows, np.zeros(n, int), "image")
                     for part in x.split(n))
     assert dark.expert.tolist() == [1, 2, 3, 4] and set(dark.block) == {2}
     assert abs(bright.change[only]) < 1e-4 < abs(dark.change[only])
     assert (dark.low <= dark.high).all()
-    few = routing.cost_of_experts(model, x[:n], labelled(n, 2), np.zeros(n, int), "image")
-    assert few.p.isna().all()                               # two people are no test
 
 
 def test_usage_counts_assignments_by_emotion():
@@ -69,15 +60,13 @@ def test_usage_counts_assignments_by_emotion():
     gates, subjects = torch.zeros(4, 2, 3), np.arange(4)
     gates[:2, :, 0] = gates[2:, :, 1] = 0.7
     gates[:, :, 2] = 0.3
-    usage, emotions = splits.usage_of(gates), np.repeat(["fear", "anger"], 2)
+    usage, emotions = experts.usage_of(gates), np.repeat(["fear", "anger"], 2)
     split = group_split("emotion, image", usage, emotions, subjects, False)
     table = experts.usage_table({4: [split]}, 50).set_index(["group", "expert"])
     assert table.share["fear"].tolist() == [0.5, 0, 0.5]
     assert table.share["anger"].tolist() == [0, 0.5, 0.5]
     assert set(table.samples) == {2}
     assert table.difference["fear"].tolist() == [0.5, -0.5, 0]
-    alone = group_split("emotion, image", usage, np.repeat("fear", 4), subjects, False)
-    assert experts.usage_table({4: [alone]}, 20).difference.isna().all()
 
 
 def test_maps_of_photos_and_clips_agree_where_experts_keep_their_places():
@@ -159,44 +148,37 @@ def test_places_of_a_router_that_reads_positions_and_of_one_that_does_not():
 
 def test_every_question_is_asked_in_every_table():
     model, rows = tiny(), {"image": labelled(14), "video": labelled(6, 3)}
-    photo, clip = (routing.routes_of(model, v)[1] for v in (pictures(14), clips()))
+    photo, clip = (stimuli.routes_of(model, v)[1] for v in (pictures(14), clips()))
     grids = {"image": (1, 2, 2), "video": (2, 2, 2)}
-    questions = {2: splits.splits_of(photo, clip, rows, grids)}
-    table = experts.specificity_table(questions, 20)
+    questions = {2: experts.splits_of(photo, clip, rows, grids)}
+    table = experts.specificity_table({0: questions}, 20)
     assert set(table.about) == {"task", "task, first time step", "emotion, image", "place, image",
                                 "emotion, video", "place, video"}
     assert table.bits.between(-1e-9, table.limit + 1e-9).all()
     usage = experts.usage_table(questions, 20)
     assert set(usage.by) == {"task", "emotion"}
     assert usage.groupby(["task", "by", "group"]).share.sum().to_numpy() == pytest.approx(1)
-
-
-def one_run(task: float, seed: int) -> pd.DataFrame:
-    """One run whose experts follow the emotion, and the task as far as is asked."""
-    rng, units = np.random.default_rng(seed), np.arange(60)
-    kind, emotion = np.repeat(["image", "video"], 30), np.tile(["fear", "anger", "neutral"], 20)
-    usage = rng.dirichlet(np.ones(4), 60)
-    usage += 3 * np.eye(4)[np.unique(emotion, return_inverse=True)[1]]
-    usage += task * np.outer(kind == "image", [0, 0, 0, 4])
-    usage /= usage.sum(1, keepdims=True)
-    both = [group_split("task", usage, kind, units, True),
-            group_split("emotion, image", usage[:30], emotion[:30], units[:30], False)]
-    return experts.specificity_table({3: both}, 100).assign(seed=seed)
+    rows["video"] = rows["video"].assign(label="fear")      # one emotion has nothing to tell
+    assert len(experts.splits_of(photo, clip, rows, grids)) == 5
 
 
 def test_what_is_told_beyond_the_null_is_compared_as_a_share_of_the_limit():
-    runs = pd.concat([one_run(0, s) for s in range(3)], ignore_index=True)
-    found = experts.beyond_null(runs).set_index("about")
-    task, emotion = found.loc["task"].iloc[0], found.loc["emotion, image"].iloc[0]
+    """Experts of three runs follow the emotion and not the task."""
+    units, kind = np.arange(60), np.repeat(["image", "video"], 30)
+    emotion, runs = np.tile(["fear", "anger", "neutral"], 20), {}
+    for seed in range(3):
+        usage = np.random.default_rng(seed).dirichlet(np.ones(4), 60)
+        usage = (usage + 3 * np.eye(4)[np.unique(emotion, return_inverse=True)[1]]) / 4
+        runs[seed] = {3: [
+            group_split("task", usage, kind, units, True),
+            group_split("emotion, image", usage[:30], emotion[:30], units[:30], False)]}
+    found = experts.specificity_table(runs, 100).set_index("about")
+    task, part = found.loc["task"].iloc[0], found.loc["emotion, image"]
     assert abs(task["mean"]) < 3 and task["mean"] < 1.5 * task.null_top and task.p_holm > 0.05
-    assert 0 < emotion.mean_low < emotion["mean"] < emotion.mean_high < 100
-    assert emotion.p_holm < 0.05
-    part = found.loc["emotion, image"]
+    first = part.iloc[0]
+    assert 0 < first.mean_low < first["mean"] < first.mean_high < 100 and first.p_holm < 0.05
     expected = 100 * (part.bits - part.null_mean) / np.log2(3)
     assert part.beyond.to_numpy() == pytest.approx(expected.to_numpy())
-    assert (experts.beyond_null(one_run(1, 0)).p_holm < 0.05).all()
-    single = experts.beyond_null(one_run(0, 0).assign(limit=0.0))
-    assert single["mean"].isna().all() and single.p_holm.isna().all()
 
 
 def test_experts_of_two_seeds_are_matched_whatever_their_numbers():
@@ -212,30 +194,26 @@ def test_experts_of_two_seeds_are_matched_whatever_their_numbers():
     read = protocol.agreement_as_read(found.assign(task="image"), {"image": "photos"})
     assert read["p (Holm)"].tolist() == [f"≤ {found.p.max():.3f}"]
     assert read.matched[0].endswith("to 100 %)")
-
-
-def test_two_seeds_that_divide_by_place_are_not_alike_for_that_alone():
-    random = torch.Generator().manual_seed(3)
-    a, b = (torch.eye(4)[torch.randint(0, 4, (16,), generator=random)].expand(30, 16, 4)
-            for _ in range(2))
-    table = experts.seed_agreement({0: {1: a}, 1: {1: b}}, 100).iloc[0]
+    leaders = torch.randint(0, 4, (2, 16), generator=torch.Generator().manual_seed(3))
+    places = {s: {1: torch.eye(4)[leader].expand(30, 16, 4)} for s, leader in enumerate(leaders)}
+    table = experts.seed_agreement(places, 100).iloc[0]     # both divide by place, each its own way
     assert table.matched > 0.3 and table.p > 0.05
 
 
 def test_released_routing_changes_between_passes_and_paper_routing_does_not():
     model, x, subjects = tiny(), pictures(40), {"image": labelled(40, 8).subject}
     torch.nn.init.constant_(model.blocks[1].moae.noise_proj.bias, 3.0)
-    table = routing.compare_modes(model, x, np.zeros(40, int), "image")
+    table = experts.compare_modes(model, x, np.zeros(40, int), "image")
     layer = model.moae_layers()[1]
     assert layer.capacity_factor is None and layer.noise_mode == "train"
     shift, dropped = (table.groupby("mode")[c].max() for c in ("shift", "dropped"))
     assert shift["paper"] < 1e-5 < 1e-4 < shift.drop("paper").min()
     assert dropped["paper"] == dropped["noise only"] == 0 < dropped["capacity only"] < 1
-    modes = routing.modes_table(table, subjects, 20)
+    modes = experts.modes_table(table, subjects, 20)
     assert modes.set_index("mode").change["paper"] == 0
     read = protocol.modes_as_read(modes, {"image": "40 photos"})
     change = read["change of WAR (points)"]
     assert change[0] == "--" and all(c.count("[") == 1 for c in change[1:])
-    lost = table.assign(correct=np.where(table["mode"] == "released", 0.0, 1.0))
-    found = routing.modes_table(lost, subjects, 20).set_index("mode")
+    lost = table.assign(correct=1.0 * (table["mode"] != "released"))
+    found = experts.modes_table(lost, subjects, 20).set_index("mode")
     assert found.change["released"] == found.low["released"] == -100

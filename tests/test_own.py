@@ -6,7 +6,6 @@ import pytest
 from conftest import cut_off, write_image, write_video
 
 from s4d.__main__ import main
-from s4d.config import ConfigError
 from s4d.data import DatasetError, LabelError, index
 from s4d.study.own import configure, study
 
@@ -31,11 +30,10 @@ def in_test_split(root) -> set[str]:
 
 
 def test_folders_are_matched_to_emotions_by_any_spelling(tmp_path):
-    photos(tmp_path, "Joy", "1_sad", "ANGRY", "frightened 2", "neutral", "happy", ".cache/anger")
-    table = index("photos", tmp_path)
-    assert dict(zip(table["path"].str.split("/").str[0], table["label"], strict=True)) == {
-        "Joy": "happiness", "happy": "happiness", "1_sad": "sadness", "ANGRY": "anger",
-        "frightened 2": "fear", "neutral": "neutral"}
+    names = {"Joy": "happiness", "happy": "happiness", "1_sad": "sadness", "ANGRY": "anger",
+             "frightened 2": "fear", "neutral": "neutral"}
+    table = index("photos", photos(tmp_path, *names, ".cache/anger"))
+    assert dict(zip(table["path"].str.split("/").str[0], table["label"], strict=True)) == names
     assert len(table) == 24 and table["subject"].isna().all()
 
 
@@ -44,7 +42,7 @@ def test_split_folders_lie_above_or_below(tmp_path, layout):
     for split in ("Train", "val", "test"):
         folders = [layout.format(split=split, name=n) for n in ("happy", "sad")]
         photos(tmp_path / "faces", *folders, count=2)
-    with pytest.raises(LabelError, match="class folder 'faces' in .* names no emotion"):
+    with pytest.raises(LabelError, match="unknown label 'faces' in the class folder"):
         index("photos", tmp_path)
     counts = index("photos", tmp_path / "faces").groupby(["split", "label"]).size().to_dict()
     assert counts == {(s, e): 2 for s in ("train", "val", "test") for e in ("happiness", "sadness")}
@@ -76,11 +74,9 @@ def test_known_subjects_stay_on_one_side(tmp_path, how):
 
 
 def test_clips_are_files_or_folders_of_frames(tmp_path):
-    clips(tmp_path, "happy", "sad")
-    photos(tmp_path, "happy/clip7", "sad/clip9")
+    photos(clips(tmp_path, "happy", "sad"), "happy/clip7", "sad/clip9")
     table = index("clips", tmp_path)
-    assert {"happy/clip7", "sad/clip9", "sad/02.mp4"} <= set(table["path"])
-    assert len(table) == 8
+    assert {"happy/clip7", "sad/clip9", "sad/02.mp4"} <= set(table["path"]) and len(table) == 8
     photos(tmp_path, "test/sad/clip9")
     with pytest.raises(DatasetError, match="happy/00.mp4 in .* lies in no split folder and others"):
         index("clips", tmp_path)
@@ -88,7 +84,7 @@ def test_clips_are_files_or_folders_of_frames(tmp_path):
 
 @pytest.mark.parametrize("folders, text", [
     (("happy", "joy"), "holds one class, happiness"),
-    (("happy", "cats"), "'cats' in .* names no emotion: .* rename it to one of neutral, happiness"),
+    (("happy", "cats"), "unknown label 'cats' in .*/cats/00.jpg: expected one of neutral, happine"),
     ((".",), "00.jpg in .* lies in no class folder: .* happy/00.jpg"),
     (("test/happy", "test/sad"), "split folders for test alone: add train"),
     (("train/happy", "train/sad"), "split folders for train alone: add test"),
@@ -99,14 +95,9 @@ def test_planted_mistakes_end_in_one_sentence(tmp_path, folders, text):
     assert "\n" not in str(raised.value)
 
 
-def test_mixed_and_empty_folders_are_refused(tmp_path):
-    mixed = clips(photos(tmp_path / "a", "happy", "sad"), "happy")
+def test_mixed_folders_and_one_without_samples_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="holds 3 clips beside 8 photos, .* happy/00.mp4: give"):
-        index("photos", mixed)
-    root = photos(tmp_path / "b", "train/happy", "train/sad")
-    (root / "test/fear").mkdir(parents=True)
-    with pytest.raises(DatasetError, match="class folder test/fear in .* holds no photos"):
-        index("photos", root)
+        index("photos", clips(photos(tmp_path / "a", "happy", "sad"), "happy"))
     (tmp_path / "none").mkdir()
     with pytest.raises(DatasetError, match="holds no samples: expected a folder for each emotion"):
         index("clips", tmp_path / "none")
@@ -115,33 +106,12 @@ def test_mixed_and_empty_folders_are_refused(tmp_path):
 def test_the_vocabulary_is_the_smallest_that_has_the_classes(tmp_path):
     seven, eight = photos(tmp_path / "a", "happy", "sad"), photos(tmp_path / "b", "joy", "contempt")
     eleven, given = clips(tmp_path / "c", "happy", "helpless"), dict(profile="smoke", steps=5)
-    assert configure(seven, **given).image.num_classes == 7
     assert configure(eight, **given).image.num_classes == 8
     moving, both = configure(None, eleven, **given), configure(seven, eleven, **given)
     assert moving.video.num_classes == 11 and moving.tasks == ("video",) and moving.image is None
-    assert both.tasks == ("image", "video") and both.num_experts == 8
+    assert both.image.num_classes == 7 and both.tasks == ("image", "video") and both.num_experts
     with pytest.raises(DatasetError, match="no folder was given"):
         configure(profile="smoke")
-    with pytest.raises(ConfigError, match="steps is 0"):
-        configure(seven, profile="smoke", steps=0)
-
-
-def test_one_call_trains_scores_and_draws(tmp_path):
-    root = photos(tmp_path / "own", "happy", "sad", "anger", count=8)
-    given = dict(photos=root, out=tmp_path / "out", profile="smoke", runs=str(tmp_path / "runs"),
-                 steps=3)
-    run, scores, problems, files = study(**given)
-    assert {p.name for p in files} == {
-        "scores.csv", "predictions.csv", "photos.png", "photos.pdf", "confusion.png",
-        "confusion.pdf", "curves.png", "curves.pdf"}
-    assert all(p.stat().st_size > 100 for p in files) and problems.empty
-    predictions = pd.read_csv(tmp_path / "out/predictions.csv")
-    assert set(predictions["path"]) == in_test_split(root)
-    war = scores.query("metric == 'WAR'").iloc[0]
-    right = (predictions["label"] == predictions["predicted"]).mean()
-    assert war["value"] == pytest.approx(right) and war["low"] <= war["value"] <= war["high"]
-    assert study(**given)[0].dir == run.dir and len(list((tmp_path / "runs").iterdir())) == 1
-    assert len(run.metrics().query("modality == 'image'")) == 3
 
 
 def test_an_unreadable_file_stops_before_training(tmp_path):
@@ -152,16 +122,27 @@ def test_an_unreadable_file_stops_before_training(tmp_path):
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_the_command_trains_both_and_says_what_the_audit_warns_of(tmp_path, capsys):
+def test_the_command_trains_both_scores_draws_and_says_what_the_audit_warns_of(tmp_path, capsys):
     root = photos(tmp_path / "photos", "happy", "sad", count=6)
     twin = next(p for p in in_test_split(root) if p.startswith("happy"))
     (root / "happy/twin.jpg").write_bytes((root / twin).read_bytes())
     moving = clips(tmp_path / "clips", "happy", "sad", count=4)
-    arguments = ["own", "--photos", str(root), "--clips", str(moving), "--profile", "smoke",
-                 "--steps", "1", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
-    assert main(arguments) == 1
+    command = ["own", "--photos", str(root), "--clips", str(moving), "--profile", "smoke",
+               "--steps", "1", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    for _ in range(2):                                       # found again, not trained again
+        assert main(command) == 1 and len(list((tmp_path / "runs").iterdir())) == 1
     out, err = capsys.readouterr()
-    assert "image, test" in out and "video, test" in out and "10 files in" in out
-    assert "equal bytes under 2 names" in err
+    assert "image, test" in out and "video, test" in out and "equal bytes under 2 names" in err
+    files = list((tmp_path / "out").iterdir())
+    assert {p.name for p in files} == {"scores.csv", "predictions.csv", *(
+        f"{name}.{end}" for name in ("photos", "clips", "confusion", "curves")
+        for end in ("png", "pdf"))}
+    assert all(p.stat().st_size > 100 for p in files)
+    predictions = pd.read_csv(tmp_path / "out/predictions.csv").query("task == 'image'")
+    assert set(predictions["path"]) == in_test_split(root)
+    scores = pd.read_csv(tmp_path / "out/scores.csv").set_index(["task", "metric"])
+    war = scores.loc["image", "WAR"]
+    right = (predictions["label"] == predictions["predicted"]).mean()
+    assert war["value"] == pytest.approx(right) and war["low"] <= war["value"] <= war["high"]
     assert main(["own", "--photos", str(tmp_path / "nowhere")]) == 2
     assert "there is no folder" in capsys.readouterr().err

@@ -19,9 +19,9 @@ from s4d.config import ConfigError, to_dict, update
 from s4d.data.dataset import part_of
 from s4d.training import Run, finetune, locate, train
 
-# Processes and pieces add the same float32 numbers in another order. AdamW divides a gradient by
-# its own size, so a rounding of one near zero moves a weight by a share of the learning rate
-# (1e-3): 1.2e-5 was measured. A sample counted twice moves them by more than 1e-4.
+# Processes and pieces add the same numbers in another order. AdamW divides a gradient by its size,
+# so rounding near zero moves a weight by a share of the learning rate (1e-3): 1.2e-5 was measured.
+# A sample counted twice moves them by more than 1e-4.
 WEIGHTS, LOSS = 3e-5, 3e-6
 # Nothing random in the model, so that processes and pieces draw nothing of their own.
 STILL = dict(router_noise=False, drop_path_rate=0.0, mixup=0.0, cutmix=0.0, aux_loss_weight=0.0,
@@ -47,20 +47,14 @@ def close(a: Run, b: Run) -> None:
                            equal_nan=True)
 
 
-def broken(mini: Path, folder: Path) -> Path:
-    """The datasets with a photo and two test clips that cannot be read: unequal shares."""
-    root = Path(shutil.copytree(mini, folder))
+def test_two_processes_have_the_gradients_of_one_and_evaluate_as_one(mini, tmp_path):
+    """With unreadable files; and a signal to one of them stops both between two steps."""
+    root = Path(shutil.copytree(mini, tmp_path / "data"))
     for path in ("affectnet/train/fear/001.jpg", "dfew/Clip/original/00015.mp4",
                  "dfew/Clip/original/00020.mp4"):
         (root / path).write_bytes(b"")
-    return root
-
-
-def test_two_processes_have_the_gradients_of_one_and_evaluate_as_one(mini, tmp_path):
-    """And a signal to one of them stops both between two steps."""
-    cfg = tiny_finetune(broken(mini, tmp_path / "data"), image_batch_size=3, video_batch_size=3,
-                        balanced_sampling=False, epochs=2, max_unreadable=0.5, test_segments=2,
-                        ema_decay=0.5, **STILL)
+    cfg = tiny_finetune(root, image_batch_size=3, video_batch_size=3, balanced_sampling=False,
+                        epochs=2, max_unreadable=0.5, test_segments=2, ema_decay=0.5, **STILL)
     given = job(tmp_path, "two", [cfg], (1, "finetune", 2, "term"), batch_size=3)
     statuses, said = ranks.group(given, 2)
     assert statuses == [1, -15], said
@@ -100,9 +94,8 @@ def test_two_processes_resume_bit_for_bit_when_one_dies(mini, tmp_path):
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 def test_pieces_of_a_batch_equal_the_batch(mini, tmp_path, stage):
     sizes = dict(image_batch_size=5, video_batch_size=3)
-    cfg = tiny_finetune(mini, **sizes, **STILL)
-    if stage == "pretrain":
-        cfg = tiny_pretrain(mini, **sizes, amp=False)
+    cfg = (tiny_pretrain(mini, **sizes, amp=False) if stage == "pretrain"
+           else tiny_finetune(mini, **sizes, **STILL))
     whole, pieces = train(cfg, tmp_path), train(update(cfg, grad_accum_steps=3), tmp_path)
     assert whole.dir != pieces.dir
     close(whole, pieces)
@@ -111,8 +104,7 @@ def test_pieces_of_a_batch_equal_the_batch(mini, tmp_path, stage):
 def test_recomputed_activations_change_no_bit(mini, tmp_path, monkeypatch):
     """Drawn again in the backward pass, noise and stochastic depth are what they were."""
     cfg, calls = tiny_finetune(mini, drop_path_rate=0.3, grad_accum_steps=2), []
-    whole = finetune(cfg, tmp_path / "a")
-    block = sys.modules["s4d.models.vit"].checkpoint
+    whole, block = finetune(cfg, tmp_path / "a"), sys.modules["s4d.models.vit"].checkpoint
     monkeypatch.setattr("s4d.models.vit.checkpoint",
                         lambda *a, **k: calls.append(1) or block(*a, **k))
     again = finetune(update(cfg, grad_checkpointing=True), tmp_path / "b")

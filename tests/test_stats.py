@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 from s4d.config import Finetune
 from s4d.emotions import EMOTIONS
 from s4d.study import stats
-from s4d.study.protocol import as_text, baselines, confusion, matrix, protocol, readable
+from s4d.study.protocol import as_text, baselines, confusion, protocol, readable
 from s4d.study.stats import StatsError
 from s4d.training.evaluate import war_uar
 
@@ -21,11 +21,10 @@ def made_up(accuracy: float = 0.6, seeds: int = 3, subjects: int = 30, each: int
     """Predictions of one system, right with the given probability."""
     rng, kind = rng or np.random.default_rng(0), np.arange(subjects * each) % 7
     label, wrong = np.array(EMOTIONS)[kind], np.array(EMOTIONS)[(kind + 1) % 7]
-    subject, parts = [f"p{i // each}" for i in range(len(kind))], []
-    for seed in range(seeds):
-        predicted = np.where(rng.random(len(kind)) < accuracy, label, wrong)
-        parts.append(table(label, predicted, seed=seed, subject=subject))
-    return pd.concat(parts, ignore_index=True)
+    subject = [f"p{i // each}" for i in range(len(kind))]
+    return pd.concat([table(label, np.where(rng.random(len(kind)) < accuracy, label, wrong),
+                            seed=seed, subject=subject) for seed in range(seeds)],
+                     ignore_index=True)
 
 
 def table(labels, predicted, **columns) -> pd.DataFrame:
@@ -45,10 +44,9 @@ def test_scores_agree_with_scikit_learn_and_with_training_seed_by_seed():
     found = stats.per_seed(rows).set_index(["seed", "metric"])["value"]
     for seed, part in rows.groupby("seed"):
         both = found[seed, "WAR"], found[seed, "UAR"]
-        assert both[0] == pytest.approx(accuracy_score(part.label, part.predicted))
-        recall = recall_score(part.label, part.predicted, average="macro")
-        assert both[1] == pytest.approx(recall)
-        assert war_uar(part.label, part.predicted) == pytest.approx(both)
+        known = (accuracy_score(part.label, part.predicted),
+                 recall_score(part.label, part.predicted, average="macro"))
+        assert both == pytest.approx(known) == war_uar(part.label, part.predicted)
     mean = score(rows)
     assert mean.loc["WAR", "value"] == pytest.approx(found[:, "WAR"].mean())
     assert mean.loc["UAR", "seed_sd"] == pytest.approx(found[:, "UAR"].std())
@@ -75,7 +73,6 @@ def test_subjects_are_resampled_not_samples():
     assert 2.5 < width / (single.high - single.low) < 4                     # sqrt(10) in theory
     mean, low, high = stats.mean_interval([*right, np.nan], [*subject, "p0"])
     assert mean == 0.5 and high - low == pytest.approx(width, rel=0.12)
-    assert np.isnan(stats.mean_interval([1.0, 2.0], ["a", "a"])[1:]).all()
 
 
 def test_seed_spread_enters_the_interval():
@@ -131,11 +128,10 @@ def test_the_interval_of_few_subjects_is_students_and_copies_tell_nothing_new():
     values = np.random.default_rng(0).normal(0.3, 1, 9)
     names = pd.Series([f"s{i}" for i in range(9)])
     found, known = stats.cluster_t(values, names), ttest_1samp(values, 0)
-    limits = ("low", "high", "p")
-    expected = [*known.confidence_interval(), known.pvalue]
-    assert [found[k] for k in limits] == pytest.approx(expected)
     again = stats.cluster_t(np.repeat(values, 3), names.repeat(3))
-    assert [again[k] for k in limits] == pytest.approx(expected)
+    for result in (found, again):
+        assert [result[k] for k in ("low", "high", "p")] == pytest.approx(
+            [*known.confidence_interval(), known.pvalue])
     assert (again["samples"], again["subjects"]) == (27, 9)
     assert np.isnan(stats.cluster_t(values[:4], names[:4])["p"])
 
@@ -143,10 +139,9 @@ def test_the_interval_of_few_subjects_is_students_and_copies_tell_nothing_new():
 def test_the_jackknife_of_a_mean_is_students_and_leaves_out_subjects():
     values = np.random.default_rng(0).normal(size=(12, 3))
     half = student.ppf(0.975, 11) * values.std(0, ddof=1) / np.sqrt(12)
-    for times in (1, 4):                                    # copies of a subject tell nothing new
-        copies, units = np.repeat(values, times, 0), np.repeat(np.arange(12), times)
-        found = stats.jackknife(lambda kept, v=copies: v[kept].mean(0), units, groups=12)
-        np.testing.assert_allclose(found, half, rtol=1e-9)
+    copies, units = np.repeat(values, 4, 0), np.repeat(np.arange(12), 4)    # tell nothing new
+    found = stats.jackknife(lambda kept: copies[kept].mean(0), units, groups=12)
+    np.testing.assert_allclose(found, half, rtol=1e-9)
     assert np.isnan(stats.jackknife(lambda kept: copies[kept].mean(), np.zeros(48, int)))
 
 
@@ -160,12 +155,11 @@ def test_baselines_are_chance_and_the_most_frequent_class():
 
 def test_tables_read_as_a_paper_prints_them():
     rows = table(["neutral"] * 8 + ["fear"] * 2, ["neutral"] * 8 + ["fear"] * 2)
-    found = readable(stats.scores(rows, resamples=50))
-    assert found["WAR"].tolist() == ["100.0 [100.0, 100.0]"] and found["subjects"].tolist() == [10]
+    assert readable(stats.scores(rows, resamples=50))["WAR"].tolist() == ["100.0 [100.0, 100.0]"]
     shown = readable(compared(rows, rows.assign(predicted="none"), 99), "difference")
     assert shown.loc[0, ["UAR", "UAR p"]].tolist() == ["+100.0 [+100.0, +100.0]", "0.040"]
-    p = (0.25, 0.001, 0.0009, 0.0, float("nan"))
-    assert list(map(stats.p_text, p)) == ["0.250", "0.001", "< 0.001", "< 0.001", "n/a"]
+    p = (0.25, 0.001, 0.0009, np.nan)
+    assert list(map(stats.p_text, p)) == ["0.250", "0.001", "< 0.001", "n/a"]
 
 
 def test_only_trained_tasks_are_collected():
@@ -179,8 +173,6 @@ def test_only_trained_tasks_are_collected():
     found = stats.collect(grid, [Stored(), Stored()])
     assert list(zip(found["method"], found["task"], strict=True)) == [
         ("static", "image"), ("s4d", "image"), ("s4d", "video")]
-    with pytest.raises(ValueError):
-        stats.collect(grid, [Stored()])
 
 
 def test_what_cannot_be_compared_is_said():
@@ -202,13 +194,11 @@ def test_the_protocol_has_the_scores_of_scikit_learn_and_the_intervals_of_compar
     rows = made_up(subjects=12, seeds=1)
     rows.loc[:4, "predicted"] = None                      # unreadable: an error
     found = protocol({"all": rows}, resamples=20, seed=4).set_index("metric")
-    y, p, names = rows.label, rows.predicted.fillna("none"), sorted(rows.label.unique())
-    given = dict(labels=names, zero_division=0)
+    y, p = rows.label, rows.predicted.fillna("none")
+    given = dict(labels=sorted(EMOTIONS), zero_division=0)
     f1 = [f1_score(y, p, average=kind, **given) for kind in ("macro", "weighted")]
     each = recall_score(y, p, average=None, **given)
     assert found.value.tolist() == pytest.approx([accuracy_score(y, p), each.mean(), *f1, *each])
-    assert list(found.index[4:]) == [f"recall {n}" for n in names]
-    assert matrix(rows)["unreadable"].sum() == 5 and matrix(rows).to_numpy().sum() == len(rows)
     known = stats.scores(rows, resamples=20, seed=4).set_index("metric")[["value", "low", "high"]]
     np.testing.assert_allclose(found.loc[known.index, known.columns], known)
 
@@ -226,5 +216,5 @@ def test_folds_have_a_mean_and_a_pool():
     assert as_text(found).splitlines()[0].split()[:5] == ["part", "fold", "1", "fold", "2"]
     same = protocol({"a": folds["fold 1"], "b": folds["fold 1"]}, resamples=20)
     assert set(same.part) == {"a", "b", "mean of folds"}      # one test split, trained twice
-    with pytest.raises(StatsError, match="a has no samples"):
-        protocol({"a": every[:0]})
+    lacking = protocol({"a": every, "b": every[every.label != "fear"]}, resamples=20)
+    assert as_text(lacking).count(" -") == 1

@@ -2,19 +2,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..emotions import LabelError
 from .corpora import find, index
 from .lists import emotion_in, notes
-from .media import IMAGES, VIDEOS, MediaError, frame_files, header, read_clip
-from .tables import Dataset, DatasetError, files, folders, in_threads, listed_subjects, stamps
+from .media import MediaError, frame_files, header, read_clip
+from .tables import Dataset, DatasetError, in_threads, listed_subjects, stamps
 
 MIN_FRAMES = 4        # a shorter clip shows no course of an expression
 EXAMPLES = 20         # problems of a kind that a report shows
@@ -27,13 +25,9 @@ def audit(name: str, root: str | Path, *options, **more) -> pd.DataFrame:
 
 
 def examine(name: str, root: str | Path, fold: int | None = None, num_workers: int = 1,
-            label_order: str | None = None,
-            published: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read every file of a dataset and check its lists.
+            label_order: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read every file of a dataset, of all folds or one, and check its lists.
 
-    Args:
-        fold: one fold; None checks all.
-        published: compare with the published counts; never done for procedural faces.
     Returns:
         table (kind, path, problem); table of samples: fold, split, label, found, published (where
         known).
@@ -41,7 +35,7 @@ def examine(name: str, root: str | Path, fold: int | None = None, num_workers: i
     dataset, root = find(name, root), Path(root)
     tables, problems = {}, []
     notes.clear()
-    for k in [fold] if fold is not None or not dataset.folds else dataset.folds:
+    for k in [fold] if fold is not None else dataset.folds or [None]:
         try:
             tables[k] = index(name, root, k, label_order=label_order)
         except (DatasetError, LabelError) as error:
@@ -50,7 +44,7 @@ def examine(name: str, root: str | Path, fold: int | None = None, num_workers: i
     if not tables:
         raise last
     problems += [("note", where, f"{what} ({n} lines)") for (where, what), n in notes.items()]
-    counts = _counts(dataset, root, tables, published)
+    counts = _counts(dataset, root, tables)
     for row in counts[counts["published"].notna()].itertuples():
         if row.found != row.published:
             of = f" of {row.label}" if row.label else ""
@@ -60,13 +54,10 @@ def examine(name: str, root: str | Path, fold: int | None = None, num_workers: i
     everything = pd.concat(tables.values(), ignore_index=True)
     problems += _lists(everything)
     paths = sorted(set(everything["path"]))
-    if fold is None and len(paths) != (dataset.listed or len(paths)):
-        problems += _unlisted(root, set(paths))
     problems += [("subject", path, "it is in subjects.csv but not in the dataset")
                  for path in sorted(set(listed_subjects(root)) - set(paths))]
     sizes = [size for size, _ in stamps(paths, root)]
-    alike = Counter(sizes)
-    work = [(root / p, size, alike[size] > 1) for p, size in zip(paths, sizes, strict=True)]
+    work = [(root / path, size) for path, size in zip(paths, sizes, strict=True)]
     seen = in_threads(lambda given: check(*given), work, num_workers, "auditing")
     columns = ["kind", "problem", "frames", "size", "rate", "digest"]
     seen = pd.DataFrame(list(seen), index=paths, columns=columns, dtype=object)
@@ -89,10 +80,10 @@ def report(problems: pd.DataFrame, counts: pd.DataFrame) -> str:
     return "\n".join([*lines, f"{number} problems" if number else "no problems", *examples])
 
 
-def _counts(dataset: Dataset, root: Path, tables: dict, published: bool) -> pd.DataFrame:
+def _counts(dataset: Dataset, root: Path, tables: dict) -> pd.DataFrame:
     """Samples by fold, split and label; sums have no label and, over splits, no split."""
     known, rows = {}, []
-    if published and not (root.parent / "corpus.json").is_file():      # procedural faces
+    if not (root.parent / "corpus.json").is_file():      # procedural faces borrow the layout
         known = dataset.published
         if callable(known):
             known = known(root, next(iter(tables.values())))
@@ -111,8 +102,7 @@ def _counts(dataset: Dataset, root: Path, tables: dict, published: bool) -> pd.D
 
 
 def _lists(table: pd.DataFrame) -> Problems:
-    """Samples listed twice, against their folder's name or in several test folds; subjects in two
-    splits."""
+    """Problems of lists: samples listed twice or against their folder's name, splits, folds."""
     out = []
     for fold, rows in table.groupby(table["fold"].fillna(0)):
         where = f" of fold {fold}" if fold else ""
@@ -125,31 +115,15 @@ def _lists(table: pd.DataFrame) -> Problems:
                 out.append(("label", row.path, f"it is listed as {row.label}{where}, "
                             f"but its folder is named after {folder}"))
         for subject, theirs in rows.groupby("subject"):
-            splits = sorted(theirs["split"].unique())
+            splits = sorted(set(theirs["split"]))
             if len(splits) > 1:
                 out.append(("subject", theirs["path"].iloc[0],
                             f"its subject {subject} is in {' and '.join(splits)}{where}"))
     if table["fold"].nunique() > 1:
-        tested = table[table["split"] == "test"].groupby("path")["fold"].unique()
-        for path in sorted(set(table["path"])):
-            folds = sorted(tested.get(path, ()))
-            if len(folds) != 1:
-                listed = ", ".join(map(str, folds)) or "none"
-                out.append(("test folds", path, f"its test folds are {listed}: expected one"))
+        tested = table["fold"].where(table["split"] == "test").groupby(table["path"]).nunique()
+        out += [("test folds", path, f"it is in {number} test folds: expected one")
+                for path, number in tested[tested != 1].items()]
     return out
-
-
-def _unlisted(root: Path, listed: set[str]) -> Problems:
-    """Files and frame folders beside listed ones that no list names; photos beside photos."""
-    there, suffixes = [], {}
-    for path in listed:
-        folder, suffix = path.rpartition("/")[0], os.path.splitext(path)[1].lower()
-        suffixes.setdefault(folder, set()).add(suffix)
-    for folder, like in suffixes.items():
-        names = files(root / folder, IMAGES if like & IMAGES else VIDEOS)
-        names += [] if like & IMAGES else [f.name for f in folders(root / folder)]
-        there += [f"{folder}/{name}".lstrip("/") for name in names]
-    return [("unlisted", p, "it is on disk but in no list") for p in sorted(set(there) - listed)]
 
 
 def _media(seen: pd.DataFrame, table: pd.DataFrame, task: str) -> Problems:
@@ -179,14 +153,9 @@ def _media(seen: pd.DataFrame, table: pd.DataFrame, task: str) -> Problems:
     return out
 
 
-def check(path: Path, size: int, digest: bool = False) -> dict:
-    """Decode one sample in full, at a small size: frames, size, rate, and kind and problem of what
-    is wrong with it.
-
-    Args:
-        size: on disk; -1 where it is missing.
-        digest: also of its bytes, to compare them.
-    """
+def check(path: Path, size: int) -> dict:
+    """Decode one sample of `size` bytes in full (-1: it is missing): frames, size, rate, digest of
+    its bytes, and kind and problem of what is wrong with it."""
     if size < 0:
         return dict(kind="missing", problem="it is listed but not on disk")
     if size == 0:
@@ -195,35 +164,22 @@ def check(path: Path, size: int, digest: bool = False) -> dict:
         seen = {"frames": len(read_clip(path, size=32))}
         images = frame_files(path) if path.is_dir() else [path]
         heads = [header(file) for file in images]
-        sizes = [f"{width} x {height} px" for width, height, _ in heads]
-        if len(set(sizes)) > 1:
-            differ = ", ".join(sorted(set(sizes)))
-            return seen | dict(kind="frames", problem=f"its frames differ in size: {differ}")
-        seen |= dict(size=sizes[0], rate=heads[0][2] and f"{heads[0][2]:g} frames a second")
-        gap = _gap(images)
-        if gap:
-            return seen | dict(kind="frames", problem=gap)
-        if digest:
-            content = hashlib.sha256()
-            for file in images:
-                content.update(file.read_bytes())
-            seen["digest"] = content.hexdigest()
-        return seen
+        sizes = sorted({f"{width} x {height} px" for width, height, _ in heads})
+        if len(sizes) > 1:
+            return seen | dict(kind="frames", problem=f"its frames differ in size: {sizes}")
+        numbers = [int(m[1]) for m in (re.search(r"(\d+)\D*$", f.stem) for f in images) if m]
+        steps = np.diff(numbers)
+        if len(set(steps)) > 1 and len(numbers) == len(images):      # any even step is no gap
+            gap = steps.argmax()
+            return seen | dict(kind="frames", problem=f"between frames {numbers[gap]} and "
+                               f"{numbers[gap + 1]} there are none: extract the clip again")
+        content = hashlib.sha256()
+        for file in images:
+            content.update(file.read_bytes())
+        rate = heads[0][2] and f"{heads[0][2]:g} frames a second"
+        return seen | dict(size=sizes[0], rate=rate, digest=content.hexdigest())
     except MediaError as error:
         inside = f"frame {error.path.name}: " if error.path != path else ""
         return dict(kind="unreadable", problem=f"it cannot be read: {inside}{error.cause}")
     except OSError as error:
         return dict(kind="unreadable", problem=f"it cannot be read: {error.strerror}")
-
-
-def _gap(images: list[Path]) -> str | None:
-    """The first number that numbered frames leave out, or None; any even step is no gap."""
-    numbers = [int(m[1]) for m in (re.search(r"(\d+)\D*$", f.stem) for f in images) if m]
-    if len(numbers) < max(3, len(images)):
-        return None
-    usual = Counter(after - before for before, after in pairwise(numbers)).most_common(1)[0][0]
-    for before, after in pairwise(numbers):
-        if after - before != usual:
-            return (f"between frames {before} and {after} there are none, while others are {usual} "
-                    "apart: extract the clip again")
-    return None

@@ -1,6 +1,8 @@
 """Indexed tables -> batches: one dataset for photos and clips, one plan of single-task steps."""
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +39,6 @@ class Samples(Dataset):
         num_classes: vocabulary of the labels; None for unlabelled data.
         test_segments: test views along time; 0 draws a random window, as training does.
         cache: keep decoded samples in a packed file beside the data.
-        crop_box: top, left, height, width in px of the part of each picture that is used.
         short_side: of decoded training samples, in px; `img_size` when left out.
     """
 
@@ -104,11 +105,8 @@ class Joint(Dataset):
 
 
 def collate(samples: list[dict]) -> dict:
-    """Stack a single-task batch, N draws or views, without its unreadable samples.
-
-    It has task, unreadable [(path, cause)], unreadable_rows and, unless all samples are unreadable,
-    clip uint8 `[N, T, 3, H, W]`, label `[N]` and row `[N]`.
-    """
+    """Stack a single-task batch, N draws or views, without its unreadable samples [(path, cause)]:
+    clip uint8 `[N, T, 3, H, W]`, label and row `[N]`, unless all are unreadable."""
     good, bad = [s for s in samples if "clip" in s], [s for s in samples if "clip" not in s]
     batch = {"task": samples[0].get("task"), "unreadable": [s["unreadable"] for s in bad],
              "unreadable_rows": [s["row"] for s in bad]}
@@ -136,8 +134,8 @@ def draw_order(labels: list[int], seed: int, epoch: int, epoch_fraction: float,
 
     Args:
         epoch_fraction: share of the epoch's rows that is given out.
-        fraction: share of all rows that is used at all, the same ones for every seed and method, a
-            smaller share inside a larger one; they repeat, so that an epoch keeps its length.
+        fraction: share of all rows that is used at all, the same for every seed and method; they
+            repeat, so that an epoch keeps its length.
     """
     rng = np.random.default_rng([seed, epoch, 17])
     labels = np.asarray(labels)
@@ -149,20 +147,16 @@ def draw_order(labels: list[int], seed: int, epoch: int, epoch_fraction: float,
         drawn = [[rng.permutation(g) for _ in range(-(-most // len(g)))] for g in groups]
         used = np.concatenate([np.concatenate(several)[:most] for several in drawn])
     rows = rng.permutation(used)
-    if len(rows) < len(labels):
-        more = [rng.permutation(rows) for _ in range(len(labels) // len(rows))]
-        rows = np.concatenate([rows, *more])
-    rows = rows[: len(labels)]
-    return rows[: max(1, round(epoch_fraction * len(rows)))]
+    more = [rng.permutation(rows) for _ in range(len(labels) // len(rows))]
+    return np.concatenate([rows, *more])[:max(1, round(epoch_fraction * len(labels)))]
 
 
 def epoch_plan(parts: dict[str, Samples], batch_size: dict[str, int],
                epoch_fraction: dict[str, float], balanced_sampling: dict[str, bool], seed: int,
                epoch: int, fraction: dict[str, float] | None = None) -> list[list[Key]]:
-    """Plan an epoch's batches: each of one task, all shuffled together.
+    """Plan an epoch's batches: each of one task, all shuffled together, by seed and epoch alone.
 
-    The plan depends on seed and epoch alone, so a resumed run continues in the middle of it. A
-    last batch smaller than the others is dropped, unless it is the only one.
+    A last batch smaller than the others is dropped, unless it is the only one.
     """
     batches = []
     for task, samples in sorted(parts.items()):
@@ -177,22 +171,22 @@ def epoch_plan(parts: dict[str, Samples], batch_size: dict[str, int],
     return [batches[i] for i in order]
 
 
-def cut(n: int, parts: int) -> list[int]:
-    """The ends of `parts` contiguous parts of n rows, sizes differing by one at most: 0 ... n."""
-    return [n * i // parts for i in range(parts + 1)]
-
-
 def part_of(batches: list[list[Key]], rank: int, world: int) -> list[list[Key]]:
     """What process `rank` of `world` reads of planned batches: a contiguous part of each."""
-    return [keys[cut(len(keys), world)[rank]: cut(len(keys), world)[rank + 1]] for keys in batches]
+    return [keys[len(keys) * rank // world: len(keys) * (rank + 1) // world] for keys in batches]
+
+
+def end_quietly(worker: int) -> None:
+    """Let a signal to all processes end a loading one without an error in the one that trains."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(0))
 
 
 def loader(dataset: Dataset, batches: list[list[Key]], num_workers: int = 0) -> DataLoader:
-    """Load planned batches; video readers open inside the workers, never before a fork.
-
-    Its own generator: starting draws a number, which would move the draws of a resumed run.
-    """
+    """Load planned batches; video readers open inside the workers, never before a fork."""
+    # its own generator: starting draws a number, which would move the draws of a resumed run
     return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers,
                       pin_memory=torch.cuda.is_available(),
                       generator=torch.Generator().manual_seed(0),
-                      multiprocessing_context="spawn" if num_workers else None)
+                      multiprocessing_context="spawn" if num_workers else None,
+                      worker_init_fn=end_quietly, persistent_workers=num_workers > 0)

@@ -17,12 +17,12 @@ from ..emotions import ORDERS, LabelError, by_index, canonical
 from .media import IMAGES, VIDEOS
 from .tables import DatasetError, files, folders
 
-COLUMNS = {"name": ("video_name", "path", "image", "image_path", "file", "filename", "name",
-                    "clip", "subdirectory_filepath"),
-           "label": ("label", "labels", "id", "expression", "emotion", "class")}
+# Headers of the two columns that are read, the preferred first
+NAMES = ("video_name", "path", "image", "image_path", "file", "filename", "name", "clip",
+         "subdirectory_filepath")
+LABELS = ("label", "labels", "id", "expression", "emotion", "class")
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",
           "validation": "val", "test": "test"}
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 FIT, APART = 0.1, 0.2      # of class shares (sum of differences): of a match, to the next order
 
 # {(list or folder, what was read otherwise than it is written): lines}, for an audit to show
@@ -44,25 +44,22 @@ class Entry(NamedTuple):
 def read_list(path: Path) -> list[Entry]:
     """The entries of a list, with or without a header, separated by commas, tabs or blanks.
 
-    The text is in UTF-8 (with or without a byte-order mark), UTF-16 with one, or GBK. A name may
-    hold blanks. A label such as 1.0 is the integer 1: pandas writes it so beside a missing value.
+    A name may hold blanks. A label such as 1.0 is the integer 1: pandas writes it so beside a
+    missing value.
     """
     lines = [line.strip(" \t") for line in re.split(r"\r\n|\r|\n", _text(path))]
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line]
     first, columns, out = numbered[0][1] if numbered else "", [], []
     separator = next((s for s in ",;\t" if s in first), " ")
     head = [c.strip(' \t"').lower() for c in first.split(separator)]
-    if len(head) > 1 and set(head) & set(COLUMNS["name"]):
-        for what, allowed in COLUMNS.items():
-            columns.append(next((head.index(c) for c in allowed if c in head), None))
-            if columns[-1] is None:
-                raise DatasetError(f"list {path} has no column for the {what}: expected one of "
-                                   f"{', '.join(allowed)}, found {', '.join(head)}")
+    if len(head) > 1 and set(head) & set(NAMES):
+        columns = [next((head.index(c) for c in allowed if c in head), None)
+                   for allowed in (NAMES, LABELS)]
+        if None in columns:
+            raise DatasetError(f"list {path} has no column for the label: expected one of "
+                               f"{', '.join(LABELS)}, found {', '.join(head)}")
     for number, line in numbered[1:] if columns else numbered:
         where = f"{path}, line {number}"
-        if line.count('"') % 2:
-            raise DatasetError(f"list {where} opens a quote and does not close it: a path with a "
-                               "line break is refused")
         if columns:
             row = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
             name, label = (row[c].strip(" \t") if c < len(row) else "" for c in columns)
@@ -82,11 +79,8 @@ def read_list(path: Path) -> list[Entry]:
 
 
 def _text(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(f"list {path} cannot be read ({error.strerror}): copy it "
-                           "again") from error
+    """UTF-8, with or without a byte-order mark, UTF-16 with one, or GBK."""
+    raw = path.read_bytes()
     wide = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
     for code in ("utf-16",) if wide else ("utf-8-sig", "gb18030"):
         try:
@@ -103,8 +97,7 @@ def _safe(name: str, where: str) -> str:
     """A listed name as a path below the dataset's folder, with forward slashes."""
     path = name.replace("\\", "/")
     parts = [p for p in path.split("/") if p not in ("", ".")]
-    faults = {"holds a line break or another control character": CONTROL.search(path),
-              "is an absolute path": re.match("[/~]|[A-Za-z]:", path),
+    faults = {"is an absolute path": re.match("[/~]|[A-Za-z]:", path),
               "leaves the dataset's folder by '..'": ".." in parts, "names no file": not parts}
     for fault, there in faults.items():
         if there:
@@ -157,19 +150,17 @@ class Files:
 
 
 def _key(name: str) -> str:
-    """What names of one sample share: the stem, without zeros in front where it is a number.
-
-    Only the extensions of media count, so that `a.1` stays whole.
-    """
+    """What names of one sample share: the stem, without zeros in front where it is a number."""
     stem, suffix = os.path.splitext(unicodedata.normalize("NFC", name))
-    stem = (stem if suffix.lower() in IMAGES | VIDEOS else stem + suffix).removesuffix("_aligned")
+    if suffix.lower() not in IMAGES | VIDEOS:      # `a.1` stays whole
+        stem += suffix
+    stem = stem.removesuffix("_aligned")
     return (stem.lstrip("0") or "0") if stem.isdigit() else stem
 
 
 def class_folders(root: Path, suffixes: set[str],
                   read: Callable[[list[Entry]], list[str]]) -> list[tuple]:
-    """(path, label, None, split) of files in train/happiness/, val/1/ and so on; `read` gives the
-    emotions of entries whose labels are the folders' names."""
+    """Rows of files in train/happiness/, val/1/ and so on; `read` gives the emotions of entries."""
     out = []
     for part in folders(root):
         groups = folders(part) if part.name.lower() in SPLITS else []
@@ -180,36 +171,31 @@ def class_folders(root: Path, suffixes: set[str],
     return out
 
 
-def labels_of(entries: list[Entry], orders: tuple[str, ...], num_classes: int, base: int = 0,
+def labels_of(entries: list[Entry], orders: tuple[str, ...], base: int = 0,
               counts: dict[str, int] | None = None, label_order: str | None = None,
               sample: list[Entry] | None = None) -> list[str]:
     """Emotion names of a list's entries; a label written as a name is taken at its word.
 
     Args:
         orders: keys of ORDERS that integers may be in; `label_order` is the one, where known.
-        num_classes: size of the vocabulary that names must belong to.
-        base: integer of the first class where the integers do not tell (0 occurs, or the number of
-            classes does).
+        base: of the integers where they do not tell: 0 occurs, or the number of classes does.
         counts: published samples by emotion of the entries in `sample`, which tell the order.
     """
-    if label_order is not None and label_order not in orders:
-        allowed = ", ".join(orders) or "none, this dataset names its emotions"
-        raise DatasetError(f"unknown label order {label_order!r}: choose {allowed}")
-    listed = [e for e in entries if orders and e.number is not None]
-    order = label_order or (orders or (None,))[0]
-    if listed:
-        numbers, size = {e.number for e in listed}, len(ORDERS[order])
-        if min(numbers) == 0:
+    if label_order not in (None, *orders):
+        raise DatasetError(f"unknown label order {label_order!r}: choose {', '.join(orders)}")
+    numbered = [e for e in entries if e.number is not None]
+    order, size = label_order or orders[0], len(ORDERS[orders[0]])
+    if numbered:
+        least, most = min(e.number for e in numbered), max(e.number for e in numbered)
+        if least == 0:
             base = 0
-        elif max(numbers) == size:
+        elif most == size:
             base = 1
-        in_range = base <= min(numbers) and max(numbers) < base + size
-        if label_order is None and in_range and len(orders) > 1:
-            counted = [e for e in sample or listed if e.number is not None]
-            order = (_told_by_folders(listed, orders, base)
-                     or _told_by_counts(counted, orders, base, counts))
-    return [by_index(e.number, order, base, e.where) if orders and e.number is not None
-            else canonical(e.label, num_classes, e.where) for e in entries]
+        if label_order is None and len(orders) > 1 and base <= least and most < base + size:
+            order = (_told_by_folders(numbered, orders, base)
+                     or _told_by_counts(sample, orders, base, counts))
+    return [canonical(e.label, size, e.where) if e.number is None
+            else by_index(e.number, order, base, e.where) for e in entries]
 
 
 @lru_cache(maxsize=4096)
@@ -241,8 +227,8 @@ def _told_by_folders(entries: list[Entry], orders: tuple[str, ...], base: int) -
 def _told_by_counts(entries: list[Entry], orders: tuple[str, ...], base: int,
                     counts: dict[str, int]) -> str:
     """The one order in which the classes have the published shares."""
-    found = Counter(e.number - base for e in entries)
-    share = np.array([found[k] for k in range(len(counts))]) / len(entries)
+    found = Counter(e.number - base for e in entries if e.number is not None)
+    share = np.array([found[k] for k in range(len(counts))]) / max(1, found.total())
     published = {o: np.array([counts[e] for e in ORDERS[o]]) / sum(counts.values()) for o in orders}
     distance = {o: np.abs(share - published[o]).sum() for o in orders}
     best, second = sorted(orders, key=distance.get)[:2]

@@ -11,7 +11,7 @@ import av
 import decord
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
@@ -46,13 +46,11 @@ def _reading(path: str | Path, what: str = "") -> Iterator[None]:
         if isinstance(error, PermissionError) or not what:
             reason = (getattr(error, "strerror", None) or text).lower()
             cause = f"{reason}: make it readable, or restore its disk or mount"
-        elif isinstance(error, UnidentifiedImageError):
-            cause = "its content is not an image, or its header is damaged"
         elif what == "video":
             cause = ("it is no video, has no frames, or is damaged or truncated: copy or extract "
                      "it again")
         else:
-            cause = f"the image is damaged or truncated ({text})"
+            cause = f"it is not an image, or is damaged or truncated ({text})"
         raise MediaError(path, cause) from error
 
 
@@ -68,24 +66,19 @@ def kind(path: str | Path) -> str:
         if path.stat().st_size == 0:
             raise MediaError(path, "the file is empty (0 bytes): copy or extract it again")
     if suffix not in IMAGES | VIDEOS:
-        raise MediaError(path, f"unknown extension {suffix!r}: expected an image "
-                               f"({', '.join(sorted(IMAGES))}), a video "
-                               f"({', '.join(sorted(VIDEOS))}) or a folder of frames")
+        raise MediaError(path, f"unknown extension {suffix!r}: expected a folder of frames, or one "
+                               f"of {', '.join(sorted(IMAGES | VIDEOS))}")
     return "image" if suffix in IMAGES else "video"
 
 
 def frame_files(folder: str | Path) -> list[Path]:
     """Visible image files of a frame folder, frame10 after frame9; at least one."""
-    def natural(file: Path) -> tuple:
-        parts = re.split(r"([0-9]+)", file.name)
-        return [(int(part), "") if part.isdigit() else (-1, part) for part in parts], file.name
-
     with _reading(folder):
         files = [f for f in Path(folder).iterdir()
                  if f.suffix.lower() in IMAGES and not f.name.startswith(".")]
     if not files:
         raise MediaError(folder, "the folder holds no frames: extract the clip again")
-    return sorted(files, key=natural)
+    return sorted(files, key=lambda f: re.sub("[0-9]+", lambda m: m[0].zfill(20), f.name))
 
 
 def count_frames(path: str | Path) -> int:
@@ -187,11 +180,10 @@ def _video(path: str | Path) -> tuple[int, int, int]:
 
 @lru_cache(maxsize=1 << 16)
 def _probed(path: str, size: int, modified: int) -> tuple[int, int, int]:
-    """As `_video`, looked for once per file and process; size and time tell a changed file.
+    """As `_video`, once per file and process; size and time tell a changed file.
 
-    decord paints over damaged parts from their neighbours and says nothing; FFmpeg can be told to
-    refuse them. `explode` alone lets an eighth of overwritten stretches of H.264 pass as noise;
-    `aggressive` also refuses a slice whose bits go on after its last macroblock.
+    decord paints over damaged parts from their neighbours and says nothing; FFmpeg refuses them.
+    `explode` alone lets some overwritten stretches of H.264 pass as noise.
     """
     shape, good = header(path)[:2], 0
     _check_shape(Path(path), shape)
@@ -210,11 +202,8 @@ def _probed(path: str, size: int, modified: int) -> tuple[int, int, int]:
 
 def _read_video(path: Path, indices: Sequence[int] | None, size: int | None,
                 aspect: bool) -> torch.Tensor:
-    """Frames `[T, H, W, 3]` of a video, taken one after another from the start.
-
-    Seeking (decord's get_batch) can spin forever on files whose header counts more frames than
-    decode, and face clips are short with few key frames, so it would save little.
-    """
+    """Frames `[T, H, W, 3]` of a video, taken one after another from the start: seeking can spin
+    forever on files whose header counts more frames than decode."""
     count, *shape = _video(path)
     wanted = _checked(path, indices, count)
     reader, frames, at = _reader(path, _fitted(tuple(shape), size, aspect)), {}, 0

@@ -4,19 +4,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-COLUMNS = ["path", "label", "subject", "split"]
-
 
 class DatasetError(ValueError):
-    """A dataset's folder or lists are missing, empty or contradictory; says what is expected."""
+    """A dataset's folder or lists are missing, empty or contradictory."""
 
 
 @dataclass(frozen=True)
@@ -26,37 +24,34 @@ class Dataset:
     name: str
     task: str                           # "image" or "video"
     layout: str                         # what the folder must hold, in one line
-    # (root, fold, label_order), of an own folder also subject_separator -> of each sample: path
-    # below root, emotion name or None, subject or None, split
+    # (root, fold, label_order) -> of each sample: path below root, emotion or None, subject or
+    # None, split; an own folder also takes a subject_separator
     rows: Callable[..., Iterable[tuple]]
     folds: tuple[int, ...] = ()
     # {(fold, split): samples, or {emotion: samples}}, a split None is the whole; or a function of
     # (root, index table) that gives it
     published: dict | Callable = field(default_factory=dict)
-    listed: int | None = None           # samples of complete lists that leave out files on disk
-    own: bool = False                   # a folder of one's own, which tells subjects by a separator
 
 
 def table(rows: Iterable[tuple], fold: int | None) -> pd.DataFrame:
     """Rows (path, label, subject, split) as an index table, in one order on every machine."""
     rows = sorted(rows, key=lambda row: (row[3], row[0]))
-    out = pd.DataFrame(rows, columns=COLUMNS, dtype=object)      # an unknown label stays None
+    columns = ["path", "label", "subject", "split"]
+    out = pd.DataFrame(rows, columns=columns, dtype=object)      # an unknown label stays None
     out["fold"] = pd.array([fold] * len(out), dtype="Int64")
     return out
 
 
 def folders(path: Path) -> list[Path]:
     """Visible folders inside a folder, sorted by name; none when it does not exist."""
-    if not path.is_dir():
-        return []
-    return sorted(path / e.name for e in os.scandir(path) if e.name[0] != "." and e.is_dir())
+    inside = os.scandir(path) if path.is_dir() else []
+    return sorted(path / e.name for e in inside if e.name[0] != "." and e.is_dir())
 
 
 def files(path: Path, suffixes: set[str]) -> list[str]:
     """Names of the visible files with one of the extensions, sorted; none without the folder."""
-    if not path.is_dir():
-        return []
-    fit = [e for e in os.scandir(path) if os.path.splitext(e.name)[1].lower() in suffixes]
+    inside = os.scandir(path) if path.is_dir() else []
+    fit = [e for e in inside if os.path.splitext(e.name)[1].lower() in suffixes]
     return sorted(e.name for e in fit if e.name[0] != "." and e.is_file())
 
 
@@ -67,21 +62,17 @@ def listed_subjects(root: Path) -> dict[str, str]:
         return {}
     try:
         found = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-        found = found.rename(columns=str.strip)[["path", "subject"]]
+        pairs = zip(found["path"].str.strip(), found["subject"].str.strip(), strict=True)
     except (OSError, ValueError, KeyError) as error:      # a parser's errors are ValueErrors
         raise DatasetError(f"list {path} cannot be read ({' '.join(str(error).split())}): expected "
                            "a table with the columns path,subject") from error
-    pairs = zip(found["path"].str.strip(), found["subject"].str.strip(), strict=True)
     return {p: s for p, s in pairs if s}
 
 
 def split_validation(index: pd.DataFrame, val_fraction: float = 0.15,
                      seed: int = 0) -> pd.DataFrame:
-    """A copy of an index table with split "val" for about `val_fraction` of its train rows.
-
-    Whole subjects where they are known, so that nobody is on both sides; rows without a subject
-    class by class. The result depends on the table and the seed alone.
-    """
+    """A copy of an index table with split "val" for about `val_fraction` of its train rows: whole
+    subjects where they are known, else class by class."""
     out, rng = index.copy(), np.random.default_rng(seed)
     train = out[out["split"] == "train"]
     counts = train["subject"].value_counts().sort_index()
@@ -105,7 +96,7 @@ def split_validation(index: pd.DataFrame, val_fraction: float = 0.15,
 
 
 def fingerprint(index: pd.DataFrame, root: str | Path) -> str:
-    """Sixteen hex digits that name the data: rows (path, label, split) and their files' sizes."""
+    """Sixteen hex digits that name the data: path, label, split and size of each sample."""
     columns = [index[c].where(index[c].notna(), "") for c in ("path", "label", "split")]
     sizes = [size for size, _ in stamps(index["path"], root)]
     text = "".join("\t".join(map(str, row)) + "\n" for row in zip(*columns, sizes, strict=True))
@@ -115,6 +106,7 @@ def fingerprint(index: pd.DataFrame, root: str | Path) -> str:
 def stamps(paths: Iterable[str], root: str | Path) -> list[tuple[int, int]]:
     """(bytes, modification time in ns) of each file, -1 where missing; over all of a folder."""
     def stamp(path: str) -> tuple[int, int]:
+        path = os.path.join(root, path)
         try:
             found = [os.stat(path)]
             if os.path.isdir(path):
@@ -123,18 +115,14 @@ def stamps(paths: Iterable[str], root: str | Path) -> list[tuple[int, int]]:
         except OSError:
             return -1, -1
 
-    full = [os.path.join(root, p) for p in paths]
-    groups = [full[i:i + 500] for i in range(0, len(full), 500)]      # a task a file costs more
-    with ThreadPoolExecutor(8) as pool:                               # hides a network's latency
-        return [s for group in pool.map(lambda g: [stamp(p) for p in g], groups) for s in group]
+    with ThreadPool(8) as pool:      # hides a network's latency
+        return pool.map(stamp, paths)
 
 
 def in_threads(function: Callable, items: list, num_workers: int, what: str) -> Iterator:
     """Results in order; a few dozen are in memory at once. Decoders release Python's lock."""
-    threads = max(1, num_workers)
-    with ThreadPoolExecutor(threads) as pool, \
-            tqdm(total=len(items), desc=what, unit="file", disable=None) as bar:
-        for start in range(0, len(items), 16 * threads):
-            part = items[start:start + 16 * threads]
-            yield from pool.map(function, part)
-            bar.update(len(part))
+    size = 16 * max(1, num_workers)
+    with ThreadPool(max(1, num_workers)) as pool:
+        for start in tqdm(range(0, len(items), size), desc=what, unit_scale=size, unit="file",
+                          disable=None):
+            yield from pool.map(function, items[start:start + size], chunksize=1)

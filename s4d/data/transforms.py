@@ -17,12 +17,18 @@ from ..config import ConfigError
 
 GREY = tuple(round(255 * m) for m in MEAN)                     # 0 after normalisation
 GEOMETRY = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
-COLOUR = ("AutoContrast", "Equalize", "Invert", "PosterizeIncreasing", "SolarizeIncreasing",
-          "SolarizeAdd", "ColorIncreasing", "ContrastIncreasing", "BrightnessIncreasing",
-          "SharpnessIncreasing")
-PLAIN = {"AutoContrast": F.autocontrast, "Equalize": F.equalize, "Invert": F.invert}
-SCALED = {"ColorIncreasing": F.adjust_saturation, "ContrastIncreasing": F.adjust_contrast,
-          "BrightnessIncreasing": F.adjust_brightness}
+COLOUR = {      # statistics are those of each frame
+    "AutoContrast": F.autocontrast,
+    "Equalize": F.equalize,
+    "Invert": F.invert,
+    "PosterizeIncreasing": lambda x, bits: F.posterize(x, max(1, bits)),
+    "SolarizeIncreasing": lambda x, v: (x.to(torch.int16) >= v).to(torch.uint8).mul_(255) ^ x,
+    "SolarizeAdd": lambda x, v: (x < 128).to(torch.uint8).mul_(v).add_(x),
+    "ColorIncreasing": F.adjust_saturation,
+    "ContrastIncreasing": F.adjust_contrast,
+    "BrightnessIncreasing": F.adjust_brightness,
+    "SharpnessIncreasing": lambda x, v: F.adjust_sharpness(      # so in a third of the time
+        x.contiguous(memory_format=torch.channels_last), v).contiguous()}
 PROBABILITY, SPREAD = 0.5, 0.5      # that an operation is carried out; SD of its magnitude
 
 
@@ -32,7 +38,7 @@ def pretrain_transform(img_size: int, crop_scale: tuple[float, float] = (0.2, 1.
 
     Args:
         crop_scale: range of the cropped area as a share of the picture; (1, 1) keeps it whole.
-        flip: mirror half of the draws; the released recipe does so for photos and not for clips.
+        flip: mirror half of the draws; the released recipe does so for photos alone.
     """
     size, how = (img_size, img_size), dict(interpolation=InterpolationMode.BICUBIC, antialias=True)
     if tuple(crop_scale) == (1, 1):      # aligned faces stay aligned, and nothing is resampled
@@ -67,7 +73,7 @@ def train_transform(img_size: int, crop_scale: tuple[float, float] = (0.5, 1.0),
 
 def rand_augment(clip: torch.Tensor, magnitude: float, operations: int) -> torch.Tensor:
     """RandAugment with one draw for all frames: timm's operations and strengths."""
-    names, clip = GEOMETRY + COLOUR, clip.contiguous()
+    names, clip = [*GEOMETRY, *COLOUR], clip.contiguous()
     for _ in range(operations):
         name = names[int(torch.randint(len(names), ()))]
         done = torch.rand(()) < PROBABILITY
@@ -80,27 +86,13 @@ def rand_augment(clip: torch.Tensor, magnitude: float, operations: int) -> torch
 
 def augment(clip: torch.Tensor, name: str, level: float, sign_seed: int) -> torch.Tensor:
     """One of timm's operations at its magnitude 0..10 on uint8 frames `[T, 3, H, W]`."""
-    value = 0
-    if LEVEL_TO_ARG[name] is not None:
-        state = random.getstate()      # timm draws the sign from Python's generator
-        random.seed(sign_seed)
-        value, = LEVEL_TO_ARG[name](level, {})
-        random.setstate(state)
-    if name in PLAIN:      # statistics are those of each frame
-        return PLAIN[name](clip)
-    if name in SCALED:
-        return SCALED[name](clip, value)
-    match name:
-        case "PosterizeIncreasing":
-            return F.posterize(clip, max(1, value))      # at magnitude 10 timm asks for 0 bits
-        case "SolarizeIncreasing":
-            return (clip.to(torch.int16) >= value).to(torch.uint8).mul_(255).bitwise_xor_(clip)
-        case "SolarizeAdd":
-            return (clip < 128).to(torch.uint8).mul_(value).add_(clip)      # at most 127 + 110
-        case "SharpnessIncreasing":
-            clip = clip.contiguous(memory_format=torch.channels_last)      # a third of the time
-            return F.adjust_sharpness(clip, value).contiguous()
-    height, width = clip.shape[-2:]
+    state = random.getstate()      # timm draws the sign from Python's generator
+    random.seed(sign_seed)
+    values = LEVEL_TO_ARG[name](level, {}) if LEVEL_TO_ARG[name] else ()
+    random.setstate(state)
+    if name in COLOUR:
+        return COLOUR[name](clip, *values)
+    (value,), (height, width) = values, clip.shape[-2:]
     if name == "Rotate":
         angle, x, y = -math.radians(value), width / 2, height / 2
         cos, sin = math.cos(angle), math.sin(angle)
@@ -138,18 +130,15 @@ def _moved(clip: torch.Tensor, m: tuple[float, ...]) -> torch.Tensor:
 
     out = between(0).mul_(8 - down)
     if down.any():
-        out = out.add_(between(1).mul_(down))
-    out = out.add_(32).bitwise_right_shift_(6).to(torch.uint8)
-    return out.T.reshape(t, 3, h, w)
+        out.add_(between(1).mul_(down))
+    return out.add_(32).bitwise_right_shift_(6).to(torch.uint8).T.reshape(t, 3, h, w)
 
 
 def eval_views(x: torch.Tensor, img_size: int, test_crops: int = 1) -> list[torch.Tensor]:
     """Square test views of uint8 `[..., H, W]`: the short side resized, windows at even steps along
     the long side. One window is the central one; a square picture has one."""
-    h, w = x.shape[-2:]
-    if min(h, w) != img_size:
-        short = min(h, w)
-        h, w = (img_size if side == short else round(side * img_size / short) for side in (h, w))
+    h, w = (round(side * img_size / min(x.shape[-2:])) for side in x.shape[-2:])
+    if (h, w) != x.shape[-2:]:
         x = F.resize(x, [h, w], interpolation=InterpolationMode.BICUBIC, antialias=True)
     free = max(h, w) - img_size
     starts = [round(free / 2)]
@@ -184,5 +173,3 @@ def test_indices(n: int, num_frames: int, sampling_rate: int,
         starts = [round(free * i / (test_segments - 1)) for i in range(test_segments)]
     return [[min(s + i * sampling_rate, n - 1) for i in range(num_frames)] for s in starts]
 
-
-test_indices.__test__ = False      # a name that pytest would collect

@@ -4,8 +4,7 @@ The pipeline, module by module: facs (actions), subject, controls and head (geom
 light), paint, surroundings, renderer (pixels), corpus (files, laid out as datasets are).
 """
 from . import facs
-from .facs import FacesError
 from .renderer import render
 from .subject import subjects, views
 
-__all__ = ["FacesError", "facs", "render", "subjects", "views"]
+__all__ = ["facs", "render", "subjects", "views"]

@@ -13,13 +13,12 @@ def controls(subject, actions, gaze):
     """Compute the control points of n faces, in half head heights, from actions `[n, 2, 23]`.
 
     They are `[n, 1]`, or left and right `[n, 2]`, beside the subject's numbers and its colours
-    `[n, 3, 1, 1]`; `maps` holds whatever is `[n, 1]` as `[n, 1, 1]`. A gain says how far an action
-    at full strength moves a point, set by hand.
+    `[n, 3, 1, 1]`; `maps` holds whatever is `[n, 1]` as `[n, 1, 1]`. All gains are set by hand.
     """
     own = {k: v[:, None] if v.dim() == 1 else v[..., None, None] for k, v in subject.items()}
     C = SimpleNamespace(gaze=gaze, **own)
     a = dict(zip(ACTIONS, actions.permute(2, 0, 1).contiguous().unbind(0), strict=True))
-    uneven = C.asymmetry * torch.tensor([[1., -1.]], device=actions.device)
+    uneven = C.asymmetry * torch.tensor([[1., -1.]])
     mouth(C, a, uneven)
     upper_face(C, a, uneven)
     C.raised = both(C.cheek)
@@ -67,18 +66,14 @@ def mouth(C, a, uneven):
 
 def upper_face(C, a, uneven):
     """Place lids and brows (raised in and out, lowered); set the depth of all folds by age too."""
-    close = .72 * a[43] + .28 * a[43] ** 6      # lashes hide a slit: what is seen falls evenly
-    upper = (1 + .62 * a[5] - .30 * a[7] - .22 * a[6] - .12 * a[4] - .10 * a[9]
-             - .10 * a[12] * a[6])
+    C.close = close = .72 * a[43] + .28 * a[43] ** 6  # lashes hide a slit: it falls evenly
+    upper = 1 + .62 * a[5] - .30 * a[7] - .22 * a[6] - .12 * a[4] - .10 * a[9] - .10 * a[12] * a[6]
     lower = .042 * C.eye_open * (1 + .10 * a[5] - .62 * a[7] - .58 * a[6] - .30 * a[9])
     sunk = .012 * C.gaze[:, 1:2].clamp(-1, 0).neg()
     C.uh = (.060 * C.eye_open * upper - sunk) * (1 - close) - .030 * close
     C.lh = torch.lerp(lower, torch.full_like(lower, .033), close)
-    C.close = close
-    C.ex, C.ey = C.eye_spacing.expand(-1, 2), .5 * uneven
-    C.ew = .138 * C.eye_size
-    C.b1, C.b2 = .100 * a[1], .095 * a[2]
-    C.b4 = .112 * a[4] + .050 * a[9]
+    C.ex, C.ey, C.ew = C.eye_spacing.expand(-1, 2), .5 * uneven, .138 * C.eye_size
+    C.b1, C.b2, C.b4 = .100 * a[1], .095 * a[2], .112 * a[4] + .050 * a[9]
     C.bx = .115 - .030 * a[4] - .008 * a[9]
     C.yb = C.brow_height + uneven
     age = C.age
@@ -100,14 +95,13 @@ def upper_face(C, a, uneven):
 def sided(C, names, x):
     """Blend the (left, right) controls across the midline at coordinate x."""
     s = torch.sigmoid(x / .045)
-    sides = (getattr(C, name)[..., None] for name in names)
+    sides = (getattr(C, name)[..., None] for name in names.split())
     return [torch.lerp(v[:, 1:], v[:, :1], s) for v in sides]
 
 
 def lip_curves(C, x):
     """Lip contours at x: t = |x| / corner, inner and outer edges (upper, lower), line, taper."""
-    names = ("cx", "up", "down", "yu", "yl", "tu", "tl", "square")
-    cx, up, down, yu, yl, tu, tl, square = sided(C, names, x)
+    cx, up, down, yu, yl, tu, tl, square = sided(C, "cx up down yu yl tu tl square", x)
     P = C.maps
     t = x.abs() / cx
     t2 = t * t

@@ -12,10 +12,10 @@ import json
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from filelock import FileLock
 from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -48,11 +49,9 @@ ANGLES = ("yaw", "pitch", "roll")
 TURNING = np.array([1, .7, .6])    # how far heads turn about each, relative to yaw
 COLUMNS = ("path", "corpus", "frame", "subject", "label", "performed", "before", "phase", "apex",
            "intensity", *(f"AU{a}_{side}" for a in facs.ACTIONS for side in "LR"), *ANGLES)
-LARGE = 200_000                    # frames from which a GPU draws where there is one
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """One file of a corpus."""
 
     corpus: str
@@ -89,10 +88,6 @@ def apportion(total: int, real: Iterable[float], power: float, least: int) -> np
     out = np.floor(quota).astype(int)
     out[np.argsort(out - quota, kind="stable")[:rest - out.sum()]] += 1   # largest remainders
     return out + least
-
-
-def num_subjects(cfg: Faces) -> int:
-    return cfg.photo_subjects + cfg.clip_subjects + cfg.compound_subjects + cfg.speaking_subjects
 
 
 def samples(cfg: Faces) -> list[Sample]:
@@ -163,8 +158,7 @@ def _clips(cfg: Faces, corpus: str, clips: int, subjects: int, first: int) -> li
 def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bool = False) -> Path:
     """Return the corpora's folder `<data>/<cfg.folder>`, built first when it is not there.
 
-    It holds affectnet/, dfew/, mafw/, voxceleb2/, truth.csv.gz and, written last, corpus.json. An
-    interrupted build goes on where it stopped. Files are equal whatever number of processes
+    An interrupted build goes on where it stopped. Files are equal whatever number of processes
     (`workers`, one thread each) draws them; OutputError where they cannot be written.
     """
     folder = Path(data) / cfg.folder
@@ -183,6 +177,10 @@ def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bo
                 shutil.rmtree(folder, ignore_errors=True)
                 os.replace(build, folder)
         lock.unlink(missing_ok=True)
+    except TerminatedWorkerError as error:
+        raise OutputError("a process that draws faces was killed, most often for lack of memory: "
+                          "close other programs or draw with workers=1, then call again; finished "
+                          "parts stay") from error
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
         raise OutputError(f"cannot write the corpus {folder}: {cause}; free space there or choose "
@@ -224,7 +222,7 @@ def draw_shard(cfg: Faces, build: Path, part: Path, corpus: str, number: int,
 
 def preview(cfg: Faces, emotion: str, seed: int = 0) -> np.ndarray:
     """Draw a labelled clip as the corpus holds it, uint8 `[T, 3, H, W]`; nothing is written."""
-    sample = Sample("dfew", "", seed % num_subjects(cfg), "", emotion, "", emotion)
+    sample = Sample("dfew", "", seed % len(_everyone(cfg)["tone"]), "", emotion, "", emotion)
     act = _act(cfg, sample, np.random.default_rng(seed))
     return _pixels(cfg, [sample], [act], seed)[0].transpose(0, 3, 1, 2)
 
@@ -256,42 +254,37 @@ def _act(cfg: Faces, sample: Sample, rng: np.random.Generator) -> dict:
     return act | {"pose": pose, "gaze": gaze}
 
 
-_everyone = lru_cache(1)(subjects)      # of all corpora: drawn once a process, not once a shard
-
-
-def device(cfg: Faces) -> torch.device:
-    """What draws the corpus: pixels differ by rounding between devices, so corpus.json names it."""
-    frames = cfg.photos + (cfg.clips + cfg.compound + cfg.speaking) * cfg.num_frames
-    return torch.device("cuda" if frames >= LARGE and torch.cuda.is_available() else "cpu")
+@lru_cache(1)                           # drawn once a process, not once a shard
+def _everyone(cfg: Faces) -> dict[str, torch.Tensor]:
+    people = cfg.photo_subjects, cfg.clip_subjects, cfg.compound_subjects, cfg.speaking_subjects
+    return subjects(sum(people), cfg.seed)
 
 
 def _pixels(cfg: Faces, members: list[Sample], acts: list[dict], seed: int) -> list[np.ndarray]:
     """The samples' pictures, uint8 `[T, H, W, 3]` each."""
-    gen, place = torch.Generator().manual_seed(seed), device(cfg)
+    gen = torch.Generator().manual_seed(seed)
     counts = [len(a["actions"]) for a in acts]
     sample = torch.arange(len(members)).repeat_interleave(torch.tensor(counts))
     who = torch.tensor([m.row for m in members])[sample]
-    subject = {k: v[who].to(place) for k, v in _everyone(num_subjects(cfg), cfg.seed).items()}
+    subject = {k: v[who] for k, v in _everyone(cfg).items()}
     scene = views(len(members), nuisance=cfg.nuisance, zoom=cfg.zoom, seed=gen)
     scene = {k: v[sample] for k, v in scene.items()}
     pose, gaze, actions = (np.concatenate([a[k] for a in acts])
                            for k in ("pose", "gaze", "actions"))
     given = dict(zip((*ANGLES, "gaze"), (*np.deg2rad(pose).T, gaze), strict=True))
     scene |= {k: torch.from_numpy(v.astype(np.float32)) for k, v in given.items()}
-    scene = {k: v.to(place) for k, v in scene.items()}
-    drawn = render(subject, torch.from_numpy(actions).to(place), scene, cfg.img_size, gen)
-    return np.split(drawn.permute(0, 2, 3, 1).cpu().numpy(), np.cumsum(counts)[:-1])
+    drawn = render(subject, actions, scene, cfg.img_size, gen)
+    return np.split(drawn.permute(0, 2, 3, 1).numpy(), np.cumsum(counts)[:-1])
 
 
 def write_clip(path: Path, frames: np.ndarray, fps: int, crf: int) -> None:
     """Write uint8 `[T, H, W, 3]` as H.264, a key frame every four; crf is 0 (no loss) to 51."""
     with av.open(str(path), "w") as container:
-        # x264's macroblock tree gives now and then other bytes for equal frames: off.
+        # One thread: the number of cores changes no byte. x264's macroblock tree now and then does.
         options = {"crf": str(crf), "preset": "veryfast", "g": "4", "threads": "1",
                    "x264-params": "mbtree=0"}
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-        stream.codec_context.thread_count = 1                # the number of cores changes no byte
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             container.mux(stream.encode(picture))
@@ -318,7 +311,7 @@ def _finish(cfg: Faces, build: Path) -> None:
         for part, *_ in shards(cfg, build):
             f.write(part.read_bytes())
     shutil.rmtree(build / "parts")
-    made = {"faces": to_dict(cfg), "files": len(files), "drawn_on": device(cfg).type}
+    made = {"faces": to_dict(cfg), "files": len(files)}
     write_text(build / "corpus.json", json.dumps(made, indent=1, sort_keys=True) + "\n")
 
 
@@ -332,7 +325,4 @@ def truth(folder: str | Path) -> pd.DataFrame:
     Paths are below the folder; label is as listed, performed as shown, before the emotion that
     turned into it; apex is a frame number, actions are 0..1, angles degrees.
     """
-    path = Path(folder) / "truth.csv.gz"
-    if not path.is_file():
-        raise facs.FacesError(f"{folder} holds no truth.csv.gz: build it with faces.corpus.ensure")
-    return pd.read_csv(path)
+    return pd.read_csv(Path(folder) / "truth.csv.gz")

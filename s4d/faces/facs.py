@@ -15,9 +15,8 @@ MOUTH = (10, 12, 14, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 28)
 SPEECH = (25, 26, 18, 22, 20, 16, 24, 10)         # what talking moves, whatever is felt
 
 # Emotion -> (action, mean intensity 0..1, probability that it takes part). EMFACS (Ekman and
-# Friesen 1978) and Du, Tao and Martinez (PNAS 2014). No prototype is published for anxiety,
-# helplessness and disappointment: those three are conventions of this project, made to overlap fear
-# and sadness.
+# Friesen 1978) and Du, Tao and Martinez (PNAS 2014). None is published for anxiety, helplessness or
+# disappointment: those three are conventions of this project, made to overlap fear and sadness.
 PROTOTYPES = {
     "neutral": ((25, .25, .10),),
     "happiness": ((12, .8, 1), (6, .6, 1), (25, .5, .8), (7, .3, 1), (26, .3, .3)),
@@ -35,8 +34,7 @@ PROTOTYPES = {
 ALTERNATIVES = {"anger": ((23, .6), (24, .6))}     # one of them, at random
 ONE_SIDED = ("contempt",)
 
-# Median seconds of onset, apex and offset: a synthesis of the literature on facial dynamics,
-# log-normal about the median.
+# Median seconds of onset, apex and offset (log-normal), from the literature on facial dynamics.
 TIMING = {"surprise": (.25, .40, .50), "fear": (.35, .70, .70), "disgust": (.40, .70, .70),
           "anger": (.45, 1.0, .90), "happiness": (.55, 1.0, .90), "contempt": (.50, .80, .70),
           "sadness": (.90, 1.5, 1.2), "neutral": (.50, 1.0, .90), "anxiety": (.45, .80, .80),
@@ -53,14 +51,9 @@ NEIGHBOUR = {"neutral": "sadness", "happiness": "neutral", "sadness": "neutral",
              "surprise": "fear", "fear": "surprise", "disgust": "anger", "anger": "disgust",
              "contempt": "neutral", "anxiety": "fear", "helplessness": "sadness",
              "disappointment": "sadness"}
-# Emotions that turn into each other. Both ways pass through the same faces; the label is the one
-# that the clip ends in.
+# Emotions that turn into each other; the label is the one that the clip ends in.
 TURNS = {"surprise": "happiness", "happiness": "surprise", "fear": "sadness", "sadness": "fear",
          "disgust": "anger", "anger": "disgust"}
-
-
-class FacesError(ValueError):
-    """Settings that nothing can be drawn from; the message names the value and what is allowed."""
 
 
 def draw(emotion: str, strength: float, rng: np.random.Generator) -> np.ndarray:
@@ -89,9 +82,9 @@ def _add(out: np.ndarray, emotion: str, strength: float, rng: np.random.Generato
 def sheet(spec: dict, level: float = 1.0) -> np.ndarray:
     """Write down actions by hand `[2, 23]`: {12: .8} for both sides, {(14, "left"): .7} for one."""
     out = np.zeros((2, len(ACTIONS)), np.float32)
-    sides = {"left": 0, "right": 1, None: slice(None)}
+    sides = {"left": 0, "right": 1, "both": slice(None)}
     for key, value in spec.items():
-        action, side = key if isinstance(key, tuple) else (key, None)
+        action, side = key if isinstance(key, tuple) else (key, "both")
         if action not in INDEX:
             raise KeyError(f"unknown action {action}: choose one of {', '.join(map(str, ACTIONS))}")
         out[sides[side], INDEX[action]] = value * level
@@ -165,8 +158,8 @@ def turn(first: np.ndarray, then: np.ndarray, t: np.ndarray, length: float, cros
     The clip of frames at t seconds `[T]` lasts `length`; both are equally strong at `cross`.
     Returns actions `[T, 2, 23]` and the envelope of the second `[T]`.
     """
-    middle = (t[0] + t[-1]) / 2
-    outer = ramp((length / 2 - np.abs(t - middle)) / (.2 * length))  # from neutral and back
+    away = np.abs(t - (t[0] + t[-1]) / 2)
+    outer = ramp((length / 2 - away) / (.2 * length))        # from neutral and back
     second = ramp((t - cross) / (.3 * length) + .5)
     new, old = (outer * second)[:, None, None], (outer * (1 - second))[:, None, None]
     return new * then + old * first, outer * second

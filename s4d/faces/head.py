@@ -4,7 +4,6 @@ x points to the subject's left, y up, z out of the face; the head is 2 high, the
 The surface is q = 1 with q^2 = G(x, y) + ((z - h(x, y)) / D)^2, G = X (.74 + .26 X^2) + Y(y) and
 X = (x / W(y))^2. `rays` marches against the tables of h and G; features are painted by x and y.
 In a table x is a row and y a column, so what depends on one of them costs next to nothing.
-Numbers are lengths in half head heights, or gains for an action at full strength, set by hand.
 """
 from __future__ import annotations
 
@@ -18,13 +17,13 @@ from .shapes import DEPTH, LOG2E, X0, X1, Y0, Y1, gauss, part, power, smooth
 
 
 def head_table(C, light, T):
-    """Tabulate the head `[n, 8 or 9, T, 5 T / 6]`; `light` is the direction to it `[n, 3]`.
+    """Tabulate the head `[n, 9, T, 5 T / 6]`; `light` is the direction to it `[n, 3]`.
 
     Tables: profile G, height h / DEPTH; slopes of h and of G / 2 along x and y; occlusion; cast
-    shadow; and, if anybody has a beard, the zone where it grows.
+    shadow; where a beard grows.
     """
-    x = torch.linspace(X0, X1, T * 5 // 6, device=light.device).view(1, 1, -1)
-    y = torch.linspace(Y0, Y1, T, device=light.device).view(1, T, 1)
+    x = torch.linspace(X0, X1, T * 5 // 6).view(1, 1, -1)
+    y = torch.linspace(Y0, Y1, T).view(1, T, 1)
     P, L = C.maps, C.maps.face_length
     low = (-y / (L + P.jaw)).clamp(0, 1.15)                     # 0 at the eyes, 1 at the chin
     yn = torch.where(y > 0, y / 1.0, -y / (L + P.jaw))
@@ -37,17 +36,15 @@ def head_table(C, light, T):
     G = torch.addcmul(Y, square, .74 + .26 * square * square)
     h, occ = features(C, x, y)
     h += .10 * low
-    bearded = bool((C.beard + C.stubble > 0).any())
-    out = h.new_empty(len(h), 9 if bearded else 8, *h.shape[1:])
+    out = h.new_empty(len(h), 9, *h.shape[1:])
     out[:, 0] = G
     torch.mul(h, 1 / DEPTH, out=out[:, 1])
     slopes(h, 1., out[:, 2], out[:, 3])
     slopes(G, .5, out[:, 4], out[:, 5])
     torch.add(occ, cavity(h), alpha=1.05, out=out[:, 6])
     cast_shadow(h + DEPTH * (1 - G).clamp_(min=0).sqrt_(), light, out[:, 7])
-    if bearded:
-        box, xs, ys = part(x, y, (-.85, .85), (-1.4, .02))
-        out[:, 8].zero_()[box].copy_(beard_zone(C, xs, ys))
+    box, xs, ys = part(x, y, (-.85, .85), (-1.4, .02))
+    out[:, 8].zero_()[box].copy_(beard_zone(C, xs, ys))
     return out
 
 
@@ -71,7 +68,7 @@ def features(C, x, y):
     h[box].add_(height)
     occ[box].add_(fold)
     box, xs, ys = part(x, y, (X0, X1), (-.25, .2))              # lines at the eyes' outer corners
-    crow, = sided(C, ("crow",), xs)
+    crow, = sided(C, "crow", xs)
     dx, dy = xs.abs() - (P.ew + P.eye_spacing + .01), ys - .005
     r = (dx * dx + dy * dy).sqrt() + 1e-4
     sector = smooth(dx, .0, .04) * gauss(r - .10, .06)
@@ -90,8 +87,7 @@ def bumps(entries, n, x, y):
         sides = (1.,) if xc is None else (1., -1.)
         signs += sides
         for column, v in zip(columns, (amp, 0. if xc is None else xc, *others), strict=True):
-            column.append(v.expand(n, len(sides)) if torch.is_tensor(v)
-                          else x.new_full((n, len(sides)), v))
+            column.append(torch.as_tensor(v).expand(n, len(sides)))
     amp, xc, xs, yc, ys = (torch.cat(column, 1)[..., None] for column in columns)
     fx = gauss(x.new_tensor(signs).view(1, -1, 1) * x.view(1, 1, -1) - xc, xs).mul_(amp)
     return torch.bmm(gauss(y.view(1, 1, -1) - yc, ys).transpose(1, 2), fx)
@@ -146,7 +142,7 @@ def wrinkles(C, x, y, occ):
     P = C.maps
     box, xs, ys = part(x, y, (-.8, .8), (.22, .64))              # forehead: AU1 centre, AU2 sides
     ax = xs.abs()
-    fore1, fore2 = sided(C, ("fore1", "fore2"), xs)
+    fore1, fore2 = sided(C, "fore1 fore2", xs)
     raised = (fore1 * gauss(ax, .22) + fore2 * gauss(ax - .32, .17)).clamp_(max=1)
     lines = (ys - .50 - .012 * torch.cos(xs * 9)) * (2 * math.pi / .085)
     rows = .26 * smooth(ys, .25, .33) * smooth(ys, .60, .50)
@@ -159,7 +155,7 @@ def wrinkles(C, x, y, occ):
     area.addcmul_(P.nosew, .50 * lines * gauss(ax - .05, .075) * gauss(ys - .035, .065))
     box, xs, ys = part(x, y, (-.85, .85), (-.30, .25))           # crow's feet, bags under the eyes
     ax, area = xs.abs(), occ[box]
-    ex, ey, crow, bag = sided(C, ("ex", "ey", "crow", "bag"), xs)
+    ex, ey, crow, bag = sided(C, "ex ey crow bag", xs)
     dx, dy = ax - (P.ew + ex + .012), ys - ey - .004
     r = torch.addcmul(dx * dx, dy, dy).sqrt_().add_(1e-4)
     fan = torch.cos((dy / r).mul_(8).add_(.4))
@@ -170,7 +166,7 @@ def wrinkles(C, x, y, occ):
     area += below.mul_(.30 * bag * gauss(ox + .02, .13))
     box, xs, ys = part(x, y, (-.62, .62), (-1.15, -.30))         # marionette lines, chin crease
     area = occ[box]
-    cx, down, mario = sided(C, ("cx", "down", "mario"), xs)
+    cx, down, mario = sided(C, "cx down mario", xs)
     drop = ys - (P.ym - down)
     aside = (-drop - .05).clamp_(0).mul_(.25).add_(cx + .006)
     area += gauss(aside.sub_(xs.abs()), .018).mul_(gauss(drop + .075, .05)).mul_(.45 * mario)
@@ -191,7 +187,7 @@ def mouth_relief(C, x, y):
     corner = gauss(t - 1.02, .10) * gauss(y - line, .028) * .035
     pout = P.pout * .5 * gauss(x, .17) * gauss(y - P.y0, .15)
     height = (upper + lower) * taper.sqrt() + pout - gap - seam * (t < 1.05) - corner
-    nlf, ala, cx, up = sided(C, ("nlf", "ala", "cx", "up"), x)
+    nlf, ala, cx, up = sided(C, "nlf ala cx up", x)
     top, bottom = -P.nose_length + .05 + ala, P.ym - .075 + .25 * up
     w = ((top - y) / (top - bottom)).clamp(-.2, 1.25)           # 0 at the nose, 1 below the corner
     w0 = w.clamp(min=0)
@@ -213,7 +209,7 @@ def beard_zone(C, x, y):
     """Map where a beard grows, 0..1 `[n, rows, columns]`."""
     P, ax = C.maps, x.abs()
     _, _, _, uo, lo, _, _ = lip_curves(C, x)
-    cx, = sided(C, ("cx",), x)
+    cx, = sided(C, "cx", x)
     nl = P.nose_length
     zone = smooth(y, -.10, -.42) * smooth(ax, .40, .52) + smooth(y, P.ym - .07, P.ym - .14)
     taper = smooth(y + .35 * ax, -nl + .01, -nl - .06)      # a moustache falls to the sides
@@ -224,16 +220,13 @@ def beard_zone(C, x, y):
 
 
 def slopes(a, scale, along_x, along_y):
-    """Write central differences of a table in head coordinates, times a scale, to two tables."""
+    """Write central differences in head coordinates, times a scale, to two tables."""
     sx = scale * (a.shape[2] - 1) / (2 * (X1 - X0))
     sy = scale * (a.shape[1] - 1) / (2 * (Y1 - Y0))
-    torch.sub(a[:, :, 2:], a[:, :, :-2], out=along_x[:, :, 1:-1])
-    torch.sub(a[:, 2:], a[:, :-2], out=along_y[:, 1:-1])
-    for edge, inner in ((0, 1), (-1, -2)):                      # never seen: the head ends before
-        along_x[:, :, edge] = along_x[:, :, inner]
-        along_y[:, edge] = along_y[:, inner]
-    along_x *= sx
-    along_y *= sy
+    torch.sub(a[:, :, 2:], a[:, :, :-2], out=along_x[:, :, 1:-1]).mul_(sx)
+    torch.sub(a[:, 2:], a[:, :-2], out=along_y[:, 1:-1]).mul_(sy)
+    for edge, inner in ((0, 1), (-1, -2)):
+        along_x[:, :, edge], along_y[:, edge] = along_x[:, :, inner], along_y[:, inner]
 
 
 def cavity(h):
@@ -241,11 +234,7 @@ def cavity(h):
     def box_mean(a, k):                        # over k by k cells; the outermost cells repeat
         a = F.pad(a[:, None], (k // 2,) * 4, mode="replicate")[:, 0]
         for axis in (2, 1):
-            size = a.shape[axis] - k + 1
-            total = a.narrow(axis, 0, size) + a.narrow(axis, 1, size)
-            for i in range(2, k):
-                total += a.narrow(axis, i, size)
-            a = total
+            a = sum(a.narrow(axis, i, a.shape[axis] - k + 1) for i in range(k))
         return a.mul_(1 / k ** 2)
     fine, coarse = (max(3, h.shape[-2] // cells) | 1 for cells in (28, 36))         # odd
     wide = box_mean(box_mean(F.avg_pool2d(h[:, None], 4)[:, 0], coarse), coarse)
@@ -258,7 +247,7 @@ def cast_shadow(z, light, out):
     """Write the shadow 0..1 of the front of the head: four steps to the light, half resolution."""
     small = z[:, None, ::2, ::2].contiguous()
     rows, columns = small.shape[2:]
-    gx, gy = (torch.linspace(-1, 1, k, device=z.device) for k in (columns, rows))
+    gx, gy = (torch.linspace(-1, 1, k) for k in (columns, rows))
     sx = (columns - .5) / (columns - 1) * 2 / (X1 - X0)
     sy = (rows - .5) / (rows - 1) * 2 / (Y1 - Y0)
     lx, ly, lz = (light[:, i].view(-1, 1, 1) for i in range(3))
@@ -271,11 +260,7 @@ def cast_shadow(z, light, out):
                               padding_mode="border")
         higher = there.sub_(small).sub_(lz * far).mul_(1 / (.25 * far + .012))
         shadow = torch.maximum(shadow, higher)
-    shadow = shadow.clamp_(0, 1)[:, 0]
-    right = torch.cat([shadow[..., 1:], shadow[..., -1:]], 2)
-    below = torch.cat([shadow[:, 1:], shadow[:, -1:]], 1)
-    out[:, ::2, ::2] = shadow
-    out[:, ::2, 1::2] = (shadow + right).mul_(.5)
-    torch.add(shadow, below, out=below).mul_(.5)
-    out[:, 1::2, ::2] = below
-    out[:, 1::2, 1::2] = (below + torch.cat([below[..., 1:], below[..., -1:]], 2)).mul_(.5)
+    shadow = F.pad(shadow.clamp_(0, 1), (0, 1, 0, 1), mode="replicate")
+    full = F.interpolate(shadow.mT, (2 * columns + 1, 2 * rows + 1), mode="bilinear",
+                         align_corners=True).mT
+    out.copy_(full[:, 0, :out.shape[1], :out.shape[2]])

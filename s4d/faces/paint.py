@@ -13,10 +13,8 @@ from .controls import lip_curves, sided
 from .rays import light
 from .shapes import DEPTH, bell, gauss, lay, lookup, ramp, smooth, tint, unit, window
 
-RED, DARK = (1.0, .62, .55), (.62, .50, .46)      # what blood and sockets leave of the skin's light
+RED, DARK = tint(1.0, .62, .55), tint(.62, .50, .46)    # what blood, sockets leave of skin's light
 CELLS = 26                             # of freckles, a head's half height
-
-
 # Of a window's pixels `[n, H, W]`: head coordinates, coarse and fine noise of the skin.
 Patch = namedtuple("Patch", "x y z n1 n2")
 
@@ -32,28 +30,25 @@ def strand(P, u, w):
 
 
 def paint(C, p, zone):
-    """Paint the face; `zone` says where a beard grows 0..1 `[n, H, W]`, or is None.
+    """Paint the face; `zone` says where a beard grows, 0..1 `[n, H, W]`.
 
     Returns albedo, gloss, painted occlusion, and layers of eyes and mouth, each with its window.
     """
     def inside(box):
         return Patch(*(v[box] for v in p))
-    P = C.maps
+    P, box, occ = C.maps, window(zone), torch.zeros_like(p.x)
     alb, gloss = skin(C, p)
-    occ = torch.zeros_like(p.x)
-    box = window(zone) if zone is not None else None
     if box:                                                      # stubble, beard, moustache
         x, y, _, _, n2 = inside(box)
         zone, part, strands = zone[box], alb[box], strand(P, x * 1.3 + .4 * y * x.sign(), y)
-        lay(part, C.skin * tint(x.device, .55, .58, .62), .55 * zone * P.stubble)
+        lay(part, C.skin * tint(.55, .58, .62), .55 * zone * P.stubble)
         thick = (zone - .5 + .22 * strands + .14 * n2) * 2 + .25 + .4 * P.beard
         thick = thick.clamp_(0, 1) * zone.clamp(max=.5) * 2 * (P.beard * 1.6).clamp(0, .95)
         lay(part, C.hair_rgb * (1.15 + .35 * strands[:, None]), thick)
         gloss[box].mul_(1 - thick)
-    if bool((P.bald < 1).any()):
-        scalp = smooth(p.y - P.hairline + P.fringe, .06, .12)
-        scalp = scalp + smooth(p.z, .05, -.10) * smooth(p.y, .12, .28)
-        lay(alb, C.hair_rgb * .6, scalp.clamp_(0, 1) * (1 - P.bald))
+    scalp = smooth(p.y - P.hairline + P.fringe, .06, .12)
+    scalp = scalp + smooth(p.z, .05, -.10) * smooth(p.y, .12, .28)
+    lay(alb, C.hair_rgb * .6, scalp.clamp_(0, 1) * (1 - P.bald))
     box = window(torch.minimum(.30 - (p.y - .25).abs(), .66 - p.x.abs()))
     if box:
         brows(C, inside(box), alb[box], gloss[box], occ[box])
@@ -74,20 +69,19 @@ def paint(C, p, zone):
 def skin(C, p):
     """Albedo and gloss of bare skin: blood in cheeks and nose, dark eye sockets, freckles."""
     P, ax, x, y = C.maps, p.x.abs(), p.x, p.y
-    base, tone, device = C.skin, P.tone / 9, x.device
+    base, tone = C.skin, P.tone / 9
     cheeks = bell(ax - .40, .17, y + .25, .14).mul_(.42)
     nose = bell(x, .10, y + (P.nose_length - .03), .08)
     blood = torch.add(cheeks, nose, alpha=.40).add_(p.n1, alpha=.10)
     socket = gauss(y + .07, .055).mul_(.22 + .33 * P.age).add_(gauss(y - .055, .06), alpha=.40)
     socket *= gauss(ax - (P.eye_spacing - .02), .15)
     alb = base * (1 + .06 * p.n2[:, None])
-    lay(alb, base * tint(device, *RED), blood.mul_(1 - .55 * tone).clamp_(-.3, .8))
-    lay(alb, base * tint(device, *DARK), socket.mul_(.75).clamp_(0, .8))
+    lay(alb, base * RED, blood.mul_(1 - .55 * tone).clamp_(-.3, .8))
+    lay(alb, base * DARK, socket.mul_(.75).clamp_(0, .8))
     rows = (C.freckles[:, 0] > 0).nonzero()[:, 0]                # few people have any
     if len(rows):
-        # Each cell of a grid has one or none; hashes place and size it.
         u, v = x[rows] * CELLS, y[rows] * CELLS
-        i, j = u.floor(), v.floor()
+        i, j = u.floor(), v.floor()                              # one or none a cell of a grid
         seed = (P.seed[rows] % 97).float()
         first = torch.frac(torch.sin(i * 12.99 + j * 78.23 + seed).abs() * 4375.85)
         second, third = torch.frac(first * 57.3), torch.frac(first * 917.)
@@ -97,7 +91,7 @@ def skin(C, p):
         spread = P.freckles[rows] * gauss(ax[rows] - .2, .3) * gauss(y[rows] + .18, .2)
         dots = dots.mul_(spread).mul_(.75)
         dotted = alb[rows]
-        lay(dotted, base[rows] * tint(device, *DARK) * .8, dots)
+        lay(dotted, base[rows] * DARK * .8, dots)
         alb[rows] = dotted
     shine = torch.add(bell(x, .12, y + .2, .3), gauss(y - .45, .2))
     return alb, shine.mul_(.2).add_(.35).mul_(1 - .65 * tone)
@@ -106,14 +100,13 @@ def skin(C, p):
 def brows(C, p, alb, gloss, occ):
     """Brow hairs, and the shade under a lowered brow."""
     P, ax, x, y, px = C.maps, p.x.abs(), p.x, p.y, C.maps.px
-    names = ("ex", "ey", "uh", "b1", "b2", "b4", "bx", "yb")
-    ex, ey, uh, b1, b2, b4, bx, yb = sided(C, names, x)
+    ex, ey, uh, b1, b2, b4, bx, yb = sided(C, "ex ey uh b1 b2 b4 bx yb", x)
     t = (ax - bx) / P.brow_length                                # 0 inside, 1 outside
     tl, tc = t.clamp(-.3, 1.4), t.clamp(0, 1)
     line = (yb + P.brow_arch * (1 - ((tl - .62) / .62) ** 2) + P.brow_tilt * (tl - .5)
             + b1 * gauss(tl, .48) + b2 * gauss(tl - .80, .52) - b4 * (1.05 - .85 * tl.clamp(0, 1)))
     half = P.brow_thick * (1.08 - .75 * tc * tc) * (.75 + .25 * smooth(t, -.05, .2))
-    mask = ramp(half - (y - line).abs(), px * 1.15 + .018)
+    mask = ramp(half - (y - line).abs(), P.aa + .018)
     mask = mask * smooth(t, -.10, .10) * smooth(t, 1.10, .80)
     across = (ax + (y - line) * (.9 - 1.8 * t)) * 260
     hairs = torch.sin(across + P.seed.float() % 7) * (1 / (260 * px * .6)).clamp(max=1)
@@ -126,9 +119,8 @@ def brows(C, p, alb, gloss, occ):
 
 def eyes(C, p, alb):
     """Paint lids and lashes; return eyeball, opening, lashes and glint as layers."""
-    P, x, y, px = C.maps, p.x, p.y, C.maps.px
-    aa, base, device = px * 1.15, C.skin, x.device
-    ex, ey, uh, lh = sided(C, ("ex", "ey", "uh", "lh"), x)
+    P, base, x, y, px, aa = C.maps, C.skin, p.x, p.y, C.maps.px, C.maps.aa
+    ex, ey, uh, lh = sided(C, "ex ey uh lh", x)
     lx = p.x.abs() - ex
     te = lx / P.ew
     te2, tip = te * te, P.eye_tilt * te
@@ -142,12 +134,11 @@ def eyes(C, p, alb):
     crease_y = torch.maximum(upper + .022, ey + tip + .058 * arc)     # stays when the lid closes
     crease_y = crease_y + .008 + .016 * P.lid_crease
     crease = gauss(y - crease_y, .011 + .3 * px) * span * P.lid_crease.clamp(0, 1) * .55
-    lay(alb, base * tint(device, *DARK) * .55, crease.clamp_(0, .7))
-    if bool((P.makeup > 0).any()):
-        lid = ramp(y - upper, aa) * ramp(crease_y - y, .02) * span
-        lay(alb, base * tint(device, .75, .35, .42), lid * .55 * P.makeup)
+    lay(alb, base * DARK * .55, crease.clamp_(0, .7))
+    lid = ramp(y - upper, aa) * ramp(crease_y - y, .02) * span
+    lay(alb, base * tint(.75, .35, .42), lid * .55 * P.makeup)
     lower_lash = gauss(y - lower + .004, .008 + .3 * px) * span * (.28 + .3 * P.makeup)
-    lay(alb, base * tint(device, .80, .55, .50), lower_lash.clamp_(0, 1) * .8)
+    lay(alb, base * tint(.80, .55, .50), lower_lash.clamp_(0, 1) * .8)
     shade = .55 + .45 * smooth(upper - y, .0, .035)
     colour, glint = eyeball(C, p, lx, y - ey, te, shade)
     lash, glint = lash.clamp_(0, 1), inside * glint
@@ -156,32 +147,31 @@ def eyes(C, p, alb):
 
 def eyeball(C, p, x, y, te, shade):
     """Colours of white, iris, pupil, and the glint; x, y about the eye, te between its corners."""
-    px, sign, aa = C.maps.px, p.x.sign(), C.maps.px * 1.15
+    px, sign, aa = C.maps.px, p.x.sign(), C.maps.aa
     gx, gy = C.gaze[:, 0].view(-1, 1, 1), C.gaze[:, 1].view(-1, 1, 1)
     ix, iy = x - gx * .058 * sign, y - .004 - gy * .036
     r = (ix * ix + iy * iy).sqrt_()
     white = (1 - .85 * (te * te) - 5. * y ** 2).clamp_(.25, 1) * shade
     spoke = 1 + .25 * torch.sin(torch.atan2(iy, ix) * 13) * gauss(r - .04, .02)
     iris = C.iris_rgb * (spoke * shade * (.75 + 6 * (-iy).clamp_(0, .06)))[:, None]
-    colour = tint(x.device, .62, .56, .52) * white[:, None]
+    colour = tint(.62, .56, .52) * white[:, None]
     lay(colour, iris, ramp(.064 - r, aa))
     lay(colour, iris * .25, gauss(r - .064, .010) * .7)
-    lay(colour, tint(x.device, .004, .004, .004), ramp(.027 - r, aa))
-    lay(colour, C.skin * tint(x.device, *RED) * .8, gauss(te + .93, .10) * .7)   # inner corner
+    lay(colour, tint(.004, .004, .004), ramp(.027 - r, aa))
+    lay(colour, C.skin * RED * .8, gauss(te + .93, .10) * .7)   # inner corner
     size = .011 + .25 * px
     return colour, gauss(x - gx * .05 * sign - .020 * sign, size) * gauss(iy - .026, size)
 
 
 def lips(C, p, alb, gloss):
     """Paint the lips; return the opening, the seam where closed lips meet, and the inner edges."""
-    P, x, y, px = C.maps, p.x, p.y, C.maps.px
-    aa, device = px * 1.15, x.device
+    P, x, y, px, aa = C.maps, p.x, p.y, C.maps.px, C.maps.aa
     t, ui, li, uo, lo, line, _ = lip_curves(C, x)
-    cx, = sided(C, ("cx",), x)
+    cx, = sided(C, "cx", x)
     mask = ramp(uo - y, aa + .008) * ramp(y - lo, aa + .010) * ramp((1 - t) * cx, aa + .015)
-    pale, red = tint(device, .88, .52, .50), tint(device, .78, .32, .33)
+    pale, red = tint(.88, .52, .50), tint(.78, .32, .33)
     colour = C.skin * torch.lerp(pale, red, P.lip_red[:, None])
-    colour = torch.lerp(colour, tint(device, .32, .03, .04), (.7 * P.makeup)[:, None])
+    colour = torch.lerp(colour, tint(.32, .03, .04), (.7 * P.makeup)[:, None])
     lines = 1 - .10 * torch.sin(x * 120 + 3 * p.n2) * (1 / (120 * px * .5)).clamp(max=1)
     upper = ramp(y - line, .02)
     lay(alb, colour * (lines * (1 - .22 * upper))[:, None], mask * .92)
@@ -194,7 +184,7 @@ def lips(C, p, alb, gloss):
 
 def mouth_interior(C, x, y, m):
     """Cavity, tongue and teeth: the upper ones fixed to the skull, the lower ones to the jaw."""
-    P, px, aa, device = C.maps, C.maps.px, C.maps.px * 1.15, x.device
+    P, px, aa = C.maps, C.maps.px, C.maps.aa
     tt = x / (C.cx.mean(1).view(-1, 1, 1) * .92)
     t2 = tt * tt
     arch = (1 - t2).clamp(0, 1)
@@ -203,8 +193,8 @@ def mouth_interior(C, x, y, m):
     between = gauss(torch.remainder(x + .0225, .045) - .0225, .004 + .3 * px)
     gaps = 1 - .28 * between * (.012 / px).clamp(max=1)
     shade = (.25 + .75 * arch) * (.55 + .45 * smooth(m.ui - y, .0, .03))
-    tongue, tooth = tint(device, .30, .085, .08), tint(device, .66, .60, .50)
-    colour = tint(device, .045, .010, .010).repeat(x.shape[0], 1, *x.shape[1:])
+    tongue, tooth = tint(.30, .085, .08), tint(.66, .60, .50)
+    colour = tint(.045, .010, .010).repeat(x.shape[0], 1, *x.shape[1:])
     tip = m.li + .30 * (m.ui - m.li)
     seen = .8 * smooth(m.ui - m.li, .02, .12) * ramp(tip - y + .02 * arch, .04)
     lay(colour, tongue * (.35 + .5 * arch)[:, None], seen * smooth(tt.abs(), .85, .5))
@@ -218,7 +208,7 @@ def face(C, lamp, rays, hit, tables, box):
     d = [v[box] for v in rays.head]
     t = hit[box]
     x, y, z = (a + t * b for a, b in zip(rays.head_origin, d, strict=True))
-    h, hx, hy, Gx, Gy, occ, shadow, *zone = lookup(tables.surface[:, 1:], x, y).unbind(1)
+    h, hx, hy, Gx, Gy, occ, shadow, zone = lookup(tables.surface[:, 1:], x, y).unbind(1)
     w = z - DEPTH * h
     shadow = shadow * smooth(w, .0, .25)                     # tabulated for the front half
     w *= 1 / DEPTH ** 2
@@ -226,7 +216,7 @@ def face(C, lamp, rays, hit, tables, box):
     normal = unit(torch.stack(slope, 1))
     noise = lookup(tables.skin, x, y)
     p = Patch(x, y, z, noise[:, 0], noise[:, 1])
-    alb, gloss, folds, eye, mouth = paint(C, p, zone[0] if zone else None)
+    alb, gloss, folds, eye, mouth = paint(C, p, zone)
     occlusion = (1 - occ - folds).clamp_(.12, 1.12)
     view = torch.stack(d, 1)
     colour, ndl = light(lamp, normal, alb, occlusion, view, gloss, shadow)
@@ -245,11 +235,11 @@ def face(C, lamp, rays, hit, tables, box):
             deep_x, deep_y = x[mouth.box] + ray[:, 0] * back, y[mouth.box] + ray[:, 1] * back
             inner = mouth_interior(C, deep_x, deep_y, mouth)
             lay(part, inner * lit[mouth.box], mouth.opening)
-        lay(part, part * tint(x.device, .24, .15, .15), mouth.seam)
+        lay(part, part * tint(.24, .15, .15), mouth.seam)
     P = C.maps
     if bool((P.glasses > 0).any()):                          # their side pieces
         side = P.eye_spacing + P.glasses_size * .95
-        bar = ramp(.014 - (y - .04).abs(), P.px * 1.15)
+        bar = ramp(.014 - (y - .04).abs(), P.aa)
         bar = bar * smooth(x.abs(), side, side + .1 * P.glasses_size)
         lay(colour, C.glasses_rgb * lit, bar * (P.glasses > 0).float())
     return colour, lit

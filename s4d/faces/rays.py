@@ -17,7 +17,7 @@ WRAP = (.34, .20, .15)                 # light creeps round the terminator, red 
 def rotation(angle, axis):
     """Rotations `[n, 3, 3]` by angles `[n]` about the axis 0 (x), 1 (y) or 2 (z)."""
     i, j = (axis + 1) % 3, (axis + 2) % 3
-    turn = torch.eye(3, device=angle.device).repeat(len(angle), 1, 1)
+    turn = torch.eye(3).repeat(len(angle), 1, 1)
     turn[:, i, i] = turn[:, j, j] = angle.cos()
     turn[:, i, j], turn[:, j, i] = -angle.sin(), angle.sin()
     return turn
@@ -29,14 +29,13 @@ def camera_rays(scene, S):
     Frames of camera and head: origin, three numbers a face; unit directions, three `[n, S, S]`.
     px is the size of a pixel at the head, turn the rotation from head to camera.
     """
-    n, device = len(scene["yaw"]), scene["yaw"].device
-    extent = 1.16 / scene["scale"]
-    p = (torch.arange(S, device=device) + .5) / S * 2 - 1
+    n, extent = len(scene["yaw"]), 1.16 / scene["scale"]
+    p = (torch.arange(S) + .5) / S * 2 - 1
     turn = rotation(scene["roll"], 2) @ rotation(-scene["pitch"], 0) @ rotation(scene["yaw"], 1)
-    camera, centre, pivot = (torch.tensor(c, device=device) for c in (CAMERA, CENTRE, PIVOT))
+    camera, centre, pivot = (torch.tensor(c) for c in (CAMERA, CENTRE, PIVOT))
     moved = (centre - pivot) @ turn.transpose(1, 2) + pivot
     aim = torch.stack([.7 * moved[:, 0], .8 * (moved[:, 1] + .05)], 1) - scene["shift"]
-    aim = aim - torch.tensor([0., .02], device=device)
+    aim = aim - torch.tensor([0., .02])
     gx = (p.view(1, 1, S) * extent.view(-1, 1, 1) + aim[:, :1, None]).expand(n, S, S)
     gy = (-p.view(1, S, 1) * extent.view(-1, 1, 1) + aim[:, 1:, None]).expand(n, S, S)
     d = unit(torch.stack([gx - camera[0], gy - camera[1], torch.full_like(gx, .3) - camera[2]], 1))
@@ -72,14 +71,12 @@ def march_head(table, rays, C, steps):
     axes = (P.face_width + .05, P.face_length.clamp(min=1.0) + .5 * P.jaw + .03, DEPTH)
     hit, cover = torch.full_like(d[0], 6.5), torch.zeros_like(d[0])
     box = reach(o, d, centre, (*axes[:2], axes[2] + .35), 1.15)      # a nose in profile sticks out
-    if box:
-        d = [v[box] for v in d]
-        entry, _, m = quadric(o, d, centre, axes)
-        t, best, last = trace(table, o, d, entry - .42, steps)
-        late = step(last - .003).mul_(step(.8 - m))         # slowed by the nose, not there yet
-        t, best = torch.lerp(t, entry, late), best.mul_(1 - late)
-        hit[box].copy_(t)
-        cover[box].copy_(ramp(px - .58 * best, px * 1.1))
+    d = [v[box] for v in d]
+    entry, _, m = quadric(o, d, centre, axes)
+    t, best, last = trace(table, o, d, entry - .42, steps)
+    late = step(last - .003).mul_(step(.8 - m))             # slowed by the nose, not there yet
+    hit[box].copy_(torch.lerp(t, entry, late))
+    cover[box].copy_(ramp(px - .58 * best.mul_(1 - late), px * 1.1))
     return hit, cover
 
 
@@ -135,7 +132,7 @@ def light(lamp, N, alb, occlusion, view=None, gloss=None, shadow=None):
 
     N, alb, view: normals, albedo, rays `[n, 3, H, W]`. Returns radiance and cosine to the light.
     """
-    wrap = tint(N.device, *WRAP)
+    wrap = tint(*WRAP)
     ndl, occlusion = dot(N, lamp.towards), occlusion[:, None]
     direct = .55 + .45 * occlusion
     if gloss is not None:

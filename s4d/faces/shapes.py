@@ -78,9 +78,9 @@ def lay(colours, layer, alpha):
 
 
 @lru_cache
-def tint(device, *c):
+def tint(*c):
     """A fixed colour, linear light, ready to broadcast."""
-    return torch.tensor(c, device=device).view(1, 3, 1, 1)
+    return torch.tensor(c).view(1, 3, 1, 1)
 
 
 def frontal(x, y, x0=X0 + X1, y0=Y0 + Y1):

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from .facs import FacesError
+from ..config import ConfigError
 
 # Monk Skin Tone scale, sRGB; of hair and eyes, black to grey, linear light.
 MONK = torch.tensor([[246, 237, 228], [243, 231, 219], [247, 234, 208], [234, 218, 186],
@@ -38,8 +38,6 @@ def subjects(n: int, seed: int = 0, **given: float) -> dict[str, torch.Tensor]:
     `given` are properties set by hand for all of them, such as glasses=0, beard=0, age=.3; tone is
     the skin on the Monk scale, 0 light to 9 dark.
     """
-    if n < 1:
-        raise FacesError(f"{n} subjects cannot be drawn: give 1 or more")
     gen = torch.Generator().manual_seed(seed)
     uniform, normal = (partial(f, n, generator=gen) for f in (torch.rand, torch.randn))
     s = {name: mean + sd * normal().clamp(-2, 2) for name, (mean, sd) in SHAPE.items()}
@@ -64,7 +62,6 @@ def subjects(n: int, seed: int = 0, **given: float) -> dict[str, torch.Tensor]:
     male = uniform() < .5                   # goes with beard, hair and brows, nothing else
     s["beard"] = ((uniform() - .45) * 1.9).clamp(0, 1) * male
     s["stubble"] = uniform() * .5 * male
-    # Hair.
     long = torch.where(male, (uniform() < .08).float(), (uniform() < .75).float())
     s["hair_long"] = long * (.6 + .4 * uniform())
     s["hair_vol"] = .05 + .10 * uniform() + .12 * (uniform() < .15)
@@ -88,8 +85,8 @@ def subjects(n: int, seed: int = 0, **given: float) -> dict[str, torch.Tensor]:
     s["seed"] = torch.randint(0, 2 ** 30, (n,), generator=gen)
     for name, value in given.items():
         if name not in s:
-            raise FacesError(f"unknown property {name!r} of a face: choose one of "
-                             f"{', '.join(sorted(s))}")
+            raise ConfigError(f"unknown property {name!r} of a face: choose one of "
+                              f"{', '.join(sorted(s))}")
         s[name] = torch.full_like(s[name], value)
     return s
 
@@ -100,8 +97,7 @@ def views(n: int, yaw=0.0, pitch=0.0, nuisance: float = 0.0, zoom: float = 1.3,
 
     Args:
         yaw, pitch: degrees, a number or n of them; roll (radians) and gaze (about -1..1) are 0.
-        nuisance: 0, aligned and evenly lit .. 1, in the wild.
-        zoom: as in `config.Faces`.
+        nuisance, zoom: as in `config.Faces`.
     """
     gen = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     uniform, normal = (partial(f, n, generator=gen) for f in (torch.rand, torch.randn))

@@ -39,10 +39,7 @@ def outward(o, d, t, centre, axes):
 
 
 def hair(C, lamp, rays, tables):
-    """Draw the hair shell inside its window, box; None when all are bald.
-
-    Returns its colour, how much lies behind and in front of the head, crown and edge for shadow.
-    """
+    """Draw the hair shell in its window, box: what lies behind and in front of the head."""
     P, o, px = C.maps, rays.head_origin, rays.px
     long, volume = P.hair_long, P.hair_vol
     width = P.face_width + .065 + volume * .9 + .03 * long
@@ -51,8 +48,6 @@ def hair(C, lamp, rays, tables):
     centre = (0., (top + bottom) / 2, -.10)
     axes = (width, (top - bottom) / 2, DEPTH + .02 + volume)
     box = reach(o, rays.head, centre, axes, 1 + (.10 + 4 * px) / width)
-    if not box or bool((P.bald == 1).all()):
-        return None
     d = [v[box] for v in rays.head]
     near, far, m = quadric(o, d, centre, axes)
     (x, y, z), normal = outward(o, d, near, centre, axes)
@@ -94,8 +89,7 @@ def ears(img, C, lamp, rays, hit, cover, wig):
     """Lay both ears over the picture, in place, hidden by nearer head or hair."""
     P, o = C.maps, rays.head_origin
     axes, front, near = [a * P.ear_size for a in EAR], torch.zeros_like(hit), torch.zeros_like(hit)
-    if wig is not None:
-        front[wig.box], near[wig.box] = wig.front, wig.near
+    front[wig.box], near[wig.box] = wig.front, wig.near
     for side in (1., -1.):
         centre = (side * (P.face_width + .055), -.06, -.08)
         box = reach(o, rays.head, centre, axes, 1 + 6.5 * P.px)
@@ -105,7 +99,7 @@ def ears(img, C, lamp, rays, hit, cover, wig):
         t, _, m = quadric(o, d, centre, axes)
         (x, y, _), normal = outward(o, d, t, centre, EAR)
         inner = gauss((x - centre[0]) * side + .005, .04) * gauss(y + .04, .11)
-        skin = C.skin * tint(x.device, .98, .84, .82)
+        skin = C.skin * tint(.98, .84, .82)
         colour, _ = light(lamp, normal, skin, .85 - .5 * inner)
         hidden = (near[box] < t + .05) & (P.hair_long > .3)
         seen = (1 - cover[box] * (hit[box] < t).float()) * (1 - front[box] * hidden.float())
@@ -114,7 +108,7 @@ def ears(img, C, lamp, rays, hit, cover, wig):
 
 def glasses(img, C, lamp, rays, lit, cover, box):
     """Lay the glasses, a curved sheet, over the picture, in place: lenses, frame, a reflection."""
-    P, part, aa = C.maps, img[box], rays.px * 1.15
+    P, part, aa = C.maps, img[box], C.maps.aa
     o, d, size = rays.head_origin, [v[box] for v in rays.head], P.glasses_size
     z = DEPTH + .09
     t = (z - o[2]) / d[2]
@@ -137,7 +131,7 @@ def occluder(img, C, scene, lamp):
     """Lay a soft capsule of skin (a hand) or cloth over everything, in place."""
     S = img.shape[-1]
     x, y, angle, width, present = scene["occluder"][..., None, None].unbind(1)
-    p = ((torch.arange(S, device=img.device) + .5) / S * 2 - 1) * 1.15
+    p = ((torch.arange(S) + .5) / S * 2 - 1) * 1.15
     qx, qy = p.view(1, 1, S) - x, -p.view(1, S, 1) - y
     along = qx * angle.cos() + qy * angle.sin()
     across = -qx * angle.sin() + qy * angle.cos()

@@ -1,7 +1,6 @@
 """The S4D models. Importing this package registers them with timm."""
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import timm
@@ -13,14 +12,14 @@ from .checkpoints import CheckpointError, encoder_from, to_released
 from .mae import MEAN, STD, DualMAE
 from .moae import MoAE
 from .tokens import random_mask, removed_tokens, sincos
-from .vit import S4D, Encoder, count_parameters
+from .vit import S4D, Encoder
 
 __all__ = ["S4D", "DualMAE", "Encoder", "MoAE", "CheckpointError", "encoder_from", "load_released",
-           "to_released", "random_mask", "removed_tokens", "sincos", "count_parameters", "create",
-           "MEAN", "STD", "VARIANTS", "DECODERS"]
+           "to_released", "random_mask", "removed_tokens", "sincos", "create", "MEAN", "STD",
+           "VARIANTS"]
 
-# Encoder and decoder of each variant (docs/method.md section 3). The nano variants are ours: they
-# train on a laptop, on faces of 64 px.
+# The encoder of each variant (docs/method.md section 3); it sets the decoder's size. The nano
+# variants are ours: they train on a laptop, on faces of 64 px.
 _PAPER = dict(img_size=160, num_frames=16, patch_size=16)
 VARIANTS = {
     "nano_patch16_64": dict(img_size=64, num_frames=8, patch_size=16, embed_dim=128, depth=3,
@@ -29,18 +28,9 @@ VARIANTS = {
     "base_patch16_160": dict(_PAPER, embed_dim=768, depth=12, num_heads=12),
     "large_patch16_160": dict(_PAPER, embed_dim=1024, depth=24, num_heads=16),
 }
-DECODERS = {
-    "nano_patch16_64": dict(decoder_embed_dim=64, decoder_depth=2, decoder_num_heads=2),
-    "small_patch16_160": dict(decoder_embed_dim=192, decoder_depth=4, decoder_num_heads=3),
-    "base_patch16_160": dict(decoder_embed_dim=384, decoder_depth=4, decoder_num_heads=6),
-    "large_patch16_160": dict(decoder_embed_dim=512, decoder_depth=8, decoder_num_heads=8),
-}
-RELEASED = ("small_patch16_160", "base_patch16_160")     # whose weights are on the hub
-
 default_cfgs = generate_default_cfgs({
     f"{kind}_{name}": dict(input_size=(3, spec["img_size"], spec["img_size"]), mean=MEAN, std=STD,
-                           interpolation="bicubic",
-                           hf_hub_id="cyinen/S4D" if name in RELEASED else None)
+                           hf_hub_id="cyinen/S4D" if name.startswith(("small", "base")) else None)
     for kind in ("s4d", "s4d_mae") for name, spec in VARIANTS.items()})
 
 
@@ -48,7 +38,7 @@ def _register(name: str, cls: type, variant: str) -> None:
     """Registers the function `name` with timm, which looks it up in this module."""
     def build(pretrained=False, pretrained_cfg=None, pretrained_cfg_overlay=None, cache_dir=None,
               **kwargs):
-        model = cls(**VARIANTS[variant] | (DECODERS[variant] if cls is DualMAE else {}) | kwargs)
+        model = cls(**VARIANTS[variant] | kwargs)
         cfg = resolve_pretrained_cfg(name, pretrained_cfg, pretrained_cfg_overlay).to_dict()
         model.pretrained_cfg = model.default_cfg = cfg
         if pretrained:
@@ -80,7 +70,7 @@ def load_released(source: str | Path | dict) -> S4D | DualMAE:
         state = {name.removeprefix("encoder."): value for name, value in state.items()}
 
     def rows(name: str) -> int:
-        if name not in state or not state[name].numel() or not state[name].ndim:
+        if name not in state:
             raise CheckpointError(f"no tensor {name} in {where}: not a whole S4D checkpoint")
         return len(state[name])
 
@@ -91,8 +81,8 @@ def load_released(source: str | Path | dict) -> S4D | DualMAE:
     if autoencoder:
         model = create(f"s4d_mae_{sizes[width]}")
     else:
-        found = (re.fullmatch(r"blocks\.(\d+)\.moae\.w1", name) for name in state)
-        start = min((int(match[1]) for match in found if match), default=None)
+        blocks = range(VARIANTS[sizes[width]]["depth"])
+        start = next((i for i in blocks if f"blocks.{i}.moae.w1" in state), None)
         experts = 0 if start is None else rows(f"blocks.{start}.moae.w1")
         model = create(f"s4d_{sizes[width]}", image_classes=rows("head.image.weight"),
                        video_classes=rows("head.video.weight"), num_experts=experts,

@@ -117,14 +117,11 @@ def to_released(model: nn.Module) -> dict[str, Tensor]:
 
 def fill(model: nn.Module, state: dict[str, Tensor], where: str | None = None,
          complete: bool = False) -> None:
-    """Fills a model with those tensors of a checkpoint that it has.
+    """Fills a model, where `complete` all of it, with those tensors of a checkpoint that it has.
 
     A classifier takes the encoder of a pre-training checkpoint. A head with another number of
-    classes keeps its start. Tensors of a wrong shape, and fewer than half, are errors.
-
-    Args:
-        where: name of the checkpoint in a logged line on what was not loaded; None logs nothing.
-        complete: a missing tensor is an error.
+    classes keeps its start. Tensors of a wrong shape, and fewer than half, are errors. What was
+    not loaded from `where` is logged in a line, unless that is None.
     """
     own = model.state_dict()
     if "fc_norm.weight" in own:
@@ -167,30 +164,21 @@ def encoder_from(source: nn.Module | str | Path | dict, model: nn.Module) -> Non
 
 def load_pretrained(model: nn.Module, cfg: dict, cache_dir: str | Path | None = None) -> None:
     """Fills a model from what timm's `pretrained_cfg` names: `state_dict`, `file`, or the hub."""
-    hub, source = cfg.get("hf_hub_id"), cfg.get("state_dict") or cfg.get("file")
+    name, hub, file = cfg["architecture"], cfg.get("hf_hub_id"), cfg.get("hf_hub_filename")
+    source = cfg.get("state_dict") or cfg.get("file")
     if not source and not hub:
-        raise CheckpointError(f"no weights of {cfg['architecture']} were released: name your own "
-                              "with pretrained_cfg_overlay=dict(file='...')")
-    fill(model, *read_state(source or fetch(hub, cfg, cache_dir)))
-
-
-def fetch(hub: str, cfg: dict, cache_dir: str | Path | None) -> str:
-    """The path of a file from the Hugging Face hub. Unless `cfg` names it, it is the one that the
-    release starts from, or the only one of the model's size."""
-    model, files = cfg["architecture"], [cfg.get("hf_hub_filename")]
-    try:
-        if not files[0]:
-            size = re.search("small|base|large", model)[0]
-            files = [f for f in list_repo_files(hub)
-                     if size in f.lower() and f.endswith((".pt", ".pth", ".safetensors"))]
-            files = [f for f in files if Path(f).name == STARTED_FROM.format(size=size)] or files
-        if len(files) == 1:
-            return hf_hub_download(hub, files[0], cache_dir=cache_dir)
-    except Exception as error:      # no network, no such file, no permission: many kinds
-        lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() or [type(error).__name__]
-        raise CheckpointError(f"cannot fetch weights of {model} from huggingface.co/{hub}: "
-                              f"{lines[0]}; download them and name the file with "
-                              "pretrained_cfg_overlay=dict(file='...')") from error
-    raise CheckpointError(f"huggingface.co/{hub} holds {len(files)} files that may be {model} "
-                          f"({', '.join(files)}): name one with pretrained_cfg_overlay="
-                          "dict(hf_hub_filename='...'), or a local copy with dict(file='...')")
+        raise CheckpointError(f"no weights of {name} were released: name your own with "
+                              "pretrained_cfg_overlay=dict(file='...')")
+    if not source:
+        try:
+            if not file:        # the one that the release's scripts start from, in any folder
+                file = STARTED_FROM.format(size=name.split("_")[-3])
+                file = next((f for f in list_repo_files(hub) if Path(f).name == file), file)
+            source = hf_hub_download(hub, file, cache_dir=cache_dir)
+        except Exception as error:      # no network, no such file, no permission: many kinds
+            cause = str(error).partition("\n")[0]
+            raise CheckpointError(
+                f"cannot fetch {file} from huggingface.co/{hub}: {cause}; name another file there "
+                "with pretrained_cfg_overlay=dict(hf_hub_filename='...'), or download "
+                "one and give dict(file='...')") from error
+    fill(model, *read_state(source))

@@ -33,30 +33,29 @@ class Decoder(nn.Module):
 class DualMAE(nn.Module):
     """Masked autoencoder for images and clips; `kwargs` are those of `Encoder`.
 
+    The decoder has half the encoder's width and heads, and a third of its blocks, two at least.
     Everywhere `mask` is bool `[B, L]`, True = removed, the same count in each row. `removed` is
     that count; left out, it is counted, and a GPU waits.
     Source: docs/method.md section 4; He et al. 2022 (MAE), Tong et al. 2022 (VideoMAE).
     """
 
-    def __init__(self, decoder_embed_dim: int = 384, decoder_depth: int = 4,
-                 decoder_num_heads: int = 6, **kwargs):
+    def __init__(self, **kwargs):
         super().__init__()
         self.encoder = Encoder(final_norm=True, **kwargs)
-        self.encoder_to_decoder = nn.Linear(self.encoder.embed_dim, decoder_embed_dim, bias=False)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
-        self.decoder = Decoder(self.encoder.num_tokens["video"], decoder_embed_dim, decoder_depth,
-                               decoder_num_heads, TUBELET_SIZE * self.encoder.patch_size ** 2 * 3)
+        width, blocks = self.encoder.embed_dim // 2, self.encoder.blocks
+        self.encoder_to_decoder = nn.Linear(self.encoder.embed_dim, width, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.decoder = Decoder(self.encoder.num_tokens["video"], width, max(len(blocks) // 3, 2),
+                               blocks[0].attn.num_heads // 2,
+                               TUBELET_SIZE * self.encoder.patch_size ** 2 * 3)
         for name, values in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1, 1), persistent=False)
         self.apply(init_weights)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def forward(self, x: Tensor, mask: Tensor, removed: int | None = None) -> Tensor:
-        """Squared error, mean over the values of the removed tokens, of a batch of one modality.
-
-        Args:
-            x: ImageNet-normalised images `[B, 3, H, W]` or clips `[B, 3, T, H, W]`.
-        """
+        """Normalised images `[B, 3, H, W]` or clips `[B, 3, T, H, W]` -> mean squared error of the
+        removed tokens' values."""
         visible, masked = self.split(mask, x, removed)
         predicted = self.decoder(self.encode(x, visible, mask.shape[1]), masked)
         target, _, _ = self.standardise(gather(self.patchify(x), masked))
@@ -105,7 +104,7 @@ class DualMAE(nn.Module):
         """Zero mean, unit (unbiased) variance per token and channel -> targets, mean, scale."""
         pixels = tokens.unflatten(-1, (-1, 3))
         mean = pixels.mean(-2, keepdim=True)
-        centred = pixels - mean         # serves the target and the variance
+        centred = pixels - mean
         variance = centred.square().sum(-2, keepdim=True) / (pixels.shape[-2] - 1)
         scale = (variance + 1e-6).sqrt()
         return (centred / scale).flatten(-2), mean, scale

@@ -22,6 +22,7 @@ class MoAE(nn.Module):
         capacity_factor: None for no limit; a number c lets an expert take int(N k / E c) of the
             batch's N tokens, in batch-then-token order (the release, docs/method.md section 8).
         record: a list to which each forward pass appends its gates, or None.
+        balance: E sum_e f_e P_e of the last forward pass in training mode; 1 when balanced.
     Source: S4D, MoAE; gating of Shazeer et al. 2017; balance loss of the Switch Transformer.
     """
 
@@ -43,7 +44,7 @@ class MoAE(nn.Module):
         self.noise_mode: str = "train"
         self.capacity_factor: float | None = None
         self.record: list[Tensor] | None = None
-        self._balance: Tensor | None = None
+        self.balance: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised tokens `[B, L, D]` -> the branch's output `[B, L, D]`."""
@@ -52,10 +53,10 @@ class MoAE(nn.Module):
             if self.training:
                 share = chosen.to(scores.dtype).mean((0, 1)) / self.top_k          # f_e
                 probability = scores.softmax(-1).mean((0, 1))                      # P_e
-                self._balance = self.num_experts * (share * probability).sum()
+                self.balance = self.num_experts * (share * probability).sum()
         else:
             gates = x.new_full((*x.shape[:-1], self.num_experts), 1 / self.num_experts)
-            self._balance = x.new_zeros(())
+            self.balance = x.new_zeros(())
         if self.record is not None:
             self.record.append(gates.detach())
         hidden = F.gelu(F.linear(x, self.w1.flatten(0, 1), self.b1.flatten()))     # [B, L, E D/4]
@@ -85,9 +86,3 @@ class MoAE(nn.Module):
             kept = (flat & (flat.cumsum(0) <= capacity)).view_as(chosen)
             gates = gates * kept      # a dropped token loses that expert; nothing is renormalised
         return gates, chosen, scores
-
-    def balance_loss(self) -> Tensor:
-        """E sum_e f_e P_e of the last forward pass in training mode; 1 when balanced."""
-        if self._balance is None:
-            raise RuntimeError("no balance loss yet: it is made by a forward pass in training mode")
-        return self._balance

@@ -151,33 +151,26 @@ class Classifier(Transformer):
         return self.head["image" if x.ndim == 4 else "video"](features)
 
 
-class Decoder(nn.Module):
-    """Blocks over all tokens in place, then each token's pixels."""
-
-    def __init__(self, length: int, embed_dim: int, depth: int, num_heads: int, out: int):
-        super().__init__()
-        self.register_buffer("positions", positions(length, embed_dim), persistent=False)
-        self.blocks = nn.Sequential(*(Block(embed_dim, num_heads) for _ in range(depth)))
-        self.norm, self.head = nn.LayerNorm(embed_dim, eps=1e-6), nn.Linear(embed_dim, out)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.positions[: tokens.shape[1]].to(tokens)
-        return self.head(self.norm(self.blocks(tokens)))
-
-
 class Autoencoder(nn.Module):
-    """The pre-training model; a mask `[B, L]` is True where a token is removed."""
+    """The pre-training model; a mask `[B, L]` is True where a token is removed.
 
-    def __init__(self, decoder_embed_dim: int = 384, decoder_depth: int = 4,
-                 decoder_num_heads: int = 6, patch_size: int = 16, **kwargs):
+    The decoder has half the encoder's width and heads, and a third of its blocks, two at least.
+    """
+
+    def __init__(self, patch_size=16, embed_dim=768, depth=12, num_heads=12, **kwargs):
         super().__init__()
         self.patch_size = patch_size
-        self.encoder = Transformer(patch_size=patch_size, norm=True, **kwargs)
-        length, embed_dim = self.encoder.positions.shape
-        self.encoder_to_decoder = nn.Linear(embed_dim, decoder_embed_dim, bias=False)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
-        self.decoder = Decoder(length, decoder_embed_dim, decoder_depth, decoder_num_heads,
-                               6 * patch_size ** 2)
+        self.encoder = Transformer(patch_size=patch_size, embed_dim=embed_dim, depth=depth,
+                                   num_heads=num_heads, norm=True, **kwargs)
+        self.encoder_to_decoder = nn.Linear(embed_dim, embed_dim // 2, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dim // 2))
+        self.decoder = nn.ModuleDict({
+            "blocks": nn.Sequential(*(
+                Block(embed_dim // 2, num_heads // 2) for _ in range(max(depth // 3, 2)))),
+            "norm": nn.LayerNorm(embed_dim // 2, eps=1e-6),
+            "head": nn.Linear(embed_dim // 2, 6 * patch_size ** 2)})
+        table = positions(len(self.encoder.positions), embed_dim // 2)
+        self.register_buffer("positions", table, persistent=False)
 
     def targets(self, x: Tensor) -> Tensor:
         """Pixels of a tubelet (t, row, column, channel), standardised by channel: `[B, L, p]`."""
@@ -196,7 +189,8 @@ class Autoencoder(nn.Module):
         latent = self.encoder_to_decoder(self.encoder.norm(self.encoder.blocks(visible)))
         full = self.mask_token.to(latent.dtype).repeat(*mask.shape, 1)
         full[~mask] = latent.flatten(0, 1)
-        return self.decoder(full)
+        full = full + self.positions[: full.shape[1]].to(full)
+        return self.decoder["head"](self.decoder["norm"](self.decoder["blocks"](full)))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Mean squared error over the removed tokens."""

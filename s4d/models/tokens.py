@@ -12,7 +12,7 @@ def sincos(length: int, embed_dim: int) -> Tensor:
     """Fixed positions `[L, D]` over the flattened token index (docs/method.md section 2)."""
     p = torch.arange(length, dtype=torch.float64)[:, None]
     j = torch.arange(embed_dim, dtype=torch.float64)[None]
-    angle = p / 10000 ** (2 * torch.div(j, 2, rounding_mode="floor") / embed_dim)
+    angle = p / 10000 ** (2 * (j // 2) / embed_dim)
     return torch.where(j % 2 == 0, angle.sin(), angle.cos()).float()
 
 
@@ -26,11 +26,9 @@ def as_clip(x: Tensor) -> Tensor:
 
 
 def cut(x: Tensor, patch_size: int, parts: int = 1) -> Tensor:
-    """Cuts clips into tubelets, and these into `parts` rows and columns of parts, in one copy.
+    """Cuts clips into tubelets `[B, L, 3, 2, P, P]`, L in time, row, column order.
 
-    Returns:
-        `[B, L, 3, 2, P, P]`, L in time, row, column order; with parts of side p
-        `[B, L, parts, parts, 3, 2, p, p]`.
+    With `parts` > 1, also each tubelet into rows and columns: `[B, L, parts, parts, 3, 2, p, p]`.
     """
     b, c, t, h, w = x.shape
     side = patch_size // parts
@@ -51,9 +49,9 @@ class TubeletEmbed(nn.Module):
     """Tubelets -> tokens by one linear map, or by a stem that never looks past its tubelet.
 
     Args:
-        stem_dim: 0 for the paper's single Conv3d; otherwise the channels of the first of two inner
-            stages. This stem serves the nano variants: a small transformer on few data stays at
-            chance without it, and since a token sees its own pixels alone, nothing masked leaks.
+        stem_dim: 0 for the paper's single Conv3d; otherwise channels of the first inner stage. A
+            nano transformer on few data stays at chance without this stem. A token sees its own
+            pixels alone, so nothing masked leaks.
     """
 
     def __init__(self, embed_dim: int, patch_size: int, stem_dim: int = 0):
@@ -86,8 +84,6 @@ class TubeletEmbed(nn.Module):
 
 def removed_tokens(tokens: int, ratio: float) -> int:
     """How many of L tokens a mask of this ratio removes: at least one, and at least one stays."""
-    if not 0 < ratio < 1:
-        raise ValueError(f"mask ratio {ratio}: expected a share between 0 and 1")
     return min(max(int(ratio * tokens), 1), tokens - 1)
 
 

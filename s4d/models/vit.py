@@ -45,9 +45,8 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(embed_dim, eps=EPS)
         self.mlp = Mlp(embed_dim, 4 * embed_dim)
         self.drop_path = DropPath(drop_path_rate)
-        self.moae = None
-        if num_experts:
-            self.moae = MoAE(embed_dim, num_experts, top_k, adapter_reduction)
+        self.moae = (MoAE(embed_dim, num_experts, top_k, adapter_reduction)
+                     if num_experts else None)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
@@ -200,7 +199,7 @@ class S4D(Encoder):
 
     def balance_loss(self) -> Tensor:
         """Sum over MoAE layers, of the last training forward pass; 0 for a dense model."""
-        losses = [layer.balance_loss() for layer in self.moae_layers().values()]
+        losses = [layer.balance for layer in self.moae_layers().values()]
         return torch.stack(losses).sum() if losses else self.fc_norm.weight.new_zeros(())
 
     def reset_classifier(self, classes: int, task: str) -> None:
@@ -213,8 +212,3 @@ class S4D(Encoder):
     def group_matcher(self, coarse: bool = False) -> dict:
         """timm's order of depth for layer-wise learning rates: stem, blocks, the rest (heads)."""
         return dict(stem=r"^patch_embed", blocks=r"^blocks\.(\d+)")
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Number of parameters of a model."""
-    return sum(p.numel() for p in model.parameters())

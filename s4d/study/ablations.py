@@ -70,9 +70,11 @@ def changed(profile: Profile, cfg: Finetune, name: str, value: object) -> Finetu
     old, new = profile.faces.folder, replace(profile.faces, gap=value).folder
 
     def moved(stage: Finetune | Pretrain) -> Finetune | Pretrain:
-        sources = {part: source for part in ("image", "video") if (source := getattr(stage, part))}
-        return replace(stage, **{part: replace(source, root=source.root.replace(old, new))
-                                 for part, source in sources.items()})
+        for task in ("image", "video"):
+            if source := getattr(stage, task):
+                source = replace(source, root=source.root.replace(old, new))
+                stage = replace(stage, **{task: source})
+        return stage
     return moved(replace(cfg, init=moved(cfg.init) if cfg.init else None))
 
 
@@ -80,10 +82,8 @@ def default_of(profile: Profile, name: str) -> object:
     """The value of a study that the comparison itself has."""
     method = STUDIES[name].methods[-1]
     base = replace(profile.finetune, **METHODS[method], init=profile.pretrain)
-    for value in STUDIES[name].values:
-        if changed(profile, base, name, value) == base:
-            return value
-    raise ValueError(f"none of the values of the study {name!r} is the profile's own")
+    return next(value for value in STUDIES[name].values
+                if changed(profile, base, name, value) == base)
 
 
 def trials(profile: Profile) -> Iterator[Trial]:

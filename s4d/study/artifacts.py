@@ -34,12 +34,10 @@ def csv_text(table: pd.DataFrame) -> str:
 
 
 def latex_text(table: pd.DataFrame, caption: str = "", escape: bool = True,
-               decimals: dict[str, int] | None = None) -> str:
-    """The table as a booktabs `tabular`; `decimals` of a column's floats, where two do not suit."""
+               precision: int = 2) -> str:
+    """The table as a booktabs `tabular`."""
     style = table.style.hide(axis="index").format_index(escape="latex", axis=1)
-    style = style.format(precision=2, na_rep="--", escape="latex" if escape else None)
-    for column, places in (decimals or {}).items():
-        style = style.format(precision=places, na_rep="--", subset=[column])
+    style = style.format(precision=precision, na_rep="--", escape="latex" if escape else None)
     align = "".join("r" if t.kind in "iuf" else "l" for t in table.dtypes)
     comment = "".join(f"% {line}\n" for line in caption.splitlines())
     return comment + style.to_latex(hrules=True, column_format=align)
@@ -60,10 +58,7 @@ def pictures(fig, name: str) -> dict[str, Callable[[Path], object]]:
 def read_manifest(out: str | Path) -> dict:
     """The artifacts of a folder: name -> entry; empty where there is no manifest."""
     path = Path(out) / "manifest.json"
-    try:
-        return json.loads(path.read_text("utf-8"))["artifacts"] if path.exists() else {}
-    except (ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{path} is damaged ({error}): remove it and call again") from error
+    return json.loads(path.read_text("utf-8"))["artifacts"] if path.exists() else {}
 
 
 def manifest_text(artifacts: dict) -> str:
@@ -82,9 +77,7 @@ def read_results(out: str | Path, names: Iterable[str]) -> dict[str, pd.DataFram
 class Artifacts:
     """Writes a notebook's figures, tables, their source data and one manifest entry each.
 
-    Args:
-        out: folder of all notebooks' artifacts; one that holds another profile's is refused.
-        seeds, config_digest: of the runs that the artifacts show.
+    The folder `out` is all notebooks'; one that holds another profile's artifacts is refused.
     """
 
     def __init__(self, out: str | Path, profile: str, notebook: str, seeds: Iterable[int] = (),
@@ -102,10 +95,10 @@ class Artifacts:
         self._add("figure", name, caption, data, pictures(fig, name))
 
     def table(self, df: pd.DataFrame, name: str, caption: str, data: pd.DataFrame | None = None,
-              escape: bool = True, decimals: dict[str, int] | None = None) -> None:
+              escape: bool = True, precision: int = 2) -> None:
         """Write a table as LaTeX and the plain numbers behind it, `df` or `data`, as CSV."""
         self._add("table", name, caption, df if data is None else data, {
-            f"tables/{name}.tex": _text(latex_text(df, caption, escape, decimals))})
+            f"tables/{name}.tex": _text(latex_text(df, caption, escape, precision))})
 
     def macros(self, commands: dict[str, str], name: str, caption: str) -> None:
         r"""Write texts as LaTeX commands, one `\newcommand` each, and as CSV."""

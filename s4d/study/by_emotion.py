@@ -9,10 +9,8 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from . import stats
-from .stats import count, mean_table, resample, units_of
 
 Tests = dict[tuple[str, str], pd.DataFrame]    # (method, task) -> predictions, seeds stacked
-WITH_PHOTOS = ("multitask", "s4d")             # compared with "dynamic"
 
 
 def class_orders(classes: int, most: int = 5040, seed: int = 0) -> np.ndarray:
@@ -29,7 +27,7 @@ def renaming_p(found: np.ndarray) -> float:
 
 
 def course(frames: pd.DataFrame, fps: float | None = None, resamples: int = 1000) -> pd.DataFrame:
-    """Mean curves around the apex, by emotion and over all ("expressive"), without neutral clips.
+    """Mean curves around the apex of all clips but neutral ones.
 
     Only the half of the clips is read that covers the whole range of times, since a change of
     clips along a curve would look like a change in time.
@@ -38,7 +36,8 @@ def course(frames: pd.DataFrame, fps: float | None = None, resamples: int = 1000
         frames: path, label, subject, frame, apex (missing: the middle), probability, intensity.
         fps: frames per second of the files; None leaves time in frames.
     Returns:
-        label, quantity ("probability", "intensity"), time (from the apex), and `mean_table`.
+        time (from the apex), quantity ("probability", "intensity"), label ("expressive"), and
+        those of `stats.mean_table`.
     """
     frames = frames[frames.label != "neutral"]
     middle = frames.groupby("path").frame.transform("median").round()
@@ -49,16 +48,13 @@ def course(frames: pd.DataFrame, fps: float | None = None, resamples: int = 1000
     last = np.quantile(reach["max"], 0.25, method="lower")
     whole = reach.index[(reach["min"] <= first) & (reach["max"] >= last)]
     frames = frames[frames.path.isin(whole) & frames.offset.between(first, last)]
-    out = []
-    both = pd.concat([frames.assign(label="expressive"), frames])
-    for label, group in both.groupby("label", sort=False):
-        subjects = group.groupby("path").subject.first()
-        for quantity in ("probability", "intensity"):
-            curves = group.pivot(index="path", columns="offset", values=quantity)
-            if curves.notna().all(axis=None):
-                table = mean_table(curves.to_numpy(float), subjects, resamples)
-                table.insert(0, "time", curves.columns / (fps or 1))
-                out.append(table.assign(label=label, quantity=quantity))
+    subjects, out = frames.groupby("path").subject.first(), []
+    for quantity in ("probability", "intensity"):
+        curves = frames.pivot(index="path", columns="offset", values=quantity)
+        if curves.notna().all(axis=None):
+            table = stats.mean_table(curves.to_numpy(float), subjects, resamples)
+            table.insert(0, "time", curves.columns / (fps or 1))
+            out.append(table.assign(label="expressive", quantity=quantity))
     return pd.concat(out, ignore_index=True)
 
 
@@ -77,7 +73,7 @@ def follow(frames: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.Dat
     clips = frames.groupby("path")[["label", "subject", "apex"]].first()
     clips = clips.assign(r=[_correlation(*curves[path]) for path in clips.index])
     clips = clips.dropna(subset="r").reset_index()
-    unit, null = units_of(clips.subject), np.full((len(clips), resamples), np.nan)
+    unit, null = stats.units_of(clips.subject), np.full((len(clips), resamples), np.nan)
     for k, clip in enumerate(clips.itertuples()):
         others = clips[(clips.label == clip.label) & (unit != unit[k])]
         r = np.array([_correlation(curves[clip.path][0], curves[other.path][1],
@@ -89,7 +85,7 @@ def follow(frames: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.Dat
     for label in ["expressive", *clips.label.unique()] if len(clips) else []:
         rows = np.flatnonzero((clips.label == label) | (label == "expressive"))
         r = clips.r.to_numpy()[rows]
-        mean = mean_table(r[:, None], clips.subject.iloc[rows], resamples).iloc[0]
+        mean = stats.mean_table(r[:, None], clips.subject.iloc[rows], resamples).iloc[0]
         paired, chance, p = np.isfinite(null[rows, 0]), np.full(resamples, np.nan), np.nan
         if paired.any():
             chance = null[rows][paired].mean(0)
@@ -118,51 +114,38 @@ def soft_confusion(predictions: pd.DataFrame, names: list[str]) -> np.ndarray:
     return mean / np.maximum(mean.sum(1, keepdims=True), 1e-12)
 
 
-def confusability(static: np.ndarray, dynamic: np.ndarray, seed: int = 0) -> dict:
-    """Test whether static confusions predict dynamic ones: Spearman's rho of the wrong cells.
-
-    Returns: rho, p against renaming the classes of one side in 2000 random orders (all, where there
-    are fewer), p_least, the smallest possible p; rho_cells and p_cells without each column's mean,
-    which is a model's preference for a class.
-    """
-    off, orders = ~np.eye(len(static), dtype=bool), class_orders(len(static), 2000, seed)
-
-    def tested(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-        renamed = _ranks(b, off)[orders[:, :, None], orders[:, None]]                # [R, K, K]
-        rho = np.einsum("ij,rij->r", _ranks(a, off), renamed)
-        return rho[0], renaming_p(rho)
-    rho, p = tested(static, dynamic)
-    wrong = [np.where(off, m, np.nan) for m in (static, dynamic)]
-    rho_cells, p_cells = tested(*(m - np.nanmean(m, 0) for m in wrong))
-    return dict(rho=rho, p=p, p_least=1 / len(orders), rho_cells=rho_cells, p_cells=p_cells)
-
-
-def _ranks(values: np.ndarray, used: np.ndarray | slice = np.s_[:]) -> np.ndarray:
-    """Standardised ranks of the used cells, else 0; products of two sum to Spearman's rho."""
-    rank = rankdata(values[used].round(12))
+def wrong_ranks(confusion: np.ndarray) -> np.ndarray:
+    """Standardised ranks of the wrong cells, else 0; products of two sum to Spearman's rho."""
+    off = ~np.eye(len(confusion), dtype=bool)
+    rank = rankdata(confusion[off].round(12))
     rank -= rank.mean()
-    out = np.zeros_like(values, dtype=float)
-    out[used] = rank / np.linalg.norm(rank) if rank.any() else np.nan
+    out = np.zeros_like(confusion, dtype=float)
+    out[off] = rank / np.linalg.norm(rank) if rank.any() else np.nan
     return out
 
 
-def confusability_interval(static: pd.DataFrame, dynamic: pd.DataFrame,
-                           names: list[str]) -> tuple[float, float]:
-    """95 % interval of rho, from leaving out groups of the subjects of both tests in turn.
+def confusability(static: pd.DataFrame, dynamic: pd.DataFrame, names: list[str]) -> dict:
+    """Test whether the confusions of one test predict another's: Spearman's rho of the wrong cells.
 
-    Subjects drawn again would add the noise of few subjects twice, which lowers a correlation.
+    Subjects drawn again would add the noise of few subjects twice, which lowers a correlation, so
+    the interval leaves out groups of them in turn.
+
+    Returns: rho, low, high (95 %, subjects of both tests), p against renaming the classes of one
+    side in 2000 random orders (all, where there are fewer), p_least, the smallest possible p.
     """
-    units, off = stats.units_of_two((static, dynamic)), ~np.eye(len(names), dtype=bool)
-    if units is None:
-        return np.nan, np.nan
+    units, n = stats.units_of_two((static, dynamic)), len(static)
+    orders = class_orders(len(names), 2000)
 
-    def rho(kept: np.ndarray) -> float:
-        photos, clips = kept[kept < len(static)], kept[kept >= len(static)] - len(static)
-        sides = static.iloc[photos], dynamic.iloc[clips]
-        a, b = (_ranks(soft_confusion(side, names), off) for side in sides)
-        return float((a * b).sum())
-    value, half = rho(np.arange(len(units))), stats.jackknife(rho, units, groups=20)
-    return max(-1.0, value - half), min(1.0, value + half)
+    def ranks(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sides = static.iloc[kept[kept < n]], dynamic.iloc[kept[kept >= n] - n]
+        return tuple(wrong_ranks(soft_confusion(side, names)) for side in sides)
+    a, b = ranks(np.arange(n + len(dynamic)))
+    rho = np.einsum("ij,rij->r", a, b[orders[:, :, None], orders[:, None]])
+    half = np.nan
+    if units is not None:
+        half = stats.jackknife(lambda kept: np.multiply(*ranks(kept)).sum(), units, groups=20)
+    low, high = np.clip([rho[0] - half, rho[0] + half], -1, 1)
+    return dict(rho=rho[0], low=low, high=high, p=renaming_p(rho), p_least=1 / len(orders))
 
 
 def confusion_study(tests: Tests, sides: dict[str, tuple], names: list[str]) -> pd.DataFrame:
@@ -171,19 +154,17 @@ def confusion_study(tests: Tests, sides: dict[str, tuple], names: list[str]) -> 
     Args:
         sides: comparison -> (key of the static test, key of the dynamic one).
     Returns:
-        one row a pair of classes: comparison, label, wrong, static, dynamic (mean probabilities),
-        and of its comparison photos, clips (counts), low, high (95 % of rho) and those of
-        `confusability`.
+        one row a pair of classes: label, wrong, static, dynamic (mean probabilities), comparison,
+        and of it photos, clips (counts) and those of `confusability`.
     """
     out, cells = [], pd.MultiIndex.from_product([names, names], names=["label", "wrong"])
     for comparison, keys in sides.items():
-        known = [tests[k][tests[k].label.isin(names)].reset_index(drop=True) for k in keys]
-        static, dynamic = (soft_confusion(test, names) for test in known)
-        low, high = confusability_interval(*known, names)
+        known = [tests[k][tests[k].label.isin(names)] for k in keys]
+        static, dynamic = (soft_confusion(test, names).ravel() for test in known)
         photos, clips = (tests[k].dropna(subset="predicted").path.nunique() for k in keys)
         table = pd.DataFrame(dict(
-            static=static.ravel(), dynamic=dynamic.ravel(), comparison=comparison, photos=photos,
-            clips=clips, low=low, high=high, **confusability(static, dynamic)), cells)
+            static=static, dynamic=dynamic, comparison=comparison, photos=photos, clips=clips,
+            **confusability(*known, names)), cells)
         out.append(table.reset_index().query("label != wrong"))
     return pd.concat(out, ignore_index=True)
 
@@ -195,14 +176,14 @@ def gain_by_emotion(tests: Tests, names: list[str], resamples: int = 1000) -> pd
     """
     def measured(method: str):
         test = tests[method, "video"]
-        counts = count(test[test.label.isin(names)])
-        again = resample(counts, resamples)
+        counts = stats.count(test[test.label.isin(names)])
+        again = stats.resample(counts, resamples)
         drawn = np.where(again["total"] > 0, again["recall"], np.nan)
         return 100 * counts.rates()["recall"].mean(0), 100 * drawn, counts.total
     base, base_drawn, total = measured("dynamic")
     labels = sorted(set(tests["dynamic", "video"].label) & set(names))       # in count's order
     out = []
-    for method in WITH_PHOTOS:
+    for method in ("multitask", "s4d"):
         value, drawn, _ = measured(method)
         for k, label in enumerate(labels):
             difference = (drawn - base_drawn)[:, k]
@@ -214,25 +195,3 @@ def gain_by_emotion(tests: Tests, names: list[str], resamples: int = 1000) -> pd
                 samples=total[:, k].sum(), subjects=(total[:, k] > 0).sum()))
     table = pd.DataFrame(out)
     return table.assign(p_holm=stats.holm(table.p))
-
-
-def foretold(tests: Tests, names: list[str]) -> pd.DataFrame:
-    """Correlate the static network's error on an emotion with the dynamic one's, and with gains.
-
-    Returns: outcome ("error on clips", or a method: its gain), rho (Spearman's, over emotions), p
-    (two-sided, from renaming the emotions in every order), emotions.
-    """
-    def recall(method: str, task: str) -> pd.Series:
-        test = tests[method, task]
-        return (test.predicted == test.label).groupby(test.label).mean().reindex(names)
-    error, without = 1 - recall("static", "image"), recall("dynamic", "video")
-    outcomes = {"error on clips": 1 - without}
-    outcomes |= {method: recall(method, "video") - without for method in WITH_PHOTOS}
-    out = []
-    for outcome, value in outcomes.items():
-        both = pd.DataFrame(dict(error=error, value=value)).dropna()
-        x, y = (_ranks(both[column].to_numpy()) for column in both)
-        rho = y[class_orders(len(both))] @ x
-        p = renaming_p(np.abs(rho))
-        out.append(dict(outcome=outcome, rho=rho[0], p=p, emotions=len(both)))
-    return pd.DataFrame(out)

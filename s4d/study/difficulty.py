@@ -5,14 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from ..config import Finetune
 from ..data import index, read_clip
 from ..emotions import vocabulary
 from ..faces.corpus import truth
+from .similarity import read_by_probe
 from .stimuli import probabilities, subset
 
 SIDE = 24                 # pixels a side of what the pixel reader sees, in grey
@@ -43,8 +41,7 @@ def difficulty(folder: str | Path, train: int = 2000, test: int = 600) -> pd.Dat
             if strength:
                 x, y = (np.stack([told(reader, *samples[path]) for path in part["path"]])
                         for part in (fit, held))
-                model = LogisticRegression(C=strength, max_iter=200, class_weight="balanced")
-                predicted = make_pipeline(StandardScaler(), model).fit(x, fit["label"]).predict(y)
+                predicted = read_by_probe(x, fit["label"], y, C=strength, max_iter=200)
             out.append(held[["path", "subject", "split", "label"]].assign(
                 task=task, input=reader, seed=0, predicted=predicted))
     return pd.concat(out, ignore_index=True)

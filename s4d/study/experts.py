@@ -1,23 +1,119 @@
-"""Which expert serves whom: usage by group, what it tells in bits, agreement between seeds.
+"""Which expert serves whom, in bits and between seeds, who misses one, and two ways to route.
 
 Gates are kept by block index, from 0; the tables number blocks and experts from 1.
 """
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
+from torch import Tensor, nn
 
-from .routing import Routes
-from .splits import Split
-from .stats import LIMITS, draws, holm, interval, jackknife, permutation_p, weights_of
+from . import stats
+from .stimuli import Routes, probabilities, record_routing
+
+Grid = tuple[int, int, int]      # tokens along time, rows, columns
+MODES = {"paper": (None, False), "noise only": (None, True), "capacity only": (1.0, False),
+         "released": (1.0, True)}             # capacity factor and noise in evaluation
+
+
+@dataclass(frozen=True)
+class Split:
+    """Usage of the experts, summed by subject and group. U subjects, V groups, E experts."""
+
+    about: str                       # task; emotion or place, with the task after a comma
+    names: tuple[str, ...]           # of the groups
+    sums: np.ndarray                 # [U, V, E] usage times weight
+    counts: np.ndarray               # [U, V] weight
+    null: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]     # sums, counts permuted
+    samples: np.ndarray              # [V] photos or clips that a group was seen in
+
+    @property
+    def limit(self) -> float:
+        """Largest possible bits."""
+        return np.log2(min(self.sums.shape[2], (self.counts.sum(0) > 0).sum()))
+
 
 Questions = dict[int, list[Split]]             # block number (from 1) -> of `splits_of`
-Grid = tuple[int, int, int]                    # tokens along time, rows, columns
+
+
+def usage_of(gates: Tensor) -> np.ndarray:
+    """Share of each sample's assignments by expert, from gates `[N, L, E]`."""
+    chosen = (gates > 0).double().sum(1)
+    return (chosen / chosen.sum(-1, keepdim=True).clamp(min=1)).numpy()
+
+
+def group_split(about: str, usage: np.ndarray, groups: np.ndarray, units: np.ndarray,
+                whole: bool) -> Split:
+    """Split samples that belong to one group each, with usage `[N, E]`.
+
+    The null permutes the groups of whole subjects, who have one group each (tasks); else those of
+    each subject's samples (emotions), with all single samples in one pool.
+    """
+    names, group = np.unique(groups, return_inverse=True)
+    _, first, unit, size = np.unique(units, return_index=True, return_inverse=True,
+                                     return_counts=True)
+    member = np.eye(len(names))[group]
+    pool = np.where(size[unit] > 1, unit, -1)
+    home = np.argsort(pool, kind="stable")
+
+    def null(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if whole:
+            dealt = rng.permutation(group[first])[unit]
+        else:
+            dealt = np.empty_like(group)
+            dealt[home] = group[np.lexsort((rng.random(len(pool)), pool))]
+        return np.eye(len(names))[dealt].T @ usage, np.bincount(dealt, minlength=len(names))
+    sums = stats.sums_of(member[:, :, None] * usage[:, None], unit)
+    names = tuple(map(str, names))
+    return Split(about, names, sums, stats.sums_of(member, unit), null, np.bincount(group))
+
+
+def place_split(about: str, gates: Tensor, grid: Grid, units: np.ndarray) -> Split:
+    """Split places on the face, averaged over the time steps; gates `[N, L, E]`.
+
+    The null permutes the places of every sample.
+    """
+    n, _, experts = gates.shape
+    usage = usage_of(gates.reshape(-1, 1, experts))                                  # of tokens
+    usage = usage.reshape(n, grid[0], -1, experts).mean(1)                           # [N, P, E]
+    places = usage.shape[1]
+
+    def null(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        order = rng.random((n, places)).argsort(1)
+        moved = np.take_along_axis(usage, order[..., None], 1)
+        return moved.sum(0), np.full(places, float(n))
+    names = tuple(str(place + 1) for place in range(places))
+    counts = np.bincount(units)[:, None] * np.ones(places)
+    return Split(about, names, stats.sums_of(usage, units), counts, null, np.full(places, n))
+
+
+def splits_of(photo: Tensor, clip: Tensor, rows: dict[str, pd.DataFrame],
+              grids: dict[str, Grid]) -> list[Split]:
+    """Ask every question about one block that has an answer, from the gates of photos and clips.
+
+    The task is also read on the clips' first time step alone: a photo has the positions of time
+    step 0, so a router that merely reads positions would look task-specific on whole clips.
+    """
+    units = {t: stats.units_of(r.subject) for t, r in rows.items()}
+    task = np.repeat(["image", "video"], [len(photo), len(clip)])
+    both = np.concatenate([units["image"], units["video"] + len(photo)])
+    out = []
+    for about, seen in (("task", clip), ("task, first time step", clip[:, :photo.shape[1]])):
+        usage = np.concatenate([usage_of(photo), usage_of(seen)])
+        out.append(group_split(about, usage, task, both, whole=True))
+    for name, gates in (("image", photo), ("video", clip)):
+        labels, unit = rows[name].label.to_numpy(), units[name]
+        out += [group_split(f"emotion, {name}", usage_of(gates), labels, unit, whole=False),
+                place_split(f"place, {name}", gates, grids[name], unit)]
+    return [split for split in out if split.limit > 0]
 
 
 def usage_table(questions: Questions, resamples: int = 500) -> pd.DataFrame:
@@ -35,22 +131,15 @@ def usage_table(questions: Questions, resamples: int = 500) -> pd.DataFrame:
         by, _, task = split.about.partition(", ")
         if by == "place" or task == "first time step":
             continue
-        weights = weights_of(len(split.sums), resamples)
+        weights = stats.weights_of(len(split.sums), resamples)
         share, difference = measured(split.sums.sum(0), split.counts.sum(0))
         drawn = measured(np.tensordot(weights, split.sums, 1), weights @ split.counts)[1]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)     # one subject has no limits
-            low, high = np.nanquantile(drawn, LIMITS, axis=0)
+        low, high = np.nanquantile(drawn, stats.LIMITS, axis=0)
         rows += [(block, task or split.names[v], by, split.names[v], e + 1, share[v, e],
                   int(split.samples[v]), difference[v, e], low[v, e], high[v, e])
                  for v, e in np.ndindex(share.shape)]
     return pd.DataFrame(rows, columns=["block", "task", "by", "group", "expert", "share", "samples",
                                        "difference", "difference_low", "difference_high"])
-
-
-def entropy(p: np.ndarray) -> np.ndarray:
-    """Shannon entropy in bits along the last axis of probabilities; 0 log 0 = 0."""
-    return -(p * np.log2(np.where(p > 0, p, 1))).sum(-1)
 
 
 def information(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -62,64 +151,54 @@ def information(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     Args:
         sums: usage times weight `[..., V, E]`; counts: weight `[..., V]`, 0 for an empty group.
     """
+    def entropy(p: np.ndarray) -> np.ndarray:
+        return -(p * np.log2(np.where(p > 0, p, 1))).sum(-1)
     usage = sums / np.where(counts > 0, counts, 1)[..., None]
     present = (counts > 0).astype(float)
     weight = present / np.maximum(present.sum(-1, keepdims=True), 1)
     return entropy((weight[..., None] * usage).sum(-2)) - (weight * entropy(usage)).sum(-1)
 
 
-def specificity_table(questions: Questions, permutations: int = 500, seed: int = 0) -> pd.DataFrame:
-    """Bits that the groups of every question tell about the expert of every block.
-
-    One seed of permutations and resamples for all runs lets them share subjects.
-
-    Returns:
-        block, about, limit, bits, null_mean, people, and as arrays `[R]` null (bits of permuted
-        groups) and boot (bits of resampled subjects).
-    """
-    rows = []
-    for block, split in [(b, s) for b, splits in questions.items() for s in splits]:
-        rng, people = np.random.default_rng(seed), len(split.sums)
-        null = np.array([information(*split.null(rng)) for _ in range(permutations)])
-        weights = weights_of(people, permutations, seed)
-        boot = information(np.tensordot(weights, split.sums, 1), weights @ split.counts)
-        bits = float(information(split.sums.sum(0), split.counts.sum(0)))
-        rows.append(dict(block=block, about=split.about, limit=split.limit, bits=bits,
-                         null_mean=null.mean(), people=people, null=null, boot=boot))
-    return pd.DataFrame(rows)
-
-
-def beyond_null(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """What groups tell beyond their null, in per cent of the limit, by run and in the mean of runs.
+def specificity_table(runs: dict[int, Questions], permutations: int = 500,
+                      seed: int = 0) -> pd.DataFrame:
+    """Bits that the groups of every question tell about the expert of every block, by run.
 
     Bits about two tasks and about seven emotions have other limits, and few samples lift them.
-    Bits less the mean of their null, over their limit, can be compared.
+    Bits less the mean of their null, over their limit, can be compared. One seed of permutations
+    and resamples for all runs lets them share subjects.
 
     Args:
-        table: of `specificity_table`, runs stacked, with a column seed.
+        runs: seed of a run -> its questions.
     Returns:
-        the table with beyond (%) and, for each block and question, mean (over runs), mean_low,
-        mean_high (95 % over subjects and runs), null_top (95th percentile of the mean's null) and
-        p_holm (one-sided, over all blocks and questions).
+        block, about, limit, bits, null_mean, people, seed, beyond (bits beyond the null, % of the
+        limit) and, for each block and question, mean (over runs), mean_low, mean_high (95 % over
+        subjects and runs), null_top (95th percentile of the mean's null) and p_holm (one-sided,
+        over all blocks and questions).
     """
-    keys, out = ["block", "about"], []
-    for _, runs in table.groupby(keys, sort=False):
-        limit = runs.limit.iloc[0]
-        scale = 100 / limit if limit else np.nan            # a single group has nothing to tell
-        null, boot = (scale * np.stack(list(runs[name])) for name in ("null", "boot"))   # [S, R]
-        beyond = scale * runs.bits.to_numpy() - null.mean(1)
-        moved = beyond[:, None] + boot - boot.mean(1, keepdims=True)
-        weights = draws(len(runs), boot.shape[1], seed)                                  # [R, S]
-        low, high = interval((weights.T * moved).sum(0) / weights.sum(1))
-        chance = null.mean(0) - null.mean()
-        p = permutation_p(chance, beyond.mean(), slack=1e-9) if limit else np.nan
-        out.append(runs.drop(columns=["null", "boot"]).assign(
-            beyond=beyond, mean=beyond.mean(), mean_low=low, mean_high=high,
-            null_top=np.percentile(chance, 95), p=p))
-    found = pd.concat(out, ignore_index=True)
-    tests = found.drop_duplicates(keys).dropna(subset="p")
-    corrected = tests[keys].assign(p_holm=holm(tests.p.to_numpy()))
-    return found.drop(columns="p").merge(corrected, on=keys, how="left")
+    first, out, p = next(iter(runs.values())), [], []
+    for block, question in [(b, q) for b, splits in first.items() for q in range(len(splits))]:
+        rows, null, boot = [], [], []
+        for run, questions in runs.items():
+            split, rng = questions[block][question], np.random.default_rng(seed)
+            people, scale = len(split.sums), 100 / split.limit
+            bits = float(information(split.sums.sum(0), split.counts.sum(0)))
+            permuted = np.array([information(*split.null(rng)) for _ in range(permutations)])
+            weights = stats.weights_of(people, permutations, seed)
+            again = information(np.tensordot(weights, split.sums, 1), weights @ split.counts)
+            null.append(scale * permuted)
+            boot.append(scale * again)
+            rows.append(dict(block=block, about=split.about, limit=split.limit, bits=bits,
+                             null_mean=permuted.mean(), people=people, seed=run,
+                             beyond=scale * bits - null[-1].mean()))
+        rows, null, boot = pd.DataFrame(rows), np.stack(null), np.stack(boot)            # [S, R]
+        moved = rows.beyond.to_numpy()[:, None] + boot - boot.mean(1, keepdims=True)
+        weights = stats.draws(len(runs), permutations, seed)                             # [R, S]
+        low, high = stats.interval((weights.T * moved).sum(0) / weights.sum(1))
+        chance, mean = null.mean(0) - null.mean(), rows.beyond.mean()
+        p.append(stats.permutation_p(chance, mean, slack=1e-9))
+        out.append(rows.assign(mean=mean, mean_low=low, mean_high=high,
+                               null_top=np.percentile(chance, 95)))
+    return pd.concat(out, ignore_index=True).assign(p_holm=np.repeat(stats.holm(p), len(runs)))
 
 
 def maps_table(routes: Routes, grid: Grid, task: str) -> pd.DataFrame:
@@ -146,7 +225,7 @@ def map_agreement(photo: Tensor, clip: Tensor, grids: dict[str, Grid],
         means = [maps[0][kept[kept < n]].mean(0), maps[1][kept[kept >= n] - n].mean(0)]
         return np.corrcoef(*[(m - m.mean(0)).ravel() for m in means])[0, 1]
     r = correlation(np.arange(len(everybody)))
-    half = float(jackknife(correlation, everybody))
+    half = float(stats.jackknife(correlation, everybody))
     return dict(agreement=r, agreement_low=max(-1.0, r - half), agreement_high=min(1.0, r + half))
 
 
@@ -172,6 +251,86 @@ def seed_agreement(routes: dict[int, Routes], permutations: int = 100,
                 null.append(matched_share(a, moved, experts))
             null, matched = np.array(null), matched_share(a, b, experts)
             rows.append((block + 1, one, other, matched, null.mean(), np.percentile(null, 95),
-                         permutation_p(null, matched), a.size))
+                         stats.permutation_p(null, matched), a.size))
     return pd.DataFrame(rows, columns=["block", "seed_a", "seed_b", "matched", "null_mean",
                                        "null_95", "p", "tokens"])
+
+
+@contextmanager
+def without_expert(model: nn.Module, block: int, expert: int) -> Iterator[nn.Module]:
+    """Inside the context the router of one block never chooses one expert (both from 0)."""
+    bias = model.moae_layers()[block].router.bias.data
+    before = bias[expert].clone()
+    try:
+        bias[expert] = -1e9
+        yield model
+    finally:
+        bias[expert] = before
+
+
+def cost_of_experts(model: nn.Module, x: Tensor, rows: pd.DataFrame, target: np.ndarray,
+                    task: str) -> pd.DataFrame:
+    """Probability of the true class without each expert in turn, minus that with all experts.
+
+    Returns: block, expert, task, change (points of probability, negative when the expert is
+    missed), and the rest of `cluster_t`.
+    """
+    def true_class() -> np.ndarray:
+        return 100.0 * probabilities(model, x, task)[np.arange(len(target)), target]
+    whole, out = true_class(), []
+    for block, moae in model.moae_layers().items():
+        for expert in range(moae.num_experts):
+            with without_expert(model, block, expert):
+                found = stats.cluster_t(true_class() - whole, rows.subject)
+            out.append(dict(block=block + 1, expert=expert + 1, task=task,
+                            change=found.pop("mean"), **found))
+    return pd.DataFrame(out)
+
+
+def compare_modes(model: nn.Module, x: Tensor, target: np.ndarray, task: str,
+                  seed: int = 0) -> pd.DataFrame:
+    """Two passes through each of MODES; the second in another sample order.
+
+    Returns: task, mode, sample, correct (share of the two passes), changed (their predictions
+    differ), shift (total variation distance of their probabilities), dropped (share of the
+    assignments over the capacity limit).
+    """
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(x)))
+    model, out = deepcopy(model), []                        # the caller's keeps its own mode
+    layers = model.moae_layers()
+    for mode, (capacity, noise) in MODES.items():
+        model.set_routing(capacity_factor=capacity, noise=noise)
+        with torch.random.fork_rng(), record_routing(model) as records:
+            torch.manual_seed(seed)
+            first = probabilities(model, x, task)
+            second = np.empty_like(first)
+            second[order.numpy()] = probabilities(model, x[order], task)
+        passes = [(gates, layers[i].top_k) for i, batches in records.items() for gates in batches]
+        kept = sum(int((gates > 0).sum()) for gates, _ in passes)
+        asked = sum(gates[..., 0].numel() * top_k for gates, top_k in passes)
+        answers = np.stack([first.argmax(1), second.argmax(1)])
+        out.append(pd.DataFrame(dict(
+            task=task, mode=mode, sample=range(len(x)), correct=(answers == target).mean(0),
+            changed=(answers[0] != answers[1]).astype(float),
+            shift=np.abs(first - second).sum(1) / 2, dropped=1 - kept / asked)))
+    return pd.concat(out, ignore_index=True)
+
+
+def modes_table(passes: pd.DataFrame, subjects: dict[str, pd.Series],
+                resamples: int = 1000) -> pd.DataFrame:
+    """Compare every routing mode of each task with the paper's, all in per cent.
+
+    Args:
+        passes: of `compare_modes`, seeds and tasks stacked; subjects: of each task's samples.
+    """
+    measures, out = ["correct", "changed", "shift", "dropped"], []
+    for task, part in passes.groupby("task", sort=False):
+        mean = 100 * part.groupby(["mode", "sample"], sort=False)[measures].mean()
+        for mode in MODES:
+            found = mean.loc[mode]
+            change = found.correct - mean.loc["paper"].correct
+            war, *others = found.mean()
+            out.append((task, mode, war, *stats.mean_interval(change, subjects[task], resamples),
+                        *others))
+    columns = ["task", "mode", "war", "change", "low", "high", *measures[1:]]
+    return pd.DataFrame(out, columns=columns)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from .. import config as configs
-from ..config import ConfigError, Finetune, Source
+from ..config import Finetune, Source
 from ..data import DatasetError, index, read_clip
 from ..data.audit import examine
 from ..emotions import EMOTIONS, EMOTIONS_8, EMOTIONS_11
@@ -31,18 +31,16 @@ def configure(photos: str | Path | None = None, clips: str | Path | None = None,
     Args:
         profile: whose model, sizes and learning rate.
         init: a pre-training configuration, a checkpoint file, or None: from scratch.
-        steps: of training, about; each of one modality.
+        steps: of training, about, and at least an epoch; each of one modality.
     """
     if photos is None and clips is None:
         raise DatasetError("no folder was given: name one of photos, one of clips, or both")
-    if steps < 1:
-        raise ConfigError(f"steps is {steps}: expected the number of training steps, 1 or more")
-    given = {"image": photos and str(photos), "video": clips and str(clips)}
+    given = {"image": photos, "video": clips}
     for task, folder in given.items():
         if folder is not None:
             labels = set(index(KINDS[task], folder, subject_separator=subject_separator)["label"])
             names = next(v for v in (EMOTIONS, EMOTIONS_8, EMOTIONS_11) if labels <= set(v))
-            given[task] = Source(KINDS[task], folder, num_classes=len(names),
+            given[task] = Source(KINDS[task], str(folder), num_classes=len(names),
                                  subject_separator=subject_separator)
     method = "static" if clips is None else "s4d"
     method = "dynamic" if photos is None else method
@@ -59,22 +57,20 @@ def study(photos: str | Path | None = None, clips: str | Path | None = None,
           runs: str = "runs", **settings) -> tuple[Run, pd.DataFrame, pd.DataFrame, list[Path]]:
     """Check own folders, train on them, score the test split and draw it all into `out`.
 
-    The same call finds the finished run.
-
     Args:
         settings: subject_separator, init and steps, as for `configure`.
     Returns:
-        the run; scores of the test split (task, metric, value, low, high, samples); problems of
-        the audit with which training went on (kind, path, problem); written files.
+        the run; `protocol` of the test split, by task; problems of the audit with which training
+        went on (kind, path, problem); written files.
     """
     cfg, problems = configure(photos, clips, profile=profile, data=data, runs=runs, **settings), []
     for source in sources(cfg).values():
         problems.append(examine(source.name, source.root)[0])
-        worst = problems[-1][problems[-1]["kind"].isin(UNUSABLE)]
-        if len(worst):
-            raise DatasetError(f"{len(worst)} of the {source.name} in {source.root} cannot be "
-                               f"used, the first is {worst['path'].iloc[0]}: "
-                               f"{worst['problem'].iloc[0]}; repair or remove them")
+        unusable = problems[-1].query(f"kind in {UNUSABLE}")
+        if len(unusable):
+            path, problem = unusable[["path", "problem"]].iloc[0]
+            raise DatasetError(f"{len(unusable)} of the {source.name} in {source.root} cannot be "
+                               f"used, the first is {path}: {problem}; repair or remove them")
     faces = configs.profile(profile, data=data, runs=runs).faces
     if faces is not None and isinstance(cfg.init, configs.Pretrain):
         from ..faces import corpus
@@ -93,7 +89,7 @@ def draw(run: Run, tested: pd.DataFrame, scores: pd.DataFrame, out: Path) -> lis
     shares = pd.concat(confusion(rows, sources(cfg)[task].num_classes).assign(task=task)
                        for task, rows in tested.groupby("task"))
     total = shares.groupby(["task", "label"])["count"].transform("sum")
-    seen = shares.assign(samples=total).query("samples > 0")
+    seen = shares.assign(samples=total, method="").query("samples > 0")
     drawn = {"confusion": figures.confusion(seen, note), "curves": curves(run)}
     for task, rows in tables(cfg).items():      # a few samples of each class, the middle frame
         chosen = rows.sample(frac=1, random_state=0).groupby("label").head(ACROSS)
@@ -113,14 +109,13 @@ def draw(run: Run, tested: pd.DataFrame, scores: pd.DataFrame, out: Path) -> lis
 
 def curves(run: Run):
     """Draw losses over the steps and validation UAR."""
-    rows = run.metrics()
+    rows = run.metrics().set_index("step")
     fig, axes = figure(PAGE, 2.6, 1, 2)
     for task in run.config.tasks:
-        losses, scores = rows[rows["modality"] == task], rows[rows["modality"] == "val"]
-        style = dict(color=TASK_COLOURS[task], lw=1, label=TASK_LABELS[task])
-        smooth = losses["loss"].rolling(25, min_periods=1, center=True).median()
-        axes[0].plot(losses["step"], smooth, **style)
-        axes[1].plot(scores["step"], 100 * scores[f"{task}_uar"], marker="o", ms=2.5, **style)
+        style = dict(color=TASK_COLOURS[task], label=TASK_LABELS[task])
+        losses = rows["loss"][rows["modality"] == task]
+        axes[0].plot(losses.rolling(25, min_periods=1, center=True).median(), **style)
+        axes[1].plot(100 * rows[f"{task}_uar"][rows["modality"] == "val"], marker=".", **style)
     axes[0].set(xlabel="step", ylabel="loss (running median of 25 steps)")
     axes[1].set(xlabel="step", ylabel="validation UAR (%)")
     axes[1].legend()

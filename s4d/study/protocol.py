@@ -5,37 +5,24 @@ import numpy as np
 import pandas as pd
 
 from ..emotions import vocabulary
-from .stats import check, draws, holm, interval, p_text, rates, sums_of, units_of
-
-MISSING = "unreadable"                         # what a matrix calls a sample without a prediction
+from .stats import count, draws, holm, interval, p_text, rates, sums_of, units_of
 
 
-def _metrics(confusion: np.ndarray, absent: np.ndarray | float = np.nan) -> np.ndarray:
-    """Return WAR, UAR, macro and weighted F1, then the recall of each class, `[..., 4 + K]`.
-
-    Args:
-        confusion: `[..., K, K + 1]` samples by label and answer; the last answer is no class.
-        absent: `[K]` recall (and F1) of a class without samples.
-    """
-    right, total = np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-1)
-    found = rates(total, right, absent)
-    f1 = found["recall"].copy()
-    np.divide(2 * right, total + confusion[..., :-1].sum(-2), out=f1, where=total > 0)
-    share = total / total.sum(-1, keepdims=True)
-    means = (found["WAR"], found["UAR"], f1.mean(-1), np.nansum(share * f1, -1))
-    return np.concatenate([np.stack(means, -1), found["recall"]], -1)
-
-
-def _resampled(predictions: pd.DataFrame, classes: list[str], resamples: int, seed: int) -> tuple:
-    """Return `_metrics` `[4 + K]`, and those of every resample of the subjects `[R, 4 + K]`."""
-    rows = predictions.sort_values("path")         # the draws must not depend on the order of rows
-    label = pd.Categorical(rows["label"], classes).codes
-    answer = pd.Categorical(rows["predicted"], classes).codes                    # -1: the last
-    cells = np.eye(len(classes))[label][:, :, None] * np.eye(len(classes) + 1)[answer][:, None]
-    counts = sums_of(cells, units_of(rows["subject"], sort=False))               # [G, K, K + 1]
-    value, weight = _metrics(counts.sum(0)), draws(len(counts), resamples, seed)
-    drawn = (weight @ counts.reshape(len(counts), -1)).reshape(resamples, *counts.shape[1:])
-    return value, _metrics(drawn, absent=value[4:])
+def _measured(rows: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+    """Return a column a metric: its value in row 0, then its resamples over subjects."""
+    rows = rows.sort_values("path")                # the draws must not depend on the order of rows
+    counts, classes = count(rows), sorted(rows["label"].unique())
+    answers = rows["predicted"].to_numpy()[:, None] == np.array(classes, dtype=object)     # [N, K]
+    subjects = len(counts.total)
+    weight = np.vstack([np.ones(subjects), draws(subjects, resamples, seed)])         # [1 + R, G]
+    parts = counts.total, counts.correct[0], sums_of(answers, units_of(rows["subject"], sort=False))
+    total, right, given = (weight @ part for part in parts)                           # [1 + R, K]
+    found = rates(total, right, absent=right[0] / total[0])
+    f1 = 2 * right / np.maximum(total + given, 1)
+    f1 = np.where(total > 0, f1, f1[0])
+    table = pd.DataFrame({"WAR": found["WAR"], "UAR": found["UAR"], "macro F1": f1.mean(1),
+                          "weighted F1": (total * f1).sum(1) / total.sum(1)})
+    return table.assign(**{f"recall {c}": found["recall"][:, k] for k, c in enumerate(classes)})
 
 
 def protocol(splits: dict[str, pd.DataFrame], resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -46,36 +33,29 @@ def protocol(splits: dict[str, pd.DataFrame], resamples: int = 2000, seed: int =
     Returns:
         part, metric, value, low, high (95 % over subjects), samples.
     """
-    for name, rows in splits.items():
-        check(rows, name)
     every = pd.concat(splits.values(), ignore_index=True)
-    classes = sorted(every["label"].unique())
-    names = ["WAR", "UAR", "macro F1", "weighted F1", *(f"recall {c}" for c in classes)]
-    results = {name: _resampled(rows, classes, resamples, seed + i)
-               for i, (name, rows) in enumerate(splits.items())}
+    parts = {name: _measured(rows, resamples, seed + i)
+             for i, (name, rows) in enumerate(splits.items())}
     if len(splits) > 1:
-        value, drawn = (np.nanmean(np.stack(v), 0) for v in zip(*results.values(), strict=True))
-        results["mean of folds"] = value, drawn
+        parts["mean of folds"] = pd.concat(parts).groupby(level=1).mean()
         if not every["path"].duplicated().any():   # photos are the same in every fold
-            results["pooled"] = _resampled(every, classes, resamples, seed)
-    out = [(part, metric, value[k], *interval(drawn[:, k]), len(splits.get(part, every)))
-           for part, (value, drawn) in results.items() for k, metric in enumerate(names)]
+            parts["pooled"] = _measured(every, resamples, seed)
+    found = pd.concat(parts)                       # a class that a fold lacks is missing there
+    out = [(part, metric, numbers[0], *interval(numbers[1:]), len(splits.get(part, every)))
+           for part in parts for metric, numbers in found.loc[part].items()]
     return pd.DataFrame(out, columns=["part", "metric", "value", "low", "high", "samples"])
 
 
-def matrix(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Count labels down and answers across, `unreadable` last."""
-    given = predictions["predicted"].fillna(MISSING)
-    names = sorted({*predictions["label"], *given}, key=lambda name: (name == MISSING, name))
-    return pd.crosstab(predictions["label"], given).reindex(columns=names, fill_value=0)
-
-
 def confusion(predictions: pd.DataFrame, classes: int = 7) -> pd.DataFrame:
-    """Return `matrix` of one task over all classes: label, predicted, count, share of the label."""
-    names, counts = [*vocabulary(classes)], matrix(predictions)
-    answers = names + [c for c in counts.columns if c == MISSING]
+    """Count one task's labels and answers: label, predicted, count, share of the label.
+
+    The answer to a sample that could not be read is `unreadable`.
+    """
+    names = [*vocabulary(classes)]
+    counts = pd.crosstab(predictions["label"], predictions["predicted"].fillna("unreadable"))
+    answers = [*names, *(name for name in counts if name == "unreadable")]
     counts = counts.reindex(index=names, columns=answers, fill_value=0)
-    table = counts.rename_axis(columns="predicted").stack().rename("count").reset_index()
+    table = counts.stack().rename("count").reset_index()
     total = table.groupby("label")["count"].transform("sum")
     return table.assign(share=(table["count"] / total).where(total > 0))
 

@@ -28,12 +28,11 @@ def read_by_head(model: nn.Module, pooled: np.ndarray, head: str, names: tuple[s
     return np.array(shared)[logits[:, [names.index(n) for n in shared]].argmax(1)]
 
 
-def read_by_probe(train: np.ndarray, labels: pd.Series, pooled: np.ndarray,
-                  shared: list[str]) -> np.ndarray:
-    """Name the emotion of features by logistic regression on those of training samples."""
-    use = labels.isin(shared).to_numpy()
-    reader = LogisticRegression(C=0.1, max_iter=500, class_weight="balanced")
-    return make_pipeline(StandardScaler(), reader).fit(train[use], labels[use]).predict(pooled)
+def read_by_probe(train: np.ndarray, labels: np.ndarray, x: np.ndarray, C: float = 0.1,
+                  max_iter: int = 500) -> np.ndarray:
+    """Name the emotion of features `[N, D]` by logistic regression on training samples."""
+    reader = LogisticRegression(C=C, max_iter=max_iter, class_weight="balanced")
+    return make_pipeline(StandardScaler(), reader).fit(train, labels).predict(x)
 
 
 def transfer_matrix(read: pd.DataFrame, saw: dict[str, tuple[str, ...]],
@@ -99,19 +98,18 @@ def corrected_difference(pairs: Pairs, photo_rows: pd.DataFrame, clip_rows: pd.D
     """The difference of `matched_classes` freed of the noise of few subjects, and its 95 % limits.
 
     Class means of few subjects are noisy, so prototypes look less alike than they are, and a
-    bootstrap adds as much noise once more. Missing with fewer than two subjects or shared classes.
+    bootstrap adds as much noise once more. Missing with fewer than two subjects.
     Source: jackknife over groups of subjects, with Quenouille's correction of the bias.
     """
-    units, n = stats.units_of_two((photo_rows, clip_rows)), len(photo_rows)
-    equal = np.eye(len(names)) > 0
-    labels = photo_rows.label.to_numpy(), clip_rows.label.to_numpy()
-    if units is None or len(set(labels[0]) & set(labels[1]) & set(names)) < 2:
+    n, equal = len(photo_rows), np.eye(len(names)) > 0
+    units = stats.units_of_two((photo_rows, clip_rows))
+    if units is None:
         return np.nan, np.nan, np.nan
 
     def difference(kept: np.ndarray) -> float:
         one, other = kept[kept < n], kept[kept >= n] - n
         some = [(photos[one], clips[other]) for photos, clips in pairs]
-        cosine = mean_cosine(some, labels[0][one], labels[1][other], names)
+        cosine = mean_cosine(some, photo_rows.label.iloc[one], clip_rows.label.iloc[other], names)
         return np.nanmean(cosine[equal]) - np.nanmean(cosine[~equal])
     left = stats.leave_out(difference, units, groups=20)
     value = len(left) * difference(np.arange(len(units))) - (len(left) - 1) * left.mean()
@@ -129,8 +127,8 @@ def prototype_study(networks: dict[str, Pairs], photo_rows: pd.DataFrame, clip_r
         `matched_classes`, corrected, low and high (of `corrected_difference`, up to the ceiling).
     """
     cells = pd.MultiIndex.from_product([names, names], names=["image_class", "video_class"])
-    count_photos, count_clips = (rows.label.value_counts().reindex(names, fill_value=0)
-                                 for rows in (photo_rows, clip_rows))
+    photos, clips = (rows.label.value_counts().reindex(names, fill_value=0)
+                     for rows in (photo_rows, clip_rows))
     out = []
     for method, pairs in networks.items():
         cosine = mean_cosine(pairs, photo_rows.label, clip_rows.label, names)
@@ -140,8 +138,7 @@ def prototype_study(networks: dict[str, Pairs], photo_rows: pd.DataFrame, clip_r
         table = pd.DataFrame(dict(cosine=cosine.ravel(), method=method, **found), cells)
         out.append(table.reset_index())
     table = pd.concat(out, ignore_index=True)
-    return table.assign(photos=table.image_class.map(count_photos),
-                        clips=table.video_class.map(count_clips))
+    return table.assign(photos=table.image_class.map(photos), clips=table.video_class.map(clips))
 
 
 def centred_gram(x: np.ndarray) -> np.ndarray:
@@ -170,30 +167,39 @@ def cka(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: pd.DataFrame,
-                        permutations: int = 1000, tested: str = "pooled",
-                        seed: int = 0) -> pd.DataFrame:
+                        permutations: int = 1000, seed: int = 0) -> pd.DataFrame:
     """CKA of every layer between two representations of the same stimuli, mean over seeds.
 
     Two nulls shuffle the stimuli of one side: `any` all of them (what remains is chance), `within`
     inside each emotion (what remains is the emotion).
 
     Args:
-        couples: comparison -> two representations for each seed; equal layers are compared.
-        tested: the layer that is compared with the nulls.
+        couples: comparison -> two representations for each seed, with the same layers.
     Returns:
         comparison, layer, value, low, high (95 %, jackknife over subjects), stimuli, people, and
-        of the tested layer <null>_mean, <null>_95 (percentile), p_<null>.
+        of the layer "pooled" <null>_mean, <null>_95 (percentile), p_<null>.
     """
     units, rng, out = stats.units_of(rows.subject), np.random.default_rng(seed), []
-    groups = {"any": np.zeros(len(rows)), "within": rows.label.to_numpy()}
-    orders = {null: _shuffles(group, permutations, rng) for null, group in groups.items()}
-    first = next(iter(couples.values()))[0]
-    for layer, name in product([layer for layer in first[0] if layer in first[1]], couples):
+
+    def mean_cka(kept: np.ndarray | slice, pairs: Pairs) -> float:
+        return np.mean([cka(a[kept], b[kept]) for a, b in pairs])
+
+    def shuffled(groups: list[np.ndarray]) -> np.ndarray:
+        order = np.empty(len(rows), int)
+        for members in groups:
+            order[members] = rng.permutation(members)
+        return order
+    nulls = {"any": [np.arange(len(rows))], "within": rows.groupby("label").indices.values()}
+    orders = {null: [shuffled(groups) for _ in range(permutations)]
+              for null, groups in nulls.items()}
+    layers = next(iter(couples.values()))[0][0]
+    for layer, name in product(layers, couples):
         pairs = [(a[layer], b[layer]) for a, b in couples[name]]
-        value, half = _mean_cka(pairs), stats.jackknife(partial(_mean_cka, pairs), units)
+        value = mean_cka(np.s_[:], pairs)
+        half = stats.jackknife(partial(mean_cka, pairs=pairs), units)
         found = dict(comparison=name, layer=layer, value=value, low=value - half,
                      high=min(1.0, value + half), stimuli=len(rows), people=len(np.unique(units)))
-        if layer == tested:
+        if layer == "pooled":
             grams = [(centred_gram(a), centred_gram(b)) for a, b in pairs]
             for null in orders:
                 drawn = np.array([np.mean([(a * b[o][:, o]).sum() for a, b in grams])
@@ -202,17 +208,3 @@ def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: p
                           f"p_{null}": stats.permutation_p(drawn, value)}
         out.append(found)
     return pd.DataFrame(out)
-
-
-def _mean_cka(pairs: Pairs, kept: np.ndarray | slice = np.s_[:]) -> float:
-    return np.mean([cka(a[kept], b[kept]) for a, b in pairs])
-
-
-def _shuffles(groups: np.ndarray, permutations: int, rng: np.random.Generator) -> np.ndarray:
-    """Random orders of the stimuli, each inside its group: `[R, N]`."""
-    out = np.empty((permutations, len(groups)), int)
-    members = [np.flatnonzero(groups == name) for name in np.unique(groups)]
-    for order in out:
-        for rows in members:
-            order[rows] = rng.permutation(rows)
-    return out

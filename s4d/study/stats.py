@@ -49,8 +49,6 @@ def draws(n: int, resamples: int, seed: int | np.random.Generator) -> np.ndarray
 
     Of n units n - 1 are drawn, which makes the variance of a mean unbiased (Rao and Wu 1988).
     """
-    if resamples < 1:
-        raise StatsError(f"resamples is {resamples}: expected a number of resamples from 1")
     rng = np.random.default_rng(seed)
     return rng.multinomial(max(1, n - 1), np.full(n, 1 / n), size=resamples).astype(float)
 
@@ -65,28 +63,28 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return tuple(np.quantile(values, LIMITS).tolist())
 
 
-def mean_table(values: np.ndarray, subjects: Iterable, resamples: int = 1000, seed: int = 0,
-               sort: bool = True, fewest: int = FEWEST) -> pd.DataFrame:
+def mean_table(values: np.ndarray, subjects: Iterable, resamples: int = 1000, sort: bool = True,
+               fewest: int = FEWEST) -> pd.DataFrame:
     """Means of the columns of `[N, T]`, a row each: mean, low, high (95 %), samples, subjects."""
     unit = units_of(subjects, sort)
     people, size = unit.max() + 1, np.bincount(unit)
     low = high = np.full(values.shape[1], np.nan)
     if people >= fewest:
-        weight = draws(people, resamples, seed)
+        weight = draws(people, resamples, 0)
         drawn = (weight @ sums_of(values, unit)) / (weight @ size)[:, None]
         low, high = np.quantile(drawn, LIMITS, axis=0)
     return pd.DataFrame(dict(mean=values.mean(0), low=low, high=high, samples=len(values),
                              subjects=people))
 
 
-def mean_interval(values: np.ndarray, subjects: Iterable, resamples: int = 2000,
-                  seed: int = 0) -> tuple[float, float, float]:
+def mean_interval(values: np.ndarray, subjects: Iterable,
+                  resamples: int = 2000) -> tuple[float, float, float]:
     """Mean of `[N]` numbers, missing ones left out, and its 95 % interval over subjects."""
     values, subjects = np.asarray(values, dtype=float), np.asarray(list(subjects), dtype=object)
     known = ~np.isnan(values)
     if not known.any():
         return np.nan, np.nan, np.nan
-    table = mean_table(values[known, None], subjects[known], resamples, seed, False, fewest=2)
+    table = mean_table(values[known, None], subjects[known], resamples, sort=False, fewest=2)
     return tuple(table.loc[0, ["mean", "low", "high"]].astype(float))
 
 
@@ -107,14 +105,14 @@ def cluster_t(values: np.ndarray, subjects: Iterable) -> dict:
     return dict(mean=mean, low=low, high=high, p=p, samples=len(values), subjects=int(count))
 
 
-def leave_out(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray, groups: int = 10,
-              seed: int = 0) -> np.ndarray:
+def leave_out(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray,
+              groups: int = 10) -> np.ndarray:
     """A statistic of the kept samples' indices, without each of G groups of subjects `[G, ...]`."""
     subjects, unit = np.unique(units, return_inverse=True)
     groups = min(groups, len(subjects))
     if groups < 2:
         return np.empty(0)
-    dealt = (np.random.default_rng(seed).permutation(len(subjects)) % groups)[unit]
+    dealt = (np.random.default_rng(0).permutation(len(subjects)) % groups)[unit]
     return np.array([statistic(np.flatnonzero(dealt != g)) for g in range(groups)])
 
 
@@ -127,10 +125,10 @@ def left_out_half(left: np.ndarray) -> np.ndarray:
     return student.ppf(0.975, groups - 1) * np.sqrt((groups - 1) / groups * squares)
 
 
-def jackknife(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray, groups: int = 10,
-              seed: int = 0) -> np.ndarray:
+def jackknife(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray,
+              groups: int = 10) -> np.ndarray:
     """`left_out_half` of `leave_out`: a bootstrap shows stimuli twice, each like its copy."""
-    return left_out_half(leave_out(statistic, units, groups, seed))
+    return left_out_half(leave_out(statistic, units, groups))
 
 
 def p_value(differences: np.ndarray) -> float:
@@ -146,11 +144,9 @@ def permutation_p(null: np.ndarray, value: float, slack: float = 1e-12) -> float
 
 def holm(p: np.ndarray) -> np.ndarray:
     """Holm's step-down correction of m p values: the i-th smallest, from 0, times m - i."""
-    p = np.asarray(p, dtype=float)
-    order, out = np.argsort(p, kind="stable"), np.empty_like(p)
-    steps = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
-    out[order] = np.minimum(1.0, steps)
-    return out
+    p = pd.Series(np.asarray(p, dtype=float)).sort_values(kind="stable")
+    steps = (p * np.arange(len(p), 0, -1)).cummax().clip(upper=1)
+    return steps.sort_index().to_numpy()
 
 
 def p_text(p: float) -> str:
@@ -189,9 +185,8 @@ def check(rows: pd.DataFrame, what: str) -> None:
     """Require samples of one test, each with a label and none twice."""
     if rows.empty:
         raise StatsError(f"{what} has no samples: nothing can be scored")
-    for bad, cause in ((rows["label"].isna(), "has no label: only labelled samples can be scored"),
-                       (rows["path"].duplicated(), "is tested twice: score tasks, methods, splits "
-                        "apart, and pool only folds that share no sample")):
+    for bad, cause in ((rows["label"].isna(), "has no label"),
+                       (rows["path"].duplicated(), "is tested twice: score tasks, splits apart")):
         if bad.any():
             raise StatsError(f"{rows.loc[bad, 'path'].iloc[0]} {cause}")
 
@@ -203,10 +198,9 @@ def count(predictions: pd.DataFrame) -> Counts:
     seeds, first = tuple(parts), next(iter(parts.values()), rows)
     check(first, "the chosen task and split")
     keys = [tuple(zip(part["path"], part["label"], strict=True)) for part in parts.values()]
-    for seed, key in zip(seeds, keys, strict=True):
-        if key != keys[0]:
-            raise StatsError(f"seeds {seeds[0]} and {seed} cover different samples or labels: "
-                             "train both on the same data")
+    if len(set(keys)) > 1:
+        raise StatsError(f"seeds {seeds} cover different samples or labels: train all on the same "
+                         "data")
     subject = units_of(first["subject"], sort=False)
     label, classes = pd.factorize(first["label"], sort=True)
     member = np.eye(len(classes))[label]                                             # [N, K]
@@ -250,10 +244,8 @@ def scores(predictions: pd.DataFrame, by: Iterable[str] = SYSTEM, resamples: int
         counts = count(rows)
         each, drawn = counts.rates(), resample(counts, resamples, seed)
         sizes = len(counts.seeds), len(counts.total), int(counts.total.sum())
-        for metric in METRICS:
-            spread = each[metric].std(ddof=1) if len(counts.seeds) > 1 else np.nan
-            out.append((*name, metric, each[metric].mean(), *interval(drawn[metric]), spread,
-                        *sizes))
+        out += [(*name, metric, each[metric].mean(), *interval(drawn[metric]),
+                 pd.Series(each[metric]).std(), *sizes) for metric in METRICS]
     columns = ["metric", "value", "low", "high", "seed_sd", "seeds", "subjects", "samples"]
     return pd.DataFrame(out, columns=[*by, *columns])
 
@@ -303,10 +295,8 @@ def paired(predictions: pd.DataFrame, pairs: Iterable[tuple[dict, dict]], resamp
         for metric in METRICS:
             change = drawn[metric] - drawn_b[metric]
             difference, (low, high) = (each[metric] - each_b[metric]).mean(), interval(change)
-            found = dict(difference=difference, low=low, high=high, p=p_value(change))
+            found = dict(difference=difference, low=low, high=high, p=p_value(change), p_holm=None)
             out.append({**system, **others, "metric": metric, **found, "seeds": len(a.seeds),
                         "subjects": len(a.total)})
     table = pd.DataFrame(out)
-    corrected = table.groupby("metric")["p"].transform(lambda p: holm(p.to_numpy()))
-    table.insert(table.columns.get_loc("p") + 1, "p_holm", corrected)
-    return table
+    return table.assign(p_holm=table.groupby("metric")["p"].transform(holm))

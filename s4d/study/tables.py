@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from ..files import ROOT
@@ -15,7 +16,6 @@ from .stats import p_text
 BENCHMARKS, METHOD, BASELINE = ("DFEW", "FERV39K", "MAFW"), "S4D", "VideoMAE, as in S4D"
 # What becomes of a claim whose premise is not supported: it is neither right nor wrong.
 UNFOUNDED = {"against": "no harm to repair", "not decided": "harm not shown"}
-LIMITS = ["difference", "low", "high"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Claim:
     """A statement of the paper as a difference of WAR of two pre-trained systems on test clips."""
 
     name: str                   # part of a macro's name
-    text: str
+    claim: str
     system: str
     reference: str              # the system itself: from scratch
     expected: int = 1           # sign of system minus reference that the paper expects
@@ -42,28 +42,23 @@ CLAIMS = (
 
 def judge(paired: pd.DataFrame, claims: Iterable[Claim] = CLAIMS) -> pd.DataFrame:
     """Judge every claim by `stats.paired` (shares), in points; what was not measured is missing."""
-    on_clips = paired.query("task == 'video' and metric == 'WAR' and pretrained")
-    reference = on_clips["method_reference"].fillna(on_clips["method"])
-    rows, verdicts = [], {}
-    for claim in claims:
-        sides = METHOD_LABELS[claim.system], METHOD_LABELS[claim.reference]
-        if claim.system == claim.reference:
-            sides = f"{sides[0]}, pre-trained", "from scratch"
-        row = {"name": claim.name, "claim": claim.text, "comparison": " minus ".join(sides),
-               "paper": claim.paper, "expected": claim.expected}
-        verdict = "not measured"
-        found = on_clips[(on_clips["method"] == claim.system) & (reference == claim.reference)]
-        for r in found.to_dict("records"):
-            row |= {column: 100 * r[column] for column in LIMITS}
-            row |= {column: r[column] for column in ("p", "p_holm", "seeds", "subjects")}
-            verdict = "supported" if (r["low"] > 0) == (claim.expected > 0) else "against"
-            if r["low"] <= 0 <= r["high"] or not r["p_holm"] <= LEVEL:
-                verdict = "not decided"
-            verdict = UNFOUNDED.get(verdicts.get(claim.premise), verdict)
-        verdicts[claim.name] = verdict
-        rows.append(row | {"verdict": verdict})
-    columns = [*row, *LIMITS, "p", "p_holm", "seeds", "subjects", "verdict"]
-    return pd.DataFrame(rows).reindex(columns=dict.fromkeys(columns))
+    measured = ["difference", "low", "high", "p", "p_holm", "seeds", "subjects"]
+    rows = paired.query("task == 'video' and metric == 'WAR' and pretrained")
+    rows = rows[measured].assign(system=rows["method"],
+                                 reference=rows["method_reference"].fillna(rows["method"]))
+    table = pd.DataFrame(claims).merge(rows, "left", ["system", "reference"])
+    table[measured[:3]] *= 100
+    start = np.where(table["system"] == table["reference"], ", pre-trained minus from scratch",
+                     " minus " + table["reference"].map(METHOD_LABELS))
+    table["comparison"], verdicts = table["system"].map(METHOD_LABELS) + start, {}
+    for r in table.itertuples():
+        verdict = "supported" if (r.low > 0) == (r.expected > 0) else "against"
+        if r.low <= 0 <= r.high or not r.p_holm <= LEVEL:
+            verdict = "not decided"
+        verdict = UNFOUNDED.get(verdicts.get(r.premise), verdict)
+        verdicts[r.name] = "not measured" if pd.isna(r.difference) else verdict
+    table["verdict"] = list(verdicts.values())
+    return table[["name", "claim", "comparison", "paper", "expected", *measured, "verdict"]]
 
 
 def p_words(p: float, p_holm: float, resamples: int) -> str:
@@ -71,23 +66,19 @@ def p_words(p: float, p_holm: float, resamples: int) -> str:
     return f"≤ {p_holm:.3f}" if p <= 2 / (resamples + 1) * 1.0001 else p_text(p_holm)
 
 
-def _difference(row) -> str:
-    """A judged difference with its interval, in points."""
-    return number(row.difference, row.low, row.high, "+.1f") if row.p == row.p else "--"
-
-
 def claims_table(judged: pd.DataFrame, resamples: int) -> pd.DataFrame:
-    """The judged claims to read; resamples of the bootstrap set the smallest p."""
+    """The judged claims to read."""
     claim = judged["claim"].where(judged["paper"], judged["claim"] + " (not of the paper)")
+    difference = [number(*row, "+.1f") for row in judged[["difference", "low", "high"]].to_numpy()]
     p = [p_words(r.p, r.p_holm, resamples).replace("n/a", "--") for r in judged.itertuples()]
     return pd.DataFrame({"claim": claim, "comparison": judged["comparison"],
                          "expected": judged["expected"].map({1: "> 0", -1: "< 0"}),
-                         "difference, 95 % interval": map(_difference, judged.itertuples()),
-                         "p": p, "verdict": judged["verdict"]})
+                         "difference, 95 % interval": difference, "p": p,
+                         "verdict": judged["verdict"]})
 
 
 def published() -> pd.DataFrame:
-    """Published results on licensed data, highest WAR on DFEW first: method, dataset, WAR, ..."""
+    """Published results on licensed data, highest WAR on DFEW first."""
     return pd.read_csv(ROOT / "paper/published.csv")
 
 
@@ -101,7 +92,7 @@ def standing(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def sources_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Published results to read: a row a method, `UAR / WAR` per dataset, source as LaTeX."""
+    """Published results to read, a row a method, with the source as LaTeX."""
     texts = table[["UAR", "WAR"]].map("{:.2f}".format).replace("nan", "--")
     pairs = (texts["UAR"] + " / " + texts["WAR"]).where(table["WAR"].notna(), "--")
     wide = table.assign(pair=pairs).pivot(index="method", columns="dataset", values="pair")
@@ -113,16 +104,12 @@ def sources_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def numbers(judged: pd.DataFrame, scores: pd.DataFrame, places: pd.DataFrame,
             extra: dict[str, object]) -> dict[str, str]:
-    """Every number that the paper's text uses: LaTeX command -> text.
-
-    Args:
-        judged, scores, places: of `judge`, `stats.scores` and `standing`; extra: name -> text.
-    """
+    """Every number of the paper's text, of `judge`, `stats.scores`, `standing`: command -> text."""
     out = {macro_name(name): str(text) for name, text in extra.items()}
     for r in judged.itertuples():
-        value, _, limits = _difference(r).partition(" ")
-        texts = {"diff": value, "interval": limits or "--", "verdict": r.verdict}
-        out |= {macro_name(name, r.name): text for name, text in texts.items()}
+        value, _, limits = number(r.difference, r.low, r.high, "+.1f").partition(" ")
+        out |= {macro_name("diff", r.name): value, macro_name("interval", r.name): limits or "--",
+                macro_name("verdict", r.name): r.verdict}
     for r in scores.query("metric == 'WAR' and pretrained").itertuples():
         name = macro_name("war", r.method, r.task, "pretrained")
         out |= {name: f"{100 * r.value:.1f}",
@@ -136,6 +123,6 @@ def numbers(judged: pd.DataFrame, scores: pd.DataFrame, places: pd.DataFrame,
 
 
 def captions(manifest: dict, names: Iterable[str], prefix: str = "") -> dict[str, str]:
-    """Captions of the drawn figures as LaTeX commands, `\\Caption<Prefix><Name>`."""
+    """Captions of the drawn figures as LaTeX commands."""
     return {macro_name("caption", prefix, name): manifest[name]["caption"]
             for name in names if name in manifest}

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from .. import config as configs
 from ..config import ConfigError
-from ..data.dataset import Joint, Samples, cut, loader, part_of, sample_seed
+from ..data.dataset import Joint, Samples, loader, part_of, sample_seed
 from ..files import code_version, write, write_text, writing
 from .guards import Guard, say
 from .runs import CHECKPOINT, Run, RunError, cause_of, device_name, lock, plan_batches
@@ -56,38 +56,24 @@ def progress_bar(name: str, total: int, done: int = 0, unit: str = "step", alone
 class Engine:
     """Carry a run from its first step, or its checkpoint, to its end.
 
-    Both stages call it in this order:
-
-        with Engine(run, cfg, device) as engine:          # lock the run, note signals
-            net = engine.start(model, optimizer, data)    # restore the checkpoint, wrap the model
-            for epoch in engine.epochs():                 # those that are not complete
-                for batch in engine.batches(epoch):       # this process's share of those to come
-                    for x, y in engine.pieces(x, y):      # of a batch; clears the gradients
-                        loss = criterion(net(x), y)
-                        engine.backward(loss)             # add the piece's gradients
-                    loss = engine.update()                # step of optimizer and moving average
-                    engine.log(task, loss=loss)           # a row of metrics.jsonl
-                with engine.interruptible():
-                    validate(engine.eval_model)
-            engine.finish(weights, predictions)           # write what marks the run as finished
-
-    A step is complete when the loop asks for the next batch, an epoch when it asks for the next
-    epoch. SIGTERM (of schedulers) and SIGINT (Ctrl-C) are noted and wait until then, or for
-    `interruptible` code. The run is saved then, and every `save_minutes`. `step`, `epoch` and
-    `best`, which the stage fills, are saved with model, optimizer, average and random state.
+    `pretrain` and `finetune` show the order of its calls. A step is complete when the loop asks
+    for the next batch, an epoch when it asks for the next epoch. SIGTERM (of schedulers) and SIGINT
+    (Ctrl-C) are noted and wait until then, or for `interruptible` code. The run is saved then, and
+    every `save_minutes`: model, optimizer, average, random state and `saved`.
     """
 
     alone = True                # no other process trains beside this one and shows its progress
+    saved = ("step", "epoch", "best", "waiting")
 
     def __init__(self, run: Run, cfg, device: torch.device):
         self.run, self.cfg, self.device = run, cfg, device
         self.step = self.epoch = self.steps = 0
-        self.best: dict = {}
-        self.started = time.monotonic()
+        self.best: dict = {}                # filled by the stage
+        self.started, self.waiting = time.monotonic(), 0.0      # seconds, of which for the loader
         self.signal: int | None = None
         self.handlers: dict = {}            # of signals, before this run
-        self.waits = False                  # for a step to be complete, should a signal come
-        self.lock = self.progress = self.tensorboard = None
+        self.waits = False                  # for a complete step, should a signal come
+        self.lock = self.progress = None
 
     # --- begin and end
 
@@ -131,12 +117,8 @@ class Engine:
             signal.raise_signal(self.signal)            # what it does without a training
 
     def start(self, model: nn.Module, optimizer: Optimizer, data: dict[str, Samples]) -> nn.Module:
-        """Continue from the checkpoint, if there is one; return the network to call in the loop.
-
-        Args:
-            data: training samples by task.
-        """
-        cfg, folder = self.cfg, self.run.dir
+        """Continue from the checkpoint, if there is one; return the network to call in the loop."""
+        cfg, self.waits = self.cfg, True
         if getattr(cfg, "capacity_factor", 0) and world_size() * cfg.grad_accum_steps > 1:
             raise ConfigError("capacity_factor counts the tokens of a whole batch: train with one "
                               "process and grad_accum_steps=1, or with capacity_factor=0")
@@ -144,33 +126,35 @@ class Engine:
         model.set_grad_checkpointing(cfg.grad_checkpointing)
         decay = getattr(cfg, "ema_decay", 0.0)
         self.average = ModelEmaV3(model, decay=decay) if decay else None
+        self.eval_model = self.average.module if decay else model      # validated and kept
         self.guard = Guard(cfg, sum(map(len, data.values())))
-        self.per_epoch = len(plan_batches(cfg, data, 0))
+        plan = plan_batches(cfg, data, 0)
+        self.per_epoch, smallest = len(plan), min(map(len, plan))
+        if smallest < world_size() * cfg.grad_accum_steps:
+            raise ConfigError(f"a batch of {smallest} samples cannot be cut for {world_size()} "
+                              f"processes with grad_accum_steps={cfg.grad_accum_steps}: use "
+                              "fewer, or larger batches")
+        self.shares: list = []              # of an epoch's batches, which the same workers read
+        self.loader = loader(Joint(data), self.shares, cfg.num_workers)
         self.steps = max(1, round(cfg.epochs * self.per_epoch))
-        self.metrics = folder / "metrics.jsonl"
+        self.metrics = self.run.dir / "metrics.jsonl"
         logged = self._restore()
         if rank() == 0:         # rows after the checkpoint go, so that no step stands twice
             with writing(self.metrics), open(self.metrics, "a") as file:
                 file.truncate(min(logged, file.tell()))
-            if cfg.tensorboard:
-                from torch.utils.tensorboard import SummaryWriter
-                self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=self.step)
-        self.progress = progress_bar(folder.name, self.steps, self.step, alone=Engine.alone,
-                                     disable=rank() > 0)
+        self.progress = progress_bar(self.run.dir.name, self.steps, self.step,
+                                     alone=Engine.alone, disable=rank() > 0)
         self.saved_at = time.monotonic()
         self.net = model
         if world_size() > 1:            # gradients are averaged; those of the idle head stay None
             ids = [self.device] if self.device.type == "cuda" else None
             self.net = DistributedDataParallel(model, ids, broadcast_buffers=False,
                                                find_unused_parameters=True)
-        self.waits = True
         return self.net
 
     def finish(self, weights: dict, predictions: pd.DataFrame | None = None, **more) -> None:
         """Write weights, predictions and last provenance.json, which marks the run as finished."""
         if rank() == 0:
-            if self.tensorboard is not None:
-                self.tensorboard.close()
             content = save({k: v.detach().cpu().contiguous() for k, v in weights.items()})
             write(self.run.dir / "weights.safetensors", lambda path: path.write_bytes(content))
             if predictions is not None:
@@ -179,7 +163,8 @@ class Engine:
             versions |= {"s4d": code_version(), "python": platform.python_version()}
             provenance = dict(
                 stage=self.cfg.stage, steps=self.steps, versions=versions,
-                seconds=round(time.monotonic() - self.started, 1), processes=world_size(),
+                seconds=round(time.monotonic() - self.started, 1),
+                waiting_seconds=round(self.waiting, 1), processes=world_size(),
                 device=device_name(self.device), unreadable=self.guard.unreadable,
                 skipped=self.guard.skipped, warnings=list(self.guard.warned.values()), **more)
             write_text(self.run.dir / "provenance.json", json.dumps(provenance, indent=1))
@@ -197,11 +182,11 @@ class Engine:
             average = None if self.average is None else self.average.module.state_dict()
             cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
             state = dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict(),
-                         average=average, step=self.step, epoch=self.epoch, best=self.best,
-                         seconds=time.monotonic() - self.started,
+                         average=average, seconds=time.monotonic() - self.started,
                          logged=self.metrics.stat().st_size,
-                         guard={key: getattr(self.guard, key) for key in Guard.saved},
-                         rng=torch.get_rng_state(), rng_cuda=cuda)
+                         guard={key: vars(self.guard)[key] for key in Guard.saved},
+                         rng=torch.get_rng_state(), rng_cuda=cuda,
+                         **{key: vars(self)[key] for key in self.saved})
             content = io.BytesIO()          # written by Python, whose errors tell of a full disk
             torch.save(state, content)
             write(self.run.dir / CHECKPOINT, lambda path: path.write_bytes(content.getbuffer()))
@@ -212,29 +197,23 @@ class Engine:
         try:
             if rank() == 0 and path.exists():
                 state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:           # torch raises many kinds for a damaged file
-            raise RunError(f"cannot read {path} ({cause_of(error)[:80]}): remove it, and the run "
-                           "starts again") from error
-        state = broadcast(state)
-        if not state:
-            return 0
-        try:
+            state = broadcast(state)
+            if not state:
+                return 0
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.average is not None:
                 self.average.module.load_state_dict(state["average"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise RunError(f"the checkpoint of {self.run.dir.name} is of another model "
-                           f"({cause_of(error)}): remove the folder {self.run.dir} and train "
-                           "again") from error
-        for key in ("step", "epoch", "best"):
-            setattr(self, key, state[key])
-        self.started -= state["seconds"]                # of earlier calls
-        vars(self.guard).update(state["guard"])
-        torch.set_rng_state(state["rng"])
-        if torch.cuda.is_available() and state["rng_cuda"] is not None:
-            torch.cuda.set_rng_state(state["rng_cuda"])
-        return state["logged"]
+            vars(self).update({key: state[key] for key in self.saved})
+            vars(self.guard).update(state["guard"])
+            self.started -= state["seconds"]                # of earlier calls
+            torch.set_rng_state(state["rng"])
+            if torch.cuda.is_available() and state["rng_cuda"] is not None:
+                torch.cuda.set_rng_state(state["rng_cuda"])
+            return state["logged"]
+        except Exception as error:           # torch raises many kinds for a damaged file
+            raise RunError(f"cannot continue from {path} ({cause_of(error)[:80]}): it is damaged "
+                           "or of another model; remove it, and the run starts again") from error
 
     # --- the loop
 
@@ -251,17 +230,20 @@ class Engine:
         A signal to any process ends the run here, between two steps. A batch of which a process
         can read no sample is passed over.
         """
-        cfg, plan = self.cfg, plan_batches(self.cfg, self.data, epoch)
-        smallest = min(map(len, plan))
-        if smallest < world_size() * cfg.grad_accum_steps:
-            raise ConfigError(f"a batch of {smallest} samples cannot be cut for {world_size()} "
-                              f"processes with grad_accum_steps={cfg.grad_accum_steps}: use "
-                              "fewer, or larger batches")
         begin = epoch * self.per_epoch
-        plan = plan[self.step - begin: self.steps - begin]
-        shares = part_of(plan, rank(), world_size())
-        read = loader(Joint(self.data), shares, cfg.num_workers) if plan else ()
-        for batch, self.keys in zip(read, plan, strict=True):
+        plan = plan_batches(self.cfg, self.data, epoch)[self.step - begin: self.steps - begin]
+        self.shares[:] = part_of(plan, rank(), world_size())
+        read = None
+        for self.keys in plan:
+            begun = time.monotonic()
+            try:
+                read = read or iter(self.loader)
+                batch = next(read)
+            except Exception:
+                if self.signal is None:
+                    raise
+                batch = {"unreadable": []}      # the signal has ended the loading processes too
+            self.waiting += time.monotonic() - begun
             count = len(batch.get("clip", ()))
             found = gather((count, self.signal is not None, batch["unreadable"]))
             counts, signalled, unreadable = zip(*found, strict=True)
@@ -271,7 +253,7 @@ class Engine:
             self.batch_size = sum(counts)                        # of all processes
             if min(counts):
                 if world_size() > 1:
-                    torch.manual_seed(sample_seed(cfg.seed, self.step, 37, rank()))
+                    torch.manual_seed(sample_seed(self.cfg.seed, self.step, 37, rank()))
                 with self.guard.experts(self.model, self.step):
                     yield batch
             self.step += 1
@@ -282,7 +264,8 @@ class Engine:
         """Cut a batch `[B, ...]` into `grad_accum_steps` pieces; clear the gradients first."""
         self.optimizer.zero_grad(set_to_none=True)
         self.sums, n = 0.0, len(tensors[0])
-        for low, high in itertools.pairwise(cut(n, min(n, self.cfg.grad_accum_steps))):
+        parts = min(n, self.cfg.grad_accum_steps)
+        for low, high in itertools.pairwise(n * i // parts for i in range(parts + 1)):
             self.weight = (high - low) * world_size() / self.batch_size
             last = high == n or world_size() == 1
             with nullcontext() if last else self.net.no_sync():      # exchange gradients once
@@ -318,13 +301,6 @@ class Engine:
             row = dict(step=self.step, epoch=epoch, modality=modality, **values)
             with writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            for key, value in values.items() if self.tensorboard is not None else ():
-                self.tensorboard.add_scalar(f"{modality}/{key}", value, self.step)
-
-    @property
-    def eval_model(self) -> nn.Module:
-        """What is validated and kept: the moving average of the weights where there is one."""
-        return self.model if self.average is None else self.average.module
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

@@ -17,10 +17,7 @@ from .setup import gather, rank, world_size
 
 
 def war_uar(labels, predicted) -> tuple[float, float]:
-    """Return accuracy (WAR), and the mean recall of the classes that occur (UAR).
-
-    A missing prediction is an error.
-    """
+    """Return accuracy (WAR) and mean recall of the classes (UAR); no prediction is an error."""
     labels, predicted = list(labels), [p if isinstance(p, str) else "" for p in predicted]
     uar = recall_score(labels, predicted, labels=sorted(set(labels)), average="macro",
                        zero_division=0)
@@ -37,7 +34,6 @@ def predict(model: torch.nn.Module, data: Samples, classes: int, crops: int = 1,
     processes share the batches; each sample is counted once.
 
     Args:
-        model: an `S4D`; its routing mode is left as it is.
         data: samples of one task, `test_segments` views along time, no transform.
         crops: views across the picture.
         features: gets `features`, float32 `[N, D]`: pooled, mean over views, NaN if unreadable.
@@ -80,9 +76,7 @@ def along_time(model: torch.nn.Module, path: str | Path, classes: int, size: int
                stride: int, windows: int = 32) -> pd.DataFrame:
     """Return the probabilities of a clip in windows that slide from its start to its end.
 
-    Returns:
-        path, frame (the middle of the window), seconds (missing where the file tells no rate),
-        predicted, prob_<emotion>.
+    `frame` and `seconds` (missing where the file tells no rate) are the middle of a window.
     """
     names, device = vocabulary(classes), next(model.parameters()).device
     clip, rate = read_clip(path, size=size, aspect=True), header(path)[2]

@@ -36,8 +36,8 @@ def mixer(cfg: Finetune, num_classes: int):
 
     torchvision's cut the last two axes, as a clip needs; timm's slice a clip's time and height.
     """
-    choices = [v2.MixUp(alpha=cfg.mixup, num_classes=num_classes)] if cfg.mixup else []
-    choices += [v2.CutMix(alpha=cfg.cutmix, num_classes=num_classes)] if cfg.cutmix else []
+    kinds = ((v2.MixUp, cfg.mixup), (v2.CutMix, cfg.cutmix))
+    choices = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha]
     if not choices:
         return None
     choose = v2.RandomChoice(choices)
@@ -48,16 +48,12 @@ def mixer(cfg: Finetune, num_classes: int):
     return mix
 
 
-def predict_all(cfg: Finetune, model: nn.Module, data: list[Samples],
-                crops: int) -> tuple[pd.DataFrame, dict]:
+def predict_all(cfg: Finetune, model: nn.Module, data: list[Samples], crops: int) -> tuple:
     """Return predictions, and {path: cause} of unreadable samples."""
-    found, unreadable = [], {}
-    for samples in data:
-        table, broken = predict(model, samples, getattr(cfg, samples.task).num_classes, crops,
-                                num_workers=cfg.num_workers)
-        found.append(table)
-        unreadable |= broken
-    return pd.concat(found, ignore_index=True), unreadable
+    found = [predict(model, samples, getattr(cfg, samples.task).num_classes, crops,
+                     num_workers=cfg.num_workers) for samples in data]
+    unreadable = {path: cause for _, broken in found for path, cause in broken.items()}
+    return pd.concat([table for table, _ in found], ignore_index=True), unreadable
 
 
 def scores_of(cfg: Finetune, table: pd.DataFrame, split: str) -> dict[str, float]:
@@ -77,8 +73,6 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
     tasks. The test split is read once, after training (with `test_each_epoch` also before, but
     nothing depends on it), for BOTH tasks: a head never trained gives the zero-shot row.
 
-    Returns:
-        the `Run`; metrics have rows per step (loss) and per epoch (validation scores).
     Source: `docs/method.md`, sections 5 and 6. Differs: the best epoch is chosen on validation,
         not on test.
     """

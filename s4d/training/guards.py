@@ -52,10 +52,7 @@ class Guard:
                            "files or raise max_unreadable")
 
     def finite(self, loss: float, norm: float, place: str) -> bool:
-        """Return whether the optimizer may take a step; raise RunError unless others are skipped.
-
-        `norm` is that of all gradients, `place` tells step, run and samples.
-        """
+        """Return whether both numbers are; raise RunError unless such steps are skipped."""
         if math.isfinite(loss) and math.isfinite(norm):
             self.in_a_row = 0
             return True

@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -32,37 +31,28 @@ def run_all(jobs: list[Pretrain | Finetune], runs: str | Path = "runs",
     Pre-trainings and runs from scratch go first, then the runs that start from a pre-training.
     The first failing run stops the rest, which continue when called again. On a GPU, or with one
     worker, runs go one after another in this process.
-
-    Args:
-        workers: runs at a time.
     """
-    inits = {cfg: getattr(cfg, "init", None) for cfg in jobs}
-    every = dict.fromkeys([*(c for c in inits.values() if isinstance(c, Pretrain)), *jobs])
-    missing = [cfg for cfg in every if not locate(cfg, runs).done]
+    inits = [cfg.init for cfg in jobs if isinstance(getattr(cfg, "init", None), Pretrain)]
+    missing = [cfg for cfg in dict.fromkeys([*inits, *jobs]) if not locate(cfg, runs).done]
     if missing and workers > 1 and not torch.cuda.is_available():
-        later = [cfg for cfg in missing if isinstance(inits.get(cfg), Pretrain)]
+        later = [cfg for cfg in missing if getattr(cfg, "init", None) in inits]
         bar = progress_bar("training", len(missing), unit="run", alone=False)
-        for wave in ([cfg for cfg in missing if cfg not in later], later):
-            for _ in _side_by_side(wave, runs, workers):
-                bar.update()
-        bar.close()
+        try:
+            for wave in ([cfg for cfg in missing if cfg not in later], later):
+                # Workers that drew faces are small: loky would take what training adds for a leak.
+                get_reusable_executor().shutdown(kill_workers=True)
+                parallel = Parallel(workers, pre_dispatch="n_jobs", batch_size=1,
+                                    return_as="generator_unordered")
+                for _ in parallel(delayed(_work)(cfg, runs, os.getpid()) for cfg in wave):
+                    bar.update()
+        except TerminatedWorkerError as error:
+            raise RunError("a training process was killed, most often for lack of memory: close "
+                           "other programs or train one run at a time (--n-jobs 1), then call "
+                           "again; finished runs are kept, the others continue") from error
+        finally:
+            bar.close()
+            get_reusable_executor().shutdown(kill_workers=True)     # idle ones would keep memory
     return [train(cfg, runs) for cfg in jobs]
-
-
-def _side_by_side(wave: list, runs: str | Path, workers: int) -> Iterator[None]:
-    """Train runs in processes of their own; yield as each is finished."""
-    # Workers that drew faces are small: loky would take what training adds for a leak.
-    get_reusable_executor().shutdown(kill_workers=True)
-    parallel = Parallel(workers, pre_dispatch="n_jobs", batch_size=1,
-                        return_as="generator_unordered")
-    try:
-        yield from parallel(delayed(_work)(cfg, runs, os.getpid()) for cfg in wave)
-    except TerminatedWorkerError as error:
-        raise RunError("a training process was killed, most often for lack of memory: close other "
-                       "programs or train one run at a time (--n-jobs 1), then call again; "
-                       "finished runs are kept, the others continue") from error
-    finally:
-        get_reusable_executor().shutdown(kill_workers=True)      # idle ones would keep memory
 
 
 def _work(cfg, runs: str | Path, parent: int) -> None:

@@ -17,10 +17,6 @@ from .setup import broadcast, cosine, optimizer_for, pick_device, rank, set_lr
 def pretrain(cfg: Pretrain, runs: str | Path = "runs") -> Run:
     """Pre-train, or find the finished run of the same configuration and data, or continue one.
 
-    Under torchrun every process calls it.
-
-    Returns:
-        the `Run`; its metrics have one row a step (step, epoch, modality, loss, lr).
     Source: `docs/method.md`, section 4. Differs: bf16 instead of fp16, so no loss scaling.
     """
     device = pick_device(cfg.deterministic)

@@ -4,7 +4,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -167,7 +166,7 @@ class Run:
         self._read("weights.safetensors", lambda path: model.load_state_dict(load_file(path)))
         return model.eval()
 
-    def _read(self, name: str, read: Callable[[Path], object]):
+    def _read(self, name: str, read):
         path = self.dir / name
         try:
             return read(path)
@@ -177,11 +176,9 @@ class Run:
 
 
 def locate(cfg: Pretrain | Finetune, runs: str | Path = "runs", rows: dict | None = None) -> Run:
-    """Return the run of this configuration on the data, and from the starting weights, that lie
-    there now, trained or not.
+    """Return the run of a configuration on the data and starting weights that lie there now.
 
-    Args:
-        rows: result of `tables`, when it is at hand.
+    It need not be trained. `rows` is the result of `tables`, when it is at hand.
     """
     rows, init = rows or tables(cfg), getattr(cfg, "init", None)
     marks = [fingerprint(table, getattr(cfg, task).root) for task, table in rows.items()]
@@ -189,7 +186,7 @@ def locate(cfg: Pretrain | Finetune, runs: str | Path = "runs", rows: dict | Non
         marks.append(hashlib.sha256(locate(init, runs).dir.name.encode()).hexdigest())
     elif init is not None:
         if not Path(init).is_file():
-            raise CheckpointError(f"there is no checkpoint {init}: give the path of a .pth, .pt or "
+            raise CheckpointError(f"there is no checkpoint {init}: expected a .pth, .pt or "
                                   ".safetensors file")
         marks.append(sha256(init))
     data = "".join(mark[:8] for mark in marks)

@@ -1,9 +1,8 @@
 """Device, processes, optimizer and learning rate of both stages.
 
-Several processes on one run, as torchrun starts them, are data-parallel in plain torch. The
-configuration fixes the batch of all processes together. Each reads a contiguous share of it.
-Gradients are averaged, weighted by what each process could read. Random draws inside the model
-are a function of step and process, so that a run resumes bit for bit on as many processes.
+Several processes on one run, as torchrun starts them, share each batch: the configuration fixes
+its size for all together. Gradients are averaged, weighted by what each process could read. Random
+draws inside the model depend on step and process, so that a run resumes on as many bit for bit.
 """
 from __future__ import annotations
 
@@ -29,16 +28,11 @@ def rank() -> int:
 
 
 def pick_device(deterministic: bool = False) -> torch.device:
-    """Return this process's device; under torchrun, join the group of processes first.
-
-    Args:
-        deterministic: hold PyTorch to deterministic algorithms on CUDA.
-    """
+    """Return this process's device; under torchrun, join the group of processes first."""
     cuda, device = torch.cuda.is_available(), "cpu"
     if cuda:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")     # read when cuBLAS starts
         torch.use_deterministic_algorithms(deterministic)
-        torch.backends.cudnn.benchmark = False
         device = "cuda"
         if "LOCAL_RANK" in os.environ:
             device = f"cuda:{os.environ['LOCAL_RANK']}"
@@ -65,11 +59,10 @@ def gather(value) -> list:
     return values
 
 
-def cosine(step: int, steps: int, warmup: int, peak: float, low: float = 0.0,
-           start: float = 1e-6) -> float:
+def cosine(step: int, steps: int, warmup: int, peak: float, low: float = 0.0) -> float:
     """Return a step's learning rate: linear warm-up to `peak`, then half a cosine to `low`."""
     if step < warmup:
-        return start + (peak - start) * (step + 1) / warmup
+        return 1e-6 + (peak - 1e-6) * (step + 1) / warmup
     turn = math.pi * (step - warmup) / max(1, steps - warmup)
     return low + (peak - low) * 0.5 * (1 + math.cos(turn))
 
@@ -81,7 +74,7 @@ def optimizer_for(model: nn.Module, betas: tuple[float, float], weight_decay: fl
     if layer_decay < 1:
         groups = param_groups_layer_decay(model, weight_decay, spared, layer_decay=layer_decay)
     else:
-        groups = param_groups_weight_decay(model, weight_decay, spared)
+        groups = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=spared)
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)    # a fifth of the time
 
 

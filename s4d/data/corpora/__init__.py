@@ -31,9 +31,8 @@ def index(name: str, root: str | Path, fold: int | None = None, num_classes: int
     """The samples of a dataset, from its folders and lists; no picture is opened.
 
     Args:
-        name: key of REGISTRY.
         num_classes: 7, 8 or 11 keeps the samples of that vocabulary; None keeps all.
-        label_order: key of `s4d.emotions.ORDERS` of a list's integers, where it does not tell.
+        label_order: key of `s4d.emotions.ORDERS`, where a list does not tell it.
         task: "image" or "video" that the samples are for; None takes any.
         subject_separator: the sign that ends a subject's name in file names of an own folder.
     Returns:
@@ -42,17 +41,16 @@ def index(name: str, root: str | Path, fold: int | None = None, num_classes: int
     """
     dataset, root = find(name, root), Path(root)
     if task not in (None, dataset.task):
-        holds = {"image": "photos", "video": "clips"}
         others = ", ".join(n for n, d in sorted(REGISTRY.items()) if d.task == task)
-        raise DatasetError(f"{name} holds {holds[dataset.task]} and was named as the source of "
-                           f"{holds[task]}: choose one of {others}")
+        raise DatasetError(f"{name} holds {dataset.task}s and was named as the source of {task}s: "
+                           f"choose one of {others}")
     if fold not in (dataset.folds or (None,)):
         allowed = ", ".join(map(str, dataset.folds)) or "None, since it has none"
         raise DatasetError(f"{name} has no fold {fold}: choose {allowed}")
-    if subject_separator is not None and not dataset.own:
-        raise DatasetError(f"{name} tells its subjects itself, if at all: leave subject_separator="
-                           f"{subject_separator!r} out, it is for `photos` and `clips` of your own")
-    given = {"subject_separator": subject_separator} if dataset.own else {}
+    given = {} if subject_separator is None else {"subject_separator": subject_separator}
+    if given and dataset not in (own.PHOTOS, own.CLIPS):
+        raise DatasetError(f"{name} tells its subjects itself, if at all: leave subject_separator "
+                           "out, it is for `photos` and `clips` of your own")
     out = table(dataset.rows(root, fold, label_order, **given), fold)
     if out.empty:
         raise DatasetError(f"{name} in {root} holds no samples: expected {dataset.layout}")

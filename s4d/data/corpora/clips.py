@@ -1,9 +1,8 @@
 """Clips: of films (DFEW, FERV39K, MAFW), television (CAER), actors and speakers.
 
 DFEW, FERV39K and MAFW have a list for each fold and split; in the others, names of files and
-folders tell everything. CREMA-D and RAVDESS have no published split. Five folds over their actors
-are this project's convention: the sorted actors are dealt out in turn, so that nobody is tested who
-was trained on.
+folders tell everything. CREMA-D and RAVDESS have no published split: their sorted actors are dealt
+out in turn to five folds, this project's convention.
 """
 from __future__ import annotations
 
@@ -12,20 +11,20 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from ...emotions import ORDERS, LabelError
-from ..lists import Files, class_folders, labels_of, read_list
+from ...emotions import ORDERS, canonical
+from ..lists import Entry, Files, class_folders, labels_of, read_list
 from ..media import VIDEOS
 from ..tables import Dataset, DatasetError, files, folders
 
 CREMAD_CODES = {"ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happiness",
                 "NEU": "neutral", "SAD": "sadness"}
 RAVDESS_CODES = {"01": "neutral", "02": "neutral", "03": "happiness", "04": "sadness",
-                 "05": "anger", "06": "fear", "07": "disgust", "08": "surprise"}
+                 "05": "anger", "06": "fear", "07": "disgust", "08": "surprise"}      # 02: calm
 
 
 def listed_rows(root: Path, fold: int | None, label_order: str | None, name: str, layout: str,
                 lists: tuple[str, ...], media: tuple[str, ...], **reading) -> list[tuple]:
-    """(path, label, None, split) of the first layout of `lists` (with {split} and {fold}) there is.
+    """Rows of the first layout of `lists` (with {split} and {fold}) that is there.
 
     Clips or frames are in one of the folders `media`, the preferred first; `labels_of` takes the
     `reading`.
@@ -36,8 +35,8 @@ def listed_rows(root: Path, fold: int | None, label_order: str | None, name: str
         if len(missing) < 2:
             break
     else:
-        what = f"fold {fold}" if fold else "train and test"
-        raise DatasetError(f"{name} in {root} has no lists of {what}: expected {layout}")
+        of = f" of fold {fold}" if fold else ""
+        raise DatasetError(f"{name} in {root} has no lists{of}: expected {layout}")
     if missing:
         raise DatasetError(f"{name} has no {missing[0]}, but its other list: copy the lists of the "
                            "same release")
@@ -54,32 +53,27 @@ def listed_rows(root: Path, fold: int | None, label_order: str | None, name: str
 
 def of_lists(name: str, lists: tuple[str, ...], media: tuple[str, ...], layout: str, listed: int,
              train: tuple[int, ...], tests: dict, orders: tuple[str, ...]) -> Dataset:
-    """A dataset whose lists' samples are published by fold, or by class as a tuple."""
-    def by_class(known: int | tuple) -> int | dict:
-        return dict(zip(ORDERS[name], known, strict=True)) if isinstance(known, tuple) else known
-
-    first, counts = next(iter(tests)), by_class(train)
-    published = {(k, "test"): by_class(n) for k, n in tests.items()}
-    published |= {(k, "train"): listed - n for k, n in tests.items() if isinstance(n, int)}
-    published[first, "train"] = counts
+    """A dataset whose samples are published by fold, and by class of the first fold."""
+    (first, test), *others = tests.items()
+    counts = dict(zip(ORDERS[name], train, strict=True))
+    published = {(first, "train"): counts,
+                 (first, "test"): dict(zip(ORDERS[name], test, strict=True))}
+    for fold, number in others:
+        published |= {(fold, "train"): listed - number, (fold, "test"): number}
     read = partial(listed_rows, name=name, layout=layout, lists=lists, media=media, orders=orders,
-                   num_classes=len(train), counts=counts)
-    folds = () if first is None else tuple(tests)
-    return Dataset(name, "video", layout, read, folds, published, listed)
+                   counts=counts)
+    return Dataset(name, "video", layout, read, tuple(tests) if others else (), published)
 
 
 def acted(names: list[str], pattern: str, codes: dict[str, str], fold: int, root: Path,
           example: str) -> list[tuple]:
-    """(path, label, actor, split) of files; `pattern` has the groups actor and emotion."""
+    """Rows of files with the actor as subject; `pattern` has the groups actor and emotion."""
     parsed = []
     for name in names:
         match = re.fullmatch(pattern, Path(name).stem)
-        if not match:
-            raise DatasetError(f"{name} in {root} is not named as its dataset's files are: "
-                               f"expected a name such as {example}")
-        if match["emotion"] not in codes:
-            raise LabelError(f"unknown label {match['emotion']!r} in {root}/{name}: expected one "
-                             f"of {', '.join(codes)}")
+        if not match or match["emotion"] not in codes:
+            raise DatasetError(f"{name} in {root} is no name of this dataset: expected one such as "
+                               f"{example}, with one of {', '.join(codes)}")
         parsed.append((name, codes[match["emotion"]], match["actor"]))
     tested = sorted({actor for *_, actor in parsed})[fold - 1::5]
     return [(*row, "test" if row[2] in tested else "train") for row in parsed]
@@ -93,11 +87,8 @@ def cremad_rows(root: Path, fold: int, label_order: str | None) -> list[tuple]:
 
 
 def ravdess_rows(root: Path, fold: int, label_order: str | None) -> list[tuple]:
-    """Names are modality, channel, emotion, intensity, statement, repetition, actor.
-
-    Calm counts as neutral. Song is left out. Of a performance stored with and without sound, one
-    file is kept.
-    """
+    """Names are modality, channel, emotion, intensity, statement, repetition, actor; song is left
+    out, and of a performance stored with and without sound, one file is kept."""
     kept = {}
     for actor in folders(root):
         for name in files(actor, VIDEOS) if actor.name.startswith("Actor_") else []:
@@ -110,19 +101,20 @@ def ravdess_rows(root: Path, fold: int, label_order: str | None) -> list[tuple]:
 
 def caer_rows(root: Path, fold: None, label_order: str | None) -> list[tuple]:
     """One split with validation; folders name the seven emotions."""
-    read = partial(labels_of, orders=(), num_classes=7, label_order=label_order)
+    def read(entries: list[Entry]) -> list[str]:
+        return [canonical(entry.label, 7, entry.where) for entry in entries]
+
     return class_folders(root, VIDEOS, read)
 
 
 def voxceleb2_rows(root: Path, fold: None, label_order: None) -> Iterator[tuple]:
     """Unlabelled clips of speaking people, the development part; used for pre-training."""
-    for person in folders(root / "dev/mp4"):
-        for video in folders(person) if person.name.startswith("id") else []:
-            for name in files(video, VIDEOS):
-                yield f"dev/mp4/{person.name}/{video.name}/{name}", None, person.name, "train"
+    for video in sorted(root.glob("dev/mp4/id*/*")):
+        for name in files(video, VIDEOS):
+            yield f"{video.relative_to(root).as_posix()}/{name}", None, video.parts[-2], "train"
 
 
-# Each clip is in one test fold; those without a single label are in no list.
+# Each clip is in one test fold
 DFEW = of_lists(
     "dfew", ("EmoLabel_DataSplit/{split}(single-labeled)/set_{fold}.csv", "{split}_set_{fold}.csv",
              "EmoLabel_DataSplit/{split}_set_{fold}.csv"),
@@ -150,7 +142,8 @@ MAFW = of_lists(
     "set_1/train.csv and test.csv with header video_name,labels, and clips in clips/ or frames in "
     "frames_crop_align_224/",
     listed=9172, train=(1112, 732, 188, 145, 511, 500, 993, 209, 910, 1176, 857),
-    tests={1: 1839, 2: 1837, 3: 1833, 4: 1832, 5: 1831},
+    tests={1: (278, 183, 47, 36, 128, 125, 249, 52, 227, 296, 218),
+           2: 1837, 3: 1833, 4: 1832, 5: 1831},
     orders=("mafw", "mafw-mae-dfer", "mafw-dfer-clip"))
 # 91 actors, twelve sentences; open: ODbL
 CREMAD = Dataset("cremad", "video", "VideoFlash/1001_DFA_ANG_XX.flv", cremad_rows, (1, 2, 3, 4, 5),

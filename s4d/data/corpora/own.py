@@ -1,12 +1,9 @@
 """Folders of your own: a folder a class, with split folders or without, subjects known or not.
 
 The first folder of a path that is no split (`train`, `val`, `test`) is the class and names an
-emotion, `1_happy` or `Joy` too; a folder below it names the subject. Split folders lie above or
-below the class folders, in all classes or in none. With `train` and `val` alone, `val` is the test
-split. Without split folders a fifth is the test split, told by a hash: of whole subjects where they
-are known (by folders, by the beginning of file names, or by subjects.csv), else of each class's
-files. Files of one unknown person may then lie on both sides, and the score is too good for
-strangers.
+emotion; a folder below it names the subject. Without split folders a fifth is the test split, told
+by a hash: of whole subjects where they are known, else of each class's files. Files of one unknown
+person may then lie on both sides, and the score is too good for strangers.
 """
 from __future__ import annotations
 
@@ -17,10 +14,10 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from ...emotions import LabelError, canonical
+from ...emotions import canonical
 from ..lists import SPLITS
 from ..media import IMAGES, VIDEOS
-from ..tables import Dataset, DatasetError, listed_subjects
+from ..tables import Dataset, DatasetError, files, listed_subjects
 
 TEST = 0.2          # of the samples in the test split, where no folder tells
 
@@ -28,15 +25,12 @@ TEST = 0.2          # of the samples in the test split, where no folder tells
 def rows(root: Path, fold: None = None, label_order: None = None,
          subject_separator: str | None = None, clips: bool = False) -> list[tuple]:
     """(path, label, subject, split) of every photo, or clip: a video file or a folder of frames."""
-    found, others, groups = [], [], []
-    for folder, below, names in os.walk(root):
+    found, others = [], []
+    for folder, below, _ in os.walk(root):
         below[:] = sorted(d for d in below if d[0] != ".")
         parts = Path(folder).relative_to(root).parts
         classes = [part for part in parts if part.lower() not in SPLITS]
-        if len(classes) == 1 and parts[-1] == classes[0]:
-            groups.append("/".join(parts))
-        photos, videos = (["/".join([*parts, n]) for n in sorted(names) if n[0] != "."
-                           and os.path.splitext(n)[1].lower() in suffixes]
+        photos, videos = (["/".join([*parts, name]) for name in files(Path(folder), suffixes)]
                           for suffixes in (IMAGES, VIDEOS))
         if clips and photos and len(classes) > 1:      # the frames of one clip
             photos, videos = [], [*videos, "/".join(parts)]
@@ -48,17 +42,16 @@ def rows(root: Path, fold: None = None, label_order: None = None,
         raise DatasetError(f"{root} holds {len(others)} {other} beside {len(found)} {kind}, the "
                            f"first is {others[0]}: give each kind a folder of its own{hint}")
     samples = [_sample(path, root, subject_separator) for path in found]
-    for group in groups:
-        if not any(path.startswith(f"{group}/") for path in found):
-            raise DatasetError(f"class folder {group} in {root} holds no {kind}: fill it or remove "
-                               "it")
-    emotions, subjects = _emotions(root, {s[1] for s in samples}), listed_subjects(root)
-    return _split(root, [(path, emotions[folder], subjects.get(path) or subject, split)
-                         for path, folder, subject, split in samples])
+    if len({emotion for _, emotion, *_ in samples}) == 1:
+        raise DatasetError(f"{root} holds one class, {samples[0][1]}: there is nothing to tell "
+                           "apart; add a second class folder")
+    subjects = listed_subjects(root)
+    return _split(root, [(path, emotion, subjects.get(path) or subject, split)
+                         for path, emotion, subject, split in samples])
 
 
 def _sample(path: str, root: Path, subject_separator: str | None) -> tuple:
-    """(path, class folder, subject, split) as a path tells."""
+    """(path, emotion, subject, split) as a path tells."""
     *folders, name = path.split("/")
     classes = [part for part in folders if part.lower() not in SPLITS]
     splits = sorted({SPLITS[part.lower()] for part in folders if part.lower() in SPLITS})
@@ -71,24 +64,9 @@ def _sample(path: str, root: Path, subject_separator: str | None) -> tuple:
     subject, stem = classes[1] if len(classes) > 1 else None, os.path.splitext(name)[0]
     if subject_separator and subject_separator in stem:
         subject = stem.split(subject_separator)[0]
-    return path, classes[0], subject, splits[0] if splits else None
-
-
-def _emotions(root: Path, folders: set[str]) -> dict[str, str]:
-    """{class folder: emotion}, of two emotions at least."""
-    emotions = {}
-    for folder in sorted(folders):
-        try:
-            emotions[folder] = canonical(re.sub(r"^\d+[\s._-]+|[\s._-]+\d+$", "", folder))
-        except LabelError as error:
-            known = str(error).partition(": expected one of ")[2]
-            raise LabelError(f"class folder {folder!r} in {root} names no emotion: the heads "
-                             f"answer in emotions alone, so rename it to one of {known}, or "
-                             "leave it out") from error
-    if len(set(emotions.values())) == 1:
-        raise DatasetError(f"{root} holds one class, {next(iter(emotions.values()))}: there is "
-                           "nothing to tell apart; add a second class folder")
-    return emotions
+    emotion = re.sub(r"^\d+[\s._-]+|[\s._-]+\d+$", "", classes[0])
+    emotion = canonical(emotion, where=f"the class folder of {root}/{path}")
+    return path, emotion, subject, splits[0] if splits else None
 
 
 def _split(root: Path, found: list[tuple]) -> list[tuple]:
@@ -116,7 +94,7 @@ def tested_on_val(rows: list[tuple]) -> list[tuple]:
 def _split_by_hash(found: list[tuple]) -> list[tuple]:
     """Rows of which whole subjects, and a share of each class's other files, are the test split."""
     def by_hash(names: Iterable[str]) -> list[str]:      # as good as drawn, the same everywhere
-        return sorted(set(names), key=lambda n: (hashlib.sha256(n.encode()).hexdigest(), n))
+        return sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).digest())
 
     known, tests = [f for f in found if f[2]], set()
     for subject in by_hash(who for _, _, who, _ in known)[:-1]:      # somebody is left to train on
@@ -130,6 +108,6 @@ def _split_by_hash(found: list[tuple]) -> list[tuple]:
 
 LAYOUT = ("a folder for each emotion, as in {}, with or without train/, val/ and test/ above or "
           "below")
-PHOTOS = Dataset("photos", "image", LAYOUT.format("happy/001.jpg"), rows, own=True)
+PHOTOS = Dataset("photos", "image", LAYOUT.format("happy/001.jpg"), rows)
 CLIPS = Dataset("clips", "video", LAYOUT.format("happy/001.mp4 or happy/001/0001.jpg"),
-                partial(rows, clips=True), own=True)
+                partial(rows, clips=True))

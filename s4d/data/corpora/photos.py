@@ -1,8 +1,7 @@
 """AffectNet and RAF-DB: labelled photos.
 
-AffectNet has eight expressions and is met in four layouts. It publishes no test split; results are
-reported on its validation split. So `val` is the test split, unless a folder or list named test
-exists too. RAF-DB has seven basic emotions and one split.
+AffectNet is met in four layouts. It publishes no test split; results are reported on its validation
+split. So `val` is the test split, unless a folder or list named test exists too.
 """
 from __future__ import annotations
 
@@ -19,6 +18,7 @@ from ..media import IMAGES
 from ..tables import Dataset, DatasetError, files, folders
 from .own import tested_on_val
 
+LIST = "EmoLabel/list_patition_label.txt"
 NOT_EXPRESSIONS = ("8", "9", "10")      # None, Uncertain, No-Face: dropped, as in the field
 TRAIN = dict(zip(EMOTIONS, (74874, 134415, 25459, 14090, 6378, 3803, 24882), strict=True))
 # S4D's list; the first release with seven and with eight classes; the release of 2021
@@ -27,8 +27,8 @@ TESTS = {3267: dict(zip(EMOTIONS, (471, 457, 473, 458, 469, 469, 470), strict=Tr
 
 
 def affectnet(root: Path, fold: None = None, label_order: str | None = None) -> list[tuple]:
-    """(path, label, None, split) of the first layout that the folder has."""
-    read = partial(labels_of, orders=("affectnet",), num_classes=8, label_order=label_order)
+    """Rows of the first layout that the folder has."""
+    read = partial(labels_of, orders=("affectnet",), label_order=label_order)
     found = class_folders(root, IMAGES, read)      # train/happiness/0001.jpg or train/1/0001.jpg
     if not found:
         listed = release_2021(root) or lists(root)
@@ -81,19 +81,15 @@ def published(root: Path, table: pd.DataFrame) -> dict:
 
 
 def rafdb(root: Path, fold: None = None, label_order: str | None = None) -> list[tuple]:
-    """(path, label, None, split); integers count from 1, and the name's first part is the split."""
-    read = partial(labels_of, orders=("rafdb",), num_classes=7, base=1, label_order=label_order)
-    for path in (root / top / "list_patition_label.txt"
-                 for top in ("basic/EmoLabel", "basic", "EmoLabel", "")):
-        if path.is_file():
-            break
-    else:
+    """Integers count from 1; the first part of a listed name is the split."""
+    read = partial(labels_of, orders=("rafdb",), base=1, label_order=label_order)
+    tops = [top for top in ("basic/", "") if (root / top / LIST).is_file()]
+    if not tops:
         found = class_folders(root, IMAGES, read)
         return found or [(f"DATASET/{path}", *rest)
                          for path, *rest in class_folders(root / "DATASET", IMAGES, read)]
-    images = Files(root, [f"{top}{folder}" for top in ("basic/", "") for folder in (
-        "Image/aligned", "aligned", "Image/original", "original")], IMAGES)
-    entries, out = read_list(path), []
+    images = Files(root, [f"{tops[0]}Image/{kind}" for kind in ("aligned", "original")], IMAGES)
+    entries, out = read_list(root / tops[0] / LIST), []
     for entry, label in zip(entries, read(entries), strict=True):
         split = entry.name.rpartition("/")[2].split("_")[0]
         if split not in ("train", "test"):
@@ -113,4 +109,4 @@ RAFDB = Dataset(
     "rafdb", "image",
     "basic/EmoLabel/list_patition_label.txt with lines such as 'train_00001.jpg 5' and "
     "basic/Image/aligned/train_00001_aligned.jpg, or train/ and test/ with folders 1 to 7",
-    rafdb, listed=15339, published={(None, "train"): 12271, (None, "test"): 3068})
+    rafdb, published={(None, "train"): 12271, (None, "test"): 3068})

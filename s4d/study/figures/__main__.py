@@ -13,13 +13,12 @@ from ..artifacts import manifest_text, pictures, read_manifest
 from . import correlation, experts, finetuning, report
 
 DIRECT = {"experts_specificity": experts.specificity, "experts_usage": experts.usage,
-          "experts_switched_off": experts.switched_off,
-          "finetuning_confusion": finetuning.confusion, "report_intervals": report.claims,
+          "finetuning_confusion": finetuning.confusion,
           "confusability": correlation.confusability, "static_gains": correlation.gains,
           "layer_similarity": correlation.layer_similarity,
           "prototype_similarity": correlation.prototype_similarity,
           "transfer_matrix": correlation.transfer}
-SINGLE = ("experts_switched_off", "experts_usage")
+SINGLE = ("experts_usage",)
 
 
 def draw(name: str, folder: Path, profile: str, note: str):

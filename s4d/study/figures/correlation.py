@@ -138,8 +138,7 @@ def confusability(table: pd.DataFrame, note: str = "") -> Figure:
         named = part.set_index(["label", "wrong"]).index.isin(most)
         ax.scatter(*points.T, s=12, c=np.where(named, "black", "#aaaaaa"), linewidths=0)
         rho = number(found.rho, found.low, found.high, ".2f")
-        heading(ax, f"{HEADS[name]}\nρ = {rho}, {_p(found.p)}\nwithout "
-                f"preferences {number(found.rho_cells, form='.2f')}, {_p(found.p_cells)}", 7)
+        heading(ax, f"{HEADS[name]}\nρ = {rho}, {_p(found.p)}", 7)
         ax.margins(0.12)
         name_lines(ax, {f"{SHORT[r.label]} → {SHORT[r.wrong]}": (100 * r.static, 100 * r.dynamic)
                         for r in part[named].itertuples()})
@@ -161,67 +160,43 @@ def _emotion_rows(ax, table: pd.DataFrame) -> pd.Series:
 
 
 def along_clip(table: pd.DataFrame, unit: str, note: str = "") -> Figure:
-    """Draw the photo head along frames of clips: course, course by emotion, correlation inside.
+    """Draw the photo head along the frames of clips, and its correlation with the intensity.
 
     The table has the rows of `course` and of `follow` (none where no truth is known), by its
-    columns part and method.
+    columns part and method. A band stands about the first method alone: two would cover each other.
     """
-    courses, follow = table[table.part == "course"], table[table.part == "follow"]
-    known = len(follow) > 0
-    fig, axes = figure(PAGE, 2.6, 1, 2 + known)
-    for ax in axes[:2]:
-        zero(ax)
-        ax.set_xlabel(f"time from the {'apex' if known else 'middle'} ({unit})")
-        ax.locator_params(axis="x", nbins=4)
-    _course(axes[0], courses[courses.label == "expressive"])
-    _course_by_emotion(axes[1], courses[courses.label != "expressive"])
-    if known:
-        axes[0].set_ylabel("probability of true class;\nintensity (1: full)")
-        y = _emotion_rows(axes[2], follow)
-        axes[2].barh(y, follow.null_95 - follow.null, 0.3, follow.null, color=style.NULL_COLOUR,
-                     edgecolor=style.GREY, linewidth=0.5,
-                     label="another person's clip, mean to 95 %")
-        for at, r in zip(y, follow.itertuples(), strict=True):
-            point(axes[2], at, r.mean, r.low, r.high, METHOD_COLOURS[r.method],
-                  style.METHOD_MARKERS[r.method], filled=pd.notna(r.low))
-        zero(axes[2])
-        axes[2].set_xlabel("r with the true intensity")
-        heading(axes[2], "Inside a clip\n(n clips, people)")
-    legend(fig, [handle for ax in axes for handle in ax.get_legend_handles_labels()[0]], 5)
-    fig.get_layout_engine().set(wspace=0.04)           # names stand between the panels
-    return stamp(fig, note)
-
-
-def _course(ax, courses: pd.DataFrame) -> None:
-    """Draw a line a method, with a band about the first alone: two would cover one another."""
-    courses, methods = courses.sort_values("time"), present(courses.method)
+    courses, follow = (table[table.part == part] for part in ("course", "follow"))
+    fig, axes = figure(PAGE, 2.6, 1, 1 + (len(follow) > 0), squeeze=False)
+    (left, *right), methods = axes[0], present(courses.method)
     truth = courses[courses.quantity == "intensity"].drop_duplicates("time")
     if len(truth):
-        ax.plot(truth.time, truth["mean"], "--", color=style.GREY, label="true intensity")
+        left.plot(truth.time, truth["mean"], "--", color=style.GREY,
+                  label="true intensity (1: full)")
     for method in methods:
-        rows = courses[(courses.method == method) & (courses.quantity == "probability")]
-        ax.plot(rows.time, rows["mean"], **look(method), markersize=3, label=METHOD_LABELS[method])
+        rows = courses.query("method == @method and quantity == 'probability'")
+        left.plot(rows.time, rows["mean"], **look(method), markersize=3,
+                  label=METHOD_LABELS[method])
         if method == methods[0]:
-            ax.fill_between(*rows[["time", "low", "high"]].to_numpy(float).T, linewidth=0,
-                            color=METHOD_COLOURS[method], alpha=0.25,
-                            label=f"95 % interval of {METHOD_LABELS[method]}")
-    ax.set(ylim=(0, None), ylabel="probability of the true class")
+            left.fill_between(*rows[["time", "low", "high"]].to_numpy(float).T, linewidth=0,
+                              color=METHOD_COLOURS[method], alpha=0.25,
+                              label=f"95 % interval of {METHOD_LABELS[method]}")
+    zero(left)
+    left.set(ylim=(0, None), xlabel=f"time from the {'apex' if right else 'middle'} ({unit})",
+             ylabel="probability of the true class")
     clips, people = courses.samples.max(), courses.subjects.max()
-    heading(ax, f"All but neutral\n({clips} clips, {people} people)")
-
-
-def _course_by_emotion(ax, courses: pd.DataFrame) -> None:
-    table = courses[(courses.method == "static") & (courses.quantity == "probability")]
-    half, ends = ((table.high - table.low) / 2).astype(float).median(), {}
-    for label in present(table.label, EMOTION_COLOURS):
-        rows = table[table.label == label].sort_values("time")
-        ax.plot(rows.time, rows["mean"], color=EMOTION_COLOURS[label],
-                marker=style.EMOTION_MARKERS[label], markersize=3)
-        ends[f"{label} ({rows.samples.max()})"] = rows["mean"].iloc[-1]
-    ax.set_ylim(0, 1.08 * ax.get_ylim()[1])
-    name_lines(ax, ends)
-    about = "" if np.isnan(half) else f"; 95 % about ±{half:.2f}"
-    heading(ax, f"{METHOD_LABELS['static']}, by emotion\n(n{about})")
+    heading(left, f"Along the clips ({clips} clips, {people} people)")
+    for ax in right:                                   # where the true intensity is known
+        y = _emotion_rows(ax, follow)
+        ax.barh(y, follow.null_95 - follow.null, 0.3, follow.null, color=style.NULL_COLOUR,
+                edgecolor=style.GREY, linewidth=0.5, label="another person's clip, mean to 95 %")
+        for at, r in zip(y, follow.itertuples(), strict=True):
+            point(ax, at, r.mean, r.low, r.high, METHOD_COLOURS[r.method],
+                  style.METHOD_MARKERS[r.method], filled=pd.notna(r.low))
+        zero(ax)
+        ax.set_xlabel("r with the true intensity")
+        heading(ax, "Inside a clip (n clips, people)")
+    legend(fig, [handle for ax in axes[0] for handle in ax.get_legend_handles_labels()[0]], 5)
+    return stamp(fig, note)
 
 
 def gains(table: pd.DataFrame, note: str = "") -> Figure:

@@ -1,4 +1,4 @@
-"""Figures of the experts: usage, maps over the face, specificity, what switching one off costs."""
+"""Figures of the experts: usage, maps over the face, specificity."""
 from __future__ import annotations
 
 from itertools import product
@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from . import style
-from .marks import heading, key, legend, number, point, present, zero
+from .marks import heading, key, legend, number, present, zero
 from .style import KINDS, LEVEL, PAGE, SMALL, TASK_COLOURS, TASK_MARKERS, figure, stamp
 
-LINEAR = 0.1          # points up to which a scale is linear; beyond it is logarithmic
 QUESTIONS = {f"{what}, {task}": (f"{what}, {kind}", TASK_COLOURS[task], TASK_MARKERS[task])
              for what in ("emotion", "place") for task, kind in KINDS.items()}
 QUESTIONS |= {text: (text, "#222222", "o") for text in ("task", "task, first time step")}
@@ -104,14 +103,12 @@ def maps(table: pd.DataFrame, faces: dict[str, np.ndarray], counts: dict[str, in
 
 
 def specificity(table: pd.DataFrame, note: str = "") -> Figure:
-    """Draw what each of `QUESTIONS` tells about the expert beyond the null, of `beyond_null`."""
+    """Draw what each of `QUESTIONS` tells beyond its null, of `specificity_table`."""
     blocks, rows = ends(table.block), present(table.about, QUESTIONS)
     fig, axes = figure(PAGE, 0.95 + 0.27 * len(rows), 1, len(blocks), squeeze=False, sharex=True,
                        sharey=True)
     for (k, block), (y, about) in product(enumerate(blocks), enumerate(rows)):
         ax, part = axes[0, k], table[(table.block == block) & (table.about == about)]
-        if part["mean"].isna().all():
-            continue
         r, (_, colour, marker) = part.iloc[0], QUESTIONS[about]
         ax.barh(y, r.null_top, height=0.8, color=style.NULL_COLOUR, zorder=0)
         ax.hlines(y, r.mean_low, r.mean_high, color=colour, linewidth=1.4)
@@ -132,32 +129,4 @@ def specificity(table: pd.DataFrame, note: str = "") -> Figure:
                  key("a seed; mean not shown to exceed the null", marker="o", markerfacecolor="w"),
                  key("95 % interval of the mean", linestyle="-"),
                  Patch(color=style.NULL_COLOUR, label="null up to its 95th percentile")])
-    return stamp(fig, note)
-
-
-def switched_off(table: pd.DataFrame, note: str = "") -> Figure:
-    """Draw the change of the true class's probability when one expert is never chosen."""
-    blocks = sorted(table.block.unique())
-    fig, axes = figure(PAGE, 2.3, 1, len(blocks), squeeze=False, sharey=True)
-    for r in table.itertuples():
-        point(axes[0, blocks.index(r.block)], r.expert + (-0.18 if r.task == "image" else 0.18),
-              r.change, r.low, r.high, TASK_COLOURS[r.task], TASK_MARKERS[r.task],
-              r.p_holm <= LEVEL, vertical=True)
-    for ax, block in zip(axes[0], blocks, strict=True):
-        zero(ax, horizontal=True)
-        ax.set_title(f"Block {block}")
-        ax.set_xticks(range(1, table.expert.max() + 1))
-        ax.set_xlabel("expert switched off")
-    largest = max(2 * LINEAR, 1.3 * table[["change", "low", "high"]].abs().max().max())
-    decades = [d for d in (0.1, 1.0, 10.0, 100.0) if d <= largest]
-    ticks, ax = [*(-d for d in reversed(decades)), 0, *decades], axes[0, 0]
-    ax.set_yscale("symlog", linthresh=LINEAR)                # a large change hides no small one
-    ax.set_yticks(ticks, [number(t, form="+g") for t in ticks])
-    ax.set_yticks([], minor=True)
-    ax.set(ylim=(-largest, largest), ylabel="change of true class\nprobability (points)")
-    size = table.groupby("task")[["samples", "subjects"]].max()
-    legend(fig, [*(key(f"{size.samples[t]} {kind} of {size.subjects[t]} people", linestyle="-",
-                       color=TASK_COLOURS[t], marker=TASK_MARKERS[t]) for t, kind in KINDS.items()),
-                 key("differs from 0 (Holm)", marker="o"),
-                 key("not shown to differ", marker="o", markerfacecolor="w")])
     return stamp(fig, note)

@@ -27,10 +27,7 @@ def emotions(pictures, names: Sequence[str], columns: Sequence[str] = (),
              tags: Sequence[Sequence[str]] = (), note: str = "") -> Figure:
     """Draw rows of emotions or settings and columns of people or moments.
 
-    Args:
-        pictures: uint8 `[rows, columns, 3, H, W]`.
-        names, columns: of the rows, and titles of the columns if any.
-        tags: a short text for the corner of each picture, by row and column, if any.
+    Pictures are uint8 `[rows, columns, 3, H, W]`; `tags`, by row and column, stand in a corner.
     """
     rows, across = pictures.shape[:2]
     letters = max(len(line) for name in names for line in name.splitlines())
@@ -41,8 +38,7 @@ def emotions(pictures, names: Sequence[str], columns: Sequence[str] = (),
         show(pictures[i, j], ax, columns[j] if columns and i == 0 else "")
         if tags:
             ax.text(0.05, 0.95, tags[i][j], transform=ax.transAxes, va="top", fontsize=7,
-                    fontweight="bold",
-                    bbox=dict(boxstyle="square,pad=0.15", facecolor="w", edgecolor="none"))
+                    fontweight="bold", bbox=dict(boxstyle="square,pad=0.15", fc="w", ec="none"))
     for ax, name in zip(axes[:, 0], names, strict=True):
         ax.text(-0.06, 0.5, name, transform=ax.transAxes, ha="right", va="center", fontsize=8,
                 fontweight="bold")
@@ -50,12 +46,9 @@ def emotions(pictures, names: Sequence[str], columns: Sequence[str] = (),
 
 
 def filmstrip(frames, table: pd.DataFrame, note: str = "") -> Figure:
-    """Draw frames of a clip, each above its time, and below them a row for each action.
+    """Draw frames of a clip `[T, 3, H, W]`, at most eight, and below them a row for each action.
 
-    Args:
-        frames: uint8 `[T, 3, H, W]`, of which at most eight are drawn, in equal steps.
-        table: time (s), action (name), intensity (0..1), phase, apex (bool), a row a frame and
-            action.
+    `table`: time (s), action (name), intensity (0..1), phase, apex (bool), by frame and action.
     """
     times, names = np.sort(table["time"].unique()), list(dict.fromkeys(table["action"]))
     spacing = times[1] - times[0]
@@ -77,9 +70,8 @@ def filmstrip(frames, table: pd.DataFrame, note: str = "") -> Figure:
         ax.plot(time, level, color="k", marker="o", ms=2, lw=0.8, clip_on=False)
         ax.set(ylim=(0, 1), yticks=[])
         ax.spines["left"].set_visible(False)
-        how = dict(transform=ax.transAxes, va="bottom", fontsize=7)
-        ax.text(-0.01, 0.05, name, ha="right", **how)
-        ax.text(1.01, 0.05, f"{level.max():.2f}", **how)
+        for x, side, text in ((-0.01, "right", name), (1.01, "left", f"{level.max():.2f}")):
+            ax.text(x, 0.05, text, transform=ax.transAxes, ha=side, va="bottom", fontsize=7)
     right = max(times[drawn[-1]] + width / 2, times[-1] + spacing / 2)
     for ax in axes:
         ax.set(xlim=(times[0] - width / 2, right), xticks=[])

@@ -90,13 +90,7 @@ def comparison(scores: pd.DataFrame, single: pd.DataFrame, baselines: pd.DataFra
 
 
 def confusion(table: pd.DataFrame, note: str = "") -> Figure:
-    """Draw confusion matrices in per cent of each true class; under half a per cent is blank.
-
-    Args:
-        table: method (may be missing for one system), task, label, predicted, share (of
-            `protocol.confusion`), samples of the label.
-    """
-    table = table if "method" in table else table.assign(method="")
+    """Draw `protocol.confusion` of each method and task in per cent; under half a one is blank."""
     panels = list(table.groupby(["method", "task"], sort=False))
     fig, axes = figure(PAGE, 2.75, 1, len(panels), squeeze=False)
     for ax, ((method, task), rows) in zip(axes[0], panels, strict=True):
@@ -120,17 +114,15 @@ def curves(table: pd.DataFrame, baselines: pd.DataFrame, samples: dict[str, tupl
            note: str = "") -> Figure:
     """Draw validation WAR over the epochs of fine-tuning: mean over seeds, and their range.
 
-    Args:
-        table: task, method, pretrained, seed, epoch, war (share).
-        baselines, samples: of the validation split; task -> samples and people.
+    `samples` are the validation split's, and their people, by task.
     """
     starts, last = present(table["pretrained"], STARTS), table["epoch"].max()
     fig, axes = figure(PAGE, 4.4, 2, len(starts), squeeze=False, sharex=True)
     for ax, (task, start) in zip(axes.flat, product(("video", "image"), starts), strict=True):
         rows, ends = table[(table["task"] == task) & (table["pretrained"] == start)], {}
         for method in present(rows["method"]):
-            by_epoch = rows[rows["method"] == method].groupby("epoch")["war"]
-            war = 100 * by_epoch.agg(["mean", "min", "max"])
+            mine = rows[rows["method"] == method]
+            war = 100 * mine.groupby("epoch")["war"].agg(["mean", "min", "max"])
             ax.fill_between(war.index, war["min"], war["max"], color=METHOD_COLOURS[method],
                             alpha=0.13, lw=0)
             ax.plot(war.index, war["mean"], **look(method), lw=1.2, ms=3, clip_on=False,
@@ -177,15 +169,14 @@ def ablations(table: pd.DataFrame, titles: dict[str, str], default: dict[str, st
 
     Args:
         table: study, setting (text, in the order of the axis), method, value, low, high (shares);
-            with difference, difference_low, difference_high, p_holm (paired, to the default) the
-            bars are the difference's interval around the default's dotted level.
+            with difference_low, difference_high (paired, to the default) the bars are the
+            difference's interval around the default's dotted level.
         titles, default: study -> name of its axis, and setting of the comparison itself.
     """
     if "difference_low" in table:                               # the default itself has no bar
-        value = table["value"]
-        ends = (value - table["difference"] + table[f"difference_{end}"] for end in ("low", "high"))
-        low, high = (end.fillna(value) for end in ends)
-        table = table.assign(low=low, high=high)
+        level = table["value"] - table["difference"]
+        table = table.assign(low=(level + table["difference_low"]).fillna(table["value"]),
+                             high=(level + table["difference_high"]).fillna(table["value"]))
     studies = list(table.groupby("study", sort=False))
     columns = min(3, len(studies))
     rows = -(-len(studies) // columns)
@@ -208,7 +199,6 @@ def predictions(table: pd.DataFrame, pictures: list, courses: dict[str, pd.DataF
     """Draw a row per file: picture, class probabilities, and for clips their course in time.
 
     Args:
-        table: path, prob_<emotion>; classes that a file's task lacks are missing.
         pictures: one uint8 `[3, H, W]` a row.
         courses: path -> table of `s4d.training.along_time`.
     """
@@ -218,20 +208,19 @@ def predictions(table: pd.DataFrame, pictures: list, courses: dict[str, pd.DataF
     shares = table.filter(like="prob_").rename(columns=lambda name: name.removeprefix("prob_"))
     for path, (_, share), ax, picture in zip(table["path"].astype(str), shares.iterrows(), axes,
                                              pictures, strict=True):
-        name, share = Path(path).name, share.dropna()
+        name, share = Path(path).name, share.dropna()        # classes of the other task have none
         style.show(picture, ax[0], name if len(name) < 19 else f"...{name[-16:]}")
         ax[1].barh(share.index, share, color=[style.EMOTION_COLOURS[e] for e in share.index])
         ax[1].set(xlim=(0, 1), xlabel="probability")
         ax[1].invert_yaxis()
-        if path not in courses:
-            for blank in ax[2:]:
-                blank.set_axis_off()
-            continue
-        course = courses[path]
-        unit = "seconds" if course["seconds"].notna().all() else "frame"
-        for emotion in share.index:
-            ax[2].plot(course[unit], course[f"prob_{emotion}"], label=emotion, marker=".", ms=3,
-                       color=style.EMOTION_COLOURS[emotion])
-        ax[2].set(ylim=(0, 1), ylabel="probability", xlabel=f"middle of the window ({unit})")
-        ax[2].legend(fontsize=SMALL, loc="center left", bbox_to_anchor=(1, 0.5))
+        if path in courses:
+            course = courses[path]
+            unit = "seconds" if course["seconds"].notna().all() else "frame"
+            for emotion in share.index:
+                ax[2].plot(course[unit], course[f"prob_{emotion}"], label=emotion, marker=".",
+                           ms=3, color=style.EMOTION_COLOURS[emotion])
+            ax[2].set(ylim=(0, 1), ylabel="probability", xlabel=f"middle of the window ({unit})")
+            ax[2].legend(fontsize=SMALL, loc="center left", bbox_to_anchor=(1, 0.5))
+        elif courses:
+            ax[2].set_axis_off()
     return stamp(fig, note)

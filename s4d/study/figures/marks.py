@@ -13,6 +13,8 @@ from .style import METHOD_COLOURS, METHOD_DASHES, METHOD_MARKERS, METHOD_NAMES, 
 
 def number(value: float, low: float = np.nan, high: float = np.nan, form: str = ".1f") -> str:
     """Write a number, and its interval if known: `+3.2 [+1.0, +5.5]`. A rounded 0 has no sign."""
+    if np.isnan(value):
+        return "--"
     text = f"{value:{form}}"
     text = text.lstrip("+-") if float(text) == 0 else text
     if not (np.isnan(low) or np.isnan(high)):

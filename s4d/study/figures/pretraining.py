@@ -15,11 +15,7 @@ PALE = 200                            # level of a removed token's pixels, 0..25
 
 
 def pretraining_loss(table: pd.DataFrame, names: dict[str, str], note: str = "") -> Figure:
-    """Draw the loss of both modalities: every step faint, the running median over it.
-
-    Args:
-        table: step, modality (image or video), loss; names: modality -> words at its curve.
-    """
+    """Draw the loss of each modality, named in words: all steps faint, a running median bold."""
     fig, ax = figure(COLUMN, 2.3)
     ax.axhline(1, color=GREY, lw=0.8, ls=":")
     ax.annotate("predicting each token's mean", (1, 1), (0, 2), ax.get_yaxis_transform(),
@@ -58,7 +54,6 @@ def masks(photo, photo_mask, clip, clip_mask, positions, patch: int, note: str =
         photo, clip: uint8 `[3, H, W]` and `[T, 3, H, W]`; masks bool `[L]`, True = removed.
         positions: float `[L, D]`; patch: side of a token, px.
     """
-    photo, clip = np.asarray(photo), np.asarray(clip)
     side = photo.shape[-1] // patch
     still = np.asarray(photo_mask).reshape(side, side)
     moving = np.asarray(clip_mask).reshape(-1, side, side)
