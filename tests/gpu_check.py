@@ -108,6 +108,12 @@ def loss_of(model: torch.nn.Module, net, batch: dict, device: str, dtype) -> tor
     return loss + 1e-3 * balance
 
 
+def loss_and_slope(model, net, batch: dict, device: str, dtype) -> tuple:
+    """The loss, and its gradient at the input."""
+    loss = loss_of(model, net, batch, device, dtype)
+    return loss.detach(), torch.autograd.grad(loss, batch["x"])[0].float()
+
+
 def correct(rows: Rows, tiny: bool, device: str) -> None:
     """Loss and gradient at the input, against the reference in float32 (limit 1e-4 there)."""
     for stage in STAGES:
@@ -118,15 +124,11 @@ def correct(rows: Rows, tiny: bool, device: str) -> None:
             batch = batch_of(ours, task, 4, device)
             batch["x"].requires_grad_()
 
-            def result(model, net, dtype):
-                loss = loss_of(model, net, batch, device, dtype)
-                return loss.detach(), torch.autograd.grad(loss, batch["x"])[0].float()
-
-            wanted = result(plain, plain, torch.float32)
+            wanted = loss_and_slope(plain, plain, batch, device, torch.float32)
             for way in ("eager", "compiled"):
                 net = compile_of(ours, tiny) if way == "compiled" else ours
                 for dtype in (torch.float32, torch.bfloat16):
-                    loss, slope = result(ours, net, dtype)
+                    loss, slope = loss_and_slope(ours, net, batch, device, dtype)
                     off = ((loss - wanted[0]).abs() / wanted[0].abs()).item()
                     turn = ((slope - wanted[1]).norm() / wanted[1].norm()).item()
                     limit = 1e-4 if dtype == torch.float32 else 0.3
@@ -253,9 +255,9 @@ def compiled(rows: Rows, tiny: bool, device: str) -> None:
 
 
 def settings(tiny: bool, out: Path, device: str) -> tuple:
-    """Corpus, pre-training and fine-tuning of the last parts: drawn faces of 160 px, small model."""
+    """Corpus, pre-training and fine-tuning of the last parts: 160 px, small model."""
     prof = configs.profile("smoke" if tiny else "gpu", str(out / "data"))
-    few = dict(compound=11, compound_subjects=11)
+    few = dict(compound=55, compound_subjects=11)
     few |= (dict(photos=140, photo_subjects=70, clips=42, clip_subjects=14, speaking=20,
                  speaking_subjects=10) if tiny else
             dict(photos=8000, photo_subjects=2000, clips=2100, clip_subjects=300, speaking=2000,
