@@ -47,6 +47,7 @@ FOLDS = (1, 2, 3, 4, 5)
 SHARD = {"affectnet": 64, "dfew": 8, "mafw": 8, "voxceleb2": 8}     # samples drawn together; fixed
 ANGLES = ("yaw", "pitch", "roll")
 TURNING = np.array([1, .7, .6])    # how far heads turn about each, relative to yaw
+LARGE = 200_000                    # frames from which a GPU draws where there is one
 COLUMNS = ("path", "corpus", "frame", "subject", "label", "performed", "before", "phase", "apex",
            "intensity", *(f"AU{a}_{side}" for a in facs.ACTIONS for side in "LR"), *ANGLES)
 
@@ -266,7 +267,7 @@ def _pixels(cfg: Faces, members: list[Sample], acts: list[dict], seed: int) -> l
     counts = [len(a["actions"]) for a in acts]
     sample = torch.arange(len(members)).repeat_interleave(torch.tensor(counts))
     who = torch.tensor([m.row for m in members])[sample]
-    subject = {k: v[who] for k, v in _everyone(cfg).items()}
+    subject = {k: v[who].to(device(cfg)) for k, v in _everyone(cfg).items()}
     scene = views(len(members), nuisance=cfg.nuisance, zoom=cfg.zoom, seed=gen)
     scene = {k: v[sample] for k, v in scene.items()}
     pose, gaze, actions = (np.concatenate([a[k] for a in acts])
@@ -274,7 +275,13 @@ def _pixels(cfg: Faces, members: list[Sample], acts: list[dict], seed: int) -> l
     given = dict(zip((*ANGLES, "gaze"), (*np.deg2rad(pose).T, gaze), strict=True))
     scene |= {k: torch.from_numpy(v.astype(np.float32)) for k, v in given.items()}
     drawn = render(subject, actions, scene, cfg.img_size, gen)
-    return np.split(drawn.permute(0, 2, 3, 1).numpy(), np.cumsum(counts)[:-1])
+    return np.split(drawn.permute(0, 2, 3, 1).cpu().numpy(), np.cumsum(counts)[:-1])
+
+
+def device(cfg: Faces) -> torch.device:
+    """What draws: a GPU draws large corpora, with other roundings than a CPU."""
+    frames = cfg.photos + (cfg.clips + cfg.compound + cfg.speaking) * cfg.num_frames
+    return torch.device("cuda" if frames >= LARGE and torch.cuda.is_available() else "cpu")
 
 
 def write_clip(path: Path, frames: np.ndarray, fps: int, crf: int) -> None:
@@ -311,7 +318,7 @@ def _finish(cfg: Faces, build: Path) -> None:
         for part, *_ in shards(cfg, build):
             f.write(part.read_bytes())
     shutil.rmtree(build / "parts")
-    made = {"faces": to_dict(cfg), "files": len(files)}
+    made = {"faces": to_dict(cfg), "files": len(files), "drawn_on": device(cfg).type}
     write_text(build / "corpus.json", json.dumps(made, indent=1, sort_keys=True) + "\n")
 
 

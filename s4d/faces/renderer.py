@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,30 +15,32 @@ from .facs import ACTIONS
 from .head import head_table
 from .paint import face
 from .rays import camera_rays, lamp, march_head
-from .shapes import LOG2E, gauss, lay, power, smooth, window
+from .shapes import LOG2E, gauss, lay, power, smooth, tint, window
 from .subject import views
 from .surroundings import ears, glasses, hair, neck, occluder
 
-BATCH = 16                              # frames drawn at a time: they just fit a core's cache
+BATCH = {"cpu": 16, "cuda": 512}        # frames drawn at a time: 16 just fit a core's cache
 DETAIL = ((72, 96, 6), (128, 144, 9), (224, 176, 9))    # img_size up to, rows of tables, ray steps
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Give torch one thread inside: the maps are small, more threads would only wait."""
+def drawing(place: torch.device) -> Iterator[None]:
+    """Make new tensors on the device; one thread on a CPU, whose others would only wait."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    tint.cache_clear()                  # of colours on another device
     try:
-        yield
+        with nullcontext() if place.type == "cpu" else place:
+            yield
     finally:
         torch.set_num_threads(before)
+        tint.cache_clear()
 
 
-@one_thread()
 @torch.no_grad()
 def render(subject: dict, actions: np.ndarray | torch.Tensor, scene: dict | None = None,
            img_size: int = 64, seed: int | torch.Generator = 0) -> torch.Tensor:
-    """Draw faces, uint8 `[n, 3, img_size, img_size]`.
+    """Draw faces, uint8 `[n, 3, img_size, img_size]`, on the device that the tables lie on.
 
     Args:
         subject: of `subjects`; one row serves all frames.
@@ -46,8 +48,9 @@ def render(subject: dict, actions: np.ndarray | torch.Tensor, scene: dict | None
         scene: of `views`; one row serves all frames; None is a frontal view.
         seed: of the sensor's noise, or the generator that draws it.
     """
-    actions = torch.as_tensor(actions, dtype=torch.float32)
-    n = len(actions)
+    place = subject["seed"].device
+    actions = torch.as_tensor(actions, dtype=torch.float32, device=place)
+    n, batch = len(actions), BATCH[place.type]
     if actions.shape[1:] != (2, len(ACTIONS)):
         raise ConfigError(f"actions of shape {list(actions.shape)}: expected "
                           f"[n, 2, {len(ACTIONS)}], left and right of each action")
@@ -58,13 +61,14 @@ def render(subject: dict, actions: np.ndarray | torch.Tensor, scene: dict | None
         have = len(next(iter(table.values())))
         if have not in (1, n):
             raise ConfigError(f"{have} {what} for {n} frames: give 1 or {n}")
-        tables[what] = {k: v.expand(n, *v.shape[1:]) for k, v in table.items()}
+        tables[what] = {k: v.to(place).expand(n, *v.shape[1:]) for k, v in table.items()}
     gen = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     out = []
-    for i in range(0, n, BATCH):
-        who, seen = ({k: v[i:i + BATCH] for k, v in table.items()} for table in tables.values())
-        image = draw(who, actions[i:i + BATCH].clamp(0, 1), seen, img_size, gen)
-        out.append((image * 255).round().to(torch.uint8))
+    with drawing(place):
+        for i in range(0, n, batch):
+            who, seen = ({k: v[i:i + batch] for k, v in t.items()} for t in tables.values())
+            image = draw(who, actions[i:i + batch].clamp(0, 1), seen, img_size, gen)
+            out.append((image * 255).round().to(torch.uint8))
     return torch.cat(out)
 
 
@@ -141,5 +145,6 @@ def develop(img, C, scene, gen):
             p = .0625 * (a + e) + .25 * (b + d) + .375 * c
         img = torch.lerp(img, p, scene["blur"].view(-1, 1, 1, 1))
     if bool((scene["noise"] > 0).any()):
-        img = img + scene["noise"].view(-1, 1, 1, 1) * torch.randn(img.shape, generator=gen)
+        noise = torch.randn(img.shape, generator=gen, device=gen.device).to(img.device)
+        img = img + scene["noise"].view(-1, 1, 1, 1) * noise
     return img.clamp(0, 1)
