@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 
 from s4d.study.figures import finetuning as plots
-from s4d.study.figures import marks, report, style
+from s4d.study.figures import marks, style
 from s4d.study.figures.__main__ import draw
-from s4d.study.tables import BASELINE, METHOD, published
 
 ROOT = Path(__file__).parents[1]
 UP, OVER = (.05, .15), (-.1, .2)
@@ -112,15 +111,6 @@ def test_ablations_have_a_panel_per_study_and_bars_of_the_paired_difference(p, f
     points = {float(line.get_ydata()[0]): line.get_markerfacecolor() for line in lines
               if line.get_marker() == "o"}
     assert (points[50.0] != "white") == filled and points[60.0] != "white"
-
-
-def test_the_published_figure_shows_all_methods_and_what_was_not_found():
-    fig = report.published(published(), METHOD, BASELINE)
-    assert len(fig.axes) == 3 and len(fig.axes[0].get_yticklabels()) == 13
-    said = [text.strip() for ax in fig.axes for text in texts(ax)]
-    assert said.count("not found") == 4 and {"76.68", "53.65", "58.44"} <= set(said)
-    widths = {round(float(np.ptp(ax.get_xlim())), 6) for ax in fig.axes}
-    assert len(widths) == 1                                           # equal gaps, equal points
 
 
 def test_figures_are_drawn_again_from_their_csv():

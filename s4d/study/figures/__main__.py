@@ -8,9 +8,9 @@ import pandas as pd
 
 from ... import config as configs
 from ...files import sha256, write_all, write_text
-from .. import ablations, tables
+from .. import ablations
 from ..artifacts import manifest_text, pictures, read_manifest
-from . import correlation, experts, finetuning, report
+from . import correlation, experts, finetuning
 
 DIRECT = {"experts_specificity": experts.specificity, "experts_usage": experts.usage,
           "finetuning_confusion": finetuning.confusion,
@@ -39,8 +39,6 @@ def draw(name: str, folder: Path, profile: str, note: str):
                                      read("finetuning_paired"), note)
     if name == "static_along_clip":
         return correlation.along_clip(read(), "s", note)
-    if name == "report_published":
-        return report.published(read(), tables.METHOD, tables.BASELINE)
 
 
 if __name__ == "__main__":
