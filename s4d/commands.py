@@ -283,9 +283,7 @@ def export(run: Annotated[str, Positional, arg(metavar="RUN")],
 
 def reproduce(profile: str = "sandbox", data: Folder = "data", runs: Folder = "runs",
               out: str | None = None, fresh: bool = False, n_jobs: int | None = None,
-              notebook: UseAppendAction[tuple[str, ...]] = (),
-              parameter: Annotated[UseAppendAction[tuple[tuple[str, str], ...]],
-                                   arg(aliases=["-p"], metavar="NAME VALUE")] = ()) -> int:
+              notebook: UseAppendAction[tuple[str, ...]] = ()) -> int:
     """Make every figure and table of a profile; a second call redoes only what changed.
 
     Args:
@@ -293,11 +291,10 @@ def reproduce(profile: str = "sandbox", data: Folder = "data", runs: Folder = "r
         fresh: forget the profile's corpora, runs and executed notebooks first.
         n_jobs: runs trained side by side; 1 needs the least memory.
         notebook: only this one; may be given several times.
-        parameter: a further notebook parameter; may be given several times.
     """
     from .reproduce import reproduce as run
     from .study.artifacts import default_out
-    run(profile, out or default_out(profile), data, runs, fresh, notebook, dict(parameter), n_jobs)
+    run(profile, out or default_out(profile), data, runs, fresh, notebook, n_jobs)
     return 0
 
 

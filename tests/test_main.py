@@ -51,7 +51,6 @@ class Done:
     (("finetune", "--profile", "smoke", "--init", "none.pth"), "no checkpoint 'none.pth'"),
     (("faces", "--profile", "paper"), "profile paper reads licensed data"),
     (("finetune", "--method", "both"), "no method 'both': --method takes one of dynamic"),
-    (("reproduce", "-p", "sampels", "4"), "unknown notebook parameter 'sampels'"),
     (("reproduce", "--profile", "smoke", "--n-jobs", "0"), "n_jobs is 0: expected the number"),
     (("audit", "afew", "x"), "unknown dataset 'afew'"), (("runs", "--runs", "x"), "holds no runs"),
     (("bench", "--device", "cuda"), "no CUDA device was found: choose --device cpu")])
