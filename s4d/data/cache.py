@@ -13,8 +13,7 @@ import torch
 from filelock import FileLock
 
 from ..files import write_all, writing
-from .media import Box, MediaError, read_frames
-from .tables import in_threads, stamps
+from .media import Box, MediaError, in_threads, read_frames, stamps
 
 FORMAT = 4       # raised whenever decoding or the layout change: older files are not read
 

@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from ...emotions import ORDERS, canonical
-from ..lists import Entry, Files, class_folders, labels_of, read_list
-from ..media import VIDEOS
-from ..tables import Dataset, DatasetError, files, folders
+from ..lists import Dataset, Entry, Files, class_folders, labels_of, read_list
+from ..media import VIDEOS, DatasetError, files, folders
 
 CREMAD_CODES = {"ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happiness",
                 "NEU": "neutral", "SAD": "sadness"}
