@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from s4d.study.figures import finetuning as plots
-from s4d.study.figures import marks, style
+from s4d.study.figures import style
 from s4d.study.figures.__main__ import draw
 
 ROOT = Path(__file__).parents[1]
@@ -32,16 +32,16 @@ def texts(ax) -> list[str]:
 
 
 def test_a_number_is_printed_with_its_interval_or_alone():
-    assert marks.number(2.26, 1, 3.04, "+.1f") == "+2.3 [+1.0, +3.0]"
-    assert marks.number(-0.04, -0.25, 0.5) == "0.0 [−0.2, 0.5]"          # a zero has no sign
-    assert marks.number(-2, form=".0f") == "−2"
+    assert style.number(2.26, 1, 3.04, "+.1f") == "+2.3 [+1.0, +3.0]"
+    assert style.number(-0.04, -0.25, 0.5) == "0.0 [−0.2, 0.5]"          # a zero has no sign
+    assert style.number(-2, form=".0f") == "−2"
 
 
 @pytest.mark.parametrize("levels", [[5, 5, 5, 5], [1, 6, 6.1, 6.2], [3, 1, 2], [10, 10, 9.9]])
 def test_names_beside_curves_keep_their_distance_and_order(levels):
     ax = style.figure()[1]
     ax.set_ylim(0, 10)
-    marks.name_lines(ax, {f"{i}": level for i, level in enumerate(levels)})
+    style.name_lines(ax, {f"{i}": level for i, level in enumerate(levels)})
     places = np.array([text.xyann[1] for text in ax.texts])
     order = np.argsort(levels, kind="stable")
     assert (np.diff(places[order]) > 0.849).all() and places.max() <= 10

@@ -9,8 +9,7 @@ import pandas as pd
 
 from ..files import ROOT
 from .artifacts import macro_name
-from .figures.marks import number
-from .figures.style import LEVEL, METHOD_LABELS
+from .figures.style import LEVEL, METHOD_LABELS, number
 from .stats import p_text
 
 BENCHMARKS, METHOD, BASELINE = ("DFEW", "FERV39K", "MAFW"), "S4D", "VideoMAE, as in S4D"

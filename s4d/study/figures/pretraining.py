@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .marks import heading, name_lines
-from .style import COLUMN, GREY, PAGE, SMALL, TASK_COLOURS, figure, show, stamp
+from .style import COLUMN, GREY, PAGE, SMALL, TASK_COLOURS, figure, heading, name_lines, show, stamp
 
 PALE = 200                            # level of a removed token's pixels, 0..255
 
