@@ -2,10 +2,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ..emotions import LabelError
@@ -25,12 +23,8 @@ def audit(name: str, root: str | Path, *options, **more) -> pd.DataFrame:
 
 def examine(name: str, root: str | Path, fold: int | None = None, num_workers: int = 1,
             label_order: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read every file of a dataset, of all folds or one, and check its lists.
-
-    Returns:
-        table (kind, path, problem); table of samples: fold, split, label, found, published (where
-        known).
-    """
+    """Read every file of a dataset, of all folds or one, and check its lists: tables of problems
+    (kind, path, problem) and of samples (fold, split, label, found, published where known)."""
     dataset, root = find(name, root), Path(root)
     tables, problems = {}, []
     notes.clear()
@@ -145,8 +139,7 @@ def _media(seen: pd.DataFrame, table: pd.DataFrame, task: str) -> Problems:
 
 
 def check(path: Path, size: int) -> dict:
-    """Decode one sample of `size` bytes in full (-1: it is missing): frames, size, rate, digest of
-    its bytes, and kind and problem of what is wrong with it."""
+    """Decode one sample of `size` bytes in full (-1: it is missing): what it is, what is wrong."""
     if size < 0:
         return dict(kind="missing", problem="it is listed but not on disk")
     if size == 0:
@@ -158,12 +151,6 @@ def check(path: Path, size: int) -> dict:
         sizes = sorted({f"{width} x {height} px" for width, height, _ in heads})
         if len(sizes) > 1:
             return seen | dict(kind="frames", problem=f"its frames differ in size: {sizes}")
-        numbers = [int(m[1]) for m in (re.search(r"(\d+)\D*$", f.stem) for f in images) if m]
-        steps = np.diff(numbers)
-        if len(set(steps)) > 1 and len(numbers) == len(images):      # any even step is no gap
-            gap = steps.argmax()
-            return seen | dict(kind="frames", problem=f"between frames {numbers[gap]} and "
-                               f"{numbers[gap + 1]} there are none: extract the clip again")
         content = hashlib.sha256()
         for file in images:
             content.update(file.read_bytes())

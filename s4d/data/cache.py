@@ -57,14 +57,11 @@ class Packed:
 
 def packed(table: pd.DataFrame, root: str | Path, size: int, num_workers: int = 2,
            crop_box: Box | None = None) -> Packed:
-    """Decode the samples of a table once; later calls find them, also as a part of a larger cache.
+    """Decode the samples of a table once, `size` px on the short side, with `num_workers` threads.
 
-    A cache fits while sizes and modification times of the files stay as they are. It lies in
-    `<root>/.cache`, complete or not at all; of processes that ask for it at once, one makes it.
-
-    Args:
-        size: short side in px.
-        num_workers: decoding threads.
+    Later calls find them, also as a part of a larger cache, while sizes and modification times of
+    the files stay as they are. The cache lies in `<root>/.cache`, complete or not at all; of
+    processes that ask for it at once, one makes it.
     """
     root, unique = Path(root), list(dict.fromkeys(table["path"]))
     home = root / ".cache"

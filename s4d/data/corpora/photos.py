@@ -107,9 +107,8 @@ def own(root: Path, fold: None = None, label_order: None = None,
         others += photos if clips else videos
     kind, other = ("clips", "photos") if clips else ("photos", "clips")
     if others:
-        hint = "; a clip's frames lie in a folder below the class folder" if clips else ""
         raise DatasetError(f"{root} holds {len(others)} {other} beside {len(found)} {kind}, the "
-                           f"first is {others[0]}: give each kind a folder of its own{hint}")
+                           f"first is {others[0]}: give each kind a folder of its own")
     samples = [_sample(path, root, subject_separator) for path in found]
     if len({emotion for _, emotion, *_ in samples}) == 1:
         raise DatasetError(f"{root} holds one class, {samples[0][1]}: there is nothing to tell "
@@ -139,30 +138,22 @@ def _sample(path: str, root: Path, subject_separator: str | None) -> tuple:
 
 
 def _split(root: Path, found: list[tuple]) -> list[tuple]:
-    """Rows with the splits of their folders, or else a test split that hashes decide."""
+    """Rows with the splits of their folders; without those, whole subjects and a share of each
+    class's other files become the test split, chosen by a hash, so the same on every machine."""
     given = {split for *_, split in found}
-    if given <= {None}:
-        return _split_by_hash(found)
-    if None in given:
+    if len(given) > 1 and None in given:
         lone = next(path for path, *_, split in found if split is None)
         raise DatasetError(f"{lone} in {root} lies in no split folder and others do: put all "
                            "samples into train, val and test, or none")
-    if "train" not in given or len(given) == 1:
+    if "train" in given and len(given) > 1:
+        return found if "test" in given else tested_on_val(found)
+    if given - {None}:
         missing = "test" if "train" in given else "train"
         raise DatasetError(f"{root} has split folders for {' and '.join(sorted(given))} alone: add "
                            f"{missing}, or remove the split folders and let a hash of the names "
                            "decide")
-    return found if "test" in given else tested_on_val(found)
 
-
-def tested_on_val(rows: list[tuple]) -> list[tuple]:
-    """Rows whose validation split is their test split."""
-    return [(*row, "test" if split == "val" else split) for *row, split in rows]
-
-
-def _split_by_hash(found: list[tuple]) -> list[tuple]:
-    """Rows of which whole subjects, and a share of each class's other files, are the test split."""
-    def by_hash(names: Iterable[str]) -> list[str]:      # as good as drawn, the same everywhere
+    def by_hash(names: Iterable[str]) -> list[str]:
         return sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).digest())
 
     known, tests = [f for f in found if f[2]], set()
@@ -173,6 +164,11 @@ def _split_by_hash(found: list[tuple]) -> list[tuple]:
         paths = by_hash(path for path, label, who, _ in found if label == emotion and not who)
         tests |= set(paths[:max(1, round(TEST * len(paths))) if len(paths) > 1 else 0])
     return [(*row, "test" if row[0] in tests else "train") for *row, _ in found]
+
+
+def tested_on_val(rows: list[tuple]) -> list[tuple]:
+    """Rows whose validation split is their test split."""
+    return [(*row, "test" if split == "val" else split) for *row, split in rows]
 
 
 AFFECTNET = Dataset(
