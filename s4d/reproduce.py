@@ -77,9 +77,8 @@ def prepare(job: Job, n_jobs: int | None = None) -> list:
     from .faces import corpus
     from .training import run_all
     drawn = [job.data / faces.folder / "corpus.json" for faces in ablations.corpora(job.profile)]
-    if drawn:
-        lacking = not all(file.is_file() for file in drawn)
-        job.say("corpus: drawing the faces" if lacking else "corpus: found")
+    if not all(file.is_file() for file in drawn):
+        job.say("corpus: drawing the faces")
     for faces in ablations.corpora(job.profile):
         corpus.ensure(faces, job.data, os.cpu_count() or 1, progress=sys.stderr.isatty())
     every, found = configurations(job.profile), run_folders(job.profile)
@@ -204,9 +203,6 @@ def reproduce(profile: str = "sandbox", out: str | Path = "figures", data: str |
     """
     from .data import fingerprint, index_of
     settings = configs.profile(profile, data=str(data), runs=str(runs))
-    if n_jobs is not None and n_jobs < 1:
-        raise ReproduceError(f"n_jobs is {n_jobs}: expected the number of runs to train side by "
-                             "side, 1 or more")
     names = sorted({Path(name).stem for name in notebooks or settings.notebooks or NOTEBOOKS})
     for name in names:
         if not Path(folder, f"{name}.ipynb").is_file():

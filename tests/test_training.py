@@ -22,10 +22,9 @@ from s4d.data.transforms import normalise
 from s4d.models import CheckpointError, create
 from s4d.training import RunError, finetune, locate, predict, pretrain, run_all, train, war_uar
 from s4d.training.engine import Engine, progress_bar
-from s4d.training.guards import Guard
 from s4d.training.jobs import _work
 from s4d.training.runs import LOCK, Run, samples_of, tables
-from s4d.training.setup import cosine, optimizer_for, set_lr
+from s4d.training.setup import Guard, cosine, optimizer_for, set_lr
 
 stage_pretrain = sys.modules["s4d.training.pretrain"]
 stage_finetune = sys.modules["s4d.training.finetune"]
@@ -144,7 +143,7 @@ def test_missing_sources_and_splits_are_sentences(mini, tmp_path):
     for cfg, changes, kind, said in (
             (fine, dict(image=None), ConfigError, "task 'image' is trained but has no source"),
             (pre, dict(image=None, video=None), ConfigError, "both sources are None"),
-            (fine, dict(image=fine.video), DatasetError, "dfew holds clips and was named as the"),
+            (fine, dict(image=fine.video), DatasetError, "dfew holds videos and was named as the"),
             (fine, dict(video=pre.video), DatasetError, "voxceleb2 in .* has no labels"),
             (fine, dict(image=untrained), DatasetError, "no training samples: fine-tuning reads"),
             (pre, dict(image=untrained), DatasetError, "no training samples: pre-training reads")):
@@ -360,15 +359,15 @@ def test_predictions_are_the_mean_over_views(mini):
     model = create("s4d_nano_patch16_64", img_size=32, num_frames=4).eval()
     nn.init.normal_(model.head["video"].weight)
     for segments, starts in ((1, [1]), (2, [0, 2])):
-        data, features = samples_of(update(cfg, test_segments=segments), "video", table, "test"), {}
-        rows, _ = predict(model, data, 7, batch_size=3, features=features)
+        data = samples_of(update(cfg, test_segments=segments), "video", table, "test")
+        rows, _, features = predict(model, data, batch_size=3)
         for row, path in enumerate(table.path[:2]):
             clip = normalise(read_clip(mini / "dfew" / path, size=32).transpose(0, 1)[None])
             views = torch.cat([clip[:, :, s:s + 4] for s in starts])
             with torch.no_grad():
                 answers, hidden = model(views).softmax(-1), model.forward_features(views)
             assert np.allclose(rows.filter(like="prob_").iloc[row], answers.mean(0), atol=1e-5)
-            assert np.allclose(features["features"][row], hidden.mean(0), atol=1e-5)
+            assert np.allclose(features[row], hidden.mean(0), atol=1e-5)
 
 
 # --- what is shown
