@@ -19,10 +19,8 @@ FORMAT = 4       # raised whenever decoding or the layout change: older files ar
 
 
 class Packed:
-    """Samples as uint8 frames `[T, H, W, 3]` in a file written by `packed`.
-
-    `unreadable` is {path: cause} of the samples that could not be decoded.
-    """
+    """Samples as uint8 frames `[T, H, W, 3]` in a file written by `packed`, and {path: cause} of the
+    `unreadable` ones."""
 
     def __init__(self, file: Path, root: Path, paths: list[str]):
         stored = _index(str(file), file.with_suffix(".json").stat().st_mtime_ns)

@@ -46,12 +46,10 @@ def gather(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 class TubeletEmbed(nn.Module):
-    """Tubelets -> tokens by one linear map, or by a stem that never looks past its tubelet.
+    """Tubelets -> tokens by the paper's single Conv3d, or by a stem with `stem_dim` first channels.
 
-    Args:
-        stem_dim: 0 for the paper's single Conv3d; otherwise channels of the first inner stage. A
-            nano transformer on few data stays at chance without this stem. A token sees its own
-            pixels alone, so nothing masked leaks.
+    A nano transformer on few data stays at chance without the stem. It never looks past its
+    tubelet, so nothing masked leaks.
     """
 
     def __init__(self, embed_dim: int, patch_size: int, stem_dim: int = 0):

@@ -175,8 +175,7 @@ AFFECTNET = Dataset(
     "affectnet", "image",
     "train/ and val/ or test/ with a folder per class (name or 0..7), lists train.csv and test.csv "
     "of lines `image label`, training.csv and validation.csv with Manually_Annotated_Images/, or "
-    "train_set/ and val_set/ with annotations/",
-    affectnet)
+    "train_set/ and val_set/ with annotations/", affectnet)
 RAFDB = Dataset(
     "rafdb", "image",
     "basic/EmoLabel/list_patition_label.txt with lines such as 'train_00001.jpg 5' and "
