@@ -19,8 +19,7 @@ FORMAT = 4       # raised whenever decoding or the layout change: older files ar
 
 
 class Packed:
-    """Samples as uint8 frames `[T, H, W, 3]` in a file written by `packed`, and {path: cause} of the
-    `unreadable` ones."""
+    """Samples as uint8 frames `[T, H, W, 3]` in a file; `unreadable` is {path: cause} of others."""
 
     def __init__(self, file: Path, root: Path, paths: list[str]):
         stored = _index(str(file), file.with_suffix(".json").stat().st_mtime_ns)
