@@ -25,8 +25,7 @@ from s4d.study.artifacts import Artifacts
 made = Artifacts(out, profile, "{notebook}")
 fig = Figure()
 fig.add_subplot().plot([0, 1], [0, {value}])
-made.figure(fig, "{artifact}", pd.DataFrame({{"x": [0, 1], "y": [0, {value}]}}), "A line.")
-made.check(["{artifact}"])"""
+made.figure(fig, "{artifact}", pd.DataFrame({{"x": [0, 1], "y": [0, {value}]}}), "A line.")"""
 
 
 def cell(artifact: str, value: float, notebook: str = "01_faces") -> str:

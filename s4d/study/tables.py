@@ -65,17 +65,6 @@ def p_words(p: float, p_holm: float, resamples: int) -> str:
     return f"≤ {p_holm:.3f}" if p <= 2 / (resamples + 1) * 1.0001 else p_text(p_holm)
 
 
-def claims_table(judged: pd.DataFrame, resamples: int) -> pd.DataFrame:
-    """The judged claims to read."""
-    claim = judged["claim"].where(judged["paper"], judged["claim"] + " (not of the paper)")
-    difference = [number(*row, "+.1f") for row in judged[["difference", "low", "high"]].to_numpy()]
-    p = [p_words(r.p, r.p_holm, resamples).replace("n/a", "--") for r in judged.itertuples()]
-    return pd.DataFrame({"claim": claim, "comparison": judged["comparison"],
-                         "expected": judged["expected"].map({1: "> 0", -1: "< 0"}),
-                         "difference, 95 % interval": difference, "p": p,
-                         "verdict": judged["verdict"]})
-
-
 def published() -> pd.DataFrame:
     """Published results on licensed data, highest WAR on DFEW first."""
     return pd.read_csv(ROOT / "paper/published.csv")

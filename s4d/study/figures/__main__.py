@@ -18,7 +18,6 @@ DIRECT = {"experts_specificity": experts.specificity, "experts_usage": experts.u
           "layer_similarity": correlation.layer_similarity,
           "prototype_similarity": correlation.prototype_similarity,
           "transfer_matrix": correlation.transfer}
-SINGLE = ("experts_usage",)
 
 
 def draw(name: str, folder: Path, profile: str, note: str):
@@ -46,7 +45,7 @@ if __name__ == "__main__":
     manifest = read_manifest(out)
     for name, entry in manifest.items():
         seeds = f"{len(entry['seeds'])} seed{'s' if len(entry['seeds']) > 1 else ''}"
-        seeds = f"seed {entry['seeds'][0]}" if name in SINGLE else seeds
+        seeds = f"seed {entry['seeds'][0]}" if name == "experts_usage" else seeds
         note = f"procedural faces, {entry['profile']} profile, {seeds}"
         if fig := draw(name, out, entry["profile"], note):
             files = pictures(fig, name)
