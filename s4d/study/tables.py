@@ -108,9 +108,3 @@ def numbers(judged: pd.DataFrame, scores: pd.DataFrame, places: pd.DataFrame,
         texts = {"": f"{r.s4d:.2f}", "gain": f"{r.gain:.2f}", "rank": r.rank, "methods": r.methods}
         out |= {macro_name("published", name, r.dataset): str(v) for name, v in texts.items()}
     return out
-
-
-def captions(manifest: dict, names: Iterable[str], prefix: str = "") -> dict[str, str]:
-    """Captions of the drawn figures as LaTeX commands."""
-    return {macro_name("caption", prefix, name): manifest[name]["caption"]
-            for name in names if name in manifest}
