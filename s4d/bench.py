@@ -89,7 +89,6 @@ def matmul_rate(device: str, dtype: torch.dtype, least: float) -> float:
 
 
 def model_of(stage: str, size: str) -> nn.Module:
-    """Return our model of a stage and a size."""
     spec = VARIANTS[f"{size}_patch16_160"]
     if stage == "pre-training":
         return DualMAE(**spec)

@@ -54,7 +54,6 @@ class Job:
     inputs: list = field(default_factory=list)      # names data and runs, once they exist
 
     def say(self, text: str) -> None:
-        """Print one line, after the time since the start."""
         print(f"[{tqdm.format_interval(time.monotonic() - self.started)}] {text}", flush=True)
 
 
@@ -126,7 +125,6 @@ def execute(notebook: Path, build: Path, parameters: dict) -> None:
 
 
 def cells_of(notebook: Path) -> list[str]:
-    """Return the source of every cell."""
     return ["".join(c["source"]) for c in json.loads(notebook.read_text("utf-8"))["cells"]]
 
 

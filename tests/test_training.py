@@ -16,13 +16,13 @@ from faults import CONTEXT, checkpoint, same
 from safetensors.torch import load_file
 from torch import nn
 
+from s4d import training
 from s4d.config import ConfigError, Source, update
 from s4d.data import DatasetError, read_clip
 from s4d.data.transforms import normalise
 from s4d.models import CheckpointError, create
 from s4d.training import RunError, finetune, locate, predict, pretrain, run_all, train, war_uar
 from s4d.training.engine import Engine, progress_bar
-from s4d.training.jobs import _work
 from s4d.training.runs import LOCK, Run, samples_of, tables
 from s4d.training.setup import Guard, cosine, optimizer_for, set_lr
 
@@ -393,7 +393,7 @@ def test_run_all_in_one_process_and_what_is_done_is_found(mini, tmp_path, monkey
     runs = run_all(jobs, tmp_path, workers=1)
     assert [r.config for r in runs] == jobs and all(r.done for r in runs)
     assert len(list(tmp_path.iterdir())) == 2
-    monkeypatch.setattr("s4d.training.jobs.Parallel", lambda *_: pytest.fail("for nothing"))
+    monkeypatch.setattr("s4d.training.Parallel", lambda *_: pytest.fail("for nothing"))
     assert [r.dir for r in run_all(jobs, tmp_path, workers=2)] == [r.dir for r in runs]
 
 
@@ -421,14 +421,14 @@ def be_killed(cfg, runs, parent):
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_a_sentence(mini, tmp_path, monkeypatch):
-    monkeypatch.setattr("s4d.training.jobs._work", be_killed)
+    monkeypatch.setattr("s4d.training._work", be_killed)
     with pytest.raises(RunError, match="a training process was killed, .*--n-jobs 1"):
         run_all([tiny_pretrain(mini), tiny_pretrain(mini, seed=1)], tmp_path, workers=2)
 
 
 def test_a_worker_ends_with_the_process_that_started_it(mini, tmp_path):
     cfg = tiny_pretrain(mini, epochs=1000)
-    worker = CONTEXT.Process(target=_work, args=(cfg, tmp_path, 1))     # of another parent
+    worker = CONTEXT.Process(target=training._work, args=(cfg, tmp_path, 1))     # of another parent
     worker.start()
     worker.join(60)
     assert worker.exitcode == -signal.SIGTERM and not locate(cfg, tmp_path).done

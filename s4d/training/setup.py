@@ -29,7 +29,6 @@ IN_A_ROW = 10                              # skipped steps after which a run sto
 
 
 def world_size() -> int:
-    """Return the number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
