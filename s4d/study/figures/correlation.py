@@ -17,7 +17,7 @@ HEADS = {"separate": "Static only, dynamic only", "multitask": "Multi-task, both
 SHORT = {"neutral": "neu", "happiness": "hap", "sadness": "sad", "surprise": "sur", "fear": "fea",
          "disgust": "dis", "anger": "ang", "contempt": "con", "anxiety": "anx",
          "helplessness": "hel", "disappointment": "dsp"}
-LOOKS = {m: style.look(m) for m in style.METHOD_NAMES} | {
+LOOKS = {m: style.look(m) for m in style.METHOD_LABELS} | {
     "between": dict(color="#555555", marker="X", linestyle="-"),
     "start": dict(color="#555555", marker="*", linestyle=":")}
 NULLS = {"any": ("clips shuffled at will, mean to 95 %", "white"),

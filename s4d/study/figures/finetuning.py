@@ -12,8 +12,6 @@ from matplotlib.ticker import MaxNLocator
 from . import style
 from .style import KINDS, METHOD_LABELS, PAGE, SMALL, figure, key, legend, point, present, stamp
 
-ALONE = dict.fromkeys(("dynamic", "static"), "one task alone")       # the single-task methods
-
 
 def _baselines(ax, title: str, rows: pd.DataFrame, metric: str, upright: bool = True) -> None:
     """Title an axes; write a task's chance and majority class below, draw those within reach."""
@@ -50,7 +48,8 @@ def _differences(ax, table: pd.DataFrame) -> None:
     table = table[(table["metric"] == "WAR") & table["method_reference"].notna()]
     start = bool(table["pretrained"].any())
     table = table[table["pretrained"] == start]
-    others = table["method_reference"].replace(METHOD_LABELS | ALONE)
+    alone = dict.fromkeys(("dynamic", "static"), "one task alone")
+    others = table["method_reference"].replace(METHOD_LABELS | alone)
     names = table["method"].map(METHOD_LABELS) + " −\n" + others
     order = list(dict.fromkeys(names))
     for name, r in zip(names, table.itertuples(), strict=True):

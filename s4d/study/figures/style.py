@@ -15,7 +15,6 @@ COLUMN, PAGE = 3.5, 7.16         # inches: one column and two columns of an IEEE
 SMALL = 6.5                      # points: the smallest letters
 LEVEL = 0.05                     # of Holm-corrected p up to which a difference is significant
 
-METHOD_NAMES = ("dynamic", "static", "multitask", "adapters", "s4d")
 METHOD_LABELS = {"dynamic": "Dynamic only", "static": "Static only", "multitask": "Multi-task",
                  "adapters": "Adapters, no routing", "s4d": "S4D (MoAE)"}
 # Okabe and Ito's palette for methods and tasks, Tol's muted one for emotions: no hue means two
@@ -76,7 +75,7 @@ def key(label: str, **drawn) -> Line2D:
     return Line2D([], [], label=label, **drawn)
 
 
-def present(values, order: Iterable[str] = METHOD_NAMES) -> list[str]:
+def present(values, order: Iterable[str] = METHOD_LABELS) -> list[str]:
     """Those names of an order, by default of the methods, that a column has."""
     values = set(values)
     return [name for name in order if name in values]
