@@ -8,7 +8,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -228,21 +227,11 @@ def labels_of(entries: list[Entry], orders: tuple[str, ...], base: int = 0,
             else by_index(e.number, order, base, e.where) for e in entries]
 
 
-@lru_cache(maxsize=4096)
-def emotion_in(folder: str) -> str | None:
-    """The emotion that the last of a path's folders that names one is named after."""
-    for part in reversed(folder.split("/")):
-        try:
-            return canonical(part)
-        except LabelError:
-            continue
-    return None
-
-
 def _told_by_folders(entries: list[Entry], orders: tuple[str, ...], base: int) -> str | None:
     """The order in which nine of ten integers agree with folders named after emotions, if any."""
-    named = [(e.number - base, emotion_in(e.name.rpartition("/")[0])) for e in entries]
-    if any(emotion is None for _, emotion in named):
+    try:
+        named = [(e.number - base, canonical(e.name.split("/")[-2])) for e in entries]
+    except (IndexError, LabelError):      # in no folder, or in one named otherwise
         return None
     agree = {o: sum(ORDERS[o][n] == emotion for n, emotion in named) for o in orders}
     best = max(agree, key=agree.get)
