@@ -34,14 +34,9 @@ def train(stage: str, args: list[str]) -> int:
     cfg = tyro.cli(tyro.conf.AvoidSubcommands[type(base)], default=base, args=rest,
                    prog=f"python -m s4d {stage}",
                    description=f"{about}. Defaults below are those of {given.profile}.")
-    stages = [cfg]
     if stage == "finetune":
         cfg = configs.update(cfg, init=init)
-        stages += [init] if isinstance(init, configs.Pretrain) else []
     from . import training
-    from .data.corpora import find
-    for source in (s for part in stages for s in (part.image, part.video) if s is not None):
-        find(source.name, source.root)                   # refuses a missing folder
     first_process = os.environ.get("RANK", "0") == "0"
     if first_process:
         print(json.dumps(configs.to_dict(cfg), indent=1))

@@ -1,4 +1,4 @@
-"""How fast this machine trains: `make bench`. Beside each step stand its baselines."""
+"""What models cost: operations and parameters, counted, and time on this machine (`make bench`)."""
 from __future__ import annotations
 
 import math
@@ -9,10 +9,12 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import FlopCounterMode
 
-from .cost import cost
-from .models import S4D, VARIANTS, DualMAE, reference, to_released
+from .models import S4D, VARIANTS, DualMAE, MoAE, create, reference, removed_tokens, to_released
 from .models.tokens import random_mask
 from .training.runs import device_name
 
@@ -20,6 +22,55 @@ EXPERTS = {"dense": 0, "MoAE": 8, "pre-training": None}            # of each sta
 RATIO = {"image": 0.9, "video": 0.95}                             # of pre-training's masks
 BATCH = {"cpu": {"image": 8, "video": 1}, "cuda": {"image": 64, "video": 8}}
 SHAPES = ((1024, 1024, 1024), (800, 768, 3072), (8192, 768, 3072))    # m, k, n of matrix products
+
+
+def cost(build: Callable[[], nn.Module], task: str, ratio: float, step: bool) -> dict[str, float]:
+    """What one sample costs the `S4D` or `DualMAE` that `build` makes, counted without content.
+
+    Args:
+        ratio: share of tokens that pre-training removes.
+        step: count a training step, not a forward pass in evaluation.
+    Returns:
+        tokens; M: parameters, in millions; GFLOP: of matrix products with the chosen experts, an
+        addition and a multiplication are two.
+    """
+    with torch.device("meta"):
+        model = build().train()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model.to_empty(device="cpu")
+        encoder = getattr(model, "encoder", model)
+        length, side = encoder.num_tokens[task], encoder.img_size
+        frames = (encoder.num_frames,) if task == "video" else ()
+        call = partial(model, torch.empty(1, 3, *frames, side, side))
+        if isinstance(model, DualMAE):
+            mask = torch.zeros(1, length, dtype=torch.bool)
+            call = partial(model, *call.args, mask, removed_tokens(length, ratio))
+        model.train(step)
+        counter = FlopCounterMode(display=False)
+        with sdpa_kernel(SDPBackend.MATH), counter:   # whose backward pass computes nothing twice
+            out = call()
+            if step:
+                out.sum().backward()
+    unchosen = sum(4 * length * (layer.num_experts - layer.top_k) * layer.w1[0].numel()
+                   for layer in model.modules() if isinstance(layer, MoAE) and layer.top_k)
+    flops = counter.get_total_flops() - (3 if step else 1) * unchosen
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"tokens": length, "M": parameters / 1e6, "GFLOP": flops / 1e9}
+
+
+def sizes(ratio: dict[str, float]) -> list[dict]:
+    """Tokens, parameters and operations of every variant, for an image and for a clip."""
+    rows = []
+    for variant in VARIANTS:
+        builds = (partial(create, f"s4d_{variant}", num_experts=0),
+                  partial(create, f"s4d_{variant}"), partial(create, f"s4d_mae_{variant}"))
+        for task, share in ratio.items():
+            dense, s4d, mae = (cost(build, task, share, step=False) for build in builds)
+            rows.append({
+                "variant": variant, "task": task, "tokens": s4d["tokens"], "dense, M": dense["M"],
+                "S4D, M": s4d["M"], "autoencoder, M": mae["M"], "S4D, GFLOP": s4d["GFLOP"],
+                "pre-training, GFLOP": mae["GFLOP"]})
+    return rows
 
 
 def seconds_of(call: Callable, least: float) -> float:
@@ -38,7 +89,6 @@ def matmul_rate(device: str, dtype: torch.dtype, least: float) -> float:
 
 
 def model_of(stage: str, size: str) -> nn.Module:
-    """Return our model of a stage and a size."""
     spec = VARIANTS[f"{size}_patch16_160"]
     if stage == "pre-training":
         return DualMAE(**spec)
@@ -95,12 +145,12 @@ def measure(stage: str, size: str, task: str, device: str, half: bool, rate: flo
             "times the reference": taken[1] / taken[0]}
 
 
-def main(device: str, seconds: float, sizes: tuple[str, ...] = ("small", "base")) -> None:
+def main(device: str, seconds: float) -> None:
     """Print training steps of every stage on "cpu" or "cuda", in float32 and in bf16."""
     print(f"{device_name(torch.device(device))}, torch {torch.__version__}")
     for dtype in (torch.float32, torch.bfloat16):
         rate = matmul_rate(device, dtype, min(1.0, seconds))
         rows = [measure(stage, size, task, device, dtype == torch.bfloat16, rate, seconds)
-                for size in sizes for stage in EXPERTS for task in BATCH[device]]
+                for size in ("small", "base") for stage in EXPERTS for task in BATCH[device]]
         print(f"\n{dtype}; matrix products: {rate / 1e9:,.0f} GFLOP/s")
         print(pd.DataFrame(rows).to_string(index=False, float_format="{:.1f}".format), flush=True)

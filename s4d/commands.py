@@ -196,12 +196,11 @@ def predict_again(run, views: tuple[int, int] | None) -> tuple:
         cfg = configs.update(cfg, test_segments=views[0], test_crops=views[1])
     model, listed = run.load().to(pick_device()), tables(cfg)
     for task in cfg.tasks:
-        pooled, data = {}, samples_of(cfg, task, listed[task], "test")
-        rows, _ = predict(model, data, getattr(cfg, task).num_classes, cfg.test_crops,
-                          num_workers=cfg.num_workers, features=pooled)
+        rows, _, pooled = predict(model, samples_of(cfg, task, listed[task], "test"),
+                                  cfg.test_crops, num_workers=cfg.num_workers)
         out.append(rows)
         arrays |= {f"{task}/{column}": rows[column].to_numpy(str) for column in ("path", "label")}
-        arrays[f"{task}/features"] = pooled["features"]
+        arrays[f"{task}/features"] = pooled
     return pd.concat(out, ignore_index=True), arrays
 
 
@@ -236,18 +235,15 @@ def predict(files: Annotated[list[str], Positional, arg(metavar="FILE")], run: s
             lost[file] = str(error)
     model, found, courses = opened.load().to(training.pick_device()), [], {}
     for task, paths in by_task.items():
-        classes = getattr(cfg, task).num_classes
         table = pd.DataFrame({"path": paths, "split": "test", "subject": None, "label": None})
         data = Samples(table, "", task, cfg.img_size, cfg.num_frames, cfg.sampling_rate,
-                       num_classes=classes, test_segments=cfg.test_segments)
-        rows, bad = training.predict(model, data, classes, crops=cfg.test_crops)
+                       test_segments=cfg.test_segments)
+        rows, bad, _ = training.predict(model, data, cfg.test_crops)
         lost |= {path: f"{path} cannot be read: {cause}" for path, cause in bad.items()}
         rows = rows[rows["predicted"].notna()].drop(columns=["split", "subject", "label"])
         found.append(rows)
         if along_time and task == "video":
-            courses = {path: training.along_time(model, path, classes, cfg.img_size,
-                                                 cfg.num_frames, cfg.sampling_rate)
-                       for path in rows["path"]}
+            courses = {path: training.along_time(model, path, cfg) for path in rows["path"]}
     for table in (*found, *courses.values()):
         shown = table.rename(columns=lambda name: name.removeprefix("prob_"))
         print(shown.to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
@@ -283,9 +279,7 @@ def export(run: Annotated[str, Positional, arg(metavar="RUN")],
 
 def reproduce(profile: str = "sandbox", data: Folder = "data", runs: Folder = "runs",
               out: str | None = None, fresh: bool = False, n_jobs: int | None = None,
-              notebook: UseAppendAction[tuple[str, ...]] = (),
-              parameter: Annotated[UseAppendAction[tuple[tuple[str, str], ...]],
-                                   arg(aliases=["-p"], metavar="NAME VALUE")] = ()) -> int:
+              notebook: UseAppendAction[tuple[str, ...]] = ()) -> int:
     """Make every figure and table of a profile; a second call redoes only what changed.
 
     Args:
@@ -293,11 +287,10 @@ def reproduce(profile: str = "sandbox", data: Folder = "data", runs: Folder = "r
         fresh: forget the profile's corpora, runs and executed notebooks first.
         n_jobs: runs trained side by side; 1 needs the least memory.
         notebook: only this one; may be given several times.
-        parameter: a further notebook parameter; may be given several times.
     """
     from .reproduce import reproduce as run
     from .study.artifacts import default_out
-    run(profile, out or default_out(profile), data, runs, fresh, notebook, dict(parameter), n_jobs)
+    run(profile, out or default_out(profile), data, runs, fresh, notebook, n_jobs)
     return 0
 
 

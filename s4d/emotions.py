@@ -50,13 +50,11 @@ def canonical(label: str, classes: int = 11, where: str = "") -> str:
     return name
 
 
-def by_index(index: int, order: str | tuple[str, ...], base: int = 0, where: str = "") -> str:
-    """The emotion that an integer of a list stands for; `order`: a key of ORDERS, or names.
-
-    `base`: the integer of the first class (1 in DFEW's official lists and in RAF-DB).
-    """
-    names = ORDERS[order] if isinstance(order, str) else order
-    if not 0 <= int(index) - base < len(names):
+def by_index(index: int, order: str, base: int = 0, where: str = "") -> str:
+    """The emotion that an integer of a list stands for; `base` is that of the first class (1 in
+    DFEW's official lists and in RAF-DB)."""
+    names = ORDERS[order]
+    if not 0 <= index - base < len(names):
         raise LabelError(f"unknown label {index}{where and f' in {where}'}: expected {base}.."
                          f"{base + len(names) - 1} for {', '.join(names)}")
-    return names[int(index) - base]
+    return names[index - base]

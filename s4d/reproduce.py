@@ -1,7 +1,6 @@
 """From nothing to every figure: corpora, training, then the notebooks in order."""
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import logging
@@ -18,7 +17,7 @@ from pathlib import Path
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
-from papermill import PapermillExecutionError, execute_notebook, inspect_notebook
+from papermill import PapermillExecutionError, execute_notebook
 from tqdm import tqdm
 
 from . import config as configs
@@ -29,8 +28,7 @@ from .study.artifacts import manifest_text, read_manifest
 
 NOTEBOOKS = ("01_faces", "02_pretraining", "03_finetuning", "04_experts", "05_correlation",
              "06_report")
-logging.getLogger("papermill").setLevel(logging.ERROR)      # it warns of what we refuse
-GIVEN = ("profile", "out", "data", "runs")      # every notebook has these; `reproduce` sets them
+logging.getLogger("papermill").setLevel(logging.ERROR)
 
 
 class ReproduceError(RuntimeError):
@@ -47,7 +45,7 @@ class Job:
 
     profile: Profile
     folder: Path                      # of the notebooks
-    parameters: dict[str, dict]       # of each notebook to run, in order
+    names: list[str]                  # of the notebooks to run, in order
     out: Path
     data: Path
     build: Path                       # build/<profile>: executed notebooks, and what was done
@@ -56,16 +54,7 @@ class Job:
     inputs: list = field(default_factory=list)      # names data and runs, once they exist
 
     def say(self, text: str) -> None:
-        """Print one line, after the time since the start."""
         print(f"[{tqdm.format_interval(time.monotonic() - self.started)}] {text}", flush=True)
-
-
-def licensed(profile: Profile) -> list[str]:
-    """Return what names a profile's datasets, none of drawn faces; a missing one is an error."""
-    from .data import fingerprint, index_of
-    stages = (profile.pretrain, profile.finetune) if profile.faces is None else ()
-    named = [source for stage in stages for source in (stage.image, stage.video) if source]
-    return [fingerprint(index_of(s), s.root) for s in {s.root: s for s in named}.values()]
 
 
 def configurations(profile: Profile) -> list:
@@ -87,9 +76,8 @@ def prepare(job: Job, n_jobs: int | None = None) -> list:
     from .faces import corpus
     from .training import run_all
     drawn = [job.data / faces.folder / "corpus.json" for faces in ablations.corpora(job.profile)]
-    if drawn:
-        lacking = not all(file.is_file() for file in drawn)
-        job.say("corpus: drawing the faces" if lacking else "corpus: found")
+    if not all(file.is_file() for file in drawn):
+        job.say("corpus: drawing the faces")
     for faces in ablations.corpora(job.profile):
         corpus.ensure(faces, job.data, os.cpu_count() or 1, progress=sys.stderr.isatty())
     every, found = configurations(job.profile), run_folders(job.profile)
@@ -98,32 +86,6 @@ def prepare(job: Job, n_jobs: int | None = None) -> list:
     runs = run_all(every, runs=job.profile.runs, workers=n_jobs or job.profile.n_jobs)
     stats = [(run.dir.name, (run.dir / "weights.safetensors").stat()) for run in runs]
     return [*map(sha256, drawn), *((name, s.st_size, s.st_mtime_ns) for name, s in stats)]
-
-
-def check_parameters(folder: Path, names: list[str], given: dict) -> dict[str, dict]:
-    """Return what of `given` each notebook takes, in the type of its default."""
-    for name in names:
-        if not (folder / f"{name}.ipynb").is_file():
-            there = ", ".join(sorted(p.stem for p in folder.glob("*.ipynb"))) or "none"
-            raise ReproduceError(f"no notebook {name!r} in {folder}: there are {there}")
-    known = {name: inspect_notebook(folder / f"{name}.ipynb") for name in names}
-    taken: dict[str, dict] = {name: {} for name in names}
-    for parameter, value in given.items():
-        if parameter in GIVEN:
-            raise ReproduceError(f"parameter {parameter!r} is set by --{parameter}, not through "
-                                 "the notebooks' parameters")
-        if not any(parameter in has for has in known.values()):
-            lists = "; ".join(f"{name} knows {', '.join(has)}" for name, has in known.items())
-            raise ReproduceError(f"unknown notebook parameter {parameter!r}: {lists}")
-        for name in (name for name in names if parameter in known[name]):
-            default = ast.literal_eval(known[name][parameter]["default"])
-            try:
-                taken[name][parameter] = type(default)(value)
-            except ValueError as error:
-                raise ReproduceError(f"parameter {parameter} of notebook {name} is {value!r}: "
-                                     f"expected {type(default).__name__}, as in {default!r}"
-                                     ) from error
-    return taken
 
 
 class Kernel(AsyncKernelManager):
@@ -163,7 +125,6 @@ def execute(notebook: Path, build: Path, parameters: dict) -> None:
 
 
 def cells_of(notebook: Path) -> list[str]:
-    """Return the source of every cell."""
     return ["".join(c["source"]) for c in json.loads(notebook.read_text("utf-8"))["cells"]]
 
 
@@ -173,7 +134,7 @@ def inputs_of(job: Job, name: str) -> str:
                for file, digest in staged(job, earlier).items() if file.endswith(".csv")}
     packages = sorted(f"{d.name} {d.version}" for d in distributions())
     parts = [cells_of(job.folder / f"{name}.ipynb"), code_version(), packages,
-             configs.digest(job.profile), job.inputs, job.parameters[name], numbers]
+             configs.digest(job.profile), job.inputs, numbers]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -188,7 +149,7 @@ def run_notebooks(job: Job) -> None:
     """Execute the notebooks that need it into the staging folder; stop at the first failure."""
     record = job.build / "state.json"          # of each notebook's last success
     state = json.loads(record.read_text("utf-8")) if record.is_file() else {}
-    for name, given in job.parameters.items():
+    for name in job.names:
         inputs = inputs_of(job, name)
         if state.get(name) == [inputs, staged(job, name)]:
             job.say(f"{name}: unchanged, skipped")
@@ -201,8 +162,7 @@ def run_notebooks(job: Job) -> None:
         write_text(job.staging / "manifest.json", manifest_text(kept))
         paths = {"out": job.staging, "data": job.data, "runs": Path(job.profile.runs)}
         paths = {key: str(path.resolve()) for key, path in paths.items()}
-        execute(job.folder / f"{name}.ipynb", job.build,
-                {"profile": job.profile.name, **paths, **given})
+        execute(job.folder / f"{name}.ipynb", job.build, {"profile": job.profile.name, **paths})
         state[name] = [inputs, staged(job, name)]
         write_text(record, json.dumps(state, indent=1))
 
@@ -213,8 +173,8 @@ def publish(job: Job) -> int:
     What one of these notebooks no longer writes is removed; artifacts of others stay.
     """
     ready, old = read_manifest(job.staging), read_manifest(job.out)
-    new = {k: e for k, e in ready.items() if e["notebook"] in job.parameters}
-    every = {k: e for k, e in old.items() if e["notebook"] not in job.parameters} | new
+    new = {k: e for k, e in ready.items() if e["notebook"] in job.names}
+    every = {k: e for k, e in old.items() if e["notebook"] not in job.names} | new
     text = manifest_text(every)
     savers = {job.out / "manifest.json": lambda p: p.write_text(text, "utf-8", newline="\n")}
     write_all(savers | {job.out / file: partial(shutil.copyfile, job.staging / file)
@@ -227,27 +187,30 @@ def publish(job: Job) -> int:
 
 def reproduce(profile: str = "sandbox", out: str | Path = "figures", data: str | Path = "data",
               runs: str | Path = "runs", fresh: bool = False, notebooks: list[str] | None = None,
-              parameters: dict | None = None, n_jobs: int | None = None,
-              folder: str | Path = ROOT / "notebooks", build: str | Path = "build") -> int:
+              n_jobs: int | None = None, folder: str | Path = ROOT / "notebooks",
+              build: str | Path = "build") -> int:
     """Make every figure and table of a profile; earlier ones stay until all notebooks succeeded.
 
     Args:
         fresh: forget the profile's corpora, runs and executed notebooks first.
         notebooks: names of some in `folder`; None: those of the profile.
-        parameters: of these notebooks, beside the ones above.
         n_jobs: runs trained side by side; None: as many as the profile says.
         build: folder of executed notebooks, staged artifacts and the record of what was done.
     Returns:
         number of artifacts in `out`.
     """
+    from .data import fingerprint, index_of
     settings = configs.profile(profile, data=str(data), runs=str(runs))
-    if n_jobs is not None and n_jobs < 1:
-        raise ReproduceError(f"n_jobs is {n_jobs}: expected the number of runs to train side by "
-                             "side, 1 or more")
     names = sorted({Path(name).stem for name in notebooks or settings.notebooks or NOTEBOOKS})
-    given, datasets = check_parameters(Path(folder), names, parameters or {}), licensed(settings)
+    for name in names:
+        if not Path(folder, f"{name}.ipynb").is_file():
+            there = ", ".join(sorted(p.stem for p in Path(folder).glob("*.ipynb"))) or "none"
+            raise ReproduceError(f"no notebook {name!r} in {folder}: there are {there}")
+    stages = (settings.pretrain, settings.finetune) if settings.faces is None else ()
+    licensed = {s.root: s for stage in stages for s in (stage.image, stage.video) if s}.values()
+    datasets = [fingerprint(index_of(source), source.root) for source in licensed]
     build = Path(build) / profile
-    job = Job(settings, Path(folder), given, Path(out), Path(data), build, build / "figures")
+    job = Job(settings, Path(folder), names, Path(out), Path(data), build, build / "figures")
     for place in (job.out, job.build):       # before half an hour of work, and before forgetting
         write_text(place / ".tmp-probe", "")
         (place / ".tmp-probe").unlink()

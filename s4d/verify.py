@@ -20,7 +20,7 @@ from .files import ROOT, OutputError
 DIGITS = 1e-5       # relative; the files hold six significant digits
 # Written from data and settings alone: every number must be equal.
 FIXED = {"corpus_counts", "faces_actions", "faces_emotions", "faces_filmstrip", "faces_gap",
-         "faces_turn", "model_sizes", "pretraining_masks", "report_runs", "report_published"}
+         "faces_turn", "model_sizes", "pretraining_masks", "report_runs", "report_sources"}
 TRAINED = {"count", "verdict", "text", "reading", "people", "tokens"}
 BESIDE = ("low", "high", "seed_sd", "null_95", "p")       # accompany a number and are not judged
 SKIPPED = {"numbers"}                                     # repeats others

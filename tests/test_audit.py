@@ -35,22 +35,6 @@ def test_counts_stand_beside_the_published_ones(tmp_path):
     assert auditing.examine("dfew", tmp_path / "dfew", fold=1)[1].published.isna().all()
 
 
-def test_affectnet_is_counted_against_the_part_that_it_is(tmp_path):
-    for each in ((471, 457, 473, 458, 469, 469, 470), (500,) * 7):      # of S4D, of 2017
-        lines = [f"{k}/{i}.jpg {k}\n" for k, n in enumerate(each) for i in range(n)]
-        (tmp_path / "test.txt").write_text("".join([*lines, "0/x.jpg 0\n"]))
-        found = audit("affectnet", tmp_path).query("kind == 'count'").problem.tolist()
-        assert found == [f"{each[0] + 1} samples of neutral, where {each[0]} are published"]
-    (tmp_path / "test.txt").unlink()
-    head = "subDirectory_filePath,expression\n"
-    (tmp_path / "training.csv").write_text(f"{head}a.jpg,0\n")
-    lines = [f"v/{k}-{i}.jpg,{k}\n" for k in range(11) for i in range(500)]      # eight are classes
-    (tmp_path / "validation.csv").write_text(head + "".join(lines))
-    found = audit("affectnet", tmp_path).query("kind == 'count'")
-    assert set(found.path) == {"train"}
-    assert "1 samples of neutral, where 74874 are published" in set(found.problem)
-
-
 def test_every_fold_has_published_counts_of_both_splits():
     """What is not in a fold's test split is in its training split."""
     for name, clips in (("dfew", 11697), ("mafw", 9172)):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import s4d.models as models
-from s4d import bench, cost
+from s4d import bench
 from s4d.__main__ import main
 from s4d.models import S4D, DualMAE
 from s4d.models.tokens import random_mask
@@ -22,7 +22,7 @@ def dense_by_hand(tokens: int, d: int = 32, depth: int = 2) -> int:
 
 @pytest.mark.parametrize("task, tokens", [("image", 4), ("video", 8)])
 def test_counts_are_those_of_the_equations(task, tokens):
-    counted = partial(cost.cost, task=task, ratio=0.5)
+    counted = partial(bench.cost, task=task, ratio=0.5)
     dense, mixed = (partial(S4D, num_experts=e, **TINY) for e in (0, 4))
     one = dense_by_hand(tokens)
     assert counted(dense, step=False)["GFLOP"] * 1e9 == one
@@ -44,7 +44,7 @@ def test_counts_are_those_of_the_equations(task, tokens):
 def test_the_table_of_sizes(monkeypatch):
     for name in [n for n in models.VARIANTS if "nano" not in n]:
         monkeypatch.delitem(models.VARIANTS, name)
-    photo, clip = cost.sizes({"image": 0.75, "video": 0.9})
+    photo, clip = bench.sizes({"image": 0.75, "video": 0.9})
     parameters = sum(p.numel() for p in models.create("s4d_nano_patch16_64").parameters())
     assert (photo["task"], photo["tokens"], clip["tokens"]) == ("image", 16, 64)
     assert clip["dense, M"] < clip["S4D, M"] == parameters / 1e6

@@ -20,7 +20,7 @@ from conftest import cut_off, damage, smooth, write_image, write_video
 from PIL import Image
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
 
-from s4d.data import MediaError, cache, packed, read_clip, tables, transforms
+from s4d.data import MediaError, cache, packed, read_clip, transforms
 from s4d.data.dataset import Joint, Key, Samples, collate, draw_order, epoch_plan, loader, to_model
 from s4d.data.media import read_frames
 from s4d.data.transforms import augment, eval_views, normalise, pretrain_transform, train_transform
@@ -39,7 +39,7 @@ def clips_root(tmp_path_factory):
 
 def table_of(root: Path, pattern: str = "*.mp4", label: str | None = "fear") -> pd.DataFrame:
     rows = [(p.name, label, None, "train") for p in sorted(root.glob(pattern))]
-    return tables.table(rows, None)
+    return pd.DataFrame(rows, columns=["path", "label", "subject", "split"], dtype=object)
 
 
 def samples(root: Path, sampling_rate: int = 1, **options) -> Samples:

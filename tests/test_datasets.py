@@ -9,7 +9,6 @@ import pytest
 from conftest import NAMES, put, write_affectnet, write_image
 
 from s4d.data import REGISTRY, DatasetError, LabelError, audit, fingerprint, index, split_validation
-from s4d.data.tables import table as index_table
 from s4d.emotions import ORDERS
 
 HEAD = "subDirectory_filePath,face_x,expression"
@@ -84,7 +83,8 @@ def test_unknown_datasets_folders_folds_and_tasks(tmp_path, name, match, options
 
 def subjects(n: int, each: int) -> pd.DataFrame:
     rows = [(f"{s}/{i}.jpg", "fear", f"p{s}", "train") for s in range(n) for i in range(each)]
-    return index_table([*rows, ("t.jpg", "fear", "q", "test")], None)
+    return pd.DataFrame([*rows, ("t.jpg", "fear", "q", "test")],
+                        columns=["path", "label", "subject", "split"], dtype=object)
 
 
 def test_validation_takes_whole_subjects():

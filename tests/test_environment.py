@@ -13,8 +13,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as normal
-
-from s4d.reproduce import GIVEN, inspect_notebook
+from papermill import inspect_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK_FILES = sorted(p for folder in ("notebooks", "course")
@@ -69,7 +68,7 @@ def test_notebook_is_stripped_and_parametrised(path):
     assert all(not c["outputs"] and c["execution_count"] is None for c in code), "run `make strip`"
     if path.parent.name == "notebooks":
         assert sum("parameters" in c["metadata"].get("tags", []) for c in cells) == 1
-        assert set(GIVEN) <= set(inspect_notebook(path))
+        assert {"profile", "out", "data", "runs"} <= set(inspect_notebook(path))
 
 
 def test_an_old_python_is_refused_in_one_sentence(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from study import clips, labelled, pictures, tiny
 
-from s4d.study import experts, protocol, stimuli
+from s4d.study import experts, stimuli
 from s4d.study.experts import group_split, place_split
 
 
@@ -191,9 +191,6 @@ def test_experts_of_two_seeds_are_matched_whatever_their_numbers():
     assert same.matched == pytest.approx(1.0) and same.p < 0.05 < apart.p
     assert apart.null_mean > 0.25                           # the best of 24 matchings, by luck
     assert experts.seed_agreement({0: {2: gates}}).empty
-    read = protocol.agreement_as_read(found.assign(task="image"), {"image": "photos"})
-    assert read["p (Holm)"].tolist() == [f"≤ {found.p.max():.3f}"]
-    assert read.matched[0].endswith("to 100 %)")
     leaders = torch.randint(0, 4, (2, 16), generator=torch.Generator().manual_seed(3))
     places = {s: {1: torch.eye(4)[leader].expand(30, 16, 4)} for s, leader in enumerate(leaders)}
     table = experts.seed_agreement(places, 100).iloc[0]     # both divide by place, each its own way
@@ -211,9 +208,6 @@ def test_released_routing_changes_between_passes_and_paper_routing_does_not():
     assert dropped["paper"] == dropped["noise only"] == 0 < dropped["capacity only"] < 1
     modes = experts.modes_table(table, subjects, 20)
     assert modes.set_index("mode").change["paper"] == 0
-    read = protocol.modes_as_read(modes, {"image": "40 photos"})
-    change = read["change of WAR (points)"]
-    assert change[0] == "--" and all(c.count("[") == 1 for c in change[1:])
     lost = table.assign(correct=1.0 * (table["mode"] != "released"))
     found = experts.modes_table(lost, subjects, 20).set_index("mode")
     assert found.change["released"] == found.low["released"] == -100

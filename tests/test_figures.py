@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 
 from s4d.study.figures import finetuning as plots
-from s4d.study.figures import marks, report, style
+from s4d.study.figures import style
 from s4d.study.figures.__main__ import draw
-from s4d.study.tables import BASELINE, METHOD, published
 
 ROOT = Path(__file__).parents[1]
 UP, OVER = (.05, .15), (-.1, .2)
@@ -33,16 +32,16 @@ def texts(ax) -> list[str]:
 
 
 def test_a_number_is_printed_with_its_interval_or_alone():
-    assert marks.number(2.26, 1, 3.04, "+.1f") == "+2.3 [+1.0, +3.0]"
-    assert marks.number(-0.04, -0.25, 0.5) == "0.0 [−0.2, 0.5]"          # a zero has no sign
-    assert marks.number(-2, form=".0f") == "−2"
+    assert style.number(2.26, 1, 3.04, "+.1f") == "+2.3 [+1.0, +3.0]"
+    assert style.number(-0.04, -0.25, 0.5) == "0.0 [−0.2, 0.5]"          # a zero has no sign
+    assert style.number(-2, form=".0f") == "−2"
 
 
 @pytest.mark.parametrize("levels", [[5, 5, 5, 5], [1, 6, 6.1, 6.2], [3, 1, 2], [10, 10, 9.9]])
 def test_names_beside_curves_keep_their_distance_and_order(levels):
     ax = style.figure()[1]
     ax.set_ylim(0, 10)
-    marks.name_lines(ax, {f"{i}": level for i, level in enumerate(levels)})
+    style.name_lines(ax, {f"{i}": level for i, level in enumerate(levels)})
     places = np.array([text.xyann[1] for text in ax.texts])
     order = np.argsort(levels, kind="stable")
     assert (np.diff(places[order]) > 0.849).all() and places.max() <= 10
@@ -112,15 +111,6 @@ def test_ablations_have_a_panel_per_study_and_bars_of_the_paired_difference(p, f
     points = {float(line.get_ydata()[0]): line.get_markerfacecolor() for line in lines
               if line.get_marker() == "o"}
     assert (points[50.0] != "white") == filled and points[60.0] != "white"
-
-
-def test_the_published_figure_shows_all_methods_and_what_was_not_found():
-    fig = report.published(published(), METHOD, BASELINE)
-    assert len(fig.axes) == 3 and len(fig.axes[0].get_yticklabels()) == 13
-    said = [text.strip() for ax in fig.axes for text in texts(ax)]
-    assert said.count("not found") == 4 and {"76.68", "53.65", "58.44"} <= set(said)
-    widths = {round(float(np.ptp(ax.get_xlim())), 6) for ax in fig.axes}
-    assert len(widths) == 1                                           # equal gaps, equal points
 
 
 def test_figures_are_drawn_again_from_their_csv():

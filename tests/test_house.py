@@ -12,7 +12,7 @@ CORE = ("config", "emotions", "__init__", "__main__", "models", "data", "trainin
 LIMITS = {"package": 13_600, "core": 5_500, "tests": 8_600}
 # Each room may import from rooms above it and from its own.
 STOREYS = (("config", "emotions", "files", "progress"), ("models", "data", "faces"),
-           ("training", "cost"), ("study",), ("panels", "bench", "notebooks", "verify"),
+           ("training",), ("study",), ("panels", "bench", "notebooks", "verify"),
            ("reproduce",), ("commands",), ("__main__",))
 MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
            for p in PACKAGE}

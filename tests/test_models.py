@@ -74,7 +74,6 @@ def test_nano_forward_backward_save_load(tmp_path, experts):
     assert len(out["blocks"]) == len(model.blocks)
     assert out["embed"].shape == out["blocks"][-1].shape == (2, 64, model.embed_dim)
     assert torch.equal(out["pooled"], model.forward_features(clips()))
-    assert torch.equal(out["logits"], model(clips()))
     image = model.head["image"].weight.clone()
     model.reset_classifier(5, "video")
     assert model(clips()).shape == (2, 5) and torch.equal(model.head["image"].weight, image)

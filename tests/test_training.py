@@ -16,16 +16,15 @@ from faults import CONTEXT, checkpoint, same
 from safetensors.torch import load_file
 from torch import nn
 
+from s4d import training
 from s4d.config import ConfigError, Source, update
 from s4d.data import DatasetError, read_clip
 from s4d.data.transforms import normalise
 from s4d.models import CheckpointError, create
 from s4d.training import RunError, finetune, locate, predict, pretrain, run_all, train, war_uar
 from s4d.training.engine import Engine, progress_bar
-from s4d.training.guards import Guard
-from s4d.training.jobs import _work
 from s4d.training.runs import LOCK, Run, samples_of, tables
-from s4d.training.setup import cosine, optimizer_for, set_lr
+from s4d.training.setup import Guard, cosine, optimizer_for, set_lr
 
 stage_pretrain = sys.modules["s4d.training.pretrain"]
 stage_finetune = sys.modules["s4d.training.finetune"]
@@ -144,7 +143,7 @@ def test_missing_sources_and_splits_are_sentences(mini, tmp_path):
     for cfg, changes, kind, said in (
             (fine, dict(image=None), ConfigError, "task 'image' is trained but has no source"),
             (pre, dict(image=None, video=None), ConfigError, "both sources are None"),
-            (fine, dict(image=fine.video), DatasetError, "dfew holds clips and was named as the"),
+            (fine, dict(image=fine.video), DatasetError, "dfew holds videos and was named as the"),
             (fine, dict(video=pre.video), DatasetError, "voxceleb2 in .* has no labels"),
             (fine, dict(image=untrained), DatasetError, "no training samples: fine-tuning reads"),
             (pre, dict(image=untrained), DatasetError, "no training samples: pre-training reads")):
@@ -360,15 +359,15 @@ def test_predictions_are_the_mean_over_views(mini):
     model = create("s4d_nano_patch16_64", img_size=32, num_frames=4).eval()
     nn.init.normal_(model.head["video"].weight)
     for segments, starts in ((1, [1]), (2, [0, 2])):
-        data, features = samples_of(update(cfg, test_segments=segments), "video", table, "test"), {}
-        rows, _ = predict(model, data, 7, batch_size=3, features=features)
+        data = samples_of(update(cfg, test_segments=segments), "video", table, "test")
+        rows, _, features = predict(model, data, batch_size=3)
         for row, path in enumerate(table.path[:2]):
             clip = normalise(read_clip(mini / "dfew" / path, size=32).transpose(0, 1)[None])
             views = torch.cat([clip[:, :, s:s + 4] for s in starts])
             with torch.no_grad():
                 answers, hidden = model(views).softmax(-1), model.forward_features(views)
             assert np.allclose(rows.filter(like="prob_").iloc[row], answers.mean(0), atol=1e-5)
-            assert np.allclose(features["features"][row], hidden.mean(0), atol=1e-5)
+            assert np.allclose(features[row], hidden.mean(0), atol=1e-5)
 
 
 # --- what is shown
@@ -394,7 +393,7 @@ def test_run_all_in_one_process_and_what_is_done_is_found(mini, tmp_path, monkey
     runs = run_all(jobs, tmp_path, workers=1)
     assert [r.config for r in runs] == jobs and all(r.done for r in runs)
     assert len(list(tmp_path.iterdir())) == 2
-    monkeypatch.setattr("s4d.training.jobs.Parallel", lambda *_: pytest.fail("for nothing"))
+    monkeypatch.setattr("s4d.training.Parallel", lambda *_: pytest.fail("for nothing"))
     assert [r.dir for r in run_all(jobs, tmp_path, workers=2)] == [r.dir for r in runs]
 
 
@@ -422,14 +421,14 @@ def be_killed(cfg, runs, parent):
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_a_sentence(mini, tmp_path, monkeypatch):
-    monkeypatch.setattr("s4d.training.jobs._work", be_killed)
+    monkeypatch.setattr("s4d.training._work", be_killed)
     with pytest.raises(RunError, match="a training process was killed, .*--n-jobs 1"):
         run_all([tiny_pretrain(mini), tiny_pretrain(mini, seed=1)], tmp_path, workers=2)
 
 
 def test_a_worker_ends_with_the_process_that_started_it(mini, tmp_path):
     cfg = tiny_pretrain(mini, epochs=1000)
-    worker = CONTEXT.Process(target=_work, args=(cfg, tmp_path, 1))     # of another parent
+    worker = CONTEXT.Process(target=training._work, args=(cfg, tmp_path, 1))     # of another parent
     worker.start()
     worker.join(60)
     assert worker.exitcode == -signal.SIGTERM and not locate(cfg, tmp_path).done

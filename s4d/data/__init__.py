@@ -2,9 +2,8 @@
 from ..emotions import LabelError
 from .audit import audit
 from .cache import Packed, packed
-from .corpora import REGISTRY, index, index_of
-from .media import MediaError, count_frames, read_clip
-from .tables import DatasetError, fingerprint, split_validation
+from .corpora import REGISTRY, fingerprint, index, index_of, split_validation
+from .media import DatasetError, MediaError, count_frames, read_clip
 
 __all__ = ["REGISTRY", "DatasetError", "LabelError", "MediaError", "Packed", "audit",
            "count_frames", "fingerprint", "index", "index_of", "packed", "read_clip",

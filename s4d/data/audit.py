@@ -2,17 +2,14 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ..emotions import LabelError
 from .corpora import find, index
-from .lists import emotion_in, notes
-from .media import MediaError, frame_files, header, read_clip
-from .tables import Dataset, DatasetError, in_threads, listed_subjects, stamps
+from .lists import Dataset, notes, subjects_of
+from .media import DatasetError, MediaError, frame_files, header, in_threads, read_clip, stamps
 
 MIN_FRAMES = 4        # a shorter clip shows no course of an expression
 EXAMPLES = 20         # problems of a kind that a report shows
@@ -26,12 +23,8 @@ def audit(name: str, root: str | Path, *options, **more) -> pd.DataFrame:
 
 def examine(name: str, root: str | Path, fold: int | None = None, num_workers: int = 1,
             label_order: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read every file of a dataset, of all folds or one, and check its lists.
-
-    Returns:
-        table (kind, path, problem); table of samples: fold, split, label, found, published (where
-        known).
-    """
+    """Read every file of a dataset, of all folds or one, and check its lists: tables of problems
+    (kind, path, problem) and of samples (fold, split, label, found, published where known)."""
     dataset, root = find(name, root), Path(root)
     tables, problems = {}, []
     notes.clear()
@@ -55,7 +48,7 @@ def examine(name: str, root: str | Path, fold: int | None = None, num_workers: i
     problems += _lists(everything)
     paths = sorted(set(everything["path"]))
     problems += [("subject", path, "it is in subjects.csv but not in the dataset")
-                 for path in sorted(set(listed_subjects(root)) - set(paths))]
+                 for path in sorted(set(subjects_of(root)) - set(paths))]
     sizes = [size for size, _ in stamps(paths, root)]
     work = [(root / path, size) for path, size in zip(paths, sizes, strict=True)]
     seen = in_threads(lambda given: check(*given), work, num_workers, "auditing")
@@ -82,11 +75,8 @@ def report(problems: pd.DataFrame, counts: pd.DataFrame) -> str:
 
 def _counts(dataset: Dataset, root: Path, tables: dict) -> pd.DataFrame:
     """Samples by fold, split and label; sums have no label and, over splits, no split."""
-    known, rows = {}, []
-    if not (root.parent / "corpus.json").is_file():      # procedural faces borrow the layout
-        known = dataset.published
-        if callable(known):
-            known = known(root, next(iter(tables.values())))
+    drawn = (root.parent / "corpus.json").is_file()      # procedural faces borrow the layout
+    known, rows = {} if drawn else dataset.published, []
     for fold, table in tables.items():
         for split, here in table.groupby("split"):
             wanted = known.get((fold, split))
@@ -102,18 +92,13 @@ def _counts(dataset: Dataset, root: Path, tables: dict) -> pd.DataFrame:
 
 
 def _lists(table: pd.DataFrame) -> Problems:
-    """Problems of lists: samples listed twice or against their folder's name, splits, folds."""
+    """Problems of lists: samples listed twice, splits, folds."""
     out = []
     for fold, rows in table.groupby(table["fold"].fillna(0)):
         where = f" of fold {fold}" if fold else ""
         for path, twice in rows[rows["path"].duplicated(keep=False)].groupby("path"):
             listed = ", ".join(f"{row.split} as {row.label}" for row in twice.itertuples())
             out.append(("listed twice", path, f"it is listed {len(twice)} times{where}: {listed}"))
-        for row in rows[rows["label"].notna()].itertuples():
-            folder = emotion_in(row.path.rpartition("/")[0])
-            if folder not in (None, row.label):
-                out.append(("label", row.path, f"it is listed as {row.label}{where}, "
-                            f"but its folder is named after {folder}"))
         for subject, theirs in rows.groupby("subject"):
             splits = sorted(set(theirs["split"]))
             if len(splits) > 1:
@@ -154,8 +139,7 @@ def _media(seen: pd.DataFrame, table: pd.DataFrame, task: str) -> Problems:
 
 
 def check(path: Path, size: int) -> dict:
-    """Decode one sample of `size` bytes in full (-1: it is missing): frames, size, rate, digest of
-    its bytes, and kind and problem of what is wrong with it."""
+    """Decode one sample of `size` bytes in full (-1: it is missing): what it is, what is wrong."""
     if size < 0:
         return dict(kind="missing", problem="it is listed but not on disk")
     if size == 0:
@@ -167,12 +151,6 @@ def check(path: Path, size: int) -> dict:
         sizes = sorted({f"{width} x {height} px" for width, height, _ in heads})
         if len(sizes) > 1:
             return seen | dict(kind="frames", problem=f"its frames differ in size: {sizes}")
-        numbers = [int(m[1]) for m in (re.search(r"(\d+)\D*$", f.stem) for f in images) if m]
-        steps = np.diff(numbers)
-        if len(set(steps)) > 1 and len(numbers) == len(images):      # any even step is no gap
-            gap = steps.argmax()
-            return seen | dict(kind="frames", problem=f"between frames {numbers[gap]} and "
-                               f"{numbers[gap + 1]} there are none: extract the clip again")
         content = hashlib.sha256()
         for file in images:
             content.update(file.read_bytes())

@@ -13,17 +13,13 @@ import torch
 from filelock import FileLock
 
 from ..files import write_all, writing
-from .media import Box, MediaError, read_frames
-from .tables import in_threads, stamps
+from .media import Box, MediaError, in_threads, read_frames, stamps
 
 FORMAT = 4       # raised whenever decoding or the layout change: older files are not read
 
 
 class Packed:
-    """Samples as uint8 frames `[T, H, W, 3]` in a file written by `packed`.
-
-    `unreadable` is {path: cause} of the samples that could not be decoded.
-    """
+    """Samples as uint8 frames `[T, H, W, 3]` in a file; `unreadable` is {path: cause} of others."""
 
     def __init__(self, file: Path, root: Path, paths: list[str]):
         stored = _index(str(file), file.with_suffix(".json").stat().st_mtime_ns)
@@ -58,14 +54,11 @@ class Packed:
 
 def packed(table: pd.DataFrame, root: str | Path, size: int, num_workers: int = 2,
            crop_box: Box | None = None) -> Packed:
-    """Decode the samples of a table once; later calls find them, also as a part of a larger cache.
+    """Decode the samples of a table once, `size` px on the short side, with `num_workers` threads.
 
-    A cache fits while sizes and modification times of the files stay as they are. It lies in
-    `<root>/.cache`, complete or not at all; of processes that ask for it at once, one makes it.
-
-    Args:
-        size: short side in px.
-        num_workers: decoding threads.
+    Later calls find them, also as a part of a larger cache, while sizes and modification times of
+    the files stay as they are. The cache lies in `<root>/.cache`, complete or not at all; of
+    processes that ask for it at once, one makes it.
     """
     root, unique = Path(root), list(dict.fromkeys(table["path"]))
     home = root / ".cache"

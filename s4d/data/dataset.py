@@ -132,10 +132,8 @@ def draw_order(labels: list[int], seed: int, epoch: int, epoch_fraction: float,
                balanced_sampling: bool, fraction: float = 1.0) -> np.ndarray:
     """Rows of one task for one epoch: shuffled, or with classes oversampled to equal counts.
 
-    Args:
-        epoch_fraction: share of the epoch's rows that is given out.
-        fraction: share of all rows that is used at all, the same for every seed and method; they
-            repeat, so that an epoch keeps its length.
+    `epoch_fraction` of the epoch is given out. Only the share `fraction` of all rows is used, the
+    same for every seed and method; they repeat, so that an epoch keeps its length.
     """
     rng = np.random.default_rng([seed, epoch, 17])
     labels = np.asarray(labels)

@@ -1,4 +1,4 @@
-"""Label lists: their text, the files that they name, and the order that their integers are in."""
+"""What datasets are made of: folders, label lists, listed files, the order of integer labels."""
 from __future__ import annotations
 
 import csv
@@ -6,16 +6,16 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from ..emotions import ORDERS, LabelError, by_index, canonical
-from .media import IMAGES, VIDEOS
-from .tables import DatasetError, files, folders
+from .media import IMAGES, VIDEOS, DatasetError, files, folders
 
 # Headers of the two columns that are read, the preferred first
 NAMES = ("video_name", "path", "image", "image_path", "file", "filename", "name", "clip",
@@ -27,6 +27,35 @@ FIT, APART = 0.1, 0.2      # of class shares (sum of differences): of a match, t
 
 # {(list or folder, what was read otherwise than it is written): lines}, for an audit to show
 notes: Counter[tuple[str, str]] = Counter()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset on disk."""
+
+    name: str
+    task: str                           # "image" or "video"
+    layout: str                         # what the folder must hold, in one line
+    # (root, fold, label_order) -> of each sample: path below root, emotion or None, subject or
+    # None, split; an own folder also takes a subject_separator
+    rows: Callable[..., Iterable[tuple]]
+    folds: tuple[int, ...] = ()
+    # {(fold, split): samples, or {emotion: samples}}; a split None is the whole
+    published: dict = field(default_factory=dict)
+
+
+def subjects_of(root: Path) -> dict[str, str]:
+    """{path: subject} of the optional `<root>/subjects.csv`."""
+    path = root / "subjects.csv"
+    if not path.is_file():
+        return {}
+    try:
+        found = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+        pairs = zip(found["path"].str.strip(), found["subject"].str.strip(), strict=True)
+    except (OSError, ValueError, KeyError) as error:      # a parser's errors are ValueErrors
+        raise DatasetError(f"list {path} cannot be read ({' '.join(str(error).split())}): expected "
+                           "a table with the columns path,subject") from error
+    return {p: s for p, s in pairs if s}
 
 
 class Entry(NamedTuple):
@@ -198,21 +227,11 @@ def labels_of(entries: list[Entry], orders: tuple[str, ...], base: int = 0,
             else by_index(e.number, order, base, e.where) for e in entries]
 
 
-@lru_cache(maxsize=4096)
-def emotion_in(folder: str) -> str | None:
-    """The emotion that the last of a path's folders that names one is named after."""
-    for part in reversed(folder.split("/")):
-        try:
-            return canonical(part)
-        except LabelError:
-            continue
-    return None
-
-
 def _told_by_folders(entries: list[Entry], orders: tuple[str, ...], base: int) -> str | None:
     """The order in which nine of ten integers agree with folders named after emotions, if any."""
-    named = [(e.number - base, emotion_in(e.name.rpartition("/")[0])) for e in entries]
-    if any(emotion is None for _, emotion in named):
+    try:
+        named = [(e.number - base, canonical(e.name.split("/")[-2])) for e in entries]
+    except (IndexError, LabelError):      # in no folder, or in one named otherwise
         return None
     agree = {o: sum(ORDERS[o][n] == emotion for n, emotion in named) for o in orders}
     best = max(agree, key=agree.get)

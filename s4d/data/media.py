@@ -1,10 +1,12 @@
 """Files -> pixels: a video, a folder of frames or an image becomes a uint8 clip `[T, 3, H, W]`."""
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import av
@@ -14,6 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
+from tqdm.auto import tqdm
 
 decord.logging.set_level(decord.logging.QUIET)      # errors arrive as exceptions
 
@@ -32,6 +35,10 @@ class MediaError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.path} cannot be read: {self.cause}"
+
+
+class DatasetError(ValueError):
+    """A dataset's folder or lists are missing, empty or contradictory."""
 
 
 @contextmanager
@@ -263,3 +270,41 @@ def _check_shape(path: Path, shape: tuple[int, int]) -> None:
         raise MediaError(path, f"it is {width} x {height} px, but a face crop has at least "
                                f"{MIN_SIDE} px a side and is at most {MAX_RATIO} times as long as "
                                "wide: crop the face first")
+
+
+def folders(path: Path) -> list[Path]:
+    """Visible folders inside a folder, sorted by name; none when it does not exist."""
+    inside = os.scandir(path) if path.is_dir() else []
+    return sorted(path / e.name for e in inside if e.name[0] != "." and e.is_dir())
+
+
+def files(path: Path, suffixes: set[str]) -> list[str]:
+    """Names of the visible files with one of the extensions, sorted; none without the folder."""
+    inside = os.scandir(path) if path.is_dir() else []
+    fit = [e for e in inside if os.path.splitext(e.name)[1].lower() in suffixes]
+    return sorted(e.name for e in fit if e.name[0] != "." and e.is_file())
+
+
+def stamps(paths: Iterable[str], root: str | Path) -> list[tuple[int, int]]:
+    """(bytes, modification time in ns) of each file, -1 where missing; over all of a folder."""
+    def stamp(path: str) -> tuple[int, int]:
+        path = os.path.join(root, path)
+        try:
+            found = [os.stat(path)]
+            if os.path.isdir(path):
+                found = [e.stat() for e in os.scandir(path) if e.name[0] != "."]
+            return sum(s.st_size for s in found), max((s.st_mtime_ns for s in found), default=-1)
+        except OSError:
+            return -1, -1
+
+    with ThreadPool(8) as pool:      # hides a network's latency
+        return pool.map(stamp, paths)
+
+
+def in_threads(function: Callable, items: list, num_workers: int, what: str) -> Iterator:
+    """Results in order; a few dozen are in memory at once. Decoders release Python's lock."""
+    size = 16 * max(1, num_workers)
+    with ThreadPool(max(1, num_workers)) as pool:
+        for start in tqdm(range(0, len(items), size), desc=what, unit_scale=size, unit="file",
+                          disable=None):
+            yield from pool.map(function, items[start:start + size], chunksize=1)

@@ -8,7 +8,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN as MEAN
 from timm.data import IMAGENET_DEFAULT_STD as STD
 from torch import Tensor, nn
 
-from .tokens import TUBELET_SIZE, as_clip, cut, gather, sincos
+from .tokens import TUBELET_SIZE, as_clip, cut, pick, sincos
 from .vit import EPS, Block, Encoder, init_weights, run_blocks
 
 
@@ -23,11 +23,11 @@ class Decoder(nn.Module):
         self.head = nn.Linear(embed_dim, out)
         self.grad_checkpointing = False
 
-    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Tokens `[B, L, Dd]` -> predictions `[B, L, p]`, or only of those at `keep` `[B, N]`."""
+    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+        """Tokens `[B, L, D_dec]` -> predictions `[B, L, out]`, or only of those at `at` `[B, N]`."""
         x = x + self.positions[:x.shape[1]]
         x = run_blocks(self.blocks, x, self.grad_checkpointing and self.training)
-        return self.head(self.norm(x if keep is None else gather(x, keep)))
+        return self.head(self.norm(x if at is None else pick(x, at)))
 
 
 class DualMAE(nn.Module):
@@ -56,23 +56,24 @@ class DualMAE(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, removed: int | None = None) -> Tensor:
         """Normalised images `[B, 3, H, W]` or clips `[B, 3, T, H, W]` -> mean squared error of the
         removed tokens' values."""
-        visible, masked = self.split(mask, x, removed)
+        visible, masked = self.visible_and_removed(x, mask, removed)
         predicted = self.decoder(self.encode(x, visible, mask.shape[1]), masked)
-        target, _, _ = self.standardise(gather(self.patchify(x), masked))
+        target, _, _ = self.standardise(pick(self.patchify(x), masked))
         return (predicted.to(target.dtype) - target).square().mean()
 
     def reconstruct(self, x: Tensor, mask: Tensor) -> Tensor:
         """Normalised predictions of ALL tokens in place, `[B, L, 2 P P 3]`."""
-        visible, _ = self.split(mask, x)
+        visible, _ = self.visible_and_removed(x, mask)
         return self.decoder(self.encode(x, visible, mask.shape[1]))
 
     def encode(self, x: Tensor, visible: Tensor, length: int) -> Tensor:
-        """Encodes the visible tokens -> the decoder's input `[B, length, Dd]`, with mask tokens."""
+        """Encodes the visible tokens -> the decoder's input `[B, length, D_dec]`, with mask tokens."""
         latent = self.encoder_to_decoder(self.encoder.encode(x, visible))
         full = self.mask_token.to(latent.dtype).expand(latent.shape[0], length, -1)
         return full.scatter(1, visible.unsqueeze(-1).expand_as(latent), latent)
 
-    def split(self, mask: Tensor, x: Tensor, removed: int | None = None) -> tuple[Tensor, Tensor]:
+    def visible_and_removed(self, x: Tensor, mask: Tensor,
+                            removed: int | None = None) -> tuple[Tensor, Tensor]:
         """The mask of an input -> indices of its visible and of its removed tokens, `[B, N]`."""
         tokens = math.prod(self.encoder.grid(x))
         if mask.shape != (len(x), tokens) or mask.dtype != torch.bool:

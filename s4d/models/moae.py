@@ -9,20 +9,21 @@ from ..config import ConfigError
 
 
 class MoAE(nn.Module):
-    """E adapters, each Linear(D, D/4) - GELU - Linear(D/4, D), of which a router picks k per token.
+    """E adapters, each Linear(D, D/r) - GELU - Linear(D/r, D), of which a router picks k per token.
 
     Images and videos share router and experts. All experts are computed and their hidden units
     gated: shapes are static, and the gates of experts that were not chosen are 0.
 
     Args:
         top_k: experts per token; 0 has no router: all adapters serve all tokens, with gate 1 / E.
-        adapter_reduction: D over the bottleneck's width.
+        adapter_reduction: r, the width D over that of the bottleneck.
     Attributes:
         noise_mode: of the router's scores: "train" (the paper), "always" (the release), "never".
-        capacity_factor: None for no limit; a number c lets an expert take int(N k / E c) of the
-            batch's N tokens, in batch-then-token order (the release, docs/method.md section 8).
+        capacity_factor: None for no limit. A number c lets an expert take int(N k / E c) of the
+            batch's N tokens, sample by sample (the release, docs/method.md section 8).
         record: a list to which each forward pass appends its gates, or None.
-        balance: E sum_e f_e P_e of the last forward pass in training mode; 1 when balanced.
+        balance: E sum_e f_e P_e of the last forward pass in training mode: 1 when balanced, 0
+            without a router, None before the first pass.
     Source: S4D, MoAE; gating of Shazeer et al. 2017; balance loss of the Switch Transformer.
     """
 
@@ -59,10 +60,10 @@ class MoAE(nn.Module):
             self.balance = x.new_zeros(())
         if self.record is not None:
             self.record.append(gates.detach())
-        hidden = F.gelu(F.linear(x, self.w1.flatten(0, 1), self.b1.flatten()))     # [B, L, E D/4]
+        hidden = F.gelu(F.linear(x, self.w1.flatten(0, 1), self.b1.flatten()))     # [B, L, E D/r]
         gates = gates.to(hidden.dtype)
         hidden = hidden.unflatten(-1, (self.num_experts, -1)) * gates.unsqueeze(-1)
-        w2 = self.w2.transpose(1, 2).flatten(0, 1)                                 # [E D/4, D]
+        w2 = self.w2.transpose(1, 2).flatten(0, 1)                                 # [E D/r, D]
         return hidden.flatten(-2) @ w2 + gates @ self.b2
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -39,19 +39,17 @@ def cut(x: Tensor, patch_size: int, parts: int = 1) -> Tensor:
     return x.reshape(b, -1, *inner, c, TUBELET_SIZE, side, side)
 
 
-def gather(tokens: Tensor, index: Tensor) -> Tensor:
+def pick(tokens: Tensor, index: Tensor) -> Tensor:
     """Picks tokens: `[B, L, ...]` at `[B, N]` -> `[B, N, ...]`, with static shapes."""
     index = index.view(*index.shape, *[1] * (tokens.ndim - 2)).expand(-1, -1, *tokens.shape[2:])
     return tokens.gather(1, index)
 
 
 class TubeletEmbed(nn.Module):
-    """Tubelets -> tokens by one linear map, or by a stem that never looks past its tubelet.
+    """Tubelets -> tokens by the paper's single Conv3d, or by a stem with `stem_dim` first channels.
 
-    Args:
-        stem_dim: 0 for the paper's single Conv3d; otherwise channels of the first inner stage. A
-            nano transformer on few data stays at chance without this stem. A token sees its own
-            pixels alone, so nothing masked leaks.
+    A nano transformer on few data stays at chance without the stem. It never looks past its
+    tubelet, so nothing masked leaks.
     """
 
     def __init__(self, embed_dim: int, patch_size: int, stem_dim: int = 0):
@@ -61,6 +59,7 @@ class TubeletEmbed(nn.Module):
         def conv(channels: int, out: int, time: int, side: int) -> nn.Conv3d:
             return nn.Conv3d(channels, out, (time, side, side), stride=(time, side, side))
 
+        # The convolutions hold the weights; `forward` computes the same by matrix products.
         self.proj = conv(3, embed_dim, TUBELET_SIZE, patch_size) if not stem_dim else nn.Sequential(
             conv(3, stem_dim, TUBELET_SIZE, 4), nn.GELU(),
             conv(stem_dim, 2 * stem_dim, 1, 2), nn.GELU(),
@@ -70,7 +69,7 @@ class TubeletEmbed(nn.Module):
         """Clips `[B, 3, T, H, W]` -> tokens `[B, L, D]`, or only those at `keep` `[B, N]`."""
         tubelets = cut(x, self.patch_size, self.patch_size // 4 if self.stem_dim else 1)
         if keep is not None:
-            tubelets = gather(tubelets, keep)
+            tubelets = pick(tubelets, keep)
         if not self.stem_dim:   # a convolution whose kernel is its stride is a matrix product
             return F.linear(tubelets.flatten(2), self.proj.weight.flatten(1), self.proj.bias)
         first, _, *stages = self.proj       # parts [B N, s, s, 3, 2, 4, 4] -> [B N, s, s, C]

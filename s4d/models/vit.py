@@ -15,14 +15,13 @@ EPS = 1e-6             # of every LayerNorm
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; a key bias would cancel in the softmax."""
+    """Multi-head self-attention without a key bias, which would cancel in the softmax."""
 
     def __init__(self, embed_dim: int, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=False)
-        self.q_bias = nn.Parameter(torch.zeros(embed_dim))
-        self.v_bias = nn.Parameter(torch.zeros(embed_dim))
+        self.q_bias, self.v_bias = (nn.Parameter(torch.zeros(embed_dim)) for _ in range(2))
         self.proj = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,8 +44,8 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(embed_dim, eps=EPS)
         self.mlp = Mlp(embed_dim, 4 * embed_dim)
         self.drop_path = DropPath(drop_path_rate)
-        self.moae = (MoAE(embed_dim, num_experts, top_k, adapter_reduction)
-                     if num_experts else None)
+        experts = embed_dim, num_experts, top_k, adapter_reduction
+        self.moae = MoAE(*experts) if num_experts else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
@@ -56,7 +55,7 @@ class Block(nn.Module):
 
 
 def run_blocks(blocks: nn.ModuleList, x: Tensor, recompute: bool) -> Tensor:
-    """Tokens through all blocks; `recompute` drops activations and makes them again backward."""
+    """Tokens through all blocks; `recompute` computes activations again in the backward pass."""
     for block in blocks:
         x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
     return x
@@ -65,13 +64,14 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, recompute: bool) -> Tensor:
 def init_weights(module: nn.Module) -> None:
     """Xavier-uniform for linear maps and the tubelet embedding, zero biases, as in MAE.
 
-    The stem's convolutions get He's variance: torch's default would drown content in positions.
+    The stem's convolutions get He's variance: torch's default would make
+    tokens much smaller than their positions.
     """
     if isinstance(module, TubeletEmbed):
-        start = nn.init.kaiming_normal_ if module.stem_dim else nn.init.xavier_uniform_
+        fill = nn.init.kaiming_normal_ if module.stem_dim else nn.init.xavier_uniform_
         for conv in module.modules():
             if isinstance(conv, nn.Conv3d):
-                start(conv.weight.data.flatten(1))
+                fill(conv.weight.data.flatten(1))      # in place, as one matrix
                 nn.init.zeros_(conv.bias)
     elif isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
@@ -178,13 +178,12 @@ class S4D(Encoder):
         return self.forward_head(self.forward_features(x), "image" if x.ndim == 4 else "video")
 
     def forward_intermediates(self, x: Tensor) -> dict[str, Tensor | list[Tensor]]:
-        """embed `[B, L, D]`, blocks (a list of `[B, L, D]`), pooled `[B, D]`, logits."""
+        """embed `[B, L, D]`, blocks (a list of `[B, L, D]`), pooled `[B, D]`."""
         tokens = [self.embed(x)]
         for block in self.blocks:
             tokens.append(block(tokens[-1]))
         pooled = self.fc_norm(self.norm(tokens[-1]).mean(1))
-        logits = self.forward_head(pooled, "image" if x.ndim == 4 else "video")
-        return {"embed": tokens[0], "blocks": tokens[1:], "pooled": pooled, "logits": logits}
+        return {"embed": tokens[0], "blocks": tokens[1:], "pooled": pooled}
 
     def moae_layers(self) -> dict[int, MoAE]:
         """Block index -> MoAE layer; empty for a dense model."""

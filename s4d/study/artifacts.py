@@ -118,9 +118,3 @@ class Artifacts:
         manifest[name] = {"kind": kind, "caption": caption, **self.origin,
                           "files": {file: sha256(self.out / file) for file in savers}}
         write_text(self.out / "manifest.json", manifest_text(manifest))
-
-    def check(self, names: Iterable[str]) -> None:
-        """Check that the declared artifacts were written."""
-        if missing := set(names) - set(read_manifest(self.out)):
-            raise OutputError(f"artifact {min(missing)!r} is declared by {self.notebook} but was "
-                              f"not written to {self.out}")

@@ -90,7 +90,18 @@ def draw(run: Run, tested: pd.DataFrame, scores: pd.DataFrame, out: Path) -> lis
                        for task, rows in tested.groupby("task"))
     total = shares.groupby(["task", "label"])["count"].transform("sum")
     seen = shares.assign(samples=total, method="").query("samples > 0")
-    drawn = {"confusion": figures.confusion(seen, note), "curves": curves(run)}
+    logged = run.metrics().set_index("step")
+    curves, axes = figure(PAGE, 2.6, 1, 2)
+    for task in cfg.tasks:
+        style = dict(color=TASK_COLOURS[task], label=TASK_LABELS[task])
+        losses = logged["loss"][logged["modality"] == task]
+        axes[0].plot(losses.rolling(25, min_periods=1, center=True).median(), **style)
+        validated = logged[f"{task}_uar"][logged["modality"] == "val"]
+        axes[1].plot(100 * validated, marker=".", **style)
+    axes[0].set(xlabel="step", ylabel="loss (running median of 25 steps)")
+    axes[1].set(xlabel="step", ylabel="validation UAR (%)")
+    axes[1].legend()
+    drawn = {"confusion": figures.confusion(seen, note), "curves": curves}
     for task, rows in tables(cfg).items():      # a few samples of each class, the middle frame
         chosen = rows.sample(frac=1, random_state=0).groupby("label").head(ACROSS)
         chosen = chosen.sort_values(["label", "path"])
@@ -105,18 +116,3 @@ def draw(run: Run, tested: pd.DataFrame, scores: pd.DataFrame, out: Path) -> lis
         savers |= {out / file: save for file, save in pictures(fig, name).items()}
     write_all(savers)
     return list(savers)
-
-
-def curves(run: Run):
-    """Draw losses over the steps and validation UAR."""
-    rows = run.metrics().set_index("step")
-    fig, axes = figure(PAGE, 2.6, 1, 2)
-    for task in run.config.tasks:
-        style = dict(color=TASK_COLOURS[task], label=TASK_LABELS[task])
-        losses = rows["loss"][rows["modality"] == task]
-        axes[0].plot(losses.rolling(25, min_periods=1, center=True).median(), **style)
-        axes[1].plot(100 * rows[f"{task}_uar"][rows["modality"] == "val"], marker=".", **style)
-    axes[0].set(xlabel="step", ylabel="loss (running median of 25 steps)")
-    axes[1].set(xlabel="step", ylabel="validation UAR (%)")
-    axes[1].legend()
-    return fig

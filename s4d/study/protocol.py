@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from ..emotions import vocabulary
-from .stats import count, draws, holm, interval, p_text, rates, sums_of, units_of
+from .stats import count, draws, interval, p_text, rates, sums_of, units_of
 
 
 def _measured(rows: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
@@ -88,29 +88,3 @@ def as_text(table: pd.DataFrame) -> str:
     """Return `protocol` as it is printed: a row a metric, a column a split."""
     shown = readable(table, digits=2).set_index(table.columns[0]).T
     return shown.replace("nan [nan, nan]", "-").to_string()
-
-
-def agreement_as_read(pairs: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
-    """Print `seed_agreement`: a row a block and task, a limit of the largest p of its pairs."""
-    parts = pairs.groupby(["block", "task"], sort=False)
-    seen = parts.matched.agg(["mean", "min", "max"]).astype(float)
-    worst = parts[["null_95", "p"]].max()
-    matched = [f"{mean:.0%} ({low:.0%} to {high:.0%})" for mean, low, high in seen.to_numpy()]
-    return pd.DataFrame({
-        "block": seen.index.get_level_values("block"),
-        "task": seen.index.get_level_values("task").map(kinds),
-        "matched": [text.replace("%", " %") for text in matched],
-        "null, 95 %": [f"{100 * v:.0f} %" for v in worst.null_95],
-        "p (Holm)": [f"\N{LESS-THAN OR EQUAL TO} {p:.3f}" for p in holm(worst.p.to_numpy())]})
-
-
-def modes_as_read(table: pd.DataFrame, kinds: dict[str, str]) -> pd.DataFrame:
-    """Print `modes_table` with one decimal; changes are counted from the mode "paper"."""
-    change = [f"{r.change:+z.1f} [{r.low:+z.1f}, {r.high:+z.1f}]".replace("-", "\N{MINUS SIGN}")
-              for r in table.itertuples()]
-    shown = table[["war", "changed", "shift", "dropped"]].map("{:.1f}".format)
-    return pd.DataFrame({
-        "samples": table.task.map(kinds), "evaluation": table["mode"], "WAR (%)": shown.war,
-        "change of WAR (points)": np.where(table["mode"] == "paper", "--", change),
-        "answers that differ (%)": shown.changed, "shift of probability (%)": shown["shift"],
-        "dropped (%)": shown.dropped})

@@ -181,22 +181,17 @@ def collect(grid: Iterable[tuple], runs: Iterable, split: str = "test") -> pd.Da
     return pd.concat(tables, ignore_index=True)
 
 
-def check(rows: pd.DataFrame, what: str) -> None:
-    """Require samples of one test, each with a label and none twice."""
-    if rows.empty:
-        raise StatsError(f"{what} has no samples: nothing can be scored")
-    for bad, cause in ((rows["label"].isna(), "has no label"),
-                       (rows["path"].duplicated(), "is tested twice: score tasks, splits apart")):
-        if bad.any():
-            raise StatsError(f"{rows.loc[bad, 'path'].iloc[0]} {cause}")
-
-
 def count(predictions: pd.DataFrame) -> Counts:
-    """Count the samples of one system on one task; an unreadable sample is an error."""
+    """Count the samples of one system on one task; an unreadable one is classified wrongly."""
     rows = predictions.assign(seed=predictions.get("seed", 0)).sort_values(["seed", "path"])
     parts = {int(seed): part for seed, part in rows.groupby("seed")}
     seeds, first = tuple(parts), next(iter(parts.values()), rows)
-    check(first, "the chosen task and split")
+    if first.empty:
+        raise StatsError("the chosen task and split has no samples: nothing can be scored")
+    for bad, cause in ((first["label"].isna(), "has no label"),
+                       (first["path"].duplicated(), "is tested twice: score tasks, splits apart")):
+        if bad.any():
+            raise StatsError(f"{first.loc[bad, 'path'].iloc[0]} {cause}")
     keys = [tuple(zip(part["path"], part["label"], strict=True)) for part in parts.values()]
     if len(set(keys)) > 1:
         raise StatsError(f"seeds {seeds} cover different samples or labels: train all on the same "
@@ -250,14 +245,14 @@ def scores(predictions: pd.DataFrame, by: Iterable[str] = SYSTEM, resamples: int
     return pd.DataFrame(out, columns=[*by, *columns])
 
 
-def per_seed(predictions: pd.DataFrame, by: Iterable[str] = SYSTEM) -> pd.DataFrame:
-    """UAR and WAR of every single run: `by`, seed, metric, value."""
-    by, out = list(by), []
-    for name, rows in predictions.groupby(by, sort=False):
+def per_seed(predictions: pd.DataFrame) -> pd.DataFrame:
+    """UAR and WAR of every single run: task, pretrained, method, seed, metric, value."""
+    out = []
+    for name, rows in predictions.groupby(list(SYSTEM), sort=False):
         counts = count(rows)
         out += [(*name, seed, metric, value) for metric in METRICS
                 for seed, value in zip(counts.seeds, counts.rates()[metric], strict=True)]
-    return pd.DataFrame(out, columns=[*by, "seed", "metric", "value"])
+    return pd.DataFrame(out, columns=[*SYSTEM, "seed", "metric", "value"])
 
 
 def select(predictions: pd.DataFrame, chosen: dict) -> pd.DataFrame:

@@ -9,8 +9,7 @@ import pandas as pd
 
 from ..files import ROOT
 from .artifacts import macro_name
-from .figures.marks import number
-from .figures.style import LEVEL, METHOD_LABELS
+from .figures.style import LEVEL, METHOD_LABELS, number
 from .stats import p_text
 
 BENCHMARKS, METHOD, BASELINE = ("DFEW", "FERV39K", "MAFW"), "S4D", "VideoMAE, as in S4D"
@@ -66,17 +65,6 @@ def p_words(p: float, p_holm: float, resamples: int) -> str:
     return f"≤ {p_holm:.3f}" if p <= 2 / (resamples + 1) * 1.0001 else p_text(p_holm)
 
 
-def claims_table(judged: pd.DataFrame, resamples: int) -> pd.DataFrame:
-    """The judged claims to read."""
-    claim = judged["claim"].where(judged["paper"], judged["claim"] + " (not of the paper)")
-    difference = [number(*row, "+.1f") for row in judged[["difference", "low", "high"]].to_numpy()]
-    p = [p_words(r.p, r.p_holm, resamples).replace("n/a", "--") for r in judged.itertuples()]
-    return pd.DataFrame({"claim": claim, "comparison": judged["comparison"],
-                         "expected": judged["expected"].map({1: "> 0", -1: "< 0"}),
-                         "difference, 95 % interval": difference, "p": p,
-                         "verdict": judged["verdict"]})
-
-
 def published() -> pd.DataFrame:
     """Published results on licensed data, highest WAR on DFEW first."""
     return pd.read_csv(ROOT / "paper/published.csv")
@@ -120,9 +108,3 @@ def numbers(judged: pd.DataFrame, scores: pd.DataFrame, places: pd.DataFrame,
         texts = {"": f"{r.s4d:.2f}", "gain": f"{r.gain:.2f}", "rank": r.rank, "methods": r.methods}
         out |= {macro_name("published", name, r.dataset): str(v) for name, v in texts.items()}
     return out
-
-
-def captions(manifest: dict, names: Iterable[str], prefix: str = "") -> dict[str, str]:
-    """Captions of the drawn figures as LaTeX commands."""
-    return {macro_name("caption", prefix, name): manifest[name]["caption"]
-            for name in names if name in manifest}

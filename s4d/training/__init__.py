@@ -1,7 +1,21 @@
-"""Training loops and the store of runs."""
+"""Training loops and the store of runs; several runs side by side."""
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import torch
+from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from ..config import Finetune, Pretrain
+from .engine import Engine, progress_bar
 from .evaluate import along_time, predict, war_uar
 from .finetune import finetune
-from .jobs import run_all, train
 from .pretrain import pretrain
 from .runs import Run, RunError, build, locate, plan_batches, samples_of, sources, tables
 from .setup import pick_device
@@ -9,3 +23,51 @@ from .setup import pick_device
 __all__ = ["Run", "RunError", "along_time", "build", "finetune", "locate", "pick_device",
            "plan_batches", "predict", "pretrain", "run_all", "samples_of", "sources", "tables",
            "train", "war_uar"]
+
+
+def train(cfg: Pretrain | Finetune, runs: str | Path = "runs") -> Run:
+    """Run the stage that a configuration is of."""
+    return pretrain(cfg, runs) if isinstance(cfg, Pretrain) else finetune(cfg, runs)
+
+
+def run_all(jobs: list[Pretrain | Finetune], runs: str | Path = "runs",
+            workers: int = 2) -> list[Run]:
+    """Train every configuration that the store does not hold; return the runs in order.
+
+    Pre-trainings and runs from scratch go first, then the runs that start from a pre-training.
+    On a CPU, each has a process and a thread of its own, faster than many threads a run; on a GPU,
+    or with one worker, they go one after another in this process. The first failing run stops the
+    rest, which continue when called again.
+    """
+    inits = [cfg.init for cfg in jobs if isinstance(getattr(cfg, "init", None), Pretrain)]
+    missing = [cfg for cfg in dict.fromkeys([*inits, *jobs]) if not locate(cfg, runs).done]
+    if missing and workers > 1 and not torch.cuda.is_available():
+        later = [cfg for cfg in missing if getattr(cfg, "init", None) in inits]
+        bar = progress_bar("training", len(missing), unit="run", alone=False)
+        try:
+            for wave in ([cfg for cfg in missing if cfg not in later], later):
+                # Workers that drew faces are small: loky would take what training adds for a leak.
+                get_reusable_executor().shutdown(kill_workers=True)
+                parallel = Parallel(workers, pre_dispatch="n_jobs", batch_size=1,
+                                    return_as="generator_unordered")
+                for _ in parallel(delayed(_work)(cfg, runs, os.getpid()) for cfg in wave):
+                    bar.update()
+        except TerminatedWorkerError as error:
+            raise RunError("a training process was killed, most often for lack of memory: close "
+                           "other programs or train one run at a time (--n-jobs 1), then call "
+                           "again; finished runs are kept, the others continue") from error
+        finally:
+            bar.close()
+            get_reusable_executor().shutdown(kill_workers=True)     # idle ones would keep memory
+    return [train(cfg, runs) for cfg in jobs]
+
+
+def _work(cfg, runs: str | Path, parent: int) -> None:
+    def end_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)                     # which saves the run
+    torch.set_num_threads(1)
+    Engine.alone = False
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    train(cfg, runs)

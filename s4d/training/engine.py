@@ -28,9 +28,8 @@ from .. import config as configs
 from ..config import ConfigError
 from ..data.dataset import Joint, Samples, loader, part_of, sample_seed
 from ..files import code_version, write, write_text, writing
-from .guards import Guard, say
 from .runs import CHECKPOINT, Run, RunError, cause_of, device_name, lock, plan_batches
-from .setup import broadcast, gather, rank, world_size
+from .setup import Guard, broadcast, gather, rank, say, world_size
 
 
 class Interrupted(KeyboardInterrupt):

@@ -50,10 +50,9 @@ def mixer(cfg: Finetune, num_classes: int):
 
 def predict_all(cfg: Finetune, model: nn.Module, data: list[Samples], crops: int) -> tuple:
     """Return predictions, and {path: cause} of unreadable samples."""
-    found = [predict(model, samples, getattr(cfg, samples.task).num_classes, crops,
-                     num_workers=cfg.num_workers) for samples in data]
-    unreadable = {path: cause for _, broken in found for path, cause in broken.items()}
-    return pd.concat([table for table, _ in found], ignore_index=True), unreadable
+    found = [predict(model, samples, crops, num_workers=cfg.num_workers) for samples in data]
+    unreadable = {path: cause for _, broken, _ in found for path, cause in broken.items()}
+    return pd.concat([table for table, *_ in found], ignore_index=True), unreadable
 
 
 def scores_of(cfg: Finetune, table: pd.DataFrame, split: str) -> dict[str, float]:

@@ -1,18 +1,21 @@
 """Datasets on disk -> index tables. To add one, write a `Dataset` and list it here."""
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ...config import Source
 from ...emotions import vocabulary
-from ..tables import Dataset, DatasetError, listed_subjects, table
-from . import clips, own, photos
+from ..lists import Dataset, subjects_of
+from ..media import DatasetError, stamps
+from . import clips, photos
 
 REGISTRY = {d.name: d for d in (
-    photos.AFFECTNET, clips.CAER, own.CLIPS, clips.CREMAD, clips.DFEW, clips.FERV39K, clips.MAFW,
-    own.PHOTOS, photos.RAFDB, clips.RAVDESS, clips.VOXCELEB2)}
+    photos.AFFECTNET, clips.CAER, photos.CLIPS, clips.CREMAD, clips.DFEW, clips.FERV39K, clips.MAFW,
+    photos.PHOTOS, photos.RAFDB, clips.RAVDESS, clips.VOXCELEB2)}
 
 
 def find(name: str, root: str | Path) -> Dataset:
@@ -48,13 +51,16 @@ def index(name: str, root: str | Path, fold: int | None = None, num_classes: int
         allowed = ", ".join(map(str, dataset.folds)) or "None, since it has none"
         raise DatasetError(f"{name} has no fold {fold}: choose {allowed}")
     given = {} if subject_separator is None else {"subject_separator": subject_separator}
-    if given and dataset not in (own.PHOTOS, own.CLIPS):
+    if given and dataset not in (photos.PHOTOS, photos.CLIPS):
         raise DatasetError(f"{name} tells its subjects itself, if at all: leave subject_separator "
                            "out, it is for `photos` and `clips` of your own")
-    out = table(dataset.rows(root, fold, label_order, **given), fold)
+    rows = sorted(dataset.rows(root, fold, label_order, **given), key=lambda row: (row[3], row[0]))
+    columns = ["path", "label", "subject", "split"]
+    out = pd.DataFrame(rows, columns=columns, dtype=object)      # an unknown label stays None
+    out["fold"] = pd.array([fold] * len(out), dtype="Int64")
     if out.empty:
         raise DatasetError(f"{name} in {root} holds no samples: expected {dataset.layout}")
-    listed = out["path"].map(listed_subjects(root)).astype(object)
+    listed = out["path"].map(subjects_of(root)).astype(object)
     out["subject"] = listed.where(listed.notna(), out["subject"])
     if num_classes is None:
         return out
@@ -67,3 +73,37 @@ def index_of(source: Source, task: str | None = None,
     """`index` of a dataset as a configuration names it."""
     return index(source.name, source.root, source.fold, num_classes, source.label_order, task,
                  source.subject_separator)
+
+
+def split_validation(index: pd.DataFrame, val_fraction: float = 0.15,
+                     seed: int = 0) -> pd.DataFrame:
+    """A copy of an index table with split "val" for about `val_fraction` of its train rows: whole
+    subjects where they are known, else class by class."""
+    out, rng = index.copy(), np.random.default_rng(seed)
+    train = out[out["split"] == "train"]
+    counts = train["subject"].value_counts().sort_index()
+    order = counts.index.to_numpy()[rng.permutation(len(counts))]
+    target, total, taken = val_fraction * counts.sum(), 0, set()
+    for name in order[:-1]:      # as near as whole subjects come; one is left to train on
+        more = total + int(counts[name])
+        if not taken or abs(more - target) < abs(total - target):
+            taken.add(name)
+            total = more
+    chosen = list(train.index[train["subject"].isin(taken)])
+    for _, rows in train[train["subject"].isna()].groupby(train["label"].fillna("")):
+        count = max(1, round(val_fraction * len(rows))) if len(rows) > 1 else 0
+        chosen += list(rng.permutation(rows.index.to_numpy())[:count])
+    if not chosen:
+        raise DatasetError(f"no validation split can be taken from {len(train)} training samples "
+                           f"of {len(counts)} subject(s): two subjects, or two samples of a class, "
+                           "are the least")
+    out.loc[chosen, "split"] = "val"
+    return out
+
+
+def fingerprint(index: pd.DataFrame, root: str | Path) -> str:
+    """Sixteen hex digits that name the data: path, label, split and size of each sample."""
+    columns = [index[c].where(index[c].notna(), "") for c in ("path", "label", "split")]
+    sizes = [size for size, _ in stamps(index["path"], root)]
+    text = "".join("\t".join(map(str, row)) + "\n" for row in zip(*columns, sizes, strict=True))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

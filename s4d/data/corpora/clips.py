@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from ...emotions import ORDERS, canonical
-from ..lists import Entry, Files, class_folders, labels_of, read_list
-from ..media import VIDEOS
-from ..tables import Dataset, DatasetError, files, folders
+from ..lists import Dataset, Entry, Files, class_folders, labels_of, read_list
+from ..media import VIDEOS, DatasetError, files, folders
 
 CREMAD_CODES = {"ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happiness",
                 "NEU": "neutral", "SAD": "sadness"}
@@ -24,11 +23,8 @@ RAVDESS_CODES = {"01": "neutral", "02": "neutral", "03": "happiness", "04": "sad
 
 def listed_rows(root: Path, fold: int | None, label_order: str | None, name: str, layout: str,
                 lists: tuple[str, ...], media: tuple[str, ...], **reading) -> list[tuple]:
-    """Rows of the first layout of `lists` (with {split} and {fold}) that is there.
-
-    Clips or frames are in one of the folders `media`, the preferred first; `labels_of` takes the
-    `reading`.
-    """
+    """Rows of the first layout of `lists` that is there; clips or frames are in one of the folders
+    `media`, the preferred first, and `labels_of` takes the `reading`."""
     for pattern in lists:
         found = {s: root / pattern.format(split=s, fold=fold) for s in ("train", "test")}
         missing = [path for path in found.values() if not path.is_file()]

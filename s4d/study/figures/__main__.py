@@ -8,9 +8,9 @@ import pandas as pd
 
 from ... import config as configs
 from ...files import sha256, write_all, write_text
-from .. import ablations, tables
+from .. import ablations
 from ..artifacts import manifest_text, pictures, read_manifest
-from . import correlation, experts, finetuning, report
+from . import correlation, experts, finetuning
 
 DIRECT = {"experts_specificity": experts.specificity, "experts_usage": experts.usage,
           "finetuning_confusion": finetuning.confusion,
@@ -18,7 +18,6 @@ DIRECT = {"experts_specificity": experts.specificity, "experts_usage": experts.u
           "layer_similarity": correlation.layer_similarity,
           "prototype_similarity": correlation.prototype_similarity,
           "transfer_matrix": correlation.transfer}
-SINGLE = ("experts_usage",)
 
 
 def draw(name: str, folder: Path, profile: str, note: str):
@@ -39,8 +38,6 @@ def draw(name: str, folder: Path, profile: str, note: str):
                                      read("finetuning_paired"), note)
     if name == "static_along_clip":
         return correlation.along_clip(read(), "s", note)
-    if name == "report_published":
-        return report.published(read(), tables.METHOD, tables.BASELINE)
 
 
 if __name__ == "__main__":
@@ -48,7 +45,7 @@ if __name__ == "__main__":
     manifest = read_manifest(out)
     for name, entry in manifest.items():
         seeds = f"{len(entry['seeds'])} seed{'s' if len(entry['seeds']) > 1 else ''}"
-        seeds = f"seed {entry['seeds'][0]}" if name in SINGLE else seeds
+        seeds = f"seed {entry['seeds'][0]}" if name == "experts_usage" else seeds
         note = f"procedural faces, {entry['profile']} profile, {seeds}"
         if fig := draw(name, out, entry["profile"], note):
             files = pictures(fig, name)

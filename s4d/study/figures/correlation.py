@@ -8,17 +8,16 @@ from matplotlib.patches import Rectangle
 
 from ..stats import p_text
 from . import style
-from .marks import heading, key, legend, look, name_lines, number, point, present, zero
-from .style import EMOTION_COLOURS, KINDS, METHOD_COLOURS, METHOD_LABELS, PAGE, SMALL, figure, stamp
+from .style import PAGE, SMALL, figure, heading, key, legend, number, point, present, stamp, zero
 
 READERS = {"head": "Trained heads", "probe": "Linear probes"}
-COUPLES = METHOD_LABELS | {"between": "Static against dynamic", "start": "Before fine-tuning"}
+COUPLES = style.METHOD_LABELS | {"between": "Static against dynamic", "start": "Before fine-tuning"}
 HEADS = {"separate": "Static only, dynamic only", "multitask": "Multi-task, both heads",
          "s4d": "S4D, both heads"}
 SHORT = {"neutral": "neu", "happiness": "hap", "sadness": "sad", "surprise": "sur", "fear": "fea",
          "disgust": "dis", "anger": "ang", "contempt": "con", "anxiety": "anx",
          "helplessness": "hel", "disappointment": "dsp"}
-LOOKS = {m: look(m) for m in style.METHOD_NAMES} | {
+LOOKS = {m: style.look(m) for m in style.METHOD_LABELS} | {
     "between": dict(color="#555555", marker="X", linestyle="-"),
     "start": dict(color="#555555", marker="*", linestyle=":")}
 NULLS = {"any": ("clips shuffled at will, mean to 95 %", "white"),
@@ -42,7 +41,7 @@ def transfer(table: pd.DataFrame, note: str = "") -> Figure:
     for ax, reading in zip(axes[0], readings, strict=True):
         part = table[table.reading == reading]
         heads = part["head"].map({"image": ", photo ", "video": ", clip "})
-        names = part.method.map(METHOD_LABELS) + heads + reading
+        names = part.method.map(style.METHOD_LABELS) + heads + reading
         rows = list(names.unique())
         for name, r in zip(names, part.itertuples(), strict=True):
             y = rows.index(name) + (-0.16 if r.stimuli == "image" else 0.16)
@@ -57,7 +56,7 @@ def transfer(table: pd.DataFrame, note: str = "") -> Figure:
         heading(ax, READERS[reading])
     n = table.groupby("stimuli")[["samples", "subjects"]].max()
     handles = [key(f"{n.samples[k]} {name} ({n.subjects[k]} people)", marker=style.TASK_MARKERS[k],
-                   color=style.TASK_COLOURS[k]) for k, name in KINDS.items()]
+                   color=style.TASK_COLOURS[k]) for k, name in style.KINDS.items()]
     handles += [key("head not trained on this kind", marker="s", markerfacecolor="white"),
                 key("nor its network", **RING),
                 key("most frequent class", linestyle=":", color=style.GREY)]
@@ -79,8 +78,9 @@ def prototype_similarity(table: pd.DataFrame, note: str = "") -> Figure:
             ax.text(k, k, number(value, form=".2f").replace("0.", "."), ha="center", va="center",
                     fontsize=SMALL, color="black" if value > 0.1 else "white")
         corrected = number(found.corrected, found.low, found.high, ".2f")
-        heading(ax, f"{METHOD_LABELS[method]}\nΔ drawn {number(found.difference, form='.2f')}, "
-                f"{_p(found.p)}\ncorrected {corrected}", SMALL)
+        drawn = number(found.difference, form=".2f")
+        heading(ax, f"{style.METHOD_LABELS[method]}\nΔ drawn {drawn}, {_p(found.p)}\n"
+                f"corrected {corrected}", SMALL)
         same = rows[rows.image_class == rows.video_class]
         photos, clips = same.photos.map(" ({})".format), same.clips.map(" ({})".format)
         ax.set_yticks(range(len(names)), names + photos, fontsize=SMALL)
@@ -112,7 +112,7 @@ def layer_similarity(table: pd.DataFrame, note: str = "") -> Figure:
     left.set(ylim=(min(0, left.get_ylim()[0]), 1.03), xlim=(-0.3, len(layers) - 0.8),
              ylabel="linear CKA of frame and clip")
     left.set_xticks(range(len(layers)), layers, rotation=0 if len(layers) <= 8 else 90)
-    name_lines(left, ends)
+    style.name_lines(left, ends)
     heading(left, f"By layer ({table.stimuli.max()} clips, {table.people.max()} people)")
     right.set_yticks(range(len(names)), [COUPLES[name] for name in names], fontsize=SMALL)
     right.set(ylim=(len(names) - 0.45, -0.55), xlabel="linear CKA of frame and clip")
@@ -140,8 +140,8 @@ def confusability(table: pd.DataFrame, note: str = "") -> Figure:
         rho = number(found.rho, found.low, found.high, ".2f")
         heading(ax, f"{HEADS[name]}\nρ = {rho}, {_p(found.p)}", 7)
         ax.margins(0.12)
-        name_lines(ax, {f"{SHORT[r.label]} → {SHORT[r.wrong]}": (100 * r.static, 100 * r.dynamic)
-                        for r in part[named].itertuples()})
+        ends = zip(part.label[named], part.wrong[named], points[named], strict=True)
+        style.name_lines(ax, {f"{SHORT[a]} → {SHORT[b]}": end for a, b, end in ends})
         wrong = "mean probability of the wrong\nclass, "
         ax.set_xlabel(f"{wrong}{found.photos} photos (%)", fontsize=7)
     axes[0, 0].set_ylabel(f"{wrong}{found.clips} clips (%)", fontsize=7)
@@ -150,7 +150,8 @@ def confusability(table: pd.DataFrame, note: str = "") -> Figure:
 
 def _emotion_rows(ax, table: pd.DataFrame) -> pd.Series:
     """Name a row an emotion, with its clips and people; return the height of each table row."""
-    labels, methods = present(table.label, ("expressive", *EMOTION_COLOURS)), present(table.method)
+    labels = present(table.label, ("expressive", *style.EMOTION_COLOURS))
+    methods = present(table.method)
     n = table.groupby("label")[["samples", "subjects"]].max()
     names = [f"{name} ({n.samples[name]}, {n.subjects[name]})" for name in labels]
     ax.set_yticks(range(len(labels)), names, fontsize=SMALL)
@@ -174,12 +175,12 @@ def along_clip(table: pd.DataFrame, unit: str, note: str = "") -> Figure:
                   label="true intensity (1: full)")
     for method in methods:
         rows = courses.query("method == @method and quantity == 'probability'")
-        left.plot(rows.time, rows["mean"], **look(method), markersize=3,
-                  label=METHOD_LABELS[method])
+        left.plot(rows.time, rows["mean"], **style.look(method), markersize=3,
+                  label=style.METHOD_LABELS[method])
         if method == methods[0]:
             left.fill_between(*rows[["time", "low", "high"]].to_numpy(float).T, linewidth=0,
-                              color=METHOD_COLOURS[method], alpha=0.25,
-                              label=f"95 % interval of {METHOD_LABELS[method]}")
+                              color=style.METHOD_COLOURS[method], alpha=0.25,
+                              label=f"95 % interval of {style.METHOD_LABELS[method]}")
     zero(left)
     left.set(ylim=(0, None), xlabel=f"time from the {'apex' if right else 'middle'} ({unit})",
              ylabel="probability of the true class")
@@ -190,7 +191,7 @@ def along_clip(table: pd.DataFrame, unit: str, note: str = "") -> Figure:
         ax.barh(y, follow.null_95 - follow.null, 0.3, follow.null, color=style.NULL_COLOUR,
                 edgecolor=style.GREY, linewidth=0.5, label="another person's clip, mean to 95 %")
         for at, r in zip(y, follow.itertuples(), strict=True):
-            point(ax, at, r.mean, r.low, r.high, METHOD_COLOURS[r.method],
+            point(ax, at, r.mean, r.low, r.high, style.METHOD_COLOURS[r.method],
                   style.METHOD_MARKERS[r.method], filled=pd.notna(r.low))
         zero(ax)
         ax.set_xlabel("r with the true intensity")
@@ -203,10 +204,9 @@ def gains(table: pd.DataFrame, note: str = "") -> Figure:
     """Draw recall on clips without and with photos, and the gain, of `gain_by_emotion`."""
     methods = present(table.method)
     fig, (left, right) = figure(PAGE, 0.8 + 0.3 * table.label.nunique(), 1, 2, sharey=True)
-    y, colours = _emotion_rows(left, table), table.method.map(METHOD_COLOURS)
+    y, colours = _emotion_rows(left, table), table.method.map(style.METHOD_COLOURS)
     left.hlines(y, table.without, table.recall, color=colours, linewidth=0.8)
-    left.plot(table.without, y, style.METHOD_MARKERS["dynamic"], color=METHOD_COLOURS["dynamic"],
-              markersize=3)
+    left.plot(table.without, y, **dict(style.look("dynamic"), linestyle="none"), markersize=3)
     for at, r, colour in zip(y, table.itertuples(), colours, strict=True):
         marker = style.METHOD_MARKERS[r.method]
         left.plot(r.recall, at, marker, color=colour, markersize=4)
@@ -216,6 +216,6 @@ def gains(table: pd.DataFrame, note: str = "") -> Figure:
     zero(right)
     right.set_xlabel("gain over dynamic only (points)")
     heading(right, "Paired difference, 95 %; filled: significant (Holm)")
-    legend(fig, [key(METHOD_LABELS[m], marker=style.METHOD_MARKERS[m], color=METHOD_COLOURS[m])
+    legend(fig, [key(style.METHOD_LABELS[m], **dict(style.look(m), linestyle="none"))
                  for m in ("dynamic", *methods)])
     return stamp(fig, note)

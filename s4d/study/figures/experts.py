@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from . import style
-from .marks import heading, key, legend, number, present, zero
-from .style import KINDS, LEVEL, PAGE, SMALL, TASK_COLOURS, TASK_MARKERS, figure, stamp
+from .style import KINDS, PAGE, SMALL, figure, heading, key, legend, number, present, stamp, zero
 
-QUESTIONS = {f"{what}, {task}": (f"{what}, {kind}", TASK_COLOURS[task], TASK_MARKERS[task])
-             for what in ("emotion", "place") for task, kind in KINDS.items()}
+QUESTIONS = {
+    f"{what}, {task}": (f"{what}, {kind}", style.TASK_COLOURS[task], style.TASK_MARKERS[task])
+    for what in ("emotion", "place") for task, kind in KINDS.items()}
 QUESTIONS |= {text: (text, "#222222", "o") for text in ("task", "task, first time step")}
 
 
@@ -114,7 +114,7 @@ def specificity(table: pd.DataFrame, note: str = "") -> Figure:
         ax.hlines(y, r.mean_low, r.mean_high, color=colour, linewidth=1.4)
         places = y + 0.22 * (np.arange(len(part)) - (len(part) - 1) / 2)
         ax.plot(part.beyond, places, marker, color=colour, markersize=3.5,
-                markerfacecolor=colour if r.p_holm <= LEVEL else "white")
+                markerfacecolor=colour if r.p_holm <= style.LEVEL else "white")
         ax.text(1.02, y, number(r["mean"], r.mean_low, r.mean_high), va="center", fontsize=SMALL,
                 transform=ax.get_yaxis_transform())
     for ax, block in zip(axes[0], blocks, strict=True):

@@ -9,8 +9,6 @@ from matplotlib.figure import Figure
 
 from .style import PAGE, SMALL, figure, show, stamp
 
-PHASES = {"onset": 0.09, "apex": 0.18, "offset": 0.09}      # grey of their bands
-
 
 def sheet(pictures, labels: Sequence[str], columns: int = 8, note: str = "") -> Figure:
     """Draw pictures, uint8 `[n, 3, H, W]`, in rows, each with its label above."""
@@ -78,7 +76,7 @@ def filmstrip(frames, table: pd.DataFrame, note: str = "") -> Figure:
     axes[-1].set_xticks(times[drawn], [f"{time:.2f}" for time in times[drawn]])
     axes[-1].set_xlabel("time (s); each frame stands above its time")
     phases = table.drop_duplicates("time").sort_values("time")
-    for phase, grey in PHASES.items():
+    for phase, grey in {"onset": 0.09, "apex": 0.18, "offset": 0.09}.items():
         span = phases.loc[phases["phase"] == phase, "time"]
         if span.empty:
             continue

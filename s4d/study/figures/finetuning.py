@@ -10,10 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from . import style
-from .marks import key, legend, look, name_lines, point, present, zero
-from .style import GREY, KINDS, METHOD_COLOURS, METHOD_LABELS, PAGE, SMALL, STARTS, figure, stamp
-
-ALONE = dict.fromkeys(("dynamic", "static"), "one task alone")       # the single-task methods
+from .style import KINDS, METHOD_LABELS, PAGE, SMALL, figure, key, legend, point, present, stamp
 
 
 def _baselines(ax, title: str, rows: pd.DataFrame, metric: str, upright: bool = True) -> None:
@@ -22,10 +19,10 @@ def _baselines(ax, title: str, rows: pd.DataFrame, metric: str, upright: bool = 
     chance, majority = 100 * rows.set_index("baseline")[metric].loc[["chance", "majority"]]
     for value, dash in ((chance, ":"), (majority, "--")):
         if low < value < high:
-            draw(value, color=GREY, lw=0.8, ls=dash, zorder=0)
+            draw(value, color=style.GREY, lw=0.8, ls=dash, zorder=0)
     ax.set_title(title, pad=10)
     ax.text(0, 1.02, f"chance (dotted) {chance:.1f}, majority class (dashed) {majority:.1f}",
-            transform=ax.transAxes, color=GREY, fontsize=SMALL)
+            transform=ax.transAxes, color=style.GREY, fontsize=SMALL)
 
 
 def _scores(ax, scores: pd.DataFrame, single: pd.DataFrame) -> None:
@@ -35,13 +32,13 @@ def _scores(ax, scores: pd.DataFrame, single: pd.DataFrame) -> None:
              for m, start in product(methods, set(scores["pretrained"]))}
     for r in single.itertuples():
         ax.plot(100 * r.value, place[r.method, r.pretrained] + 0.15, "|", ms=3.5, mew=0.9,
-                color=METHOD_COLOURS[r.method], zorder=2)
+                color=style.METHOD_COLOURS[r.method], zorder=2)
     for r in scores.itertuples():
         point(ax, place.pop((r.method, r.pretrained)), 100 * r.value, 100 * r.low, 100 * r.high,
-              METHOD_COLOURS[r.method], style.METHOD_MARKERS[r.method], r.pretrained)
+              style.METHOD_COLOURS[r.method], style.METHOD_MARKERS[r.method], r.pretrained)
     for (_, start), y in place.items():
-        ax.text(0.98, y, f"{STARTS[start]}: not run", transform=ax.get_yaxis_transform(),
-                color=GREY, fontsize=SMALL, ha="right", va="center")
+        ax.text(0.98, y, f"{style.STARTS[start]}: not run", transform=ax.get_yaxis_transform(),
+                color=style.GREY, fontsize=SMALL, ha="right", va="center")
     ax.set_yticks(range(len(methods)), [METHOD_LABELS[m] for m in methods])
     ax.set_ylim(len(methods) - 0.5, -0.5)
 
@@ -51,7 +48,8 @@ def _differences(ax, table: pd.DataFrame) -> None:
     table = table[(table["metric"] == "WAR") & table["method_reference"].notna()]
     start = bool(table["pretrained"].any())
     table = table[table["pretrained"] == start]
-    others = table["method_reference"].replace(METHOD_LABELS | ALONE)
+    alone = dict.fromkeys(("dynamic", "static"), "one task alone")
+    others = table["method_reference"].replace(METHOD_LABELS | alone)
     names = table["method"].map(METHOD_LABELS) + " −\n" + others
     order = list(dict.fromkeys(names))
     for name, r in zip(names, table.itertuples(), strict=True):
@@ -62,11 +60,11 @@ def _differences(ax, table: pd.DataFrame) -> None:
         text += " *" if r.p_holm <= style.LEVEL else ""
         ax.annotate(text, (100 * r.high, y), (3, 0), textcoords="offset points", fontsize=7,
                     va="center")
-    zero(ax)
+    style.zero(ax)
     ax.set_yticks(range(len(order)), order)
     ax.set(ylim=(len(order) - 0.5, -0.5), xlabel="difference in WAR, points")
     ax.margins(x=0.12)
-    ax.set_title(f"Paired differences, {STARTS[start]}", pad=10)
+    ax.set_title(f"Paired differences, {style.STARTS[start]}", pad=10)
 
 
 def comparison(scores: pd.DataFrame, single: pd.DataFrame, baselines: pd.DataFrame,
@@ -116,22 +114,22 @@ def curves(table: pd.DataFrame, baselines: pd.DataFrame, samples: dict[str, tupl
 
     `samples` are the validation split's, and their people, by task.
     """
-    starts, last = present(table["pretrained"], STARTS), table["epoch"].max()
+    starts, last = present(table["pretrained"], style.STARTS), table["epoch"].max()
     fig, axes = figure(PAGE, 4.4, 2, len(starts), squeeze=False, sharex=True)
     for ax, (task, start) in zip(axes.flat, product(("video", "image"), starts), strict=True):
         rows, ends = table[(table["task"] == task) & (table["pretrained"] == start)], {}
         for method in present(rows["method"]):
             mine = rows[rows["method"] == method]
             war = 100 * mine.groupby("epoch")["war"].agg(["mean", "min", "max"])
-            ax.fill_between(war.index, war["min"], war["max"], color=METHOD_COLOURS[method],
+            ax.fill_between(war.index, war["min"], war["max"], color=style.METHOD_COLOURS[method],
                             alpha=0.13, lw=0)
-            ax.plot(war.index, war["mean"], **look(method), lw=1.2, ms=3, clip_on=False,
+            ax.plot(war.index, war["mean"], **style.look(method), lw=1.2, ms=3, clip_on=False,
                     markevery=max(1, len(war) // 5))
             ends[METHOD_LABELS[method]] = war["mean"].iloc[-1]
         n, people = samples[task]
-        _baselines(ax, f"{KINDS[task].capitalize()}: {n} of {people} people, {STARTS[start]}",
+        _baselines(ax, f"{KINDS[task].capitalize()}: {n} of {people} people, {style.STARTS[start]}",
                    baselines[baselines["task"] == task], "WAR", upright=False)
-        name_lines(ax, ends, {METHOD_LABELS[m]: c for m, c in METHOD_COLOURS.items()})
+        style.name_lines(ax, ends, {METHOD_LABELS[m]: c for m, c in style.METHOD_COLOURS.items()})
         ax.set(xlabel="epoch" if task == "image" else "",
                ylabel="validation WAR, %" if start == starts[0] else "",
                xlim=(1, last) if last > 1 else (0.5, 1.5))
@@ -144,7 +142,7 @@ def _study(ax, rows: pd.DataFrame, default: str) -> None:
     settings, methods = list(dict.fromkeys(rows["setting"])), present(rows["method"])
     ordered = pd.to_numeric(pd.Series(settings), errors="coerce").notna().all()
     for k, method in enumerate(methods):
-        mine, colour = rows[rows["method"] == method], METHOD_COLOURS[method]
+        mine, colour = rows[rows["method"] == method], style.METHOD_COLOURS[method]
         places = mine["setting"].map(settings.index) + 0.14 * (k - (len(methods) - 1) / 2)
         if ordered and len(mine) > 2:
             ax.plot(places, 100 * mine["value"], color=colour, lw=0.8, zorder=1,
@@ -156,7 +154,7 @@ def _study(ax, rows: pd.DataFrame, default: str) -> None:
             if row.setting == default and "difference_low" in rows:
                 ax.axhline(100 * row.value, color=colour, lw=0.7, ls=":", zorder=0)
     if ax.get_ylim()[0] <= 0:
-        zero(ax, horizontal=True)
+        style.zero(ax, horizontal=True)
     ax.set_xticks(range(len(settings)), settings)
     ax.set_xlim(-0.5, len(settings) - 0.5)
     if default in settings:
@@ -189,7 +187,7 @@ def ablations(table: pd.DataFrame, titles: dict[str, str], default: dict[str, st
         ax.set_xlabel(titles[study])
     for ax in axes[:, 0]:
         ax.set_ylabel(ylabel)
-    legend(fig, [key(METHOD_LABELS[m], **look(m)) for m in present(table["method"])],
+    legend(fig, [key(METHOD_LABELS[m], **style.look(m)) for m in present(table["method"])],
            ncols=2 if columns == 1 else 5)
     return stamp(fig, note)
 

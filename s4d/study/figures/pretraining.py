@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .marks import heading, name_lines
-from .style import COLUMN, GREY, PAGE, SMALL, TASK_COLOURS, figure, show, stamp
+from .style import COLUMN, GREY, PAGE, SMALL, TASK_COLOURS, figure, heading, name_lines, show, stamp
 
 PALE = 200                            # level of a removed token's pixels, 0..255
 
@@ -23,10 +22,12 @@ def pretraining_loss(table: pd.DataFrame, names: dict[str, str], note: str = "")
     ends = {}
     for task, name in names.items():
         rows = table[table["modality"] == task].sort_values("step").set_index("step")["loss"]
-        middle = rows.rolling(median_window(len(rows)), center=True).median()
+        few = (len(rows) - 1) // 2 * 2 + 1             # the largest odd number of steps
+        window = min(max(3, len(rows) // 25 // 2 * 2 + 1), few)
+        middle = rows.rolling(window, center=True).median()
         ax.plot(rows.index, rows, color=TASK_COLOURS[task], lw=0.4, alpha=0.3)
-        few = "o" if middle.count() < 20 else None     # a single point makes no line
-        ax.plot(rows.index, middle, color=TASK_COLOURS[task], lw=1.4, marker=few, ms=2.5)
+        marker = "o" if middle.count() < 20 else None  # a single point makes no line
+        ax.plot(rows.index, middle, color=TASK_COLOURS[task], lw=1.4, marker=marker, ms=2.5)
         ends[name] = middle.dropna().iloc[-1]
     lowest = min(1.0, table["loss"].quantile(0.01))
     highest = max(1.12, *(value + 0.1 for value in ends.values()))
@@ -35,11 +36,6 @@ def pretraining_loss(table: pd.DataFrame, names: dict[str, str], note: str = "")
     ax.margins(x=0)
     name_lines(ax, ends, {names[task]: TASK_COLOURS[task] for task in names})
     return stamp(fig, note)
-
-
-def median_window(steps: int) -> int:
-    """Steps of a modality in a running median: odd, one in 25, at least 3 where there are 3."""
-    return min(max(3, steps // 25 // 2 * 2 + 1), (steps - 1) // 2 * 2 + 1)
 
 
 def covered(frame: np.ndarray, removed: np.ndarray, patch: int) -> np.ndarray:
