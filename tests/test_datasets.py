@@ -202,6 +202,19 @@ def test_a_label_may_be_written_as_a_float(tmp_path):
                                       "integer (2 lines)"]
 
 
+@pytest.mark.parametrize("text", ["path   label\na.jpg  1\n", "\tpath\tlabel\n0\ta.jpg\t1\n"])
+def test_columns_may_stand_apart_or_behind_an_index(tmp_path, text):
+    put(tmp_path / "train.csv", text)
+    assert found("affectnet", tmp_path) == [("a.jpg", "happiness", "train")]
+
+
+def test_the_first_release_of_affectnet_is_read_by_its_own_lists(tmp_path):
+    for name in ("training.csv", "validation.csv"):
+        put(tmp_path / name, f"{HEAD}\n1/{name[0]}.jpg,0,1\n")
+    put(tmp_path / "affectnet_test.txt", "1/t.jpg 1\n")      # would repeat a training photo
+    assert sorted(split for *_, split in found("affectnet", tmp_path)) == ["test", "train"]
+
+
 # --- the other datasets, and the text of lists
 
 def test_caer_in_its_folders(tmp_path):

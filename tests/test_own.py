@@ -98,6 +98,9 @@ def test_planted_mistakes_end_in_one_sentence(tmp_path, folders, text):
 def test_mixed_folders_and_one_without_samples_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="holds 3 clips beside 8 photos, .* happy/00.mp4: give"):
         index("photos", clips(photos(tmp_path / "a", "happy", "sad"), "happy"))
+    (photos(tmp_path / "b", "happy", "sad") / "angry").mkdir()
+    with pytest.raises(DatasetError, match="the class folder angry in .* holds no photos: fill"):
+        index("photos", tmp_path / "b")
     (tmp_path / "none").mkdir()
     with pytest.raises(DatasetError, match="holds no samples: expected a folder for each emotion"):
         index("clips", tmp_path / "none")

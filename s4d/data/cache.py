@@ -68,9 +68,11 @@ def packed(table: pd.DataFrame, root: str | Path, size: int, num_workers: int = 
     if found is None:
         digest = hashlib.sha256(json.dumps([FORMAT, list(stamp.items())]).encode()).hexdigest()
         file = home / f"{digest[:16]}-{form}.bin"
-        with writing(file):
+        with writing(file, "free space there, make the folder writable or set cache=False"):
             home.mkdir(parents=True, exist_ok=True)
             with FileLock(file.with_suffix(".lock")):      # another process may have been first
+                for draft in home.glob(f".tmp-*-{file.name}"):     # of a process that was killed
+                    draft.unlink(missing_ok=True)
                 found = (_covering(home, form, stamp)
                          or _write(file, stamp, root, size, num_workers, crop_box))
     return Packed(found, root, list(table["path"]))

@@ -76,11 +76,12 @@ def read_list(path: Path) -> list[Entry]:
     A name may hold blanks. A label such as 1.0 is the integer 1: pandas writes it so beside a
     missing value.
     """
-    lines = [line.strip(" \t") for line in re.split(r"\r\n|\r|\n", _text(path))]
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line]
+    lines = re.split(r"\r\n|\r|\n", _text(path))
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     first, columns, out = numbered[0][1] if numbered else "", [], []
     separator = next((s for s in ",;\t" if s in first), " ")
-    head = [c.strip(' \t"').lower() for c in first.split(separator)]
+    parts = first.split(separator if separator != " " else None)
+    head = [c.strip(' \t"').lower() for c in parts]
     if len(head) > 1 and set(head) & set(NAMES):
         columns = [next((head.index(c) for c in allowed if c in head), None)
                    for allowed in (NAMES, LABELS)]
@@ -90,11 +91,12 @@ def read_list(path: Path) -> list[Entry]:
     for number, line in numbered[1:] if columns else numbered:
         where = f"{path}, line {number}"
         if columns:
+            line = line if separator == "\t" else line.strip()
             row = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
             name, label = (row[c].strip(" \t") if c < len(row) else "" for c in columns)
         else:
-            match = re.fullmatch(r'(.+?)[,;\s]+"?([^,;\s"]+)"?', line)
-            name, label = match.groups() if match else (line, "")
+            match = re.fullmatch(r'(.+?)[,;\s]+"?([^,;\s"]+)"?', line.strip())
+            name, label = match.groups() if match else (line.strip(), "")
         if not label:
             raise LabelError(f"no label for {name!r} in {where}: expected `name label` or "
                              "`name,label`")

@@ -24,7 +24,7 @@ class Decoder(nn.Module):
         self.grad_checkpointing = False
 
     def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
-        """Tokens `[B, L, D_dec]` -> predictions `[B, L, out]`, or only of those at `at` `[B, N]`."""
+        """Tokens `[B, L, D_dec]` -> predictions `[B, L, out]`, or of those at `at` `[B, N]`."""
         x = x + self.positions[:x.shape[1]]
         x = run_blocks(self.blocks, x, self.grad_checkpointing and self.training)
         return self.head(self.norm(x if at is None else pick(x, at)))
@@ -67,7 +67,7 @@ class DualMAE(nn.Module):
         return self.decoder(self.encode(x, visible, mask.shape[1]))
 
     def encode(self, x: Tensor, visible: Tensor, length: int) -> Tensor:
-        """Encodes the visible tokens -> the decoder's input `[B, length, D_dec]`, with mask tokens."""
+        """Encodes the visible tokens -> the decoder's input `[B, length, D_dec]`."""
         latent = self.encoder_to_decoder(self.encoder.encode(x, visible))
         full = self.mask_token.to(latent.dtype).expand(latent.shape[0], length, -1)
         return full.scatter(1, visible.unsqueeze(-1).expand_as(latent), latent)

@@ -63,8 +63,10 @@ def lists(root: Path) -> list[tuple]:
     usual = ("image", "images", "manually_annotated_images")
     inside = [f.name for f in folders(root) if f.name.lower() in usual]
     images = Files(root, [*inside, "Manually_Annotated/Manually_Annotated_Images", ""], IMAGES)
-    out = []
-    for name in files(root, {".csv", ".txt"}):
+    out, names = [], files(root, {".csv", ".txt"})
+    if "training.csv" in names:      # the first release's own lists; others would repeat samples
+        names = [name for name in names if name in ("training.csv", "validation.csv")]
+    for name in names:
         split = SPLITS.get(re.split(r"[_\-]", Path(name).stem.lower())[-1])
         if split is not None:
             out += [(images.find(e.name), e, split) for e in read_list(root / name)
@@ -94,7 +96,7 @@ def rafdb(root: Path, fold: None = None, label_order: str | None = None) -> list
 def own(root: Path, fold: None = None, label_order: None = None,
         subject_separator: str | None = None, clips: bool = False) -> list[tuple]:
     """(path, label, subject, split) of every photo, or clip: a video file or a folder of frames."""
-    found, others = [], []
+    found, others, empty = [], [], {}
     for folder, below, _ in os.walk(root):
         below[:] = sorted(d for d in below if d[0] != ".")
         parts = Path(folder).relative_to(root).parts
@@ -105,10 +107,16 @@ def own(root: Path, fold: None = None, label_order: None = None,
             photos, videos = [], [*videos, "/".join(parts)]
         found += videos if clips else photos
         others += photos if clips else videos
+        if classes:                                    # any of its folders may hold the samples
+            empty[classes[0]] = empty.get(classes[0], True) and not photos and not videos
     kind, other = ("clips", "photos") if clips else ("photos", "clips")
     if others:
         raise DatasetError(f"{root} holds {len(others)} {other} beside {len(found)} {kind}, the "
                            f"first is {others[0]}: give each kind a folder of its own")
+    lacking = ", ".join(name for name, nothing in empty.items() if nothing)
+    if lacking:
+        raise DatasetError(f"the class folder {lacking} in {root} holds no {kind}: fill it or "
+                           "remove it")
     samples = [_sample(path, root, subject_separator) for path in found]
     if len({emotion for _, emotion, *_ in samples}) == 1:
         raise DatasetError(f"{root} holds one class, {samples[0][1]}: there is nothing to tell "
