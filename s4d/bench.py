@@ -27,12 +27,9 @@ SHAPES = ((1024, 1024, 1024), (800, 768, 3072), (8192, 768, 3072))    # m, k, n 
 def cost(build: Callable[[], nn.Module], task: str, ratio: float, step: bool) -> dict[str, float]:
     """What one sample costs the `S4D` or `DualMAE` that `build` makes, counted without content.
 
-    Args:
-        ratio: share of tokens that pre-training removes.
-        step: count a training step, not a forward pass in evaluation.
-    Returns:
-        tokens; M: parameters, in millions; GFLOP: of matrix products with the chosen experts, an
-        addition and a multiplication are two.
+    Pre-training removes a share `ratio` of the tokens. Counted is a training `step`, or a forward
+    pass in evaluation. Returns: tokens; M: parameters, in millions; GFLOP: of matrix products with
+    the chosen experts, an addition and a multiplication are two.
     """
     with torch.device("meta"):
         model = build().train()

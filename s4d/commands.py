@@ -15,7 +15,7 @@ from .files import write, write_all, write_text
 Folder = Annotated[str, arg(metavar="FOLDER")]
 Dataset = Annotated[str, Positional, arg(metavar="DATASET")]
 Root = Annotated[str, Positional, arg(metavar="FOLDER")]
-CPUS = os.cpu_count() or 1
+CPUS = min(8, os.cpu_count() or 1)
 
 
 def say(sentence: str) -> None:
@@ -237,7 +237,7 @@ def predict(files: Annotated[list[str], Positional, arg(metavar="FILE")], run: s
     for task, paths in by_task.items():
         table = pd.DataFrame({"path": paths, "split": "test", "subject": None, "label": None})
         data = Samples(table, "", task, cfg.img_size, cfg.num_frames, cfg.sampling_rate,
-                       test_segments=cfg.test_segments)
+                       test_segments=cfg.test_segments, crop_box=getattr(cfg, task).crop_box)
         rows, bad, _ = training.predict(model, data, cfg.test_crops)
         lost |= {path: f"{path} cannot be read: {cause}" for path, cause in bad.items()}
         rows = rows[rows["predicted"].notna()].drop(columns=["split", "subject", "label"])
@@ -279,7 +279,9 @@ def export(run: Annotated[str, Positional, arg(metavar="RUN")],
 
 def reproduce(profile: str = "sandbox", data: Folder = "data", runs: Folder = "runs",
               out: str | None = None, fresh: bool = False, n_jobs: int | None = None,
-              notebook: UseAppendAction[tuple[str, ...]] = ()) -> int:
+              notebook: UseAppendAction[tuple[str, ...]] = (),
+              parameter: Annotated[UseAppendAction[tuple[tuple[str, str], ...]],
+                                   arg(aliases=["-p"], metavar="NAME VALUE")] = ()) -> int:
     """Make every figure and table of a profile; a second call redoes only what changed.
 
     Args:
@@ -287,10 +289,11 @@ def reproduce(profile: str = "sandbox", data: Folder = "data", runs: Folder = "r
         fresh: forget the profile's corpora, runs and executed notebooks first.
         n_jobs: runs trained side by side; 1 needs the least memory.
         notebook: only this one; may be given several times.
+        parameter: a further parameter of notebooks; may be given several times.
     """
     from .reproduce import reproduce as run
     from .study.artifacts import default_out
-    run(profile, out or default_out(profile), data, runs, fresh, notebook, n_jobs)
+    run(profile, out or default_out(profile), data, runs, fresh, notebook, dict(parameter), n_jobs)
     return 0
 
 

@@ -137,7 +137,7 @@ class Finetune(_Training):
     router_noise: bool = True                               # noise on the scores in training
     capacity_factor: float = bounded(0.0, 0)                # limit on an expert's tokens; 0: none
     image_fraction: float = bounded(1.0, 1e-6, 1)           # share of the training photos to use
-    video_fraction: float = bounded(1.0, 1e-6, 1)           # share of the training clips to use
+    video_fraction: float = bounded(1.0, 1e-6, 1)           # share of the training samples to use
     init: Pretrain | str | None = None                      # pre-training or checkpoint to start at
     model: str = "s4d_base_patch16_160"                     # name in timm's registry
     image_batch_size: int = bounded(32, 1)                  # photos per step, all GPUs together

@@ -46,8 +46,7 @@ def write_all(savers: dict[Path, Callable[[Path], object]]) -> None:
 
 
 @contextlib.contextmanager
-def writing(path: Path, remedy: str = "free space there or choose another folder"
-            ) -> Iterator[None]:
+def writing(path: Path, remedy: str = "free space or choose another folder") -> Iterator[None]:
     """Raise OutputError for a full, read-only or missing folder."""
     try:
         yield

@@ -1,7 +1,6 @@
 """Panels for JupyterLab: controls, and a figure that a trained model draws anew at every move.
 
-A panel finds its runs by the profile and never trains. Models of licensed data have never seen
-faces like those that are drawn here.
+A panel finds its runs by the profile and never trains. Its faces are drawn.
 """
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from .data import DatasetError
 from .data.transforms import normalise
 from .emotions import EMOTIONS, vocabulary
 from .faces import facs, render, subjects, views
-from .faces.renderer import one_thread
+from .faces.renderer import drawing
 from .models import random_mask
 from .models.tokens import TUBELET_SIZE
 from .study import stimuli
@@ -77,7 +76,7 @@ class Panel:
     def png(self, **changed) -> bytes:
         """Draw the picture at the controls' first values, but for those that are given."""
         first = {name: control.value for name, control in self.controls.items()}
-        with one_thread():
+        with drawing(torch.device("cpu")):
             self.draw(**first | changed)
         buffer = io.BytesIO()
         self.fig.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})

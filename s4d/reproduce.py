@@ -14,10 +14,11 @@ from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
 
+import yaml
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
-from papermill import PapermillExecutionError, execute_notebook
+from papermill import PapermillExecutionError, execute_notebook, inspect_notebook
 from tqdm import tqdm
 
 from . import config as configs
@@ -28,7 +29,7 @@ from .study.artifacts import manifest_text, read_manifest
 
 NOTEBOOKS = ("01_faces", "02_pretraining", "03_finetuning", "04_experts", "05_correlation",
              "06_report")
-logging.getLogger("papermill").setLevel(logging.ERROR)
+logging.getLogger("papermill").setLevel(logging.ERROR)      # it warns of what we refuse
 
 
 class ReproduceError(RuntimeError):
@@ -46,6 +47,7 @@ class Job:
     profile: Profile
     folder: Path                      # of the notebooks
     names: list[str]                  # of the notebooks to run, in order
+    given: dict[str, dict]            # further parameters of each
     out: Path
     data: Path
     build: Path                       # build/<profile>: executed notebooks, and what was done
@@ -65,12 +67,6 @@ def configurations(profile: Profile) -> list:
     return list(dict.fromkeys((profile.pretrain, *grid, *started, *more)))
 
 
-def run_folders(profile: Profile) -> list[Path]:
-    """Return the folders in the run store of the profile's configurations, whatever their data."""
-    names = dict.fromkeys(f"{c.stage}-{configs.digest(c)}-*" for c in configurations(profile))
-    return [folder for name in names for folder in sorted(Path(profile.runs).glob(name))]
-
-
 def prepare(job: Job, n_jobs: int | None = None) -> list:
     """Draw the corpora and train the runs; return what names both."""
     from .faces import corpus
@@ -79,10 +75,9 @@ def prepare(job: Job, n_jobs: int | None = None) -> list:
     if not all(file.is_file() for file in drawn):
         job.say("corpus: drawing the faces")
     for faces in ablations.corpora(job.profile):
-        corpus.ensure(faces, job.data, os.cpu_count() or 1, progress=sys.stderr.isatty())
-    every, found = configurations(job.profile), run_folders(job.profile)
-    finished = sum((folder / "provenance.json").is_file() for folder in found)
-    job.say(f"training: {max(0, len(every) - finished)} of {len(every)} runs to go")
+        corpus.ensure(faces, job.data, min(8, os.cpu_count() or 1), progress=sys.stderr.isatty())
+    every = configurations(job.profile)
+    job.say(f"training: what is missing of {len(every)} runs")
     runs = run_all(every, runs=job.profile.runs, workers=n_jobs or job.profile.n_jobs)
     stats = [(run.dir.name, (run.dir / "weights.safetensors").stat()) for run in runs]
     return [*map(sha256, drawn), *((name, s.st_size, s.st_mtime_ns) for name, s in stats)]
@@ -134,7 +129,7 @@ def inputs_of(job: Job, name: str) -> str:
                for file, digest in staged(job, earlier).items() if file.endswith(".csv")}
     packages = sorted(f"{d.name} {d.version}" for d in distributions())
     parts = [cells_of(job.folder / f"{name}.ipynb"), code_version(), packages,
-             configs.digest(job.profile), job.inputs, numbers]
+             configs.digest(job.profile), job.inputs, job.given[name], numbers]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -155,6 +150,8 @@ def run_notebooks(job: Job) -> None:
             job.say(f"{name}: unchanged, skipped")
             continue
         job.say(name)
+        if state.pop(name, None):              # until it succeeds again
+            write_text(record, json.dumps(state, indent=1))
         for file in staged(job, name):         # what it no longer writes must not linger
             (job.staging / file).unlink(missing_ok=True)
         entries = read_manifest(job.staging)
@@ -162,7 +159,8 @@ def run_notebooks(job: Job) -> None:
         write_text(job.staging / "manifest.json", manifest_text(kept))
         paths = {"out": job.staging, "data": job.data, "runs": Path(job.profile.runs)}
         paths = {key: str(path.resolve()) for key, path in paths.items()}
-        execute(job.folder / f"{name}.ipynb", job.build, {"profile": job.profile.name, **paths})
+        execute(job.folder / f"{name}.ipynb", job.build,
+                {"profile": job.profile.name, **paths, **job.given[name]})
         state[name] = [inputs, staged(job, name)]
         write_text(record, json.dumps(state, indent=1))
 
@@ -187,13 +185,14 @@ def publish(job: Job) -> int:
 
 def reproduce(profile: str = "sandbox", out: str | Path = "figures", data: str | Path = "data",
               runs: str | Path = "runs", fresh: bool = False, notebooks: list[str] | None = None,
-              n_jobs: int | None = None, folder: str | Path = ROOT / "notebooks",
-              build: str | Path = "build") -> int:
+              parameters: dict[str, str] | None = None, n_jobs: int | None = None,
+              folder: str | Path = ROOT / "notebooks", build: str | Path = "build") -> int:
     """Make every figure and table of a profile; earlier ones stay until all notebooks succeeded.
 
     Args:
         fresh: forget the profile's corpora, runs and executed notebooks first.
         notebooks: names of some in `folder`; None: those of the profile.
+        parameters: further ones of notebooks, as YAML; each goes to those that have it.
         n_jobs: runs trained side by side; None: as many as the profile says.
         build: folder of executed notebooks, staged artifacts and the record of what was done.
     Returns:
@@ -206,17 +205,26 @@ def reproduce(profile: str = "sandbox", out: str | Path = "figures", data: str |
         if not Path(folder, f"{name}.ipynb").is_file():
             there = ", ".join(sorted(p.stem for p in Path(folder).glob("*.ipynb"))) or "none"
             raise ReproduceError(f"no notebook {name!r} in {folder}: there are {there}")
+    known = {name: inspect_notebook(Path(folder, f"{name}.ipynb")) for name in names}
+    allowed = sorted({k for has in known.values() for k in has} - {"profile", "out", "data", "runs"})
+    for key in (parameters or {}).keys() - set(allowed):
+        raise ReproduceError(f"no parameter {key!r} for -p: the notebooks take "
+                             f"{', '.join(allowed) or 'none'}; the others have flags of their own")
+    values = {key: yaml.safe_load(value) for key, value in (parameters or {}).items()}
+    given = {name: {k: values[k] for k in values if k in known[name]} for name in names}
     stages = (settings.pretrain, settings.finetune) if settings.faces is None else ()
     licensed = {s.root: s for stage in stages for s in (stage.image, stage.video) if s}.values()
     datasets = [fingerprint(index_of(source), source.root) for source in licensed]
     build = Path(build) / profile
-    job = Job(settings, Path(folder), names, Path(out), Path(data), build, build / "figures")
+    job = Job(settings, Path(folder), names, given, Path(out), Path(data), build, build / "figures")
     for place in (job.out, job.build):       # before half an hour of work, and before forgetting
         write_text(place / ".tmp-probe", "")
         (place / ".tmp-probe").unlink()
     if fresh:                                # what the profile made; published files stay
         drawn = [job.data / faces.folder for faces in ablations.corpora(settings)]
-        for old in filter(Path.exists, (*run_folders(settings), *drawn, job.build)):
+        names = {f"{c.stage}-{configs.digest(c)}-*" for c in configurations(settings)}
+        trained = [run for name in names for run in Path(runs).glob(name)]
+        for old in filter(Path.exists, (*trained, *drawn, job.build)):
             shutil.rmtree(old)
     job.inputs = datasets + prepare(job, n_jobs)
     run_notebooks(job)

@@ -1,9 +1,8 @@
 """Compare the numbers of a fresh run with the committed ones, table by table.
 
-Counts, names and settings must be equal. A trained number holds inside its committed 95 % interval.
-Another processor rounds otherwise, like a new seed: some numbers then leave their interval by
-chance. They have moved. A number fails when its own interval has nothing in common with the
-committed one. Trained numbers without an interval are illustrations and are not judged.
+Counts, names and settings must be equal. A trained number holds inside its committed 95 % interval,
+has moved outside of it (another processor rounds like a new seed), and fails where the two
+intervals have nothing in common. Trained numbers without an interval are not judged.
 """
 from __future__ import annotations
 

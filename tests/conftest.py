@@ -25,8 +25,8 @@ PARAMETERS = 'profile = "smoke"\nout = "figures"\ndata = "data"\nruns = "runs"'
 @pytest.fixture
 def write_notebook():
     """A function that writes a notebook: title, parameters cell, then the given code cells."""
-    def write(path: Path, *cells: str) -> None:
-        tagged = new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
+    def write(path: Path, *cells: str, more: str = "") -> None:
+        tagged = new_code_cell(PARAMETERS + more, metadata={"tags": ["parameters"]})
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
         title, code = new_markdown_cell(f"# {path.stem}"), map(new_code_cell, cells)
         nb = new_notebook(metadata={"kernelspec": kernel}, cells=[title, tagged, *code])

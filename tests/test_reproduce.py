@@ -54,7 +54,12 @@ def test_a_notebook_that_nobody_knows_is_refused(place, write_notebook):
     write_notebook(place / "nb/01_faces.ipynb")
     with pytest.raises(ReproduceError, match="no notebook '07_more' .* there are 01_faces"):
         reproduce(place, ["07_more"])
+    for wrong in ("sampels", "profile"):
+        with pytest.raises(ReproduceError, match=f"no parameter '{wrong}' for -p: .* samples;"):
+            write_notebook(place / "nb/01_faces.ipynb", "assert samples == 7", more="\nsamples = 3")
+            reproduce(place, ["01_faces"], parameters={wrong: "7"})
     assert not (place / "out").exists() and not (place / "build").exists()
+    assert reproduce(place, ["01_faces"], parameters={"samples": "7"}) == 0
 
 
 @pytest.mark.parametrize("make, said", [(False, "there is no folder"), (True, "holds no samples")])
@@ -149,12 +154,12 @@ def test_corpus_and_runs_are_found_again_and_forgotten(stages, tmp_path, write_n
     count = len(pipeline.configurations(config.profile("smoke")))
     said = capsys.readouterr().out
     assert len(stages) == 1 + count and "drawing the faces" in said
-    assert f"{count} of {count} runs to go" in said and "done: 0 figures" in said
+    assert f"missing of {count} runs" in said and "done: 0 figures" in said
     (tmp_path / "runs" / "finetune-other-0").mkdir()
     (tmp_path / "data/own").mkdir()
     reproduce(tmp_path, ["01_faces"])
     said = capsys.readouterr().out
-    assert len(stages) == 1 + count and f"0 of {count} runs" in said
+    assert len(stages) == 1 + count and "drawing" not in said
     assert "01_faces: unchanged, skipped" in said
     next((tmp_path / "runs").glob("*/weights.safetensors")).write_text("other weights")
     reproduce(tmp_path, ["01_faces"])                    # the notebooks are told

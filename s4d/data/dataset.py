@@ -38,7 +38,6 @@ class Samples(Dataset):
         repeat_aug: draws of one decoded clip, stacked.
         num_classes: vocabulary of the labels; None for unlabelled data.
         test_segments: test views along time; 0 draws a random window, as training does.
-        cache: keep decoded samples in a packed file beside the data.
         short_side: of decoded training samples, in px; `img_size` when left out.
     """
 

@@ -122,10 +122,8 @@ def read_clip(path: str | Path, indices: Sequence[int] | None = None, size: int 
 
     Args:
         indices: frame numbers from 0, in any order, repeats allowed; None reads all.
-        size: side in px of the square that frames are resized to; None keeps the file's size.
-        aspect: resize the short side to `size` and keep the ratio of the (first frame's) sides.
-    Raises:
-        MediaError: for anything that is not wholly there, or that is no face crop.
+        size: side in px of the square after resizing, or with `aspect` of the short side.
+    Raises MediaError for anything that is not wholly there, or that is no face crop.
     """
     return read_frames(path, indices, size, aspect).permute(0, 3, 1, 2).contiguous()
 

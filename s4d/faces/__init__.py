@@ -1,7 +1,7 @@
 """Procedural faces: who (`subjects`), doing what (`facs`), seen how (`views`), drawn by `render`.
 
-The pipeline, module by module: facs (actions), subject, controls and head (geometry), rays (and
-light), paint, surroundings, renderer (pixels), corpus (files, laid out as datasets are).
+In order: facs (actions), subject, controls, head (geometry), rays, paint, surroundings, renderer
+(pixels), corpus (files, laid out as datasets are).
 """
 from . import facs
 from .renderer import render

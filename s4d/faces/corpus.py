@@ -180,11 +180,10 @@ def ensure(cfg: Faces, data: str | Path = "data", workers: int = 2, progress: bo
         lock.unlink(missing_ok=True)
     except TerminatedWorkerError as error:
         raise OutputError("a process that draws faces was killed, most often for lack of memory: "
-                          "close other programs or draw with workers=1, then call again; finished "
-                          "parts stay") from error
+                          "close other programs, then call again; finished parts stay") from error
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
-        raise OutputError(f"cannot write the corpus {folder}: {cause}; free space there or choose "
+        raise OutputError(f"cannot write the corpus {folder}: {cause}; free space or choose "
                           "another data folder, then call again: finished parts stay") from error
     return folder
 

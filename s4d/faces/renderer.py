@@ -34,7 +34,6 @@ def drawing(place: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
-        tint.cache_clear()
 
 
 @torch.no_grad()

@@ -56,14 +56,14 @@ class DualMAE(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, removed: int | None = None) -> Tensor:
         """Normalised images `[B, 3, H, W]` or clips `[B, 3, T, H, W]` -> mean squared error of the
         removed tokens' values."""
-        visible, masked = self.visible_and_removed(x, mask, removed)
+        visible, masked = self.separate(x, mask, removed)
         predicted = self.decoder(self.encode(x, visible, mask.shape[1]), masked)
         target, _, _ = self.standardise(pick(self.patchify(x), masked))
         return (predicted.to(target.dtype) - target).square().mean()
 
     def reconstruct(self, x: Tensor, mask: Tensor) -> Tensor:
         """Normalised predictions of ALL tokens in place, `[B, L, 2 P P 3]`."""
-        visible, _ = self.visible_and_removed(x, mask)
+        visible, _ = self.separate(x, mask, None)
         return self.decoder(self.encode(x, visible, mask.shape[1]))
 
     def encode(self, x: Tensor, visible: Tensor, length: int) -> Tensor:
@@ -72,8 +72,7 @@ class DualMAE(nn.Module):
         full = self.mask_token.to(latent.dtype).expand(latent.shape[0], length, -1)
         return full.scatter(1, visible.unsqueeze(-1).expand_as(latent), latent)
 
-    def visible_and_removed(self, x: Tensor, mask: Tensor,
-                            removed: int | None = None) -> tuple[Tensor, Tensor]:
+    def separate(self, x: Tensor, mask: Tensor, removed: int | None) -> tuple[Tensor, Tensor]:
         """The mask of an input -> indices of its visible and of its removed tokens, `[B, N]`."""
         tokens = math.prod(self.encoder.grid(x))
         if mask.shape != (len(x), tokens) or mask.dtype != torch.bool:

@@ -22,8 +22,7 @@ class MoAE(nn.Module):
         capacity_factor: None for no limit. A number c lets an expert take int(N k / E c) of the
             batch's N tokens, sample by sample (the release, docs/method.md section 8).
         record: a list to which each forward pass appends its gates, or None.
-        balance: E sum_e f_e P_e of the last forward pass in training mode: 1 when balanced, 0
-            without a router, None before the first pass.
+        balance: E sum_e f_e P_e of the last training pass; 1 when balanced, 0 without a router.
     Source: S4D, MoAE; gating of Shazeer et al. 2017; balance loss of the Switch Transformer.
     """
 

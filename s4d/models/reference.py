@@ -1,7 +1,6 @@
 """The method in plain torch, as its equations read: what the fast code is compared with.
 
-Written from the paper and the release's tensor names, so `to_released(model)` loads into it:
-attention spelled out, a loop over experts, boolean masks, every token embedded and decoded.
+Written from the paper with the release's tensor names, so `to_released(model)` loads into it.
 """
 from __future__ import annotations
 

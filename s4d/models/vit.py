@@ -64,8 +64,7 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, recompute: bool) -> Tensor:
 def init_weights(module: nn.Module) -> None:
     """Xavier-uniform for linear maps and the tubelet embedding, zero biases, as in MAE.
 
-    The stem's convolutions get He's variance: torch's default would make
-    tokens much smaller than their positions.
+    The stem's convolutions get He's variance, so that tokens are as large as their positions.
     """
     if isinstance(module, TubeletEmbed):
         fill = nn.init.kaiming_normal_ if module.stem_dim else nn.init.xavier_uniform_

@@ -29,8 +29,7 @@ def renaming_p(found: np.ndarray) -> float:
 def course(frames: pd.DataFrame, fps: float | None = None, resamples: int = 1000) -> pd.DataFrame:
     """Mean curves around the apex of all clips but neutral ones.
 
-    Only the half of the clips is read that covers the whole range of times, since a change of
-    clips along a curve would look like a change in time.
+    Only clips that cover the whole range of times enter, about half: no curve changes its clips.
 
     Args:
         frames: path, label, subject, frame, apex (missing: the middle), probability, intensity.

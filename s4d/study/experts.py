@@ -163,9 +163,8 @@ def specificity_table(runs: dict[int, Questions], permutations: int = 500,
                       seed: int = 0) -> pd.DataFrame:
     """Bits that the groups of every question tell about the expert of every block, by run.
 
-    Bits about two tasks and about seven emotions have other limits, and few samples lift them.
-    Bits less the mean of their null, over their limit, can be compared. One seed of permutations
-    and resamples for all runs lets them share subjects.
+    Questions have other limits, and few samples lift bits. Bits less the mean of their null, over
+    their limit, can be compared. Runs share permutations and resamples.
 
     Args:
         runs: seed of a run -> its questions.

@@ -31,7 +31,7 @@ def configure(photos: str | Path | None = None, clips: str | Path | None = None,
     Args:
         profile: whose model, sizes and learning rate.
         init: a pre-training configuration, a checkpoint file, or None: from scratch.
-        steps: of training, about, and at least an epoch; each of one modality.
+        steps: of training, about; at least an epoch.
     """
     if photos is None and clips is None:
         raise DatasetError("no folder was given: name one of photos, one of clips, or both")

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import math
+import os
 import platform
 import signal
 import sys
@@ -180,6 +181,8 @@ class Engine:
         if rank() == 0:
             average = None if self.average is None else self.average.module.state_dict()
             cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+            with writing(self.metrics), open(self.metrics, "rb+") as log:
+                os.fsync(log.fileno())      # the checkpoint counts its rows
             state = dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict(),
                          average=average, seconds=time.monotonic() - self.started,
                          logged=self.metrics.stat().st_size,

@@ -30,8 +30,7 @@ def predict(model: torch.nn.Module, data: Samples, crops: int = 1, batch_size: i
             num_workers: int = 0) -> tuple[pd.DataFrame, dict[str, str], np.ndarray]:
     """Return the mean softmax over the test views of every sample.
 
-    A sample of which one view is unreadable has no prediction, which counts as an error. Several
-    processes share the batches; each sample is counted once.
+    A sample of which one view is unreadable has no prediction, which counts as an error.
 
     Args:
         data: samples of one task, `test_segments` views along time, no transform.
@@ -71,10 +70,7 @@ def predict(model: torch.nn.Module, data: Samples, crops: int = 1, batch_size: i
 
 @torch.no_grad()
 def along_time(model: torch.nn.Module, path: str | Path, cfg: Finetune) -> pd.DataFrame:
-    """Return a clip's probabilities in up to 32 windows that slide from its start to its end.
-
-    `frame` and `seconds` (missing where the file tells no rate) are the middle of a window.
-    """
+    """Return a clip's probabilities in up to 32 windows, with the middle of each, along time."""
     names = vocabulary(model.head["video"].out_features)
     device, (frames, stride) = next(model.parameters()).device, (cfg.num_frames, cfg.sampling_rate)
     clip, rate = read_clip(path, size=cfg.img_size, aspect=True), header(path)[2]

@@ -92,6 +92,7 @@ def finetune(cfg: Finetune, runs: str | Path = "runs") -> Run:
         model = model.to(device).train()
         optimizer = optimizer_for(model, cfg.betas, cfg.weight_decay, cfg.layer_decay)
         net = engine.start(model, optimizer, train)
+        # lr is for 8 clips a step, min_lr for 256 samples (docs/method.md, section 5)
         peak, warmup = cfg.lr * cfg.video_batch_size / 8, round(cfg.warmup_ratio * engine.steps)
         low = cfg.min_lr * (cfg.video_batch_size + cfg.image_batch_size) / 256
         best = engine.best                                       # saved in checkpoints too

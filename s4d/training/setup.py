@@ -1,8 +1,8 @@
 """Device, processes, optimizer, learning rate and guards of both stages.
 
-Several processes on one run, as torchrun starts them, share each batch: the configuration fixes
-its size for all together. Gradients are averaged, weighted by what each process could read. Random
-draws inside the model depend on step and process, so that a run resumes on as many bit for bit.
+Processes that torchrun starts share each batch, whose size the configuration fixes for all. Their
+gradients are averaged. Draws inside the model depend on step and process: a run resumes bit for bit
+on as many processes.
 """
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..config import Finetune, Pretrain
 from ..models import MoAE
 from .runs import RunError
 
-EVERY, LEAST, PATIENCE = 10, 0.01, 500     # steps between looks; least share of tokens; steps
+EVERY, LEAST, PATIENCE = 10, 0.01, 500     # steps between looks; least share of assignments; steps
 IN_A_ROW = 10                              # skipped steps after which a run stops all the same
 
 
@@ -110,7 +110,7 @@ class Guard:
         self.cfg, self.samples = cfg, samples
         self.unreadable: dict[str, str] = {}       # path -> cause
         self.warned: dict[str, str] = {}           # kind -> sentence
-        self.idle_since: dict[str, int] = {}       # expert -> step since which it has no tokens
+        self.idle_since: dict[str, int] = {}       # expert -> step since which it is idle
         self.skipped = self.in_a_row = 0
 
     def warn(self, kind: str, sentence: str) -> None:
@@ -159,5 +159,5 @@ class Guard:
                     self.idle_since.pop(key, None)
                 elif step - self.idle_since.setdefault(key, step) >= PATIENCE:
                     self.warn(name, f"expert {expert} of {name} has had under {LEAST:.0%} of the "
-                                    f"tokens since step {self.idle_since[key]}: its router has "
-                                    "collapsed; raise aux_loss_weight, or use fewer experts")
+                                    f"assignments since step {self.idle_since[key]}: its router "
+                                    "has collapsed; raise aux_loss_weight, or use fewer experts")

@@ -1,8 +1,7 @@
 """Clips: of films (DFEW, FERV39K, MAFW), television (CAER), actors and speakers.
 
-DFEW, FERV39K and MAFW have a list for each fold and split; in the others, names of files and
-folders tell everything. CREMA-D and RAVDESS have no published split: their sorted actors are dealt
-out in turn to five folds, this project's convention.
+DFEW, FERV39K and MAFW have a list for each fold and split; in the others, names tell everything.
+CREMA-D and RAVDESS have no published split: we deal their sorted actors out in turn to five folds.
 """
 from __future__ import annotations
 

@@ -4,9 +4,8 @@ AffectNet is met in four layouts. It publishes no test split; results are report
 split. So `val` is the test split, unless a folder or list named test exists too.
 
 In an own folder the first folder of a path that is no split (`train`, `val`, `test`) is the class
-and names an emotion; a folder below it names the subject. Without split folders a fifth is the test
-split, told by a hash: of whole subjects where they are known, else of each class's files. Files of
-one unknown person may then lie on both sides, and the score is too good for strangers.
+and names an emotion; a folder below it names the subject. Without split folders a hash makes a
+fifth the test split, of whole subjects where they are known. Else one person may lie on both sides.
 """
 from __future__ import annotations
 
@@ -108,7 +107,7 @@ def own(root: Path, fold: None = None, label_order: None = None,
         found += videos if clips else photos
         others += photos if clips else videos
         if classes:                                    # any of its folders may hold the samples
-            empty[classes[0]] = empty.get(classes[0], True) and not photos and not videos
+            empty[classes[0]] = empty.get(classes[0], True) and not (photos or videos)
     kind, other = ("clips", "photos") if clips else ("photos", "clips")
     if others:
         raise DatasetError(f"{root} holds {len(others)} {other} beside {len(found)} {kind}, the "
