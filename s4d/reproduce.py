@@ -206,7 +206,7 @@ def reproduce(profile: str = "sandbox", out: str | Path = "figures", data: str |
             there = ", ".join(sorted(p.stem for p in Path(folder).glob("*.ipynb"))) or "none"
             raise ReproduceError(f"no notebook {name!r} in {folder}: there are {there}")
     known = {name: inspect_notebook(Path(folder, f"{name}.ipynb")) for name in names}
-    allowed = sorted({k for has in known.values() for k in has} - {"profile", "out", "data", "runs"})
+    allowed = sorted({k for of in known.values() for k in of} - {"profile", "out", "data", "runs"})
     for key in (parameters or {}).keys() - set(allowed):
         raise ReproduceError(f"no parameter {key!r} for -p: the notebooks take "
                              f"{', '.join(allowed) or 'none'}; the others have flags of their own")
