@@ -46,13 +46,14 @@ def write_all(savers: dict[Path, Callable[[Path], object]]) -> None:
 
 
 @contextlib.contextmanager
-def writing(path: Path, remedy: str = "free space or choose another folder") -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Raise OutputError for a full, read-only or missing folder."""
     try:
         yield
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
-        raise OutputError(f"cannot write {path}: {cause}; {remedy}, then call again") from error
+        raise OutputError(f"cannot write {path}: {cause}; free space or choose another folder, "
+                          "then call again") from error
 
 
 def sha256(path: str | Path) -> str:

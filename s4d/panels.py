@@ -1,7 +1,4 @@
-"""Panels for JupyterLab: controls, and a figure that a trained model draws anew at every move.
-
-A panel finds its runs by the profile and never trains. Its faces are drawn.
-"""
+"""Panels for JupyterLab: controls, and a figure that a trained model draws anew at every move."""
 from __future__ import annotations
 
 import io

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from filelock import FileLock
 
-from ..files import write_all, writing
+from ..files import OutputError, write_all, writing
 from .media import Box, MediaError, in_threads, read_frames, stamps
 
 FORMAT = 4       # raised whenever decoding or the layout change: older files are not read
@@ -68,13 +68,16 @@ def packed(table: pd.DataFrame, root: str | Path, size: int, num_workers: int = 
     if found is None:
         digest = hashlib.sha256(json.dumps([FORMAT, list(stamp.items())]).encode()).hexdigest()
         file = home / f"{digest[:16]}-{form}.bin"
-        with writing(file, "free space there, make the folder writable or set cache=False"):
-            home.mkdir(parents=True, exist_ok=True)
-            with FileLock(file.with_suffix(".lock")):      # another process may have been first
-                for draft in home.glob(f".tmp-*-{file.name}"):     # of a process that was killed
-                    draft.unlink(missing_ok=True)
-                found = (_covering(home, form, stamp)
-                         or _write(file, stamp, root, size, num_workers, crop_box))
+        try:
+            with writing(file):
+                home.mkdir(parents=True, exist_ok=True)
+                with FileLock(file.with_suffix(".lock")):      # another process may have been first
+                    for draft in home.glob(f".tmp-*-{file.name}"):     # of a killed process
+                        draft.unlink(missing_ok=True)
+                    found = (_covering(home, form, stamp)
+                             or _write(file, stamp, root, size, num_workers, crop_box))
+        except OutputError as error:
+            raise OutputError(f"{error}, or set cache=False") from error
     return Packed(found, root, list(table["path"]))
 
 

@@ -77,7 +77,7 @@ def load_released(source: str | Path | dict) -> S4D | DualMAE:
     width = rows(f"{'encoder.' if autoencoder else ''}patch_embed.proj.weight")
     sizes = {spec["embed_dim"]: name for name, spec in VARIANTS.items() if "stem_dim" not in spec}
     if width not in sizes:
-        raise CheckpointError(f"width {width}: expected one of {', '.join(map(str, sizes))}")
+        raise CheckpointError(f"width {width}: expected one of {sorted(sizes)}")
     if autoencoder:
         model = create(f"s4d_mae_{sizes[width]}")
     else:

@@ -29,7 +29,6 @@ def configure(photos: str | Path | None = None, clips: str | Path | None = None,
     """Return the configuration that trains on own folders: one task, or S4D where both are given.
 
     Args:
-        profile: whose model, sizes and learning rate.
         init: a pre-training configuration, a checkpoint file, or None: from scratch.
         steps: of training, about; at least an epoch.
     """
@@ -57,9 +56,7 @@ def study(photos: str | Path | None = None, clips: str | Path | None = None,
           runs: str = "runs", **settings) -> tuple[Run, pd.DataFrame, pd.DataFrame, list[Path]]:
     """Check own folders, train on them, score the test split and draw it all into `out`.
 
-    Args:
-        settings: subject_separator, init and steps, as for `configure`.
-    Returns:
+    `settings` are those of `configure`. Returns:
         the run; `protocol` of the test split, by task; problems of the audit with which training
         went on (kind, path, problem); written files.
     """
