@@ -63,7 +63,7 @@ def create(name: str, **kwargs) -> S4D | DualMAE:
 
 
 def load_released(source: str | Path | dict) -> S4D | DualMAE:
-    """Builds a checkpoint's model off its tensors, in evaluation mode, routing as released."""
+    """Builds the model that a checkpoint's tensors describe, in evaluation mode, as released."""
     state, where = checkpoints.read_state(source)
     autoencoder = "encoder_to_decoder.weight" in state
     if not autoencoder:             # all of a classifier may lie behind one prefix

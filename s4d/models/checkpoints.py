@@ -55,7 +55,7 @@ def read_file(path: Path) -> dict:
 
 
 def read_state(source: str | Path | dict) -> tuple[dict[str, Tensor], str]:
-    """Tensors of a checkpoint under our names, out of any usual container, and its own name."""
+    """Tensors of a checkpoint under our names, from any usual container, and its own name."""
     content = source if isinstance(source, dict) else read_file(Path(source))
     for _ in range(2):              # a container may lie in another
         for key in CONTAINERS:
@@ -117,7 +117,7 @@ def to_released(model: nn.Module) -> dict[str, Tensor]:
 
 def fill(model: nn.Module, state: dict[str, Tensor], where: str | None = None,
          complete: bool = False) -> None:
-    """Fills a model, where `complete` all of it, with those tensors of a checkpoint that it has.
+    """Copies a checkpoint's tensors into a model; with `complete`, every tensor must be there.
 
     A classifier takes the encoder of a pre-training checkpoint. A head with another number of
     classes keeps its start. Tensors of a wrong shape, and fewer than half, are errors. What was
@@ -151,14 +151,14 @@ def fill(model: nn.Module, state: dict[str, Tensor], where: str | None = None,
 
 
 def encoder_from(source: nn.Module | str | Path | dict, model: nn.Module) -> None:
-    """Moves the encoder of a `DualMAE` or a checkpoint into an `S4D`; the rest keeps its start."""
+    """Copies the encoder of a `DualMAE` or a checkpoint into an `S4D`; the rest keeps its start."""
     if isinstance(source, nn.Module):
-        state, where = source.state_dict(), None
+        state, where = source.state_dict(), None      # None: no line is logged
     else:
         state, where = read_state(source)
     if not any(name.startswith("encoder.blocks.") for name in state):
-        raise CheckpointError(f"no encoder weights in {where}: expected names that begin with "
-                              "'encoder.' or 'backbone.'")
+        raise CheckpointError(f"no encoder weights in {where or type(source).__name__}: expected "
+                              "names that begin with 'encoder.' or 'backbone.'")
     fill(model, state, where)
 
 
@@ -172,7 +172,7 @@ def load_pretrained(model: nn.Module, cfg: dict, cache_dir: str | Path | None = 
     if not source:
         try:
             if not file:        # the one that the release's scripts start from, in any folder
-                file = STARTED_FROM.format(size=name.split("_")[-3])
+                file = STARTED_FROM.format(size=name.split("_")[-3])    # small or base
                 file = next((f for f in list_repo_files(hub) if Path(f).name == file), file)
             source = hf_hub_download(hub, file, cache_dir=cache_dir)
         except Exception as error:      # no network, no such file, no permission: many kinds

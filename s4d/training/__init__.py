@@ -26,7 +26,7 @@ __all__ = ["Run", "RunError", "along_time", "build", "finetune", "locate", "pick
 
 
 def train(cfg: Pretrain | Finetune, runs: str | Path = "runs") -> Run:
-    """Run the stage that a configuration is of."""
+    """Pre-train or fine-tune, as the configuration says."""
     return pretrain(cfg, runs) if isinstance(cfg, Pretrain) else finetune(cfg, runs)
 
 
@@ -35,7 +35,7 @@ def run_all(jobs: list[Pretrain | Finetune], runs: str | Path = "runs",
     """Train every configuration that the store does not hold; return the runs in order.
 
     Pre-trainings and runs from scratch go first, then the runs that start from a pre-training.
-    On a CPU, each has a process and a thread of its own, faster than many threads a run; on a GPU,
+    On a CPU, each has a process and a thread of its own, faster than a run on many; on a GPU,
     or with one worker, they go one after another in this process. The first failing run stops the
     rest, which continue when called again.
     """

@@ -57,9 +57,9 @@ class Engine:
     """Carry a run from its first step, or its checkpoint, to its end.
 
     `pretrain` and `finetune` show the order of its calls. A step is complete when the loop asks
-    for the next batch, an epoch when it asks for the next epoch. SIGTERM (of schedulers) and SIGINT
-    (Ctrl-C) are noted and wait until then, or for `interruptible` code. The run is saved then, and
-    every `save_minutes`: model, optimizer, average, random state and `saved`.
+    for the next batch, an epoch when it asks for the next epoch. SIGTERM (of schedulers) or SIGINT
+    (Ctrl-C) ends the run after the current step, or at once inside `interruptible`. It is saved
+    then, and every `save_minutes`: model, optimizer, average, random state and `saved`.
     """
 
     alone = True                # no other process trains beside this one and shows its progress
@@ -134,7 +134,7 @@ class Engine:
             raise ConfigError(f"a batch of {smallest} samples cannot be cut for {world_size()} "
                               f"processes with grad_accum_steps={cfg.grad_accum_steps}: use "
                               "fewer, or larger batches")
-        self.shares: list = []              # of an epoch's batches, which the same workers read
+        self.shares: list = []              # this process's parts of batches; workers keep it
         self.loader = loader(Joint(data), self.shares, cfg.num_workers)
         self.steps = max(1, round(cfg.epochs * self.per_epoch))
         self.metrics = self.run.dir / "metrics.jsonl"
@@ -153,7 +153,7 @@ class Engine:
         return self.net
 
     def finish(self, weights: dict, predictions: pd.DataFrame | None = None, **more) -> None:
-        """Write weights, predictions and last provenance.json, which marks the run as finished."""
+        """Write weights, predictions and, at the end, provenance.json: the run is finished."""
         if rank() == 0:
             content = save({k: v.detach().cpu().contiguous() for k, v in weights.items()})
             write(self.run.dir / "weights.safetensors", lambda path: path.write_bytes(content))
@@ -174,7 +174,7 @@ class Engine:
     # --- checkpoint
 
     def checkpoint(self, every: float = 0.0) -> None:
-        """Write all that the run needs to go on, where the last one is `every` seconds old."""
+        """Write all that the run needs to go on, unless the last one is younger than `every` s."""
         if time.monotonic() - self.saved_at < every:
             return
         self.saved_at = time.monotonic()
@@ -268,7 +268,7 @@ class Engine:
         self.sums, n = 0.0, len(tensors[0])
         parts = min(n, self.cfg.grad_accum_steps)
         for low, high in itertools.pairwise(n * i // parts for i in range(parts + 1)):
-            self.weight = (high - low) * world_size() / self.batch_size
+            self.weight = (high - low) * world_size() / self.batch_size      # DDP takes the mean
             last = high == n or world_size() == 1
             with nullcontext() if last else self.net.no_sync():      # exchange gradients once
                 yield tuple(t[low:high] for t in tensors)

@@ -43,7 +43,7 @@ def mixer(cfg: Finetune, num_classes: int):
     choose = v2.RandomChoice(choices)
 
     def mix(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        x, y = choose(tv_tensors.Video(x) if x.ndim == 5 else x, y)    # five axes: a video only
+        x, y = choose(tv_tensors.Video(x) if x.ndim == 5 else x, y)    # five axes: as a Video
         return x.as_subclass(torch.Tensor), y
     return mix
 

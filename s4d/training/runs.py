@@ -87,7 +87,7 @@ def samples_of(cfg: Pretrain | Finetune, task: str, table: pd.DataFrame, split: 
 
 def plan_batches(cfg: Pretrain | Finetune, samples: dict[str, Samples],
                  epoch: int) -> list[list[Key]]:
-    """Return the batches of an epoch, as keys of samples; a share that a stage lacks is 1."""
+    """Return the batches of an epoch, as keys of samples; fields that a stage lacks count as 1."""
     def by_task(field: str) -> dict:
         return {task: getattr(cfg, f"{task}_{field}", 1.0) for task in TASKS}
     balanced = {"image": getattr(cfg, "balanced_sampling", False), "video": False}
