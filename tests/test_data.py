@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import cut_off, damage, smooth, write_image, write_video
+from conftest import cut_off, damage, put, smooth, write_image, write_video
 from PIL import Image
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
 
@@ -101,6 +101,9 @@ def test_a_full_disk_leaves_nothing_behind_and_is_a_sentence(tmp_path, monkeypat
     assert [file.suffix for file in (tmp_path / ".cache").iterdir()] in ([], [".lock"])
     done = packed(table_of(tmp_path), tmp_path, 32)
     assert torch.equal(done.clip(0), read_clip(tmp_path / "0.mp4", size=32))
+    draft = put(done.file.with_name(f".tmp-0-{done.file.name}"), "left by a killed process")
+    done.file.with_suffix(".json").unlink()
+    assert packed(table_of(tmp_path), tmp_path, 32).file == done.file and not draft.exists()
 
 
 def test_of_callers_at_once_one_makes_the_cache_and_none_sees_half_of_it(tmp_path, monkeypatch):

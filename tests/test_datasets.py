@@ -202,7 +202,8 @@ def test_a_label_may_be_written_as_a_float(tmp_path):
                                       "integer (2 lines)"]
 
 
-@pytest.mark.parametrize("text", ["path   label\na.jpg  1\n", "\tpath\tlabel\n0\ta.jpg\t1\n"])
+@pytest.mark.parametrize("text", ["path   label\na.jpg  1\n", "\tpath\tlabel\n0\ta.jpg\t1\n",
+                                  " a.jpg 1  \n"])
 def test_columns_may_stand_apart_or_behind_an_index(tmp_path, text):
     put(tmp_path / "train.csv", text)
     assert found("affectnet", tmp_path) == [("a.jpg", "happiness", "train")]

@@ -204,6 +204,10 @@ def test_predict_refuses_an_untrained_task_and_damaged_weights(capsys, finished,
     values = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**values, "tasks": ["video"]}))
     assert "was not trained on images: it cannot judge" in fails(capsys, *given)
+    boxed = {**values, "image": {**values["image"], "crop_box": [0, 0, 500, 500]}}
+    (copy / "config.json").write_text(json.dumps(boxed))
+    status, _, err = run(capsys, *given)
+    assert status == 1 and "too small for the box of 500 x 500 px" in err      # the run's own crop
     (copy / "config.json").write_text(json.dumps(values))
     (copy / "weights.safetensors").write_bytes(b"half")
     assert "weights.safetensors" in fails(capsys, *given)
