@@ -38,16 +38,14 @@ def cost(build: Callable[[], nn.Module], task: str, ratio: float, step: bool) ->
         encoder = getattr(model, "encoder", model)
         length, side = encoder.num_tokens[task], encoder.img_size
         frames = (encoder.num_frames,) if task == "video" else ()
-        call = partial(model, torch.empty(1, 3, *frames, side, side))
+        inputs = [torch.empty(1, 3, *frames, side, side)]
         if isinstance(model, DualMAE):
-            mask = torch.zeros(1, length, dtype=torch.bool)
-            call = partial(model, *call.args, mask, removed_tokens(length, ratio))
+            inputs += [torch.zeros(1, length, dtype=torch.bool), removed_tokens(length, ratio)]
         model.train(step)
-        counter = FlopCounterMode(display=False)
-        with sdpa_kernel(SDPBackend.MATH), counter:   # whose backward pass computes nothing twice
-            out = call()
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            out = model(*inputs)
             if step:
-                out.sum().backward()
+                out.sum().backward()             # of plain attention: computes nothing twice
     unchosen = sum(4 * length * (layer.num_experts - layer.top_k) * layer.w1[0].numel()
                    for layer in model.modules() if isinstance(layer, MoAE) and layer.top_k)
     flops = counter.get_total_flops() - (3 if step else 1) * unchosen
@@ -106,24 +104,26 @@ def plain_of(stage: str, size: str, model: nn.Module) -> nn.Module:
 
 
 def training_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor | None,
-                  half: bool) -> Callable[[], float]:
-    """Return a function that trains one step on one batch, and returns the loss."""
+                  dtype: torch.dtype) -> Callable[[], Tensor]:
+    """Return a function that trains one step on one batch in `dtype`, and returns the loss."""
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-5)
+    inputs = [x] if mask is None else [x, mask]
+    if isinstance(model, DualMAE):
+        inputs.append(int(mask[0].sum()))                 # a GPU need not wait to count it
 
-    def step() -> float:
+    def step() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+            loss = model(*inputs)
             if mask is None:
-                loss = F.cross_entropy(model(x).float(), y) + 1e-3 * model.balance_loss()
-            else:
-                loss = model(x, mask)
+                loss = F.cross_entropy(loss.float(), y) + 1e-3 * model.balance_loss()
         loss.backward()
         optimizer.step()
-        return loss.item()
+        return loss.detach()
     return step
 
 
-def measure(stage: str, size: str, task: str, device: str, half: bool, rate: float,
+def measure(stage: str, size: str, task: str, device: str, dtype: torch.dtype, rate: float,
             least: float) -> dict:
     """Return a row: one training step beside matrix products at `rate` FLOP/s and the reference."""
     counted = cost(partial(model_of, stage, size), task, RATIO[task], step=True)
@@ -134,7 +134,7 @@ def measure(stage: str, size: str, task: str, device: str, half: bool, rate: flo
     if stage == "pre-training":
         mask = random_mask(batch, counted["tokens"], RATIO[task], device=device)
     ours = model_of(stage, size)
-    taken = [seconds_of(training_step(model.to(device), x, y, mask, half), least)
+    taken = [seconds_of(training_step(model.to(device), x, y, mask, dtype), least)
              for model in (ours, plain_of(stage, size, ours))]
     work = batch * counted["GFLOP"]
     return {"size": size, "stage": stage, "input": task, "batch": batch, "GFLOP": work,
@@ -147,7 +147,7 @@ def main(device: str, seconds: float) -> None:
     print(f"{device_name(torch.device(device))}, torch {torch.__version__}")
     for dtype in (torch.float32, torch.bfloat16):
         rate = matmul_rate(device, dtype, min(1.0, seconds))
-        rows = [measure(stage, size, task, device, dtype == torch.bfloat16, rate, seconds)
+        rows = [measure(stage, size, task, device, dtype, rate, seconds)
                 for size in ("small", "base") for stage in EXPERTS for task in BATCH[device]]
         print(f"\n{dtype}; matrix products: {rate / 1e9:,.0f} GFLOP/s")
         print(pd.DataFrame(rows).to_string(index=False, float_format="{:.1f}".format), flush=True)
