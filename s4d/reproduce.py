@@ -9,11 +9,15 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
 
+import pandas as pd
 import yaml
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
@@ -29,6 +33,7 @@ from .study.artifacts import manifest_text, read_manifest
 
 NOTEBOOKS = ("01_faces", "02_pretraining", "03_finetuning", "04_experts", "05_correlation",
              "06_report")
+READERS = ("06_report",)              # notebooks that read what others wrote
 logging.getLogger("papermill").setLevel(logging.ERROR)      # it warns of what we refuse
 
 
@@ -52,11 +57,18 @@ class Job:
     data: Path
     build: Path                       # build/<profile>: executed notebooks, and what was done
     staging: Path                     # a folder of artifacts, published when all are there
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.time)
     inputs: list = field(default_factory=list)      # names data and runs, once they exist
+    spans: list = field(default_factory=list)       # kind, name, first and last second of what ran
 
     def say(self, text: str) -> None:
-        print(f"[{tqdm.format_interval(time.monotonic() - self.started)}] {text}", flush=True)
+        print(f"[{tqdm.format_interval(time.time() - self.started)}] {text}", flush=True)
+
+    @contextmanager
+    def clocked(self, kind: str, name: str) -> Iterator[None]:
+        begin = time.time()
+        yield
+        self.spans.append((kind, name, begin - self.started, time.time() - self.started))
 
 
 def configurations(profile: Profile) -> list:
@@ -74,13 +86,40 @@ def prepare(job: Job, n_jobs: int | None = None) -> list:
     drawn = [job.data / faces.folder / "corpus.json" for faces in ablations.corpora(job.profile)]
     if not all(file.is_file() for file in drawn):
         job.say("corpus: drawing the faces")
-    for faces in ablations.corpora(job.profile):
-        corpus.ensure(faces, job.data, min(8, os.cpu_count() or 1), progress=sys.stderr.isatty())
+    with job.clocked("corpora", "faces"):
+        for faces in ablations.corpora(job.profile):
+            corpus.ensure(faces, job.data, min(8, os.cpu_count() or 1),
+                          progress=sys.stderr.isatty())
     every = configurations(job.profile)
     job.say(f"training: what is missing of {len(every)} runs")
+    begin, names = time.time(), {cfg: name for name, *_, cfg in job.profile.methods_grid()}
     runs = run_all(every, runs=job.profile.runs, workers=n_jobs or job.profile.n_jobs)
+    for cfg, run in zip(every, runs, strict=True):
+        file = run.dir / "provenance.json"
+        end, seconds = file.stat().st_mtime, json.loads(file.read_text("utf-8")).get("seconds", 0)
+        if end > begin:                        # of this call
+            first, name = max(begin, end - seconds), names.get(cfg, cfg.stage)
+            job.spans.append((cfg.stage, name, first - job.started, end - job.started))
     stats = [(run.dir.name, (run.dir / "weights.safetensors").stat()) for run in runs]
     return [*map(sha256, drawn), *((name, s.st_size, s.st_mtime_ns) for name, s in stats)]
+
+
+def draw_timeline(job: Job) -> None:
+    """Draw what ran when, a row a process, into `build/<profile>/timeline.png`."""
+    from .study.figures.style import figure
+    table = pd.DataFrame(job.spans, columns=["kind", "name", "begin", "end"]).sort_values("begin")
+    fig, ax = figure(9, 1.8)
+    ends: list[float] = []                     # of the last bar in each row
+    for kind, name, begin, end in table.itertuples(index=False):
+        row = next((i for i, last in enumerate(ends) if last <= begin + 0.5), len(ends))
+        ends[row:row + 1] = [end]
+        colour = f"C{[*table['kind'].unique()].index(kind)}"
+        ax.barh(row, (end - begin) / 60, left=begin / 60, color=colour, edgecolor="w")
+        if end - begin > 15:
+            ax.text((begin + end) / 120, row, name, rotation=90, ha="center", va="center", size=6)
+    ax.set(xlabel="minutes since the call", ylabel="process", yticks=range(len(ends)))
+    write_all({job.build / "timeline.png": lambda p: fig.savefig(p, format="png"),
+               job.build / "timeline.csv": lambda p: table.to_csv(p, index=False)})
 
 
 class Kernel(AsyncKernelManager):
@@ -93,7 +132,7 @@ class Kernel(AsyncKernelManager):
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
                 "--log-level=CRITICAL"]      # else a kernel that was ended may log that as an error
         paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        env = {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "0", "PYTHONPATH": paths,
+        env = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYTHONPATH": paths,
                "IPYTHONDIR": str(home), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         return KernelSpec(argv=argv, display_name="S4D", language="python", env=env)
 
@@ -105,8 +144,8 @@ def execute(notebook: Path, build: Path, parameters: dict) -> None:
     try:
         build.mkdir(parents=True, exist_ok=True)
         execute_notebook(notebook, copy, parameters=parameters, kernel_name="python3",
-                         language="python", cwd=notebook.parent, progress_bar=bar,
-                         kernel_manager_class=Kernel)
+                         language="python", progress_bar=bar, kernel_manager_class=Kernel,
+                         resources={"metadata": {"path": str(notebook.parent)}})
     except PapermillExecutionError as error:
         sources = cells_of(notebook)        # counted without the one that papermill adds
         number, first = sources.index(error.source) + 1, error.source.strip().splitlines()[0]
@@ -125,7 +164,7 @@ def cells_of(notebook: Path) -> list[str]:
 
 def inputs_of(job: Job, name: str) -> str:
     """Digest all that a notebook depends on: cells, code, settings, data, runs, earlier numbers."""
-    numbers = {file: digest for earlier in NOTEBOOKS if earlier < name
+    numbers = {file: digest for earlier in NOTEBOOKS if name in READERS and earlier < name
                for file, digest in staged(job, earlier).items() if file.endswith(".csv")}
     packages = sorted(f"{d.name} {d.version}" for d in distributions())
     parts = [cells_of(job.folder / f"{name}.ipynb"), code_version(), packages,
@@ -140,29 +179,40 @@ def staged(job: Job, name: str) -> dict[str, str]:
     return {file: sha256(path) if path.is_file() else "" for file, path in paths.items()}
 
 
-def run_notebooks(job: Job) -> None:
-    """Execute the notebooks that need it into the staging folder; stop at the first failure."""
+def run_notebooks(job: Job, names: list[str]) -> None:
+    """Execute side by side those that need it into the staging folder; a failure stops the rest."""
     record = job.build / "state.json"          # of each notebook's last success
     state = json.loads(record.read_text("utf-8")) if record.is_file() else {}
-    for name in job.names:
-        inputs = inputs_of(job, name)
-        if state.get(name) == [inputs, staged(job, name)]:
+    paths = {"out": job.staging, "data": job.data, "runs": Path(job.profile.runs)}
+    paths = {key: str(path.resolve()) for key, path in paths.items()}
+    inputs = {name: inputs_of(job, name) for name in names}
+    missing = [name for name in names if state.get(name) != [inputs[name], staged(job, name)]]
+    for name in names:
+        if name not in missing:
             job.say(f"{name}: unchanged, skipped")
             continue
-        job.say(name)
-        if state.pop(name, None):              # until it succeeds again
-            write_text(record, json.dumps(state, indent=1))
+        state.pop(name, None)                  # until it succeeds again
         for file in staged(job, name):         # what it no longer writes must not linger
             (job.staging / file).unlink(missing_ok=True)
-        entries = read_manifest(job.staging)
-        kept = {key: entry for key, entry in entries.items() if entry["notebook"] != name}
-        write_text(job.staging / "manifest.json", manifest_text(kept))
-        paths = {"out": job.staging, "data": job.data, "runs": Path(job.profile.runs)}
-        paths = {key: str(path.resolve()) for key, path in paths.items()}
-        execute(job.folder / f"{name}.ipynb", job.build,
-                {"profile": job.profile.name, **paths, **job.given[name]})
-        state[name] = [inputs, staged(job, name)]
-        write_text(record, json.dumps(state, indent=1))
+    write_text(record, json.dumps(state, indent=1))
+    kept = {k: e for k, e in read_manifest(job.staging).items() if e["notebook"] not in missing}
+    write_text(job.staging / "manifest.json", manifest_text(kept))
+
+    def run(name: str) -> None:
+        job.say(name)
+        with job.clocked("notebooks", name):
+            execute(job.folder / f"{name}.ipynb", job.build,
+                    {"profile": job.profile.name, **paths, **job.given[name]})
+
+    with ThreadPoolExecutor(job.profile.n_jobs) as pool:
+        running = {pool.submit(run, name): name for name in missing}
+        try:
+            for future in as_completed(running):
+                future.result()
+                state[running[future]] = [inputs[running[future]], staged(job, running[future])]
+                write_text(record, json.dumps(state, indent=1))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def publish(job: Job) -> int:
@@ -227,7 +277,10 @@ def reproduce(profile: str = "sandbox", out: str | Path = "figures", data: str |
         for old in filter(Path.exists, (*trained, *drawn, job.build)):
             shutil.rmtree(old)
     job.inputs = datasets + prepare(job, n_jobs)
-    run_notebooks(job)
+    run_notebooks(job, [name for name in job.names if name not in READERS])
+    run_notebooks(job, [name for name in job.names if name in READERS])
     count = publish(job)
+    if any(kind == "finetune" for kind, *_ in job.spans):
+        draw_timeline(job)
     job.say(f"done: {count} figures and tables in {job.out}")
     return count

@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from conftest import damage, tiny_finetune, tiny_pretrain, write_image, write_vi
 from faults import CONTEXT, checkpoint, same
 from safetensors.torch import load_file
 from torch import nn
+from tqdm import tqdm
 
 from s4d import training
 from s4d.config import ConfigError, Source, update
@@ -393,7 +396,7 @@ def test_run_all_in_one_process_and_what_is_done_is_found(mini, tmp_path, monkey
     runs = run_all(jobs, tmp_path, workers=1)
     assert [r.config for r in runs] == jobs and all(r.done for r in runs)
     assert len(list(tmp_path.iterdir())) == 2
-    monkeypatch.setattr("s4d.training.Parallel", lambda *_: pytest.fail("for nothing"))
+    monkeypatch.setattr("s4d.training._side_by_side", lambda *_: pytest.fail("for nothing"))
     assert [r.dir for r in run_all(jobs, tmp_path, workers=2)] == [r.dir for r in runs]
 
 
@@ -404,6 +407,26 @@ def test_runs_side_by_side_equal_runs_one_after_another(mini, tmp_path, finished
     runs = run_all(jobs, tmp_path / "two", workers=2)
     same(runs[1], finished)
     same(runs[0], run_all(jobs[:1], tmp_path / "one", workers=1)[0])
+
+
+def test_long_runs_go_first_and_each_waits_for_its_own_pretraining(mini, tmp_path, monkeypatch):
+    first, other = tiny_pretrain(mini), tiny_pretrain(mini, seed=1)
+    short = tiny_finetune(mini, tasks=("image",), num_experts=0)
+    on_first, on_other = tiny_finetune(mini, init=first), tiny_finetune(mini, init=other)
+    begun, free = [], threading.Event()
+
+    def work(cfg, *_) -> None:
+        begun.append(cfg)
+        if cfg == on_first:
+            free.set()
+        assert cfg != other or free.wait(60), "a run waited for another's pre-training"
+
+    monkeypatch.setattr(training, "get_reusable_executor", ThreadPoolExecutor)
+    monkeypatch.setattr(training, "_work", work)
+    missing = [short, on_other, on_first, other, first]
+    training._side_by_side(missing, tmp_path, 2, tqdm(disable=True))
+    assert set(begun[:2]) == {first, other} and begun[2] == on_first
+    assert set(begun[3:]) == {short, on_other}
 
 
 @pytest.mark.slow

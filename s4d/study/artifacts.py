@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
-from ..files import OutputError, sha256, write_all, write_text
+from ..files import OutputError, sha256, write_all, write_text, writing
 
 PDF_METADATA = {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None}
 DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
@@ -108,13 +109,16 @@ class Artifacts:
         self._add("table", name, caption, data, {f"tables/{name}.tex": _text("".join(lines))})
 
     def _add(self, kind: str, name: str, caption: str, data: pd.DataFrame, savers: dict) -> None:
-        manifest = read_manifest(self.out)
-        other = manifest.get(name, {})
-        if other and (other["notebook"], other["kind"]) != (self.notebook, kind):
-            raise OutputError(f"artifact {name!r} is already a {other['kind']} of notebook "
-                              f"{other['notebook']}: choose another name")
         savers = savers | {f"source_data/{name}.csv": _text(csv_text(data))}
-        write_all({self.out / file: save for file, save in savers.items()})
-        manifest[name] = {"kind": kind, "caption": caption, **self.origin,
-                          "files": {file: sha256(self.out / file) for file in savers}}
-        write_text(self.out / "manifest.json", manifest_text(manifest))
+        with writing(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+        with writing(self.out), FileLock(self.out / ".tmp-lock"):     # they run side by side
+            manifest = read_manifest(self.out)
+            other = manifest.get(name, {})
+            if other and (other["notebook"], other["kind"]) != (self.notebook, kind):
+                raise OutputError(f"artifact {name!r} is already a {other['kind']} of notebook "
+                                  f"{other['notebook']}: choose another name")
+            write_all({self.out / file: save for file, save in savers.items()})
+            manifest[name] = {"kind": kind, "caption": caption, **self.origin,
+                              "files": {file: sha256(self.out / file) for file in savers}}
+            write_text(self.out / "manifest.json", manifest_text(manifest))

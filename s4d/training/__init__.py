@@ -5,12 +5,13 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import FIRST_COMPLETED, wait
 from pathlib import Path
 
 import torch
-from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
+from tqdm import tqdm
 
 from ..config import Finetune, Pretrain
 from .engine import Engine, progress_bar
@@ -34,24 +35,19 @@ def run_all(jobs: list[Pretrain | Finetune], runs: str | Path = "runs",
             workers: int = 2) -> list[Run]:
     """Train every configuration that the store does not hold; return the runs in order.
 
-    Pre-trainings and runs from scratch go first, then the runs that start from a pre-training.
-    On a CPU, each has a process and a thread of its own, faster than a run on many; on a GPU,
-    or with one worker, they go one after another in this process. The first failing run stops the
-    rest, which continue when called again.
+    On a CPU, each has a process and a thread of its own, faster than a run on many: the longest go
+    first, and a run that starts from a pre-training waits for that one alone. On a GPU, or with one
+    worker, they go one after another in this process. The first failing run stops the rest, which
+    continue when called again.
     """
     inits = [cfg.init for cfg in jobs if isinstance(getattr(cfg, "init", None), Pretrain)]
     missing = [cfg for cfg in dict.fromkeys([*inits, *jobs]) if not locate(cfg, runs).done]
     if missing and workers > 1 and not torch.cuda.is_available():
-        later = [cfg for cfg in missing if getattr(cfg, "init", None) in inits]
         bar = progress_bar("training", len(missing), unit="run", alone=False)
+        # Workers that drew faces are small: loky would take what training adds for a leak.
+        get_reusable_executor().shutdown(kill_workers=True)
         try:
-            for wave in ([cfg for cfg in missing if cfg not in later], later):
-                # Workers that drew faces are small: loky would take what training adds for a leak.
-                get_reusable_executor().shutdown(kill_workers=True)
-                parallel = Parallel(workers, pre_dispatch="n_jobs", batch_size=1,
-                                    return_as="generator_unordered")
-                for _ in parallel(delayed(_work)(cfg, runs, os.getpid()) for cfg in wave):
-                    bar.update()
+            _side_by_side(missing, runs, workers, bar)
         except TerminatedWorkerError as error:
             raise RunError("a training process was killed, most often for lack of memory: close "
                            "other programs or train one run at a time (--n-jobs 1), then call "
@@ -60,6 +56,24 @@ def run_all(jobs: list[Pretrain | Finetune], runs: str | Path = "runs",
             bar.close()
             get_reusable_executor().shutdown(kill_workers=True)     # idle ones would keep memory
     return [train(cfg, runs) for cfg in jobs]
+
+
+def _side_by_side(missing: list, runs: str | Path, workers: int, bar: tqdm) -> None:
+    def length(cfg) -> tuple[int, int]:
+        return (3, 0) if isinstance(cfg, Pretrain) else (len(cfg.tasks), cfg.num_experts)
+
+    left, running = sorted(missing, key=length, reverse=True), {}
+    executor = get_reusable_executor(workers)
+    while left or running:
+        unfinished = {*left, *running.values()}
+        ready = [cfg for cfg in left if getattr(cfg, "init", None) not in unfinished]
+        for cfg in ready[:workers - len(running)]:
+            left.remove(cfg)
+            running[executor.submit(_work, cfg, runs, os.getpid())] = cfg
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            future.result()
+            del running[future]
+            bar.update()
 
 
 def _work(cfg, runs: str | Path, parent: int) -> None:
