@@ -227,7 +227,7 @@ PROFILES = {
         both=_NANO | dict(sampling_rate=1, epochs=1), seeds=(0,), resamples=200,
         pretrain=_NANO_PRETRAIN | dict(image_batch_size=32, video_batch_size=8, repeat_aug=2),
         finetune=_NANO_FINETUNE | dict(lr=1e-3)),
-    "sandbox": _SANDBOX | dict(scratch_methods=("dynamic", "static", "multitask", "s4d")),
+    "sandbox": _SANDBOX | dict(scratch_methods=("dynamic", "s4d")),
     "night": _SANDBOX | dict(notebooks=("03_finetuning",)),     # all methods, and most ablations
     "gpu": dict(
         faces=dict(img_size=160, photos=40000, photo_subjects=10000, clips=20000, fps=12,

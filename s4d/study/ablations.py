@@ -50,7 +50,7 @@ def declared(profile: Profile) -> dict[str, tuple]:
     if profile.faces is None:                              # recorded clips cannot be moved
         return {name: both for name, both in every.items() if name != "gap"}
     night = ("start", "experts", "top_k", "blocks", "photos", "clips", "gap")
-    return {"smoke": {"photos": ((0.3,), ("s4d",))}, "sandbox": {"photos": ((0.1,), ("s4d",))},
+    return {"smoke": {"photos": ((0.3,), ("s4d",))}, "sandbox": {},
             "night": {name: every[name] for name in night}, "gpu": every}[profile.name]
 
 
