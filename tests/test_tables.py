@@ -128,7 +128,7 @@ def test_the_paper_types_no_result_and_uses_only_what_exists():
     assert set(re.findall(r"\\([A-Z][A-Za-z]+)", PAPER)) <= {*known, *latex}
     files = [f"{name}.pdf" for name in re.findall(r"(?:drawn|graphics)\{([a-z_/]+)", body)]
     files += [f"tables/{name}.tex" for name in re.findall(r"\\fit\{\\[a-z]+\}\{([a-z_]+)\}", body)]
-    assert len(files) == 15 and all((ROOT / "figures" / file).is_file() for file in files)
+    assert len(files) == 14 and all((ROOT / "figures" / file).is_file() for file in files)
     keys = {k for keys in re.findall(r"\\cite\{([a-z0-9,]+)\}", PAPER) for k in keys.split(",")}
     assert keys and all(f"{{{key}," in BIB for key in keys)
 
