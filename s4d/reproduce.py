@@ -86,7 +86,7 @@ def prepare(job: Job, n_jobs: int | None = None) -> list:
     drawn = [job.data / faces.folder / "corpus.json" for faces in ablations.corpora(job.profile)]
     if not all(file.is_file() for file in drawn):
         job.say("corpus: drawing the faces")
-    with job.clocked("corpora", "faces"):
+    with job.clocked("corpora", "two processes"):
         for faces in ablations.corpora(job.profile):
             corpus.ensure(faces, job.data, min(8, os.cpu_count() or 1),
                           progress=sys.stderr.isatty())
@@ -108,16 +108,20 @@ def draw_timeline(job: Job) -> None:
     """Draw what ran when, a row a process, into `build/<profile>/timeline.png`."""
     from .study.figures.style import figure
     table = pd.DataFrame(job.spans, columns=["kind", "name", "begin", "end"]).sort_values("begin")
-    fig, ax = figure(9, 1.8)
+    fig, ax = figure(9, 2.2)
     ends: list[float] = []                     # of the last bar in each row
-    for kind, name, begin, end in table.itertuples(index=False):
-        row = next((i for i, last in enumerate(ends) if last <= begin + 0.5), len(ends))
-        ends[row:row + 1] = [end]
-        colour = f"C{[*table['kind'].unique()].index(kind)}"
-        ax.barh(row, (end - begin) / 60, left=begin / 60, color=colour, edgecolor="w")
-        if end - begin > 15:
-            ax.text((begin + end) / 120, row, name, rotation=90, ha="center", va="center", size=6)
-    ax.set(xlabel="minutes since the call", ylabel="process", yticks=range(len(ends)))
+    for number, kind in enumerate(table["kind"].unique()):
+        ax.bar(0, 0, color=f"C{number}", label=kind)
+        for _, name, begin, end in table[table["kind"] == kind].itertuples(index=False):
+            row = next((i for i, last in enumerate(ends) if last <= begin + 0.5), len(ends))
+            ends[row:row + 1] = [end]
+            ax.barh(row, (end - begin) / 60, left=begin / 60, color=f"C{number}", edgecolor="w")
+            if end - begin > 15:
+                ax.text((begin + end) / 120, row, name, rotation=90, ha="center", va="center",
+                        color="w", size=6)
+    ax.set(xlim=(0, None), xlabel="minutes since the call", ylabel="process",
+           yticks=range(len(ends)))
+    fig.legend(loc="outside upper center", ncols=4)
     write_all({job.build / "timeline.png": lambda p: fig.savefig(p, format="png"),
                job.build / "timeline.csv": lambda p: table.to_csv(p, index=False)})
 

@@ -74,6 +74,7 @@ def _side_by_side(missing: list, runs: str | Path, workers: int, bar: tqdm) -> N
             future.result()
             del running[future]
             bar.update()
+    executor.shutdown()
 
 
 def _work(cfg, runs: str | Path, parent: int) -> None:
