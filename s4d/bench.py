@@ -42,12 +42,15 @@ def cost(build: Callable[[], nn.Module], task: str, ratio: float, step: bool) ->
         if isinstance(model, DualMAE):
             inputs += [torch.zeros(1, length, dtype=torch.bool), removed_tokens(length, ratio)]
         model.train(step)
+        mixed = [m for m in model.modules() if isinstance(m, MoAE)]
+        for layer in mixed:
+            layer.grouped = False
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             out = model(*inputs)
             if step:
                 out.sum().backward()             # of plain attention: computes nothing twice
     unchosen = sum(4 * length * (layer.num_experts - layer.top_k) * layer.w1[0].numel()
-                   for layer in model.modules() if isinstance(layer, MoAE) and layer.top_k)
+                   for layer in mixed if layer.top_k)
     flops = counter.get_total_flops() - (3 if step else 1) * unchosen
     parameters = sum(p.numel() for p in model.parameters())
     return {"tokens": length, "M": parameters / 1e6, "GFLOP": flops / 1e9}

@@ -355,6 +355,28 @@ def test_the_classifier_is_the_references(size, classes, released):
     losses_and_gradients_agree(model, twin, total, expected)
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_chosen_experts_alone_are_all_experts_gated(half):
+    """Both ways of a MoAE layer: output and every gradient, with an expert that nobody chose."""
+    layer, x = stirred(models.MoAE(64, num_experts=6)).train(), torch.randn(3, 20, 64)
+    with torch.no_grad():
+        layer.router.bias[2] = -100.0
+    layer.noise_mode, layer.capacity_factor, found = "never", 1.0, []
+    for layer.grouped in (False, True, None):
+        layer.zero_grad()
+        leaf = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            out = layer(leaf)
+        (out.float().square().mean() + layer.balance).backward()
+        grads = {n: p.grad for n, p in layer.named_parameters() if "noise" not in n}
+        found.append({"out": out.detach().float(), "x": leaf.grad, **grads})
+    every, chosen, default = found
+    assert not every["w1"][2].any() and all(torch.equal(default[n], v) for n, v in chosen.items())
+    for name, value in every.items():
+        least = (0.02 if half else 1e-6) * value.abs().max().clamp(min=0.02 if half else 1)
+        assert (chosen[name] - value).abs().max() < least, name
+
+
 @pytest.mark.parametrize("size", ["small", "base"])
 def test_the_autoencoder_is_the_references(size):
     """Reconstruction of all tokens, targets, loss and gradients of both modalities."""
@@ -365,6 +387,9 @@ def test_the_autoencoder_is_the_references(size):
         with torch.no_grad():
             assert close(model.reconstruct(x, mask), twin.reconstruct(x, mask))
             assert close(model.standardise(model.patchify(x))[0], twin.targets(x))
+            removed = mask.nonzero()[:, 1].view(2, -1)
+            found = model.targets(x, removed).transpose(2, 3).flatten(2)       # channels last
+            assert close(found.flatten(0, 1), twin.targets(x)[mask])
         total, expected = total + model(x, mask), expected + twin(x, mask)
     losses_and_gradients_agree(model, twin, total, expected)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN as MEAN
 from timm.data import IMAGENET_DEFAULT_STD as STD
 from torch import Tensor, nn
@@ -24,10 +25,15 @@ class Decoder(nn.Module):
         self.grad_checkpointing = False
 
     def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
-        """Tokens `[B, L, D_dec]` -> predictions `[B, L, out]`, or of those at `at` `[B, N]`."""
+        """Tokens `[B, L, D_dec]` -> predictions `[B, L, 2 P P 3]`; of those at `at` `[B, N]` alone,
+        channel by channel, `[B, N, 3, 2 P P]`."""
         x = x + self.positions[:x.shape[1]]
         x = run_blocks(self.blocks, x, self.grad_checkpointing and self.training)
-        return self.head(self.norm(x if at is None else pick(x, at)))
+        if at is None:
+            return self.head(self.norm(x))
+        weight, bias = (p.unflatten(0, (-1, 3)).transpose(0, 1).flatten(0, 1)    # not the pixels:
+                        for p in (self.head.weight, self.head.bias))             # those are more
+        return F.linear(self.norm(pick(x, at)), weight, bias).unflatten(-1, (3, -1))
 
 
 class DualMAE(nn.Module):
@@ -58,8 +64,19 @@ class DualMAE(nn.Module):
         removed tokens' values."""
         visible, masked = self.separate(x, mask, removed)
         predicted = self.decoder(self.encode(x, visible, mask.shape[1]), masked)
-        target, _, _ = self.standardise(pick(self.patchify(x), masked))
-        return (predicted.to(target.dtype) - target).square().mean()
+        return F.mse_loss(predicted.to(x.dtype), self.targets(x, masked))
+
+    @torch.no_grad()
+    def targets(self, x: Tensor, at: Tensor) -> Tensor:
+        """Standardised pixels of the tokens at `at` `[B, N]`, by channel: `[B, N, 3, 2 P P]`.
+
+        `standardise(patchify(x))` in place: the normalisation of the input cancels, but in 1e-6.
+        """
+        pixels = cut(x, self.encoder.patch_size, keep=at).flatten(3)
+        pixels -= pixels.mean(-1, keepdim=True)
+        norm = torch.linalg.vector_norm(pixels, dim=-1, keepdim=True)     # no copy of the pixels
+        variance = norm.square() / (pixels.shape[-1] - 1)
+        return pixels.mul_((variance + 1e-6 / self.std.view(3, 1).square()).rsqrt())
 
     def reconstruct(self, x: Tensor, mask: Tensor) -> Tensor:
         """Normalised predictions of ALL tokens in place, `[B, L, 2 P P 3]`."""

@@ -11,8 +11,7 @@ from ..config import ConfigError
 class MoAE(nn.Module):
     """E adapters, each Linear(D, D/r) - GELU - Linear(D/r, D), of which a router picks k per token.
 
-    Images and videos share router and experts. All experts are computed and their hidden units
-    gated: shapes are static, and the gates of experts that were not chosen are 0.
+    Images and videos share router and experts.
 
     Args:
         top_k: experts per token; 0 has no router: all adapters serve all tokens, with gate 1 / E.
@@ -21,6 +20,10 @@ class MoAE(nn.Module):
         noise_mode: of the router's scores: "train" (the paper), "always" (the release), "never".
         capacity_factor: None for no limit. A number c lets an expert take int(N k / E c) of the
             batch's N tokens, sample by sample (the release, docs/method.md section 8).
+        grouped: True computes the chosen experts alone, on tokens sorted by expert, False all of
+            them, with gates of 0. Neither has shapes that depend on the routing, so a GPU never
+            waits. None: grouped on CPUs, all on GPUs, and where torch has no grouped product
+            (compiled, in float64, without a router, widths that are no multiples of 8).
         record: a list to which each forward pass appends its gates, or None.
         balance: E sum_e f_e P_e of the last training pass; 1 when balanced, 0 without a router.
     Source: S4D, MoAE; gating of Shazeer et al. 2017; balance loss of the Switch Transformer.
@@ -43,6 +46,7 @@ class MoAE(nn.Module):
         nn.init.trunc_normal_(self.w1, std=0.02)
         self.noise_mode: str = "train"
         self.capacity_factor: float | None = None
+        self.grouped: bool | None = None
         self.record: list[Tensor] | None = None
         self.balance: Tensor | None = None
 
@@ -59,24 +63,49 @@ class MoAE(nn.Module):
             self.balance = x.new_zeros(())
         if self.record is not None:
             self.record.append(gates.detach())
+        grouped = self.grouped
+        if grouped is None:
+            grouped = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        fits = x.dtype != torch.float64 and not any(n % 8 for n in self.w1.shape[1:])
+        if grouped and fits and self.top_k:
+            return self.of_chosen(x, gates, chosen)
+        return self.of_all(x, gates)
+
+    def of_all(self, x: Tensor, gates: Tensor) -> Tensor:
+        """Tokens `[B, L, D]` through every expert, as two dense products."""
         hidden = F.gelu(F.linear(x, self.w1.flatten(0, 1), self.b1.flatten()))     # [B, L, E D/r]
         gates = gates.to(hidden.dtype)
         hidden = hidden.unflatten(-1, (self.num_experts, -1)) * gates.unsqueeze(-1)
         w2 = self.w2.transpose(1, 2).flatten(0, 1)                                 # [E D/r, D]
         return hidden.flatten(-2) @ w2 + gates @ self.b2
 
+    def of_chosen(self, x: Tensor, gates: Tensor, chosen: Tensor) -> Tensor:
+        """Tokens `[B, L, D]` through their own experts: N = B L tokens, N k rows by expert."""
+        kind, dtype = x.device.type, x.dtype
+        if torch.is_autocast_enabled(kind):        # which does not know the grouped product
+            dtype = torch.get_autocast_dtype(kind)
+        tokens, gates, chosen = (t.flatten(0, 1) for t in (x, gates, chosen))
+        rows = torch.nonzero_static(chosen.t(), size=len(tokens) * self.top_k)
+        expert, token = rows.unbind(1)                                             # [N k]
+        ends = chosen.sum(0).cumsum(0).int()                                       # [E]
+        hidden = F.grouped_mm(tokens.to(dtype).index_select(0, token),
+                              self.w1.to(dtype).transpose(1, 2), offs=ends)
+        hidden = F.gelu(hidden + self.b1.index_select(0, expert)) * gates[token, expert, None]
+        out = F.grouped_mm(hidden.to(dtype), self.w2.to(dtype).transpose(1, 2), offs=ends)
+        bias = gates.to(dtype) @ self.b2.to(dtype)
+        return bias.index_add(0, token, out).view_as(x)
+
     def route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens `[B, L, D]` -> gates (0 if not chosen), chosen (bool), scores `[B, L, E]`."""
         dtype = torch.promote_types(x.dtype, torch.float32)      # half precision would tie
-        x = x.to(dtype)
-
-        def scores_of(layer: nn.Linear) -> Tensor:
-            return F.linear(x, layer.weight.to(dtype), layer.bias.to(dtype))
-
-        with torch.autocast(x.device.type, enabled=False):
-            scores = scores_of(self.router)
-            if self.noise_mode == "always" or (self.noise_mode == "train" and self.training):
-                scores = scores + torch.randn_like(scores) * F.softplus(scores_of(self.noise_proj))
+        noisy = self.noise_mode == "always" or (self.noise_mode == "train" and self.training)
+        maps = (self.router, self.noise_proj) if noisy else (self.router,)
+        with torch.autocast(x.device.type, enabled=False):       # both maps as one product
+            weight, bias = (torch.cat([getattr(m, name) for m in maps]).to(dtype)
+                            for name in ("weight", "bias"))
+            scores, *width = F.linear(x.to(dtype), weight, bias).split(self.num_experts, -1)
+            if noisy:
+                scores = scores + torch.randn_like(scores) * F.softplus(width[0])
         top, index = scores.topk(self.top_k, dim=-1)
         gates = torch.zeros_like(scores).scatter(-1, index, top.softmax(-1))
         chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, index, True)

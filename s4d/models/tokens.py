@@ -25,18 +25,24 @@ def as_clip(x: Tensor) -> Tensor:
     return x.unsqueeze(2).expand(-1, -1, TUBELET_SIZE, -1, -1) if x.ndim == 4 else x
 
 
-def cut(x: Tensor, patch_size: int, parts: int = 1) -> Tensor:
+def cut(x: Tensor, patch_size: int, parts: int = 1, keep: Tensor | None = None) -> Tensor:
     """Cuts clips into tubelets `[B, L, 3, 2, P, P]`, L in time, row, column order.
 
     With `parts` > 1, also each tubelet into rows and columns: `[B, L, parts, parts, 3, 2, p, p]`.
+    With `keep` `[B, N]`, only those tubelets: N instead of L. Rows of p pixels are copied by
+    number, which is faster than to permute single pixels. Images are clips of a frame repeated.
     """
-    b, c, t, h, w = x.shape
-    side = patch_size // parts
-    x = x.reshape(b, c, t // TUBELET_SIZE, TUBELET_SIZE, h // patch_size, parts, side,
-                  w // patch_size, parts, side)
-    x = x.permute(0, 2, 4, 7, 5, 8, 1, 3, 6, 9)
-    inner = (parts, parts) if parts > 1 else ()
-    return x.reshape(b, -1, *inner, c, TUBELET_SIZE, side, side)
+    (b, c, *time, h, w), side, device = x.shape, patch_size // parts, x.device
+    rows = x.reshape(b, -1, side)
+    number = torch.arange(rows.shape[1], device=device).view(c, *time or (1,), h, w // side)
+    number = number if time else number.expand(-1, TUBELET_SIZE, -1, -1)
+    number = number.view(c, -1, TUBELET_SIZE, h // patch_size, parts, side, w // patch_size, parts)
+    number = number.permute(1, 3, 6, 4, 7, 0, 2, 5).flatten(3).flatten(0, 2)       # [L, rows]
+    shape = *((parts, parts) if parts > 1 else ()), c, TUBELET_SIZE, side, side
+    if keep is None:
+        return rows.index_select(1, number.flatten()).view(b, -1, *shape)
+    number = number[keep] + rows.shape[1] * torch.arange(b, device=device).view(b, 1, 1)
+    return F.embedding(number, rows.flatten(0, 1)).view(b, -1, *shape)
 
 
 def pick(tokens: Tensor, index: Tensor) -> Tensor:
@@ -67,9 +73,7 @@ class TubeletEmbed(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Clips `[B, 3, T, H, W]` -> tokens `[B, L, D]`, or only those at `keep` `[B, N]`."""
-        tubelets = cut(x, self.patch_size, self.patch_size // 4 if self.stem_dim else 1)
-        if keep is not None:
-            tubelets = pick(tubelets, keep)
+        tubelets = cut(x, self.patch_size, self.patch_size // 4 if self.stem_dim else 1, keep)
         if not self.stem_dim:   # a convolution whose kernel is its stride is a matrix product
             return F.linear(tubelets.flatten(2), self.proj.weight.flatten(1), self.proj.bias)
         first, _, *stages = self.proj       # parts [B N, s, s, 3, 2, 4, 4] -> [B N, s, s, C]

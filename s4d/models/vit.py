@@ -124,8 +124,7 @@ class Encoder(nn.Module):
 
     def embed(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Inputs -> tokens with positions `[B, L, D]`, or only those at `keep` `[B, N]`."""
-        x, side = as_clip(x), self.img_size
-        t, h, w = x.shape[2:]
+        side, (t, h, w) = self.img_size, as_clip(x).shape[2:]
         if (h, w) != (side, side) or t > self.num_frames or t % TUBELET_SIZE:
             raise ValueError(
                 f"input of {t} frames of {h} x {w} px: this model takes an image or up to "
