@@ -1,6 +1,4 @@
 """The commands. Each imports what it needs when it is called, so that `--help` is quick."""
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,6 +1,4 @@
 """Panels for JupyterLab: controls, and a figure that a trained model draws anew at every move."""
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

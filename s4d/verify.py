@@ -4,8 +4,6 @@ Counts, names and settings must be equal. A trained number holds inside its comm
 has moved outside of it (another processor rounds like a new seed), and fails where the two
 intervals have nothing in common. Trained numbers without an interval are not judged.
 """
-from __future__ import annotations
-
 import io
 import subprocess
 import tarfile

@@ -1,6 +1,4 @@
 """What is wrong with a dataset on disk: files against lists, published counts and each other."""
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

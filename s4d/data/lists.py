@@ -1,6 +1,4 @@
 """What datasets are made of: folders, label lists, listed files, the order of integer labels."""
-from __future__ import annotations
-
 import csv
 import os
 import re

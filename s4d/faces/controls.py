@@ -1,6 +1,4 @@
 """From actions to control points: where lips, lids and brows lie, how deep each fold is."""
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import torch

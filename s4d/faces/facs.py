@@ -1,6 +1,4 @@
 """Facial actions (FACS): the list, what each emotion is made of, and how an expression unfolds."""
-from __future__ import annotations
-
 import numpy as np
 
 NAMES = {1: "inner brow raiser", 2: "outer brow raiser", 4: "brow lowerer", 5: "upper lid raiser",

@@ -5,8 +5,6 @@ The surface is q = 1 with q^2 = G(x, y) + ((z - h(x, y)) / D)^2, G = X (.74 + .2
 X = (x / W(y))^2. `rays` marches against the tables of h and G; features are painted by x and y.
 In a table x is a row and y a column, so what depends on one of them costs next to nothing.
 """
-from __future__ import annotations
-
 import math
 
 import torch

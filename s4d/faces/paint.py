@@ -2,8 +2,6 @@
 
 Colours are linear light; widths and places are in half head heights, set by hand.
 """
-from __future__ import annotations
-
 from collections import namedtuple
 from types import SimpleNamespace
 

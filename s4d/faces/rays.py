@@ -1,6 +1,4 @@
 """Rays from the camera onto ellipsoids and the head, and the light that surfaces send back."""
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import torch

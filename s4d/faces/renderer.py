@@ -1,6 +1,4 @@
 """Subject x actions x scene -> pixels: geometry first, then the picture from back to front."""
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace

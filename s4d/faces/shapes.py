@@ -1,6 +1,4 @@
 """Small tensor functions that everything is drawn with: ramps, bells, windows, layers, look-up."""
-from __future__ import annotations
-
 from functools import lru_cache
 
 import torch

@@ -1,6 +1,4 @@
 """Who a face belongs to (`subjects`), and how it is seen: pose, camera, light (`views`)."""
-from __future__ import annotations
-
 import math
 from functools import partial
 

@@ -1,6 +1,4 @@
 """Around the face: neck and clothes, hair, ears, glasses, an occluder."""
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import torch

@@ -1,6 +1,4 @@
 """What the heads answer by emotion: along a clip, in confusions, and with photos in training."""
-from __future__ import annotations
-
 from itertools import permutations
 from math import factorial
 

@@ -1,6 +1,4 @@
 """How hard the drawn corpora are: simple readers of actions and pixels; one frame of a clip."""
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -2,8 +2,6 @@
 
 Gates are kept by block index, from 0; the tables number blocks and experts from 1.
 """
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy

@@ -1,6 +1,4 @@
 """From a folder of one's own to a trained model, scores with intervals and figures, in one call."""
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

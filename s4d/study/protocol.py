@@ -1,6 +1,4 @@
 """The benchmarks' protocol: scores of a test split and of folds, matrices, tables as printed."""
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -1,6 +1,4 @@
 """How photos and clips relate inside the networks: transfer of heads, prototypes, CKA by layer."""
-from __future__ import annotations
-
 from functools import partial
 from itertools import product
 

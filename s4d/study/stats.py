@@ -3,8 +3,6 @@
 The samples of a subject are not independent, so whole subjects are drawn again, or left out. A
 training could have started from another seed, so resamples of scores draw seeds, too.
 """
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache

@@ -1,6 +1,4 @@
 """What the analyses show to a model, and what it makes of that: features, probabilities, gates."""
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

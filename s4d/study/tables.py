@@ -1,6 +1,4 @@
 """Tables of the report: the paper's claims judged, published results, runs, numbers as macros."""
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -1,6 +1,4 @@
 """The store of runs: what a configuration reads, and the folder that its training fills."""
-from __future__ import annotations
-
 import hashlib
 import json
 import platform

@@ -4,8 +4,6 @@ Processes that torchrun starts share each batch, whose size the configuration fi
 gradients are averaged. Draws inside the model depend on step and process: a run resumes bit for bit
 on as many processes.
 """
-from __future__ import annotations
-
 import atexit
 import math
 import os

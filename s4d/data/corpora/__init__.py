@@ -1,6 +1,4 @@
 """Datasets on disk -> index tables. To add one, write a `Dataset` and list it here."""
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 DFEW, FERV39K and MAFW have a list for each fold and split; in the others, names tell everything.
 CREMA-D and RAVDESS have no published split: we deal their sorted actors out in turn to five folds.
 """
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from functools import partial

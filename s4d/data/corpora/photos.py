@@ -7,8 +7,6 @@ In an own folder the first folder of a path that is no split (`train`, `val`, `t
 and names an emotion; a folder below it names the subject. Without split folders a hash makes a
 fifth the test split, of whole subjects where they are known. Else one person may lie on both sides.
 """
-from __future__ import annotations
-
 import hashlib
 import os
 import re

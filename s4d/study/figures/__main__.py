@@ -1,6 +1,4 @@
 """Draw again, from the csv of a results folder alone, the figures that need nothing else."""
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,6 +1,4 @@
 """Figures of how photos and clips relate: transfer, likeness, along a clip, confusions, gains."""
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure

@@ -1,6 +1,4 @@
 """Figures of the experts: usage, maps over the face, specificity."""
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np

@@ -1,6 +1,4 @@
 """Figures of the embedded corpus: rows of faces, and one clip above its facial actions."""
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,6 +1,4 @@
 """Figures of fine-tuning: scores, differences, confusions, curves, ablations, single answers."""
-from __future__ import annotations
-
 from itertools import product
 from pathlib import Path
 

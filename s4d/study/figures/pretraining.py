@@ -1,6 +1,4 @@
 """Figures of pre-training: masks, losses and reconstructions."""
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import product
 

@@ -1,6 +1,4 @@
 """What all figures share: widths, colours of methods, tasks and emotions, marks and their names."""
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 
