@@ -70,7 +70,7 @@ def main(args: list[str] | None = None) -> int:
             return train(args[0], args[1:])
         return tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="python -m s4d", args=args, config=(tyro.conf.OmitSubcommandPrefixes,),
-            description="S4D: static for dynamic facial expression recognition.")
+            description="S4D: static for dynamic facial expression recognition.") or 0
     except KeyboardInterrupt:
         print("s4d: interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130

@@ -20,14 +20,13 @@ def say(sentence: str) -> None:
     print(f"s4d: {sentence}", file=sys.stderr)
 
 
-def faces(profile: str = "sandbox", data: Folder = "data") -> int:
+def faces(profile: str = "sandbox", data: Folder = "data") -> None:
     """Write the procedural-face corpora of a profile: smoke, sandbox, night or gpu."""
     from .faces import corpus
     settings = configs.profile(profile, data=data)
     if settings.faces is None:
         raise ConfigError(f"profile {profile} reads licensed data, not procedural faces")
     print(corpus.ensure(settings.faces, data, CPUS, progress=sys.stderr.isatty()))
-    return 0
 
 
 def audit(dataset: Dataset, root: Root, fold: int | None = None, label_order: str | None = None,
@@ -106,7 +105,7 @@ def own(photos: str | None = None, clips: str | None = None, subject_separator: 
     return int(len(problems) > 0)
 
 
-def runs(runs: Folder = "runs") -> int:
+def runs(runs: Folder = "runs") -> None:
     """List the runs of a store: state, steps, best validation scores, differing settings."""
     import pandas as pd
 
@@ -127,7 +126,6 @@ def runs(runs: Folder = "runs") -> int:
         rows.append({"run": run.dir.name, "state": run.state, **best,
                      "differs in": ", ".join(differing[:8])})
     print(pd.DataFrame(rows).to_string(index=False, na_rep="-", float_format="{:.1f}".format))
-    return 0
 
 
 def open_run(folder: str):
@@ -261,7 +259,7 @@ def predict(files: Annotated[list[str], Positional, arg(metavar="FILE")], run: s
 
 
 def export(run: Annotated[str, Positional, arg(metavar="RUN")],
-           out: Annotated[str, Positional, arg(metavar="FILE")]) -> int:
+           out: Annotated[str, Positional, arg(metavar="FILE")]) -> None:
     """Write a finished run's weights in the format of the authors' release, a .pth file."""
     import torch
 
@@ -272,14 +270,13 @@ def export(run: Annotated[str, Positional, arg(metavar="RUN")],
     state = {"model": to_released(Run(Path(run)).load())}
     write(out, lambda p: torch.save(state, p))
     print(out)
-    return 0
 
 
 def reproduce(profile: str = "sandbox", data: Folder = "data", runs: Folder = "runs",
               out: str | None = None, fresh: bool = False, n_jobs: int | None = None,
               notebook: UseAppendAction[tuple[str, ...]] = (),
               parameter: Annotated[UseAppendAction[tuple[tuple[str, str], ...]],
-                                   arg(aliases=["-p"], metavar="NAME VALUE")] = ()) -> int:
+                                   arg(aliases=["-p"], metavar="NAME VALUE")] = ()) -> None:
     """Make every figure and table of a profile; a second call redoes only what changed.
 
     Args:
@@ -292,7 +289,6 @@ def reproduce(profile: str = "sandbox", data: Folder = "data", runs: Folder = "r
     from .reproduce import reproduce as run
     from .study.artifacts import default_out
     run(profile, out or default_out(profile), data, runs, fresh, notebook, dict(parameter), n_jobs)
-    return 0
 
 
 def verify(profile: str = "sandbox") -> int:
@@ -310,11 +306,10 @@ def verify(profile: str = "sandbox") -> int:
     return int(failed > 0)
 
 
-def bench(device: Literal["cpu", "cuda"] = "cpu", seconds: float = 1.0) -> int:
+def bench(device: Literal["cpu", "cuda"] = "cpu", seconds: float = 1.0) -> None:
     """Measure the models against a plain reference and the machine's own matrix products."""
     import torch
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("no CUDA device was found: choose --device cpu")
     from . import bench as measure
     measure.main(device, seconds)
-    return 0

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from conftest import NAMES, put, write_affectnet, write_image
 
-from s4d.data import REGISTRY, DatasetError, LabelError, audit, fingerprint, index, split_validation
+from s4d.data import REGISTRY, DatasetError, LabelError, fingerprint, index, split_validation
+from s4d.data.audit import examine
 from s4d.emotions import ORDERS
 
 HEAD = "subDirectory_filePath,face_x,expression"
@@ -185,7 +186,7 @@ def test_a_name_may_repeat_the_folder_of_media(tmp_path, name):
         (tmp_path / f"{split}_set_1.csv").write_text(f"video_name,label\n{other},0\n")
     paths = index("dfew", tmp_path, fold=1).path.tolist()
     assert paths == ["Clip/jpg_256/2", "Clip/jpg_256/00001"]      # also where one is missing
-    notes = audit("dfew", tmp_path, fold=1).query("kind == 'note'")
+    notes = examine("dfew", tmp_path, fold=1)[0].query("kind == 'note'")
     assert len(notes) == (name != "00001")
     if len(notes):
         assert notes.problem.iloc[0].endswith("is read without it (2 lines)")
@@ -197,7 +198,7 @@ def test_a_label_may_be_written_as_a_float(tmp_path):
     labels = dict(index("affectnet", tmp_path)[["path", "label"]].to_numpy())
     assert labels == {
         "images/a.jpg": "happiness", "images/b.jpg": "anger", "images/c.jpg": "surprise"}
-    notes = audit("affectnet", tmp_path).query("kind == 'note'")
+    notes = examine("affectnet", tmp_path)[0].query("kind == 'note'")
     assert notes.problem.tolist() == ["a label written as a float, such as 1.0, is read as an "
                                       "integer (2 lines)"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import cut_off, put, write_image, write_video
 
-from s4d.data import DatasetError, LabelError, MediaError, audit, read_clip
+from s4d.data import DatasetError, LabelError, MediaError, examine, read_clip
 
 CLIP, PHOTO = "Clip/original/00003.mp4", "images/1/a.jpg"
 FRAMES = "2_ClipsforFaceCrop/Action/Happy/0001"
@@ -155,7 +155,7 @@ def templates(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("clean")
     for name in FAULTS:
         clean(root / name, name)
-        assert set(audit(name, root / name).kind) <= {"count"}
+        assert set(examine(name, root / name)[0].kind) <= {"count"}
     return root
 
 
@@ -166,10 +166,10 @@ def test_a_planted_fault_is_found_and_named(templates, tmp_path, dataset, fault,
     plant(root)
     if not isinstance(kind, str):
         with pytest.raises(kind, match=words) as caught:
-            audit(dataset, root)
+            examine(dataset, root)
         assert "\n" not in str(caught.value)
         return
-    problems = audit(dataset, root)
+    problems = examine(dataset, root)[0]
     found = list(zip(problems["kind"], problems["problem"], strict=True))
     assert any(re.fullmatch(kind, k) and re.search(words, text) for k, text in found), found
     assert all("\n" not in text for _, text in found)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import NAMES, put, write_image, write_video, write_voxceleb2
 
-from s4d.data import REGISTRY, audit, index
+from s4d.data import REGISTRY, examine, index
 from s4d.data.dataset import Key, Samples, collate
 from s4d.emotions import EMOTIONS_11, ORDERS
 
@@ -78,7 +78,7 @@ def made(root: Path, name: str, classes: int, splits: tuple[str, str], media: st
 
 def check(name: str, root: Path, table, fold: int | None, order: str | None, classes: int) -> None:
     """The audit finds nothing, and every sample loads."""
-    problems = audit(name, root, fold=fold, label_order=order).query("kind != 'count'")
+    problems = examine(name, root, fold=fold, label_order=order)[0].query("kind != 'count'")
     assert problems.empty, problems.values.tolist()
     task = REGISTRY[name].task
     samples = Samples(table, root, task, 32, 4, 1, num_classes=classes, test_segments=1)
@@ -127,4 +127,4 @@ def test_voxceleb2_has_subjects_and_no_labels(tmp_path):
     table = index("voxceleb2", tmp_path)
     assert table.path[0] == "dev/mp4/id00000/video/00000.mp4" and set(table.split) == {"train"}
     assert table.subject.tolist() == ["id00000"] * 2 + ["id00001"] * 2 and table.label.isna().all()
-    assert set(audit("voxceleb2", tmp_path).kind) == {"count"}
+    assert set(examine("voxceleb2", tmp_path)[0].kind) == {"count"}

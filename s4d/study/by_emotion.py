@@ -19,11 +19,6 @@ def class_orders(classes: int, most: int = 5040, seed: int = 0) -> np.ndarray:
     return np.array([np.arange(classes), *(rng.permutation(classes) for _ in range(most - 1))])
 
 
-def renaming_p(found: np.ndarray) -> float:
-    """p of a statistic `[R]` by `class_orders`: the share that is as large as the first."""
-    return (found >= found[0] - 1e-12).mean() if np.isfinite(found[0]) else np.nan
-
-
 def course(frames: pd.DataFrame, fps: float | None = None, resamples: int = 1000) -> pd.DataFrame:
     """Mean curves around the apex of all clips but neutral ones.
 
@@ -140,9 +135,10 @@ def confusability(static: pd.DataFrame, dynamic: pd.DataFrame, names: list[str])
     rho = np.einsum("ij,rij->r", a, b[orders[:, :, None], orders[:, None]])
     half = np.nan
     if units is not None:
-        half = stats.jackknife(lambda kept: np.multiply(*ranks(kept)).sum(), units, groups=20)
+        half = stats.jackknife(lambda kept: np.multiply(*ranks(kept)).sum(), units, groups=20)[1]
     low, high = np.clip([rho[0] - half, rho[0] + half], -1, 1)
-    return dict(rho=rho[0], low=low, high=high, p=renaming_p(rho), p_least=1 / len(orders))
+    return dict(rho=rho[0], low=low, high=high, p=stats.permutation_p(rho[1:], rho[0]),
+                p_least=1 / len(orders))
 
 
 def confusion_study(tests: Tests, sides: dict[str, tuple], names: list[str]) -> pd.DataFrame:

@@ -222,12 +222,11 @@ def map_agreement(photo: Tensor, clip: Tensor, grids: dict[str, Grid],
         means = [maps[0][kept[kept < n]].mean(0), maps[1][kept[kept >= n] - n].mean(0)]
         return np.corrcoef(*[(m - m.mean(0)).ravel() for m in means])[0, 1]
     r = correlation(np.arange(len(everybody)))
-    half = float(stats.jackknife(correlation, everybody))
+    half = float(stats.jackknife(correlation, everybody)[1])
     return dict(agreement=r, agreement_low=max(-1.0, r - half), agreement_high=min(1.0, r + half))
 
 
-def seed_agreement(routes: dict[int, Routes], permutations: int = 100,
-                   seed: int = 0) -> pd.DataFrame:
+def seed_agreement(routes: dict[int, Routes], permutations: int = 100) -> pd.DataFrame:
     """Test whether two runs divide the same tokens alike, whatever numbers their experts have.
 
     matched is the share of the tokens whose leading experts are matched (Hungarian method); its
@@ -238,7 +237,7 @@ def seed_agreement(routes: dict[int, Routes], permutations: int = 100,
         both = np.bincount((a * experts + b).ravel(), minlength=experts * experts)
         both = both.reshape(experts, experts)
         return float(both[linear_sum_assignment(-both)].sum() / a.size)
-    rng, rows = np.random.default_rng(seed), []
+    rng, rows = np.random.default_rng(0), []
     for one, other in combinations(sorted(routes), 2):
         for block, gates in routes[one].items():
             a, b = (routes[s][block].argmax(-1).numpy() for s in (one, other))

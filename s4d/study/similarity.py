@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from . import stats
-from .by_emotion import class_orders, renaming_p
+from .by_emotion import class_orders
 
 Pairs = list[tuple[np.ndarray, np.ndarray]]    # features `[N, D]` of photos and clips, by seed
 Layers = dict[str, np.ndarray]                 # of `stimuli.layer_features`: layer -> `[N, D]`
@@ -79,8 +79,9 @@ def matched_classes(similarity: np.ndarray) -> dict:
     s, k = similarity[np.ix_(known, known)], known.sum()
     on = s[np.arange(k), class_orders(k)].mean(1)                          # [R], first as named
     off = (s.sum() - on * k) / (k * (k - 1))
-    return dict(diagonal=on[0], off_diagonal=off[0], difference=on[0] - off[0],
-                ceiling=k / (k - 1), p=renaming_p(on - off), p_least=1 / len(on))
+    difference, *renamed = on - off
+    return dict(diagonal=on[0], off_diagonal=off[0], difference=difference, ceiling=k / (k - 1),
+                p=stats.permutation_p(np.array(renamed), difference), p_least=1 / len(on))
 
 
 def mean_cosine(pairs: Pairs, photo_labels: np.ndarray, clip_labels: np.ndarray,
@@ -109,9 +110,8 @@ def corrected_difference(pairs: Pairs, photo_rows: pd.DataFrame, clip_rows: pd.D
         some = [(photos[one], clips[other]) for photos, clips in pairs]
         cosine = mean_cosine(some, photo_rows.label.iloc[one], clip_rows.label.iloc[other], names)
         return np.nanmean(cosine[equal]) - np.nanmean(cosine[~equal])
-    left = stats.leave_out(difference, units, groups=20)
+    left, half = stats.jackknife(difference, units, groups=20)
     value = len(left) * difference(np.arange(len(units))) - (len(left) - 1) * left.mean()
-    half = stats.left_out_half(left)
     return float(value), float(value - half), float(value + half)
 
 
@@ -194,7 +194,7 @@ def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: p
     for layer, name in product(layers, couples):
         pairs = [(a[layer], b[layer]) for a, b in couples[name]]
         value = mean_cka(np.s_[:], pairs)
-        half = stats.jackknife(partial(mean_cka, pairs=pairs), units)
+        half = stats.jackknife(partial(mean_cka, pairs=pairs), units)[1]
         found = dict(comparison=name, layer=layer, value=value, low=value - half,
                      high=min(1.0, value + half), stimuli=len(rows), people=len(np.unique(units)))
         if layer == "pooled":

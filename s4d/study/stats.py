@@ -103,30 +103,21 @@ def cluster_t(values: np.ndarray, subjects: Iterable) -> dict:
     return dict(mean=mean, low=low, high=high, p=p, samples=len(values), subjects=int(count))
 
 
-def leave_out(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray,
-              groups: int = 10) -> np.ndarray:
-    """A statistic of the kept samples' indices, without each of G groups of subjects `[G, ...]`."""
+def jackknife(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray,
+              groups: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """A statistic of the kept samples' indices, without each of G groups of subjects `[G, ...]`.
+
+    Second, half the width of its 95 % interval, missing below two subjects. A bootstrap would show
+    stimuli twice, each like its copy. Source: delete-a-group jackknife (Kott 2001).
+    """
     subjects, unit = np.unique(units, return_inverse=True)
     groups = min(groups, len(subjects))
     if groups < 2:
-        return np.empty(0)
+        return np.empty(0), np.nan
     dealt = (np.random.default_rng(0).permutation(len(subjects)) % groups)[unit]
-    return np.array([statistic(np.flatnonzero(dealt != g)) for g in range(groups)])
-
-
-def left_out_half(left: np.ndarray) -> np.ndarray:
-    """Half the width of a 95 % interval, from `leave_out` (delete-a-group jackknife, Kott 2001)."""
-    groups = len(left)
-    if groups < 2:
-        return np.nan
+    left = np.array([statistic(np.flatnonzero(dealt != g)) for g in range(groups)])
     squares = ((left - left.mean(0)) ** 2).sum(0)
-    return student.ppf(0.975, groups - 1) * np.sqrt((groups - 1) / groups * squares)
-
-
-def jackknife(statistic: Callable[[np.ndarray], np.ndarray], units: np.ndarray,
-              groups: int = 10) -> np.ndarray:
-    """`left_out_half` of `leave_out`: a bootstrap shows stimuli twice, each like its copy."""
-    return left_out_half(leave_out(statistic, units, groups))
+    return left, student.ppf(0.975, groups - 1) * np.sqrt((groups - 1) / groups * squares)
 
 
 def p_value(differences: np.ndarray) -> float:
@@ -137,7 +128,8 @@ def p_value(differences: np.ndarray) -> float:
 
 def permutation_p(null: np.ndarray, value: float, slack: float = 1e-12) -> float:
     """One-sided p of a value against its permutations: (1 + as large ones) / (1 + all)."""
-    return (1 + (null >= value - slack).sum()) / (1 + len(null))
+    p = (1 + (null >= value - slack).sum()) / (1 + len(null))
+    return p if np.isfinite(value) else np.nan
 
 
 def holm(p: np.ndarray) -> np.ndarray:
