@@ -1,6 +1,4 @@
 """The command line: `python -m s4d COMMAND --help`."""
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,6 +1,4 @@
 """Emotion names, each dataset's label order, and maps between them. Labels are names."""
-from __future__ import annotations
-
 EMOTIONS = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
 EMOTIONS_8 = EMOTIONS + ("contempt",)
 EMOTIONS_11 = EMOTIONS_8 + ("anxiety", "helplessness", "disappointment")

@@ -1,6 +1,4 @@
 """Write files that matter under a temporary name, then rename: readers see old or new, no half."""
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

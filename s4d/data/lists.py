@@ -71,8 +71,7 @@ class Entry(NamedTuple):
 def read_list(path: Path) -> list[Entry]:
     """The entries of a list, with or without a header, separated by commas, tabs or blanks.
 
-    A name may hold blanks. A label such as 1.0 is the integer 1: pandas writes it so beside a
-    missing value.
+    A name may hold blanks. A label such as 1.0 is 1: pandas writes it so beside a missing value.
     """
     lines = re.split(r"\r\n|\r|\n", _text(path))
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -96,8 +95,7 @@ def read_list(path: Path) -> list[Entry]:
             match = re.fullmatch(r'(.+?)[,;\s]+"?([^,;\s"]+)"?', line.strip())
             name, label = match.groups() if match else (line.strip(), "")
         if not label:
-            raise LabelError(f"no label for {name!r} in {where}: expected `name label` or "
-                             "`name,label`")
+            raise LabelError(f"no label for {name!r} in {where}: give `name label` or `name,label`")
         if re.fullmatch(r"\d+\.0+", label):
             label = label.partition(".")[0]
             notes[str(path), "a label written as a float, such as 1.0, is read as an integer"] += 1
@@ -118,8 +116,7 @@ def _text(path: Path) -> str:
             continue
         if "\0" not in text:
             return text
-    raise DatasetError(f"list {path} cannot be read: it is no text in UTF-8, UTF-16 or GBK; copy "
-                       "it again")
+    raise DatasetError(f"list {path} is no text in UTF-8, UTF-16 or GBK: copy it again")
 
 
 def _safe(name: str, where: str) -> str:
@@ -130,8 +127,7 @@ def _safe(name: str, where: str) -> str:
               "leaves the dataset's folder by '..'": ".." in parts, "names no file": not parts}
     for fault, there in faults.items():
         if there:
-            raise DatasetError(f"{name!r} in {where} {fault}: write a path relative to the "
-                               "dataset's folder")
+            raise DatasetError(f"{name!r} in {where} {fault}: give a path below the dataset folder")
     return "/".join(parts)
 
 

@@ -17,8 +17,7 @@ from .shapes import DEPTH, LOG2E, X0, X1, Y0, Y1, gauss, part, power, smooth
 def head_table(C, light, T):
     """Tabulate the head `[n, 9, T, 5 T / 6]`; `light` is the direction to it `[n, 3]`.
 
-    Tables: profile G, height h / DEPTH; slopes of h and of G / 2 along x and y; occlusion; cast
-    shadow; where a beard grows.
+    Tables: profile G, height h / DEPTH; slopes of h and G / 2 along x, y; occlusion; shadow; beard.
     """
     x = torch.linspace(X0, X1, T * 5 // 6).view(1, 1, -1)
     y = torch.linspace(Y0, Y1, T).view(1, T, 1)

@@ -28,8 +28,7 @@ def course(frames: pd.DataFrame, fps: float | None = None, resamples: int = 1000
         frames: path, label, subject, frame, apex (missing: the middle), probability, intensity.
         fps: frames per second of the files; None leaves time in frames.
     Returns:
-        time (from the apex), quantity ("probability", "intensity"), label ("expressive"), and
-        those of `stats.mean_table`.
+        time (from the apex), quantity (probability or intensity), label, `stats.mean_table`'s.
     """
     frames = frames[frames.label != "neutral"]
     middle = frames.groupby("path").frame.transform("median").round()

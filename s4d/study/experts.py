@@ -168,9 +168,8 @@ def specificity_table(runs: dict[int, Questions], permutations: int = 500,
         runs: seed of a run -> its questions.
     Returns:
         block, about, limit, bits, null_mean, people, seed, beyond (bits beyond the null, % of the
-        limit) and, for each block and question, mean (over runs), mean_low, mean_high (95 % over
-        subjects and runs), null_top (95th percentile of the mean's null) and p_holm (one-sided,
-        over all blocks and questions).
+        limit) and, of a block's question, mean (over runs), mean_low, mean_high (95 % over subjects
+        and runs), null_top (95th percentile of the mean's null) and p_holm (one-sided, over all).
     """
     first, out, p = next(iter(runs.values())), [], []
     for block, question in [(b, q) for b, splits in first.items() for q in range(len(splits))]:
@@ -230,8 +229,7 @@ def seed_agreement(routes: dict[int, Routes], permutations: int = 100) -> pd.Dat
     """Test whether two runs divide the same tokens alike, whatever numbers their experts have.
 
     matched is the share of the tokens whose leading experts are matched (Hungarian method); its
-    null permutes the samples and the places of one run. `routes` is seed -> gates of the same
-    stimuli.
+    null permutes samples and places of one run. `routes`: seed -> gates of the same stimuli.
     """
     def matched_share(a: np.ndarray, b: np.ndarray, experts: int) -> float:
         both = np.bincount((a * experts + b).ravel(), minlength=experts * experts)

@@ -71,9 +71,8 @@ def prototypes(features: np.ndarray, labels: np.ndarray, names: list[str]) -> np
 def matched_classes(similarity: np.ndarray) -> dict:
     """Test whether equal classes are more alike across modalities than unequal ones, `[K, K]`.
 
-    Returns: diagonal, off_diagonal, difference (their means), ceiling (the largest possible
-    difference, of equal prototypes), p against renaming the classes of one side in every order,
-    p_least, the smallest possible p.
+    Returns: diagonal, off_diagonal, difference (their means), ceiling (its largest value, of equal
+    prototypes), p against renaming one side's classes in every order, p_least (its least value).
     """
     known = ~np.isnan(similarity).all(1) & ~np.isnan(similarity).all(0)
     s, k = similarity[np.ix_(known, known)], known.sum()

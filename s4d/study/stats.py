@@ -184,8 +184,7 @@ def count(predictions: pd.DataFrame) -> Counts:
             raise StatsError(f"{first.loc[bad, 'path'].iloc[0]} {cause}")
     keys = [tuple(zip(part["path"], part["label"], strict=True)) for part in parts.values()]
     if len(set(keys)) > 1:
-        raise StatsError(f"seeds {seeds} cover different samples or labels: train all on the same "
-                         "data")
+        raise StatsError(f"seeds {seeds} differ in samples or labels: train all on the same data")
     subject = units_of(first["subject"], sort=False)
     label, classes = pd.factorize(first["label"], sort=True)
     member = np.eye(len(classes))[label]                                             # [N, K]

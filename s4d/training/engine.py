@@ -1,6 +1,4 @@
 """What surrounds both training loops: signals, checkpoint, batches, log, progress."""
-from __future__ import annotations
-
 import io
 import itertools
 import json
@@ -77,7 +75,7 @@ class Engine:
 
     # --- begin and end
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> "Engine":
         if rank() == 0:
             self.lock = lock(self.run)
             for path in self.run.dir.glob(".tmp-*"):    # of a process that was killed
@@ -106,8 +104,7 @@ class Engine:
                     self.checkpoint()
                     where = f"after step {self.step} of {self.steps}"
                 by = signal.Signals(self.signal).name if self.signal else "another process"
-                say(f"{self.run.dir.name} was stopped by {by} {where}; the same call "
-                    "continues there")
+                say(f"{self.run.dir.name} was stopped by {by} {where}; the same call continues")
         finally:
             for number, handler in self.handlers.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)

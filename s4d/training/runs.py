@@ -34,8 +34,7 @@ def sources(cfg: Pretrain | Finetune) -> dict[str, Source]:
     found = {task: getattr(cfg, task) for task in TASKS if getattr(cfg, task) is not None}
     for task in getattr(cfg, "tasks", ()):
         if task not in found:
-            raise ConfigError(f"task {task!r} is trained but has no source: give `{task}` a "
-                              "dataset")
+            raise ConfigError(f"task {task!r} is trained but has no source: give it a dataset")
     if not found:
         raise ConfigError("pre-training needs image, video or both: both sources are None")
     return found
@@ -53,8 +52,7 @@ def tables(cfg: Pretrain | Finetune) -> dict[str, pd.DataFrame]:
         if not fine:
             table = table[table.split == "train"]
         elif table.label.isna().any():
-            raise DatasetError(f"{where} has no labels: fine-tuning needs them, pre-training does "
-                               "not")
+            raise DatasetError(f"{where} has no labels, which fine-tuning needs: pre-train on it")
         elif not (table.split == "val").any():
             table = split_validation(table, cfg.val_fraction, seed=0)  # for all seeds and methods
         if task in getattr(cfg, "tasks", TASKS) and not (table.split == "train").any():
@@ -184,8 +182,7 @@ def locate(cfg: Pretrain | Finetune, runs: str | Path = "runs", rows: dict | Non
         marks.append(hashlib.sha256(locate(init, runs).dir.name.encode()).hexdigest())
     elif init is not None:
         if not Path(init).is_file():
-            raise CheckpointError(f"there is no checkpoint {init}: expected a .pth, .pt or "
-                                  ".safetensors file")
+            raise CheckpointError(f"there is no checkpoint {init}: give .pth, .pt or .safetensors")
         marks.append(sha256(init))
     data = "".join(mark[:8] for mark in marks)
     return Run(Path(runs) / f"{cfg.stage}-{configs.digest(cfg)}-{data}")

@@ -1,8 +1,7 @@
 """Device, processes, optimizer, learning rate and guards of both stages.
 
 Processes that torchrun starts share each batch, whose size the configuration fixes for all. Their
-gradients are averaged. Draws inside the model depend on step and process: a run resumes bit for bit
-on as many processes.
+gradients are averaged. Draws in the model depend on step and process: as many resume bit for bit.
 """
 import atexit
 import math

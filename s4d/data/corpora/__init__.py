@@ -93,8 +93,7 @@ def split_validation(index: pd.DataFrame, val_fraction: float = 0.15,
         chosen += list(rng.permutation(rows.index.to_numpy())[:count])
     if not chosen:
         raise DatasetError(f"no validation split can be taken from {len(train)} training samples "
-                           f"of {len(counts)} subject(s): two subjects, or two samples of a class, "
-                           "are the least")
+                           f"of {len(counts)} subject(s): add a subject, or samples of a class")
     out.loc[chosen, "split"] = "val"
     return out
 

@@ -31,8 +31,7 @@ def listed_rows(root: Path, fold: int | None, label_order: str | None, name: str
         of = f" of fold {fold}" if fold else ""
         raise DatasetError(f"{name} in {root} has no lists{of}: expected {layout}")
     if missing:
-        raise DatasetError(f"{name} has no {missing[0]}, but its other list: copy the lists of the "
-                           "same release")
+        raise DatasetError(f"{name} has no {missing[0]}, but its other list: copy both of them")
     clips = Files(root, media, VIDEOS, frames=True)
     if not clips.bases:
         raise DatasetError(f"{name} in {root} holds no clips: expected {layout}")

@@ -112,8 +112,7 @@ def own(root: Path, fold: None = None, label_order: None = None,
                            f"first is {others[0]}: give each kind a folder of its own")
     lacking = ", ".join(name for name, nothing in empty.items() if nothing)
     if lacking:
-        raise DatasetError(f"the class folder {lacking} in {root} holds no {kind}: fill it or "
-                           "remove it")
+        raise DatasetError(f"class folder {lacking} in {root} holds no {kind}: fill or remove it")
     samples = [_sample(path, root, subject_separator) for path in found]
     if len({emotion for _, emotion, *_ in samples}) == 1:
         raise DatasetError(f"{root} holds one class, {samples[0][1]}: there is nothing to tell "
@@ -132,8 +131,7 @@ def _sample(path: str, root: Path, subject_separator: str | None) -> tuple:
         raise DatasetError(f"{path} in {root} lies in no class folder: move it into a folder that "
                            f"is named after its emotion, as in happy/{name}")
     if len(splits) > 1:
-        raise DatasetError(f"{path} in {root} lies in the split folders {' and '.join(splits)}: "
-                           "leave one of them")
+        raise DatasetError(f"{path} in {root} lies in {' and '.join(splits)}: leave one of them")
     subject, stem = classes[1] if len(classes) > 1 else None, os.path.splitext(name)[0]
     if subject_separator and subject_separator in stem:
         subject = stem.split(subject_separator)[0]
@@ -155,8 +153,7 @@ def _split(root: Path, found: list[tuple]) -> list[tuple]:
     if given - {None}:
         missing = "test" if "train" in given else "train"
         raise DatasetError(f"{root} has split folders for {' and '.join(sorted(given))} alone: add "
-                           f"{missing}, or remove the split folders and let a hash of the names "
-                           "decide")
+                           f"{missing}, or remove them and let a hash of the names decide")
 
     def by_hash(names: Iterable[str]) -> list[str]:
         return sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).digest())
@@ -186,8 +183,7 @@ RAFDB = Dataset(
     "basic/EmoLabel/list_patition_label.txt with lines such as 'train_00001.jpg 5' and "
     "basic/Image/aligned/train_00001_aligned.jpg, or train/ and test/ with folders 1 to 7",
     rafdb, published={(None, "train"): 12271, (None, "test"): 3068})
-LAYOUT = ("a folder for each emotion, as in {}, with or without train/, val/ and test/ above or "
-          "below")
+LAYOUT = "a folder for each emotion, as in {}, with or without train/, val/, test/ above or below"
 PHOTOS = Dataset("photos", "image", LAYOUT.format("happy/001.jpg"), own)
 CLIPS = Dataset("clips", "video", LAYOUT.format("happy/001.mp4 or happy/001/0001.jpg"),
                 partial(own, clips=True))

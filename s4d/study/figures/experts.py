@@ -16,14 +16,9 @@ QUESTIONS = {
 QUESTIONS |= {text: (text, "#222222", "o") for text in ("task", "task, first time step")}
 
 
-def ends(blocks) -> list[int]:
-    """The first and the last block: what fits on a page."""
-    return sorted({min(blocks), max(blocks)})
-
-
 def usage(table: pd.DataFrame, note: str = "") -> Figure:
     """Draw which expert serves which task and emotion: its share less that in other groups."""
-    blocks = ends(table.block)
+    blocks = sorted({table.block.min(), table.block.max()})         # what fits on a page
     drawn = table[(table.by == "emotion") | (table.group == "video")]
     drawn = drawn.drop_duplicates(["task", "by", "group"])
     order = ("image", "video", *style.EMOTION_COLOURS)
@@ -102,7 +97,7 @@ def maps(table: pd.DataFrame, faces: dict[str, np.ndarray], counts: dict[str, in
 
 def specificity(table: pd.DataFrame, note: str = "") -> Figure:
     """Draw what each of `QUESTIONS` tells beyond its null, of `specificity_table`."""
-    blocks, rows = ends(table.block), present(table.about, QUESTIONS)
+    blocks, rows = sorted({table.block.min(), table.block.max()}), present(table.about, QUESTIONS)
     fig, axes = figure(PAGE, 0.95 + 0.27 * len(rows), 1, len(blocks), squeeze=False, sharex=True,
                        sharey=True)
     for (k, block), (y, about) in product(enumerate(blocks), enumerate(rows)):
