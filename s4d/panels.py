@@ -21,15 +21,11 @@ from .models.tokens import TUBELET_SIZE
 from .study import stimuli
 from .study.figures import pretraining, style
 from .study.figures.style import EMOTION_COLOURS, METHOD_COLOURS, METHOD_LABELS, PAGE, figure
-from .training import locate
+from .training import RunError, locate
 
 DPI = 110
 STRENGTH = 1.2                          # of a prototype's actions, as in the corpora's photos
 DIM, GREY = 0.25, "#BBBBBB"             # light left on a token that is not meant; other bars
-
-
-class PanelError(RuntimeError):
-    """A panel lacks what it shows; the message says what to do first."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +55,7 @@ EMOTION = {"emotion": Control("emotion", "happiness", options=EMOTIONS)}
 class Panel:
     """Controls above a figure that follows them; a notebook run as a batch gets a picture.
 
-    `draw` changes the figure, given each control's value by name. A preset turns the value of the
-    control of its name into others to move.
+    `draw` takes the controls' values by name. A preset turns the value of its control into others'.
     """
 
     def __init__(self, fig: Figure, draw: Callable, controls: dict[str, Control], **presets):
@@ -139,7 +134,7 @@ def found(prof: configs.Profile, method: str | None = None):
             return run, cfg
     except DatasetError as error:
         why = f"its data are not here: {error}"
-    raise PanelError(f"the {name} of profile {prof.name} cannot be shown ({why}): execute this "
+    raise RunError(f"the {name} of profile {prof.name} cannot be shown ({why}): execute this "
                      f"notebook's cells above, or `python -m s4d reproduce --profile {prof.name}`")
 
 

@@ -29,8 +29,7 @@ def committed(folder: str, repository: Path = ROOT) -> dict[str, pd.DataFrame]:
     try:
         packed = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        raise OutputError(f"nothing committed can be read from {folder}: call verify in a clone "
-                          "that has it") from error
+        raise OutputError(f"nothing committed can be read from {folder}: use a clone") from error
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         return {Path(member.name).stem: pd.read_csv(archive.extractfile(member))
                 for member in archive if Path(member.name).parent == Path(folder)}

@@ -88,7 +88,7 @@ def test_clips_are_files_or_folders_of_frames(tmp_path):
     ((".",), "00.jpg in .* lies in no class folder: .* happy/00.jpg"),
     (("test/happy", "test/sad"), "split folders for test alone: add train"),
     (("train/happy", "train/sad"), "split folders for train alone: add test"),
-    (("train/happy/test", "train/sad"), "lies in the split folders test and train")])
+    (("train/happy/test", "train/sad"), "lies in folders test and train: leave one")])
 def test_planted_mistakes_end_in_one_sentence(tmp_path, folders, text):
     with pytest.raises((DatasetError, LabelError), match=text) as raised:
         index("photos", photos(tmp_path, *folders))
@@ -99,7 +99,7 @@ def test_mixed_folders_and_one_without_samples_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="holds 3 clips beside 8 photos, .* happy/00.mp4: give"):
         index("photos", clips(photos(tmp_path / "a", "happy", "sad"), "happy"))
     (photos(tmp_path / "b", "happy", "sad") / "angry").mkdir()
-    with pytest.raises(DatasetError, match="the class folder angry in .* holds no photos: fill"):
+    with pytest.raises(DatasetError, match="class folder angry in .* holds no photos: fill"):
         index("photos", tmp_path / "b")
     (tmp_path / "none").mkdir()
     with pytest.raises(DatasetError, match="holds no samples: expected a folder for each emotion"):

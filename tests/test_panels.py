@@ -134,7 +134,7 @@ def test_what_is_missing_is_said(prof, tmp_path):
             (untrained, panels.masking, "the pre-training of profile mini .*no finished run in .*"
                                         "execute this notebook's cells above"),
             (moved, panels.masking, "data are not here.*reproduce --profile smoke")):
-        with pytest.raises(panels.PanelError, match=message):
+        with pytest.raises(panels.RunError, match=message):
             make(made)
 
 

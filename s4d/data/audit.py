@@ -42,8 +42,7 @@ def examine(name: str, root: str | Path, fold: int | None = None, num_workers: i
     paths = sorted(set(everything["path"]))
     problems += [("subject", path, "it is in subjects.csv but not in the dataset")
                  for path in sorted(set(subjects_of(root)) - set(paths))]
-    sizes = [size for size, _ in stamps(paths, root)]
-    work = [(root / path, size) for path, size in zip(paths, sizes, strict=True)]
+    work = [(root / path, size) for path, (size, _) in zip(paths, stamps(paths, root), strict=True)]
     seen = in_threads(lambda given: check(*given), work, num_workers, "auditing")
     columns = ["kind", "problem", "frames", "size", "rate", "digest"]
     seen = pd.DataFrame(list(seen), index=paths, columns=columns, dtype=object)

@@ -103,8 +103,7 @@ def perform(emotion: str, strength: float, num_frames: int, fps: float, rng: np.
         talk: mouth actions of speech are added, unrelated to the emotion.
         before: an emotion that is shown first and turns into this one.
         life: 0 holds the apex from the first frame to the last, as a photo would .. 1 moves.
-    Returns:
-        actions float32 `[T, 2, 23]`; intensity `[T]`, 0 to strength; T names of phases; apex frame.
+    Returns: actions float32 `[T, 2, 23]`; intensity `[T]`, 0 to strength; T phases; apex frame.
     """
     t, length = np.arange(num_frames) / fps, num_frames / fps
     peak = draw(emotion, strength, rng)

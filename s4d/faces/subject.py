@@ -33,8 +33,7 @@ SHAPE = dict(
 def subjects(n: int, seed: int = 0, **given: float) -> dict[str, torch.Tensor]:
     """Draw n subjects: name -> tensor `[n]`, colours `[n, 3]` in linear light.
 
-    `given` are properties set by hand for all of them, such as glasses=0, beard=0, age=.3; tone is
-    the skin on the Monk scale, 0 light to 9 dark.
+    `given` are set for all of them: glasses=0, beard=0, age=.3; tone is 0 light to 9 dark (Monk).
     """
     gen = torch.Generator().manual_seed(seed)
     uniform, normal = (partial(f, n, generator=gen) for f in (torch.rand, torch.randn))

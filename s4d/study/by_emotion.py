@@ -27,8 +27,7 @@ def course(frames: pd.DataFrame, fps: float | None = None, resamples: int = 1000
     Args:
         frames: path, label, subject, frame, apex (missing: the middle), probability, intensity.
         fps: frames per second of the files; None leaves time in frames.
-    Returns:
-        time (from the apex), quantity (probability or intensity), label, `stats.mean_table`'s.
+    Returns: time (from the apex), quantity (probability or intensity), label, `stats.mean_table`'s.
     """
     frames = frames[frames.label != "neutral"]
     middle = frames.groupby("path").frame.transform("median").round()
@@ -118,8 +117,7 @@ def wrong_ranks(confusion: np.ndarray) -> np.ndarray:
 def confusability(static: pd.DataFrame, dynamic: pd.DataFrame, names: list[str]) -> dict:
     """Test whether the confusions of one test predict another's: Spearman's rho of the wrong cells.
 
-    Subjects drawn again would add the noise of few subjects twice, which lowers a correlation, so
-    the interval leaves out groups of them in turn.
+    Drawing subjects again would add their noise twice and lower rho: the interval leaves some out.
 
     Returns: rho, low, high (95 %, subjects of both tests), p against renaming the classes of one
     side in 2000 random orders (all, where there are fewer), p_least, the smallest possible p.
@@ -143,11 +141,9 @@ def confusability(static: pd.DataFrame, dynamic: pd.DataFrame, names: list[str])
 def confusion_study(tests: Tests, sides: dict[str, tuple], names: list[str]) -> pd.DataFrame:
     """Compare static with dynamic confusions in several pairs of networks.
 
-    Args:
-        sides: comparison -> (key of the static test, key of the dynamic one).
-    Returns:
-        one row a pair of classes: label, wrong, static, dynamic (mean probabilities), comparison,
-        and of it photos, clips (counts) and those of `confusability`.
+    `sides`: comparison -> (key of the static test, key of the dynamic one).
+    Returns: one row a pair of classes: label, wrong, static, dynamic (mean probabilities),
+    comparison, and of it photos, clips (counts) and those of `confusability`.
     """
     out, cells = [], pd.MultiIndex.from_product([names, names], names=["label", "wrong"])
     for comparison, keys in sides.items():

@@ -146,8 +146,7 @@ def information(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     It is the Jensen-Shannon divergence of the groups' usage: 0 when all use the experts alike,
     log2 of the number of groups when no expert is shared.
 
-    Args:
-        sums: usage times weight `[..., V, E]`; counts: weight `[..., V]`, 0 for an empty group.
+    `sums`: usage times weight `[..., V, E]`; `counts`: weight `[..., V]`, 0 for an empty group.
     """
     def entropy(p: np.ndarray) -> np.ndarray:
         return -(p * np.log2(np.where(p > 0, p, 1))).sum(-1)
@@ -164,12 +163,10 @@ def specificity_table(runs: dict[int, Questions], permutations: int = 500,
     Questions have other limits, and few samples lift bits. Bits less the mean of their null, over
     their limit, can be compared. Runs share permutations and resamples.
 
-    Args:
-        runs: seed of a run -> its questions.
-    Returns:
-        block, about, limit, bits, null_mean, people, seed, beyond (bits beyond the null, % of the
-        limit) and, of a block's question, mean (over runs), mean_low, mean_high (95 % over subjects
-        and runs), null_top (95th percentile of the mean's null) and p_holm (one-sided, over all).
+    `runs`: seed of a run -> its questions.
+    Returns: block, about, limit, bits, null_mean, people, seed, beyond (bits beyond the null, % of
+    the limit) and, of a block's question, mean (over runs), mean_low, mean_high (95 % over subjects
+    and runs), null_top (95th percentile of the mean's null) and p_holm (one-sided, over all).
     """
     first, out, p = next(iter(runs.values())), [], []
     for block, question in [(b, q) for b, splits in first.items() for q in range(len(splits))]:
@@ -266,8 +263,7 @@ def cost_of_experts(model: nn.Module, x: Tensor, rows: pd.DataFrame, target: np.
                     task: str) -> pd.DataFrame:
     """Probability of the true class without each expert in turn, minus that with all experts.
 
-    Returns: block, expert, task, change (points of probability, negative when the expert is
-    missed), and the rest of `cluster_t`.
+    Returns: block, expert, task, change (points; negative: it is missed), the rest of `cluster_t`.
     """
     def true_class() -> np.ndarray:
         return 100.0 * probabilities(model, x, task)[np.arange(len(target)), target]
@@ -314,8 +310,7 @@ def modes_table(passes: pd.DataFrame, subjects: dict[str, pd.Series],
                 resamples: int = 1000) -> pd.DataFrame:
     """Compare every routing mode of each task with the paper's, all in per cent.
 
-    Args:
-        passes: of `compare_modes`, seeds and tasks stacked; subjects: of each task's samples.
+    `passes`: of `compare_modes`, seeds and tasks stacked; `subjects`: of each task's samples.
     """
     measures, out = ["correct", "changed", "shift", "dropped"], []
     for task, part in passes.groupby("task", sort=False):

@@ -54,9 +54,8 @@ def study(photos: str | Path | None = None, clips: str | Path | None = None,
           runs: str = "runs", **settings) -> tuple[Run, pd.DataFrame, pd.DataFrame, list[Path]]:
     """Check own folders, train on them, score the test split and draw it all into `out`.
 
-    `settings` are those of `configure`. Returns:
-        the run; `protocol` of the test split, by task; problems of the audit with which training
-        went on (kind, path, problem); written files.
+    `settings` are those of `configure`. Returns: the run; `protocol` of the test split, by task;
+    problems of the audit with which training went on (kind, path, problem); written files.
     """
     cfg, problems = configure(photos, clips, profile=profile, data=data, runs=runs, **settings), []
     for source in sources(cfg).values():

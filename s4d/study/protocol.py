@@ -26,10 +26,8 @@ def _measured(rows: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
 def protocol(splits: dict[str, pd.DataFrame], resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Score each test split, and of several (folds) their mean and their pool.
 
-    Args:
-        splits: name -> predictions of one task (path, subject, label, predicted).
-    Returns:
-        part, metric, value, low, high (95 % over subjects), samples.
+    `splits`: name -> predictions of one task (path, subject, label, predicted).
+    Returns: part, metric, value, low, high (95 % over subjects), samples.
     """
     every = pd.concat(splits.values(), ignore_index=True)
     parts = {name: _measured(rows, resamples, seed + i)

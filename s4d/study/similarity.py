@@ -41,9 +41,8 @@ def transfer_matrix(read: pd.DataFrame, saw: dict[str, tuple[str, ...]],
         read: path, label, subject, predicted, method, seed, head (the kind that it, or the probe,
             was trained on) and stimuli (the kind of the sample).
         saw: method -> kinds of labelled samples that its network was trained on.
-    Returns:
-        method, head, stimuli, war, low, high, samples, subjects, majority (WAR of one class),
-        zero_shot (the head was trained on the other kind), unseen (so was the network).
+    Returns: method, head, stimuli, war, low, high, samples, subjects, majority (WAR of one class),
+    zero_shot (the head was trained on the other kind), unseen (so was the network).
     """
     table = stats.scores(read, ["method", "head", "stimuli"], resamples)
     table = table[table.metric == "WAR"].rename(columns={"value": "war"}).reset_index(drop=True)
@@ -118,10 +117,9 @@ def prototype_study(networks: dict[str, Pairs], photo_rows: pd.DataFrame, clip_r
                     names: list[str]) -> pd.DataFrame:
     """Compare the prototypes of photos with those of clips, method by method.
 
-    Returns:
-        one row a pair of classes: image_class, video_class, cosine (mean over seeds), method,
-        photos, clips (samples of the classes), and of the method's matrix those of
-        `matched_classes`, corrected, low and high (of `corrected_difference`, up to the ceiling).
+    Returns: one row a pair of classes: image_class, video_class, cosine (mean over seeds), method,
+    photos, clips (samples of the classes), and of the method's matrix those of `matched_classes`,
+    corrected, low and high (of `corrected_difference`, up to the ceiling).
     """
     cells = pd.MultiIndex.from_product([names, names], names=["image_class", "video_class"])
     photos, clips = (rows.label.value_counts().reindex(names, fill_value=0)
@@ -167,14 +165,11 @@ def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: p
                         permutations: int = 1000, seed: int = 0) -> pd.DataFrame:
     """CKA of every layer between two representations of the same stimuli, mean over seeds.
 
-    Two nulls shuffle the stimuli of one side: `any` all of them (what remains is chance), `within`
-    inside each emotion (what remains is the emotion).
+    Two nulls shuffle one side: `any` all stimuli (chance remains), `within` an emotion (it remains).
 
-    Args:
-        couples: comparison -> two representations for each seed, with the same layers.
-    Returns:
-        comparison, layer, value, low, high (95 %, jackknife over subjects), stimuli, people, and
-        of the layer "pooled" <null>_mean, <null>_95 (percentile), p_<null>.
+    `couples`: comparison -> two representations for each seed, with the same layers.
+    Returns: comparison, layer, value, low, high (95 %, jackknife over subjects), stimuli, people,
+    and of the layer "pooled" <null>_mean, <null>_95 (percentile), p_<null>.
     """
     units, rng, out = stats.units_of(rows.subject), np.random.default_rng(seed), []
 

@@ -184,7 +184,7 @@ def count(predictions: pd.DataFrame) -> Counts:
             raise StatsError(f"{first.loc[bad, 'path'].iloc[0]} {cause}")
     keys = [tuple(zip(part["path"], part["label"], strict=True)) for part in parts.values()]
     if len(set(keys)) > 1:
-        raise StatsError(f"seeds {seeds} differ in samples or labels: train all on the same data")
+        raise StatsError(f"seeds {seeds} cover different samples or labels: use the same data")
     subject = units_of(first["subject"], sort=False)
     label, classes = pd.factorize(first["label"], sort=True)
     member = np.eye(len(classes))[label]                                             # [N, K]
@@ -257,11 +257,9 @@ def paired(predictions: pd.DataFrame, pairs: Iterable[tuple[dict, dict]], resamp
            seed: int = 0) -> pd.DataFrame:
     """Differences of two systems on the same samples, for all pairs, corrected together.
 
-    Args:
-        pairs: (system, reference), each column -> value that selects one system on one task.
-    Returns:
-        the columns of both (`<column>_reference` where they differ), metric, difference (system
-        minus reference), low, high, p (two-sided), p_holm (by metric), seeds, subjects.
+    `pairs`: (system, reference), each column -> value that selects one system on one task.
+    Returns: the columns of both (`<column>_reference` where they differ), metric, difference
+    (system minus reference), low, high, p (two-sided), p_holm (by metric), seeds, subjects.
     """
     @cache
     def measured(*chosen: tuple[str, object]) -> tuple[Counts, dict, dict]:
@@ -273,8 +271,7 @@ def paired(predictions: pd.DataFrame, pairs: Iterable[tuple[dict, dict]], resamp
         b, each_b, drawn_b = measured(*reference.items())
         if a.key != b.key or a.seeds != b.seeds:
             what = "samples" if a.key != b.key else f"seeds ({a.seeds} and {b.seeds})"
-            raise StatsError(f"{system} and {reference} were run on different {what}: a paired "
-                             "difference needs the same ones")
+            raise StatsError(f"{system} and {reference} were run on different {what}: use the same")
         others = {f"{c}_reference": v for c, v in reference.items() if system.get(c) != v}
         for metric in METRICS:
             change = drawn[metric] - drawn_b[metric]

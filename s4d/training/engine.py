@@ -226,8 +226,7 @@ class Engine:
     def batches(self, epoch: int) -> Iterator[dict]:
         """Yield this process's share of each batch that is left of an epoch.
 
-        A signal to any process ends the run here, between two steps. A batch of which a process
-        can read no sample is passed over.
+        A signal to any process ends the run here. A batch that one cannot read at all is skipped.
         """
         begin = epoch * self.per_epoch
         plan = plan_batches(self.cfg, self.data, epoch)[self.step - begin: self.steps - begin]

@@ -1,6 +1,4 @@
 """Predict indexed samples, several views each; score predictions."""
-from __future__ import annotations
-
 from copy import copy
 from pathlib import Path
 

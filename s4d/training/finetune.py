@@ -1,6 +1,4 @@
 """Joint fine-tuning on photos and clips; the same loop trains every method of the comparison."""
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,6 +1,4 @@
 """Dual-modal masked pre-training: each step is one modality, the steps of both are shuffled."""
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

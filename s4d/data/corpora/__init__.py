@@ -36,9 +36,8 @@ def index(name: str, root: str | Path, fold: int | None = None, num_classes: int
         label_order: key of `s4d.emotions.ORDERS`, where a list does not tell it.
         task: "image" or "video" that the samples are for; None takes any.
         subject_separator: the sign that ends a subject's name in file names of an own folder.
-    Returns:
-        table: path (relative to root), label (emotion name or None), subject (text or None), split
-        (train, val, test) and fold, in a fixed order.
+    Returns: path (relative to root), label (emotion name or None), subject (text or None), split
+    (train, val, test) and fold, in a fixed order.
     """
     dataset, root = find(name, root), Path(root)
     if task not in (None, dataset.task):

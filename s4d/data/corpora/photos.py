@@ -115,8 +115,7 @@ def own(root: Path, fold: None = None, label_order: None = None,
         raise DatasetError(f"class folder {lacking} in {root} holds no {kind}: fill or remove it")
     samples = [_sample(path, root, subject_separator) for path in found]
     if len({emotion for _, emotion, *_ in samples}) == 1:
-        raise DatasetError(f"{root} holds one class, {samples[0][1]}: there is nothing to tell "
-                           "apart; add a second class folder")
+        raise DatasetError(f"{root} holds one class, {samples[0][1]}: add a second class folder")
     subjects = subjects_of(root)
     return _split(root, [(path, emotion, subjects.get(path) or subject, split)
                          for path, emotion, subject, split in samples])
@@ -131,7 +130,7 @@ def _sample(path: str, root: Path, subject_separator: str | None) -> tuple:
         raise DatasetError(f"{path} in {root} lies in no class folder: move it into a folder that "
                            f"is named after its emotion, as in happy/{name}")
     if len(splits) > 1:
-        raise DatasetError(f"{path} in {root} lies in {' and '.join(splits)}: leave one of them")
+        raise DatasetError(f"{path} in {root} lies in folders {' and '.join(splits)}: leave one")
     subject, stem = classes[1] if len(classes) > 1 else None, os.path.splitext(name)[0]
     if subject_separator and subject_separator in stem:
         subject = stem.split(subject_separator)[0]
