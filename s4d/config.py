@@ -171,8 +171,7 @@ METHODS = {                             # the fixed names of every table and fig
     "static": dict(tasks=("image",), num_experts=0),
     "multitask": dict(tasks=("image", "video"), num_experts=0),
     "adapters": dict(tasks=("image", "video"), num_experts=8, top_k=0),  # S4D's weights, no routing
-    "s4d": dict(tasks=("image", "video"), num_experts=8),
-}
+    "s4d": dict(tasks=("image", "video"), num_experts=8)}
 
 
 @dataclass(frozen=True)
@@ -241,8 +240,7 @@ PROFILES = {
         image_randaugment="m9-n4", sampling_rate=1, video=dict(name="ferv39k", fold=None))),
     "paper-mafw": _PAPER | dict(finetune=dict(
         image_randaugment="m9-n4", image=dict(num_classes=8),
-        video=dict(name="mafw", num_classes=11))),
-}
+        video=dict(name="mafw", num_classes=11)))}
 
 
 def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:

@@ -15,8 +15,7 @@ ORDERS = {
     "mafw-mae-dfer": ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise",
                       "contempt", "anxiety", "helplessness", "disappointment"),
     "mafw-dfer-clip": ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear",
-                       "contempt", "anxiety", "helplessness", "disappointment"),
-}
+                       "contempt", "anxiety", "helplessness", "disappointment")}
 
 # Spellings met in folder names and lists; the key is lower case.
 SPELLINGS = {

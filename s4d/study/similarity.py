@@ -165,7 +165,7 @@ def similarity_by_layer(couples: dict[str, list[tuple[Layers, Layers]]], rows: p
                         permutations: int = 1000, seed: int = 0) -> pd.DataFrame:
     """CKA of every layer between two representations of the same stimuli, mean over seeds.
 
-    Two nulls shuffle one side: `any` all stimuli (chance remains), `within` an emotion (it remains).
+    Two nulls shuffle one side: `any` all stimuli (leaves chance), `within` an emotion (leaves it).
 
     `couples`: comparison -> two representations for each seed, with the same layers.
     Returns: comparison, layer, value, low, high (95 %, jackknife over subjects), stimuli, people,

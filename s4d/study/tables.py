@@ -33,8 +33,7 @@ CLAIMS = (
     Claim("Repair", "experts repair that harm", "s4d", "multitask", premise="NegativeTransfer"),
     Claim("StaticHelps", "photos with experts help clips", "s4d", "dynamic"),
     Claim("PlainHelps", "photos without experts help clips", "multitask", "dynamic", paper=False),
-    Claim("Pretraining", "pre-training helps clips", "s4d", "s4d"),
-)
+    Claim("Pretraining", "pre-training helps clips", "s4d", "s4d"))
 
 
 def judge(paired: pd.DataFrame, claims: Iterable[Claim] = CLAIMS) -> pd.DataFrame:
