@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import s4d.models as models
 import s4d.models.reference as reference
+import s4d.models.vit as vit
 from s4d.config import ConfigError
 from s4d.models import CheckpointError, encoder_from, load_released, random_mask, to_released
 
@@ -353,6 +354,17 @@ def test_the_classifier_is_the_references(size, classes, released):
         total = total + F.cross_entropy(found, y) + 0.1 * model.balance_loss()
         expected = expected + F.cross_entropy(right, y) + 0.1 * twin.balance_loss()
     losses_and_gradients_agree(model, twin, total, expected)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_attention_in_bf16_is_that_of_float32_to_its_digits(monkeypatch, plain):
+    monkeypatch.setattr(vit, "plain_is_faster", lambda q: plain)
+    layer, x = stirred(vit.Attention(64, 2), 0.1), torch.randn(2, 30, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(x)
+    monkeypatch.undo()
+    expected = layer(x)                                  # by the fused kernel in float32
+    assert (found - expected).abs().max() < 0.02 * expected.abs().max()
 
 
 @pytest.mark.parametrize("half", [False, True])
