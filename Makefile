@@ -16,7 +16,7 @@ COURSE := $(VENV)/.course
 S4D := $(BIN)/python -m s4d
 
 .DEFAULT_GOAL := help
-.PHONY: help venv reproduce smoke verify figures test test-all soak bench lab book assignments course-test paper lint strip pins clean
+.PHONY: help venv reproduce smoke verify figures test test-all soak bench gpu-check lab book assignments course-test paper lint strip pins clean
 
 help: ## this list
 	@echo "make reproduce [PROFILE=sandbox|night|gpu|paper] [FRESH=1] [DATA=data] [OUT=figures]"
@@ -70,6 +70,9 @@ soak: $(STAMP) ## the long tests of training: kill points, 2 000 steps, four pro
 
 bench: $(STAMP) ## how fast this machine trains, beside a plain reference; ARGS="--device cuda" on a GPU
 	@$(S4D) bench $(ARGS)
+
+gpu-check: ## what a GPU says of this project, in eight minutes, into figures/gpu; needs torch, timm and pandas only
+	@$$(command -v $(BIN)/python || command -v $(PYTHON)) tests/gpu_check.py $(ARGS)
 
 lab: $(STAMP) ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab $(ARGS) notebooks
