@@ -1,5 +1,4 @@
 """What all tests share: one thread, no display, notebooks, datasets in miniature."""
-from __future__ import annotations
 
 import os
 
@@ -9,14 +8,15 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 from pathlib import Path
 
 import av
-import nbformat
 import numpy as np
+import pandas as pd
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+import torch
 from PIL import Image
 
 from s4d.config import Finetune, Pretrain, Source
 from s4d.emotions import EMOTIONS as NAMES
+from s4d.models import create
 from s4d.training import Run, finetune
 
 PARAMETERS = 'profile = "smoke"\nout = "figures"\ndata = "data"\nruns = "runs"'
@@ -25,6 +25,9 @@ PARAMETERS = 'profile = "smoke"\nout = "figures"\ndata = "data"\nruns = "runs"'
 @pytest.fixture
 def write_notebook():
     """A function that writes a notebook: title, parameters cell, then the given code cells."""
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
     def write(path: Path, *cells: str, more: str = "") -> None:
         tagged = new_code_cell(PARAMETERS + more, metadata={"tags": ["parameters"]})
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -143,3 +146,59 @@ def tiny_finetune(root: Path, **changes) -> Finetune:
 def finished(mini, tmp_path_factory) -> Run:
     """A finished fine-tuning run of both tasks."""
     return finetune(tiny_finetune(mini), tmp_path_factory.mktemp("runs"))
+
+
+# --- of the study: a tiny model with experts, random samples, planted tables
+
+def tiny(num_experts: int = 4):
+    """A model of 2 blocks whose experts were moved away from zero, so that routing matters."""
+    torch.manual_seed(0)
+    model = create("s4d_nano_patch16_64", img_size=32, num_frames=4, embed_dim=32, depth=2,
+                   num_heads=2, stem_dim=8, num_experts=num_experts).eval()
+    for layer in model.moae_layers().values():
+        torch.nn.init.normal_(layer.w2, std=0.3)
+        torch.nn.init.normal_(layer.router.weight, std=1.0)
+    return model
+
+
+def pictures(n: int = 12) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (n, 3, 32, 32), generator=generator, dtype=torch.uint8)
+
+
+def clips(n: int = 6) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randint(0, 256, (n, 3, 4, 32, 32), generator=generator, dtype=torch.uint8)
+
+
+def labelled(n: int, subjects: int = 6) -> pd.DataFrame:
+    return pd.DataFrame(dict(path=[f"{i}.jpg" for i in range(n)],
+                             label=[NAMES[i % 7] for i in range(n)],
+                             subject=[f"s{i % subjects}" for i in range(n)]))
+
+
+def curves(follow: bool) -> pd.DataFrame:
+    """Frames of 12 clips around an apex; the photo head follows the intensity or does not."""
+    rng, out = np.random.default_rng(0), []
+    for c in range(12):
+        apex, t = 4 + c % 5, np.arange(14)
+        intensity = np.exp(-0.5 * ((t - apex) / 2) ** 2)
+        probability = 0.2 + 0.6 * intensity if follow else rng.random(14)
+        out.append(pd.DataFrame(dict(
+            path=f"{c}.mp4", label=NAMES[1 + c % 2], subject=f"s{c % 6}", frame=t, apex=apex,
+            probability=probability, intensity=intensity)))
+    return pd.concat(out, ignore_index=True)
+
+
+def answers(right: dict[str, float], seeds: int = 2, subjects: int = 20,
+            seed: int = 0) -> pd.DataFrame:
+    """Predictions with a given recall of every emotion: three samples of each a subject."""
+    index = pd.MultiIndex.from_product([range(seeds), range(subjects), range(7), range(3)],
+                                       names=["seed", "person", "k", "i"])
+    rows = index.to_frame(index=False)
+    rows["label"] = [NAMES[k] for k in rows.k]
+    rows["path"] = rows.person.astype(str) + rows.label + rows.i.astype(str)
+    hit = np.random.default_rng(seed).random(len(rows)) < rows.label.map(right)
+    wrong = [NAMES[(k + 1) % 7] for k in rows.k]
+    rows["predicted"] = rows.label.where(hit, wrong)
+    return rows.assign(subject="s" + rows.person.astype(str))

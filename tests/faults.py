@@ -1,6 +1,4 @@
-"""Trainings in processes of their own, and the faults that strike them; for tests and `make soak`.
-"""
-from __future__ import annotations
+"""Trainings in processes of their own, and the faults that strike them; for tests and soak."""
 
 import itertools
 import json
@@ -8,13 +6,18 @@ import multiprocessing as mp
 import os
 import resource
 import signal
+import socket
 import sys
+import traceback
 from functools import partial
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))          # torchrun runs this file
 
 import torch
 from safetensors.torch import load_file
 
+from s4d import config
 from s4d.training import Run, locate, train
 from s4d.training.engine import Engine
 from s4d.training.runs import CHECKPOINT
@@ -121,3 +124,67 @@ def same(a: Run, b: Run) -> None:
     for name in ("predictions.csv", "metrics.jsonl"):
         if (a.dir / name).exists():
             assert (a.dir / name).read_text() == (b.dir / name).read_text(), name
+
+
+# --- several processes: torchrun runs this file; quick tests fork it with torchrun's variables
+
+def die(how: str) -> None:
+    if how == "defect":
+        raise ValueError("a defect in one process")
+    os.kill(os.getpid(), SIGNALS[how])
+
+
+def work_on(job: dict) -> None:
+    """Train a job's configurations; its faults are (process, stage, step, how)."""
+    torch.set_num_threads(1)
+    if "batch_size" in job:
+        stage = sys.modules["s4d.training.finetune"]
+        stage.predict = partial(stage.predict, batch_size=job["batch_size"])
+    original = Engine.update
+    for values in job["configs"]:
+        cfg = config.from_dict(values)
+        for process, stage, step, how in job["faults"]:
+            if stage == cfg.stage and process == int(os.environ["RANK"]):
+                Engine.update = nth(original, step, before=lambda *_, how=how: die(how))
+        train(cfg, job["runs"])
+        Engine.update = original
+
+
+def tell_of_files(runs: str, rank: int) -> None:
+    """Say which files of the runs this process opens to write, renames or removes."""
+    def hook(event: str, args: tuple) -> None:
+        writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+        changes = event in ("os.rename", "os.remove") or event == "open" and args[2] & writes
+        if changes and str(args[0]).startswith(runs):
+            sys.stderr.write(f"process {rank} wrote {args[0]}\n")
+    sys.addaudithook(hook)
+
+
+def member(job: dict, rank: int, processes: int, port: int) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes),
+                      MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    with open(job["said"], "a", buffering=1) as sys.stderr:
+        tell_of_files(job["runs"], rank)
+        try:
+            work_on(job)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+
+def group(job: dict, processes: int) -> tuple[list[int], str]:
+    """Run a job on forked processes; return their exit statuses and what they said."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    members = [CONTEXT.Process(target=member, args=(job, r, processes, port))
+               for r in range(processes)]
+    for process in members:
+        process.start()
+    for process in members:
+        process.join(60)
+    return [p.exitcode for p in members], Path(job["said"]).read_text()
+
+
+if __name__ == "__main__":
+    work_on(json.loads(Path(sys.argv[1]).read_text()))

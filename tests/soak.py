@@ -1,8 +1,7 @@
-"""The long forms of test_resume.py, test_ranks.py and test_training.py; `make soak` runs them.
+"""The long forms of test_resume.py and test_training.py; `make soak` runs them.
 
 pytest does not collect this file by itself: its name is no test's.
 """
-from __future__ import annotations
 
 import json
 import os
@@ -11,13 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+import faults
 import pytest
-import ranks
 from conftest import tiny_finetune, tiny_pretrain
-from faults import CONTEXT, lost, same, steps_done, struck, work
-from test_ranks import job
+from faults import CONTEXT, group, lost, same, steps_done, struck, work
+from test_resume import job
 
 from s4d.config import update
 from s4d.training import locate
@@ -95,7 +93,7 @@ def test_sigterm_to_torchrun_loses_nothing(mini, tmp_path):
     cfg = tiny_pretrain(mini, epochs=40, image_batch_size=7, video_batch_size=2, save_minutes=9.0)
     (tmp_path / "job.json").write_text(json.dumps(job(tmp_path, "parts", [cfg])))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-               str(Path(ranks.__file__)), "job.json"]
+               faults.__file__, "job.json"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE,
                           text=True) as process:
@@ -106,5 +104,5 @@ def test_sigterm_to_torchrun_loses_nothing(mini, tmp_path):
         said = process.communicate(timeout=60)[1]
     assert "was stopped by SIGTERM after step" in said and lost(cfg, tmp_path / "parts") == 0
     for name in ("parts", "whole"):
-        assert ranks.group(job(tmp_path, name, [cfg]), 2)[0] == [0, 0]
+        assert group(job(tmp_path, name, [cfg]), 2)[0] == [0, 0]
     same(locate(cfg, tmp_path / "whole"), locate(cfg, tmp_path / "parts"))

@@ -1,5 +1,4 @@
 """What models cost: counts against formulas, and the bench in miniature."""
-from __future__ import annotations
 
 from functools import partial
 

@@ -1,5 +1,4 @@
 """From files to batches: the cache, the schedule, augmentation and test views."""
-from __future__ import annotations
 
 import hashlib
 import os

@@ -1,5 +1,4 @@
 """The embedded data: actions, expressions in time, the renderer, and the corpora it writes."""
-from __future__ import annotations
 
 import os
 import signal

@@ -1,5 +1,4 @@
 """The pipeline on notebooks of a few lines: what it refuses, keeps, and does not do twice."""
-from __future__ import annotations
 
 import errno
 import json

@@ -1,8 +1,7 @@
-"""Artifacts and the report: same bytes each time, claims judged, a paper that fits."""
-from __future__ import annotations
-
+"""Artifacts, the report, findings in prose and `make verify`: each number as measured."""
 import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -12,6 +11,8 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
+from s4d import verify
+from s4d.__main__ import main
 from s4d.files import OutputError
 from s4d.reproduce import NOTEBOOKS
 from s4d.study import tables
@@ -146,3 +147,126 @@ def test_the_committed_figures_are_complete():
     entries = json.loads((ROOT / "figures/manifest.json").read_text("utf-8"))["artifacts"].values()
     assert {e["notebook"] for e in entries} >= set(NOTEBOOKS) - {"00_method"}
     assert all((ROOT / "figures" / file).is_file() for e in entries for file in e["files"])
+
+
+# --- verify: counts are exact, trained numbers hold inside their interval
+
+SCORES = pd.DataFrame({"task": ["image", "video"], "method": "s4d", "value": [0.5, 0.6],
+                       "low": [0.4, 0.5], "high": [0.6, 0.7], "seeds": 3, "subjects": [40, 20]})
+
+
+def verdicts(new: pd.DataFrame, old: pd.DataFrame = SCORES, name: str = "scores") -> list[str]:
+    return verify.verify({name: new}, {name: old})["verdict"].tolist()
+
+
+def edited(column: str, value) -> pd.DataFrame:
+    table = SCORES.copy()
+    table[column] = table[column].astype(object)
+    table.loc[1, column] = value
+    return table.infer_objects()
+
+
+def test_counts_names_rows_and_files_must_be_equal():
+    assert verdicts(SCORES) == []
+    for column, value in (("subjects", 21), ("seeds", 2), ("method", "dense")):
+        assert verdicts(edited(column, value)) == ["fails"]
+    assert verdicts(SCORES[:1]) == ["fails"] and verdicts(SCORES.drop(columns="seeds")) == ["fails"]
+    for fresh, old in (({}, {"a": SCORES}), ({"a": SCORES}, {})):
+        assert verify.verify(fresh, old)["verdict"].tolist() == ["fails"]
+    counts = pd.DataFrame({"corpus": ["a"], "share": [0.25]})
+    assert verdicts(counts.assign(share=0.26), counts, "corpus_counts") == ["fails"]
+
+
+def test_a_trained_number_may_differ_inside_its_interval_alone():
+    assert verdicts(edited("value", 0.69)) == []
+    moved = SCORES.assign(value=[0.5, 0.75], low=[0.4, 0.65], high=[0.6, 0.85])
+    assert verdicts(moved) == ["moved"]
+    apart = SCORES.assign(value=[0.5, 0.9], low=[0.4, 0.85], high=[0.6, 0.95])
+    assert verdicts(apart) == ["fails"]
+    assert verdicts(edited("value", None)) != []
+
+
+def test_the_interval_of_a_number_is_found():
+    table = SCORES.assign(difference=0.1, difference_low=0.0, difference_high=0.2)
+    assert verify.intervals(table) == {"difference": ("difference_low", "difference_high"),
+                                       "value": ("low", "high")}
+
+
+def test_the_command_compares_with_the_last_commit(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(verify.committed, "__defaults__", (tmp_path,))
+    committed, fresh = (tmp_path / f"{f}/source_data" for f in ("figures", "build/sandbox/figures"))
+    for folder in (committed, fresh):
+        folder.mkdir(parents=True)
+        SCORES.to_csv(folder / "scores.csv", index=False)
+    with pytest.raises(OutputError, match="nothing committed can be read from figures/source_data"):
+        verify.committed("figures/source_data")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *words], check=True)
+    edited("subjects", 21).to_csv(committed / "scores.csv", index=False)     # not committed
+    assert main(["verify"]) == 0 and "1 tables: 0 numbers fail" in capsys.readouterr().out
+    edited("subjects", 21).to_csv(fresh / "scores.csv", index=False)
+    assert main(["verify"]) == 1 and "subjects of video" in capsys.readouterr().out
+    assert main(["verify", "--profile", "smoke"]) == 2
+    assert "holds no source data (*.csv)" in capsys.readouterr().err
+
+
+# --- findings in prose: each stands in its text as the committed csv has it, and holds
+
+# A line a finding: the texts that say it; the words, in which {ci} is the row's value with its
+# interval, in per cent or points, and {column:format} another cell; csv and row; what must hold.
+LINES = (ROOT / "tests/findings.tsv").read_text("utf-8").splitlines()[1:]
+FINDINGS = [line.split("\t") for line in LINES]
+RESULTS, TABLE = "docs/results.md", "figures/source_data/finetuning_table.csv"
+VERDICTS = {
+    "significant": lambda r: r["low"] * r["high"] > 0 and r["p_holm"] < 0.05,
+    "corrected away": lambda r: r["low"] * r["high"] > 0 and r["p_holm"] >= 0.05,
+    "open": lambda r: r["low"] <= 0 <= r["high"],
+    "above 0": lambda r: r["low"] > 0,
+    "above null": lambda r: r["mean"] > r["null_top"] and r["p_holm"] < 0.05,
+    "within null": lambda r: r["mean"] <= r["null_top"],
+    "": lambda r: True,
+}
+
+
+def text_of(file: str) -> str:
+    """A file's words in one line, per cent signs left out; of a notebook, its cells."""
+    text = (ROOT / file).read_text("utf-8")
+    if file.endswith(".ipynb"):
+        text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+    return " ".join(text.replace("**", "").replace("\\%", "").replace(" %", "").split())
+
+
+def interval(row: pd.Series) -> str:
+    """A value as prose prints it, `+17.4 [+10.3, +24.5]` or `44.0 [37.9, 51.6]`."""
+    name = next((name for name in ("difference", "value", "war", "mean") if name in row), None)
+    ends = ("mean_low", "mean_high") if "mean_low" in row else ("low", "high")
+    scale = 1 if name in ("war", "mean") else 100
+    form = "+.1f" if name == "difference" else ".1f"
+    value, low, high = (format(scale * float(row[column]), form) for column in (name, *ends))
+    return f"{value} [{low}, {high}]"
+
+
+@pytest.mark.parametrize("where, words, table, key, verdict", FINDINGS)
+def test_a_finding_stands_as_measured_and_holds(where, words, table, key, verdict):
+    rows = pd.read_csv(ROOT / table, dtype={"setting": str, "share": str})
+    for column, value in (pair.split("=") for pair in key.split("; ")):
+        rows = rows[rows[column].astype(str) == value]
+    assert len(rows) == 1, f"{len(rows)} rows of {table} have {key}"
+    row = rows.iloc[0]
+    ci = interval(row) if "{ci}" in words else ""
+    expected = words.replace(" %", "").format(ci=ci, **row)
+    for file in where.split():
+        assert expected in text_of(file), f"{file} does not say: {expected}"
+    assert VERDICTS[verdict](row), f"not {verdict}: {row.to_dict()}"
+
+
+def test_the_table_of_results_is_the_csv():
+    names = dict(dynamic="dynamic only", static="static only", multitask="multi-task", s4d="S4D")
+    for (method, pretrained), rows in pd.read_csv(ROOT / TABLE).groupby(["method", "pretrained"]):
+        cells = {(r["task"], r["metric"]): interval(r) for _, r in rows.iterrows()}
+        shown = [cells.get(k, "-") for k in (("video", "UAR"), ("video", "WAR"), ("image", "UAR"))]
+        begin = "pre-trained" if pretrained else "from scratch"
+        line = " | ".join((names.get(method, method), begin, *shown))
+        assert f"| {line} |" in text_of(RESULTS)
