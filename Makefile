@@ -1,4 +1,4 @@
-# From a fresh clone: `make reproduce`. Settings: PROFILE, FRESH=1, DATA, RUNS, OUT, PYTHON, VENV, TORCH=cpu, ARGS.
+# From a fresh clone: `make reproduce`. Settings: PROFILE, FRESH=1, DATA, RUNS, OUT, PYTHON, VENV, TORCH=cpu, PEERS=1, ARGS.
 SHELL := bash
 PROFILE ?= sandbox
 FRESH ?=
@@ -9,6 +9,7 @@ ARGS ?=
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?=
+PEERS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -68,8 +69,8 @@ test-all: $(STAMP) ## every test
 soak: $(STAMP) ## the long tests of training: kill points, 2 000 steps, four processes; under 15 minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/soak.py -s $(ARGS)
 
-bench: $(STAMP) ## how fast this machine trains, beside a plain reference; ARGS="--device cuda" on a GPU
-	@$(S4D) bench $(ARGS)
+bench: $(STAMP) ## training steps beside a plain reference; PEERS=1: and VideoMAE; ARGS="--device cuda"
+	@$(S4D) bench $(if $(filter-out 0,$(PEERS)),--peers) $(ARGS)
 
 gpu-check: ## what a GPU says of this project, in eight minutes, into figures/gpu; needs torch, timm and pandas only
 	@$$(command -v $(BIN)/python || command -v $(PYTHON)) tests/gpu_check.py $(ARGS)

@@ -1,7 +1,9 @@
 """What models cost: operations and parameters, counted, and time on this machine (`make bench`)."""
 from __future__ import annotations
 
+import itertools
 import math
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -14,13 +16,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
+from .config import ConfigError
 from .models import S4D, VARIANTS, DualMAE, MoAE, create, reference, removed_tokens, to_released
-from .models.tokens import random_mask
+from .models.tokens import as_clip, random_mask
 from .training.runs import device_name
+from .training.setup import keep_memory, optimizer_for, set_lr
 
 EXPERTS = {"dense": 0, "MoAE": 8, "pre-training": None}            # of each stage
 RATIO = {"image": 0.9, "video": 0.95}                             # of pre-training's masks
 BATCH = {"cpu": {"image": 8, "video": 1}, "cuda": {"image": 64, "video": 8}}
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 SHAPES = ((1024, 1024, 1024), (800, 768, 3072), (8192, 768, 3072))    # m, k, n of matrix products
 
 
@@ -106,12 +111,50 @@ def plain_of(stage: str, size: str, model: nn.Module) -> nn.Module:
     return plain
 
 
+class Peer(nn.Module):
+    """Hugging Face's VideoMAE of the same size: dense fine-tuning, or pre-training."""
+
+    def __init__(self, stage: str, size: str, task: str):
+        super().__init__()
+        try:
+            import transformers
+        except ImportError as error:
+            raise ConfigError("transformers is not installed, so there is no peer to measure: "
+                              "`pip install transformers`, or call without peers") from error
+        spec = VARIANTS[f"{size}_patch16_160"]
+        width, depth, heads = spec["embed_dim"], spec["depth"], spec["num_heads"]
+        config = transformers.VideoMAEConfig(
+            image_size=spec["img_size"], num_frames=spec["num_frames"] if task == "video" else 2,
+            hidden_size=width, intermediate_size=4 * width, num_hidden_layers=depth,
+            num_attention_heads=heads, decoder_hidden_size=width // 2, num_labels=7,
+            decoder_intermediate_size=2 * width, decoder_num_attention_heads=heads // 2,
+            decoder_num_hidden_layers=max(depth // 3, 2))
+        kind = "PreTraining" if stage == "pre-training" else "VideoClassification"
+        self.model = getattr(transformers, f"VideoMAEFor{kind}")(config)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        clips = as_clip(x).transpose(1, 2)                          # [B, T, 3, H, W]
+        return self.model(clips).logits if mask is None else self.model(clips, mask).loss
+
+    def balance_loss(self) -> float:
+        return 0.0
+
+
 def training_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor | None,
                   dtype: torch.dtype) -> Callable[[], Tensor]:
-    """Return a function that trains one step on one batch in `dtype`, and returns the loss."""
-    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-5)
+    """Return a function that trains one step on one batch in `dtype`, and returns the loss.
+
+    The optimizer is that of our training, the plain one of the release for the reference, and
+    the fused one of Hugging Face's trainer for the peer.
+    """
+    bare = getattr(model.train(), "_orig_mod", model)             # of a compiled model
+    if isinstance(bare, S4D | DualMAE):
+        optimizer = optimizer_for(model, (0.9, 0.999), 0.05)
+        set_lr(optimizer, 1e-5)
+    else:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=isinstance(model, Peer))
     inputs = [x] if mask is None else [x, mask]
-    if isinstance(model, DualMAE):
+    if isinstance(bare, DualMAE):
         inputs.append(int(mask[0].sum()))                 # a GPU need not wait to count it
 
     def step() -> Tensor:
@@ -126,9 +169,27 @@ def training_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor | None,
     return step
 
 
-def measure(stage: str, size: str, task: str, device: str, dtype: torch.dtype, rate: float,
-            least: float) -> dict:
-    """Return a row: one training step beside matrix products at `rate` FLOP/s and the reference."""
+def race(calls: dict[str, Callable[[], Tensor]], least: float) -> dict[str, float]:
+    """Return the seconds of the fastest of three or more calls of each, called in turns."""
+    best = dict.fromkeys(calls, math.inf)
+    begun = time.monotonic()
+    for turn in itertools.count():
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call().item()                                 # waits for a GPU
+            if turn:                                      # the first call warms up
+                best[name] = min(best[name], time.perf_counter() - start)
+        if turn >= 3 and time.monotonic() - begun > least * len(calls):
+            return best
+
+
+def measure(stage: str, size: str, task: str, device: str, rates: dict[str, float],
+            least: float, peers: bool = False) -> dict:
+    """Return a row of training steps, measured in turns.
+
+    Columns of each precision: milliseconds; per cent of what matrix products alone do at `rates`
+    FLOP/s; and over our time that of the reference in float32 and of the peer.
+    """
     counted = cost(partial(model_of, stage, size), task, RATIO[task], step=True)
     spec, batch, mask = VARIANTS[f"{size}_patch16_160"], BATCH[device][task], None
     frames = (spec["num_frames"],) if task == "video" else ()
@@ -137,20 +198,31 @@ def measure(stage: str, size: str, task: str, device: str, dtype: torch.dtype, r
     if stage == "pre-training":
         mask = random_mask(batch, counted["tokens"], RATIO[task], device=device)
     ours = model_of(stage, size)
-    taken = [seconds_of(training_step(model.to(device), x, y, mask, dtype), least)
-             for model in (ours, plain_of(stage, size, ours))]
-    work = batch * counted["GFLOP"]
-    return {"size": size, "stage": stage, "input": task, "batch": batch, "GFLOP": work,
-            "ms": 1e3 * taken[0], "% of matrix products": 1e11 * work / taken[0] / rate,
-            "times the reference": taken[1] / taken[0]}
+    plain = plain_of(stage, size, ours).to(device)
+    peer = Peer(stage, size, task).to(device) if peers and stage != "MoAE" else None
+    calls = {"reference": training_step(plain, x, y, mask, torch.float32)}
+    for name, dtype in DTYPES.items():
+        calls[name] = training_step(ours.to(device), x, y, mask, dtype)
+        if peer is not None:
+            calls[f"peer {name}"] = training_step(peer, x, y, mask, dtype)
+    taken, work = race(calls, least), batch * counted["GFLOP"]
+    row = {"size": size, "stage": stage, "input": task, "batch": batch, "GFLOP": work}
+    for name in DTYPES:
+        row |= {f"{name}: ms": 1e3 * taken[name],
+                f"{name}: %": 1e11 * work / taken[name] / rates[name],
+                f"{name}: reference": taken["reference"] / taken[name]}
+        if peer is not None:
+            row[f"{name}: peer"] = taken[f"peer {name}"] / taken[name]
+    return row
 
 
-def main(device: str, seconds: float) -> None:
+def main(device: str, seconds: float, peers: bool = False) -> None:
     """Print training steps of every stage on "cpu" or "cuda", in float32 and in bf16."""
-    print(f"{device_name(torch.device(device))}, torch {torch.__version__}")
-    for dtype in (torch.float32, torch.bfloat16):
-        rate = matmul_rate(device, dtype, min(1.0, seconds))
-        rows = [measure(stage, size, task, device, dtype, rate, seconds)
-                for size in ("small", "base") for stage in EXPERTS for task in BATCH[device]]
-        print(f"\n{dtype}; matrix products: {rate / 1e9:,.0f} GFLOP/s")
-        print(pd.DataFrame(rows).to_string(index=False, float_format="{:.1f}".format), flush=True)
+    keep_memory()
+    rates = {name: matmul_rate(device, dtype, min(1.0, seconds)) for name, dtype in DTYPES.items()}
+    said = ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in rates.items())
+    print(f"{device_name(torch.device(device))}, torch {torch.__version__}; "
+          f"matrix products: {said}", flush=True)
+    rows = [measure(stage, size, task, device, rates, seconds, peers)
+            for size in ("small", "base") for stage in EXPERTS for task in BATCH[device]]
+    print(pd.DataFrame(rows).to_string(index=False, na_rep="", float_format="{:.2f}".format))

@@ -306,10 +306,14 @@ def verify(profile: str = "sandbox") -> int:
     return int(failed > 0)
 
 
-def bench(device: Literal["cpu", "cuda"] = "cpu", seconds: float = 1.0) -> None:
-    """Measure the models against a plain reference and the machine's own matrix products."""
+def bench(device: Literal["cpu", "cuda"] = "cpu", seconds: float = 1.0,
+          peers: bool = False) -> None:
+    """Measure the models against a plain reference and the machine's own matrix products.
+
+    With `peers` also against Hugging Face's VideoMAE, where transformers is installed.
+    """
     import torch
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("no CUDA device was found: choose --device cpu")
     from . import bench as measure
-    measure.main(device, seconds)
+    measure.main(device, seconds, peers)

@@ -1,5 +1,7 @@
 """What models cost: counts against formulas, and the bench in miniature."""
 
+import importlib.util
+import time
 from functools import partial
 
 import pytest
@@ -77,5 +79,20 @@ def test_the_reference_in_the_bench_trains_the_same(tiny, stage):
 def test_the_bench_command_prints_every_stage(tiny, capsys):
     assert main(["bench", "--seconds", "0.01"]) == 0
     said = capsys.readouterr().out
-    for words in ("float32; matrix products", "bfloat16", "MoAE", "times the reference"):
+    for words in ("matrix products: float32", "bf16: ms", "MoAE", "float32: reference"):
         assert words in said
+    if importlib.util.find_spec("transformers") is None:
+        assert main(["bench", "--seconds", "0.01", "--peers"]) == 2
+        assert "s4d: transformers is not installed" in capsys.readouterr().err
+
+
+def test_calls_are_timed_in_turns_and_the_first_is_not_counted():
+    order = []
+
+    def call(name: str) -> torch.Tensor:
+        time.sleep(0.05 if order.count(name) == 0 else 0.001)
+        order.append(name)
+        return torch.zeros(())
+
+    taken = bench.race({name: partial(call, name) for name in "ab"}, 0.0)
+    assert order == list("abab" * 2) and all(0.001 <= v < 0.04 for v in taken.values())
