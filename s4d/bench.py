@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 
 import pandas as pd
 import torch
@@ -117,35 +118,32 @@ class Peer(nn.Module):
     def __init__(self, stage: str, size: str, task: str):
         super().__init__()
         try:
-            import transformers
+            library = import_module("transformers")              # no dependency of ours
         except ImportError as error:
             raise ConfigError("transformers is not installed, so there is no peer to measure: "
                               "`pip install transformers`, or call without peers") from error
         spec = VARIANTS[f"{size}_patch16_160"]
-        width, depth, heads = spec["embed_dim"], spec["depth"], spec["num_heads"]
-        config = transformers.VideoMAEConfig(
-            image_size=spec["img_size"], num_frames=spec["num_frames"] if task == "video" else 2,
-            hidden_size=width, intermediate_size=4 * width, num_hidden_layers=depth,
-            num_attention_heads=heads, decoder_hidden_size=width // 2, num_labels=7,
-            decoder_intermediate_size=2 * width, decoder_num_attention_heads=heads // 2,
-            decoder_num_hidden_layers=max(depth // 3, 2))
+        width, depth, heads = (spec[key] for key in ("embed_dim", "depth", "num_heads"))
+        config = library.VideoMAEConfig(
+            spec["img_size"], num_frames=spec["num_frames"] if task == "video" else 2,
+            hidden_size=width, intermediate_size=4 * width, decoder_intermediate_size=2 * width,
+            num_hidden_layers=depth, decoder_num_hidden_layers=max(depth // 3, 2), num_labels=7,
+            num_attention_heads=heads, decoder_num_attention_heads=heads // 2,
+            decoder_hidden_size=width // 2)
         kind = "PreTraining" if stage == "pre-training" else "VideoClassification"
-        self.model = getattr(transformers, f"VideoMAEFor{kind}")(config)
+        self.model = getattr(library, f"VideoMAEFor{kind}")(config)
+        self.balance_loss = int                                     # 0: there are no experts
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        clips = as_clip(x).transpose(1, 2)                          # [B, T, 3, H, W]
-        return self.model(clips).logits if mask is None else self.model(clips, mask).loss
-
-    def balance_loss(self) -> float:
-        return 0.0
+    def forward(self, x: Tensor, *mask: Tensor) -> Tensor:
+        out = self.model(as_clip(x).transpose(1, 2), *mask)         # [B, T, 3, H, W]
+        return out.loss if mask else out.logits
 
 
 def training_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor | None,
                   dtype: torch.dtype) -> Callable[[], Tensor]:
     """Return a function that trains one step on one batch in `dtype`, and returns the loss.
 
-    The optimizer is that of our training, the plain one of the release for the reference, and
-    the fused one of Hugging Face's trainer for the peer.
+    Each has its authors' AdamW: ours and the peer's are fused, the reference's is plain.
     """
     bare = getattr(model.train(), "_orig_mod", model)             # of a compiled model
     if isinstance(bare, S4D | DualMAE):
@@ -171,8 +169,7 @@ def training_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor | None,
 
 def race(calls: dict[str, Callable[[], Tensor]], least: float) -> dict[str, float]:
     """Return the seconds of the fastest of three or more calls of each, called in turns."""
-    best = dict.fromkeys(calls, math.inf)
-    begun = time.monotonic()
+    best, begun = dict.fromkeys(calls, math.inf), time.monotonic()
     for turn in itertools.count():
         for name, call in calls.items():
             start = time.perf_counter()
@@ -185,11 +182,8 @@ def race(calls: dict[str, Callable[[], Tensor]], least: float) -> dict[str, floa
 
 def measure(stage: str, size: str, task: str, device: str, rates: dict[str, float],
             least: float, peers: bool = False) -> dict:
-    """Return a row of training steps, measured in turns.
-
-    Columns of each precision: milliseconds; per cent of what matrix products alone do at `rates`
-    FLOP/s; and over our time that of the reference in float32 and of the peer.
-    """
+    """Return a row of training steps: of each precision milliseconds, per cent of what matrix
+    products do at `rates` FLOP/s, and over ours the time of the float32 reference and the peer."""
     counted = cost(partial(model_of, stage, size), task, RATIO[task], step=True)
     spec, batch, mask = VARIANTS[f"{size}_patch16_160"], BATCH[device][task], None
     frames = (spec["num_frames"],) if task == "video" else ()
