@@ -125,9 +125,10 @@ class Peer(nn.Module):
         spec = VARIANTS[f"{size}_patch16_160"]
         width, depth, heads = (spec[key] for key in ("embed_dim", "depth", "num_heads"))
         config = library.VideoMAEConfig(
-            spec["img_size"], num_frames=spec["num_frames"] if task == "video" else 2,
+            image_size=spec["img_size"], num_labels=7,
+            num_frames=spec["num_frames"] if task == "video" else 2,
             hidden_size=width, intermediate_size=4 * width, decoder_intermediate_size=2 * width,
-            num_hidden_layers=depth, decoder_num_hidden_layers=max(depth // 3, 2), num_labels=7,
+            num_hidden_layers=depth, decoder_num_hidden_layers=max(depth // 3, 2),
             num_attention_heads=heads, decoder_num_attention_heads=heads // 2,
             decoder_hidden_size=width // 2)
         kind = "PreTraining" if stage == "pre-training" else "VideoClassification"
