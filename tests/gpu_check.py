@@ -16,7 +16,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -154,21 +153,6 @@ def timed(part: Part, model: torch.nn.Module, batch: tuple, dtype: torch.dtype) 
     return row
 
 
-def growing(part: Part, model: torch.nn.Module, of: tuple[str, str, str], dtype: torch.dtype
-            ) -> Iterator[dict]:
-    """Time larger and larger batches, until more gains nothing or memory ends."""
-    best, n = 0.0, 2 if part.tiny else bench.BATCH["cuda"][of[2]]
-    while n <= (4 if part.tiny else 4096):
-        try:
-            row = timed(part, model, part.batch(*of, n), dtype)
-        except torch.OutOfMemoryError:
-            row = dict(batch=n, samples_per_second=0.0, peak_GB=float("inf"))
-        yield row
-        if row["samples_per_second"] < 1.03 * best:
-            return
-        best, n = row["samples_per_second"], 2 * n
-
-
 def fast(part: Part) -> None:
     """Steps in bf16 over batch sizes up to memory, beside reference and matrix products."""
     rate = bench.matmul_rate(part.device, HALF, part.seconds)
@@ -195,12 +179,18 @@ def fast(part: Part) -> None:
         for name, model, dtype in ways[:-1] if known else ways:
             if name == "compiled":
                 model.compile(backend=part.backend)
-            for row in growing(part, model, (stage, size, task), dtype):
-                share = 1e11 * work * row["samples_per_second"] / rate
-                part.add(size=size, stage=stage, task=task, model=name, dtype=str(dtype)[6:], **row,
-                         GFLOP=work, product_percent=share)
-                if name != "package":
+            best, n = 0.0, 2 if part.tiny else bench.BATCH["cuda"][task]
+            while n <= (4 if part.tiny else 4096):
+                try:
+                    row = timed(part, model, part.batch(stage, size, task, n), dtype)
+                except torch.OutOfMemoryError:
                     break
+                speed = row["samples_per_second"]
+                part.add(size=size, stage=stage, task=task, model=name, dtype=str(dtype)[6:], **row,
+                         GFLOP=work, product_percent=1e11 * work * speed / rate)
+                if name != "package" or speed < 1.03 * best:
+                    break
+                best, n = speed, 2 * n
             torch.cuda.empty_cache()
 
 

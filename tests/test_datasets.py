@@ -9,7 +9,7 @@ import pytest
 from conftest import NAMES, put, write_affectnet, write_image, write_video, write_voxceleb2
 
 from s4d.data import REGISTRY, DatasetError, LabelError, fingerprint, index, split_validation
-from s4d.data.audit import examine
+from s4d.data.audit import examine, report
 from s4d.data.dataset import Key, Samples, collate
 from s4d.emotions import EMOTIONS_11, ORDERS
 
@@ -358,3 +358,19 @@ def test_voxceleb2_has_subjects_and_no_labels(tmp_path):
     assert table.path[0] == "dev/mp4/id00000/video/00000.mp4" and set(table.split) == {"train"}
     assert table.subject.tolist() == ["id00000"] * 2 + ["id00001"] * 2 and table.label.isna().all()
     assert set(examine("voxceleb2", tmp_path)[0].kind) == {"count"}
+
+
+def test_a_report_begins_with_the_summary_and_shows_twenty_examples_a_kind(tmp_path):
+    write_affectnet(tmp_path, 1, 1)
+    lines = "".join(f"gone/{i}.jpg,1\n" for i in range(588)) + "fear/000.jpg,4.0\n"
+    shutil.rmtree(tmp_path / "train")
+    shutil.move(tmp_path / "val", tmp_path / "images")
+    (tmp_path / "train.csv").write_text(f"path,label\n{lines}")
+    problems, counts = examine("affectnet", tmp_path)
+    text = report(problems, counts).splitlines()
+    assert text[0].split() == ["split", "label", "found"] and len(text) < 50
+    assert f"{'588':>8}  missing" in text[:8]
+    assert sum(line.startswith("images/gone/") for line in text) == 20
+    assert "... and 568 more: --csv FILE writes all" in text
+    clean = report(problems[:0], counts).splitlines()
+    assert clean[-1] == "no problems"

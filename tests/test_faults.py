@@ -12,16 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import (
-    cut_off,
-    damage,
-    put,
-    smooth,
-    write_affectnet,
-    write_dfew,
-    write_image,
-    write_video,
-)
+from conftest import cut_off, damage, put, smooth, write_dfew, write_image, write_video
 from PIL import Image
 
 from s4d.data import REGISTRY, DatasetError, LabelError, MediaError, audit, count_frames, read_clip
@@ -226,22 +217,6 @@ def test_every_fold_has_published_counts_of_both_splits():
                  for key, known in dataset.published.items()}
         assert clips == sum(sizes[k, "test"] for k in dataset.folds)
         assert all(sizes[k, "train"] + sizes[k, "test"] == clips for k in dataset.folds)
-
-
-def test_a_report_begins_with_the_summary_and_shows_twenty_examples_a_kind(tmp_path):
-    write_affectnet(tmp_path, 1, 1)
-    lines = "".join(f"gone/{i}.jpg,1\n" for i in range(588)) + "fear/000.jpg,4.0\n"
-    shutil.rmtree(tmp_path / "train")
-    shutil.move(tmp_path / "val", tmp_path / "images")
-    (tmp_path / "train.csv").write_text(f"path,label\n{lines}")
-    problems, counts = audit.examine("affectnet", tmp_path)
-    text = audit.report(problems, counts).splitlines()
-    assert text[0].split() == ["split", "label", "found"] and len(text) < 50
-    assert f"{'588':>8}  missing" in text[:8]
-    assert sum(line.startswith("images/gone/") for line in text) == 20
-    assert "... and 568 more: --csv FILE writes all" in text
-    clean = audit.report(problems[:0], counts).splitlines()
-    assert clean[-1] == "no problems"
 
 
 # --- pictures of every kind, damaged and whole
