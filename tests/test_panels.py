@@ -48,7 +48,7 @@ def made(prof) -> dict[str, Panel]:
 def test_every_control_changes_the_picture_within_a_fifth_of_a_second(made, name):
     panel = made[name]
     controls, view = panel.box().children
-    first, spent = view.value, []
+    seen, spent = [view.value], []
     for (control, spec), widget in zip(panel.controls.items(), controls.children, strict=True):
         if control in panel.presets:
             continue
@@ -56,9 +56,11 @@ def test_every_control_changes_the_picture_within_a_fifth_of_a_second(made, name
         before, start = widget.value, time.process_time()
         widget.value = next(v for v in (*values[::-1], spec.low, spec.high) if v != spec.value)
         spent.append(time.process_time() - start)         # of one core, whoever else is at work
-        assert view.value != first, control
-        widget.value = before
-        assert view.value == first, f"{control} moved back"
+        assert view.value not in seen, control
+        seen.append(view.value)
+        if len(spent) < 4:
+            widget.value = before
+            assert view.value in seen[:-1], f"{control} moved back"
     assert np.median(spent) < 0.2, f"{name}: {1000 * np.median(spent):.0f} ms a step"
 
 
