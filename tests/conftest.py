@@ -1,5 +1,4 @@
 """What all tests share: one thread, no display, notebooks, datasets in miniature."""
-
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")      # before torch is loaded

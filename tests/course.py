@@ -3,7 +3,6 @@
 `make course-test` runs all of it; `tests/test_assignments.py`, a part of `make test`, uses the
 functions. Masters keep nbgrader's conventions; only the steps that nbgrader does itself need it.
 """
-
 import ast
 import contextlib
 import os

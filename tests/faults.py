@@ -1,5 +1,4 @@
 """Trainings in processes of their own, and the faults that strike them; for tests and soak."""
-
 import itertools
 import json
 import multiprocessing as mp

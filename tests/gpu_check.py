@@ -4,7 +4,6 @@ Each part runs in a process of its own with a time limit, and adds its rows to `
 A part that fails or runs out of time stops no other: `check.json` says so, with device, clocks and
 versions. `--tiny` rehearses with small models. Codecs may be missing: clips are stored as arrays.
 """
-
 import argparse
 import copy
 import itertools

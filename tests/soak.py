@@ -2,7 +2,6 @@
 
 pytest does not collect this file by itself: its name is no test's.
 """
-
 import json
 import os
 import random

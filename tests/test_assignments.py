@@ -1,5 +1,4 @@
 """The course's files: no solution reaches students, masters keep nbgrader's conventions."""
-
 import re
 
 import nbformat

@@ -1,5 +1,4 @@
 """From files to batches: the cache, the schedule, augmentation and test views."""
-
 import hashlib
 import os
 import pickle

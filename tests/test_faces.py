@@ -1,5 +1,4 @@
 """The embedded data: actions, expressions in time, the renderer, and the corpora it writes."""
-
 import os
 import signal
 from dataclasses import replace

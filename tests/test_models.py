@@ -1,5 +1,4 @@
 """The models against the reference, against the release's tensors, and against themselves."""
-
 import argparse
 import hashlib
 import os

@@ -1,5 +1,4 @@
 """Training at its smallest: what a run leaves behind, what it warns of, and how it fails."""
-
 import math
 import os
 import shutil
