@@ -51,8 +51,7 @@ CONTEXT.set_forkserver_preload(["gpu_check"])   # where the codecs are missing t
 SECONDS = dict(correct=75, fast=160, faces=35, pretraining=70, finetuning=80, lossless=60)   # 8 min
 HALF, TASKS, SIZES = torch.bfloat16, ("video", "image"), ("base", "small")
 TINY = dict(img_size=32, num_frames=4, embed_dim=32, depth=1, num_heads=2)
-FEW = dict(photos=3000, photo_subjects=750, clips=280, clip_subjects=70, compound=55,
-           compound_subjects=11, speaking=200, speaking_subjects=50)
+FEW = dict(photos=3000, clips=280, compound=55, speaking=200)
 FEWEST = dict(img_size=32, photos=70, clips=35, speaking=8, num_frames=4)
 # Ways to compute a layer of experts: `MoAE.grouped`, or as the equations read. Add others here.
 LAYERS = {"all experts": False, "chosen experts": True, "reference": None}

@@ -72,6 +72,7 @@ def test_unknown_and_missing_keys_are_named():
     (Finetune(PHOTOS, CLIPS), dict(image_batch_size=2.5), "size is 2.5: expected int from 1"),
     (Finetune(PHOTOS, CLIPS), dict(crop_scale=(0.5, 2.0)), "crop_scale is .* from 1e-06 to 1"),
     (Finetune(PHOTOS, CLIPS), dict(crop_scale=(0.9, 0.5)), "crop_scale is"),
+    (config.Faces(), dict(photo_subjects=0), "photo_subjects is 0: .* from 3"),
     (config.Faces(), dict(img_size=65), "Faces.img_size is 65: expected an even number")])
 def test_values_that_are_not_allowed_are_refused(cfg, change, said):
     with pytest.raises(ConfigError, match=said):
