@@ -52,7 +52,7 @@ def pack(dataset: Dataset, root: Root, img_size: int = 160, fold: int | None = N
     """Decode a dataset once into a memory-mapped file beside it; exit status 1 when samples fail.
 
     Args:
-        img_size: short side in px.
+        img_size: side of the model's input in px; photos keep up to twice as much.
         fold: of datasets with folds; all when left out, since they share the file.
         label_order: of the lists' integers, where the lists do not tell it.
     """
@@ -60,10 +60,12 @@ def pack(dataset: Dataset, root: Root, img_size: int = 160, fold: int | None = N
 
     from .data import index, packed
     from .data.corpora import find
-    folds = [fold] if fold is not None else find(dataset, root).folds or [None]
+    from .data.dataset import DECODED
+    found = find(dataset, root)
+    folds = [fold] if fold is not None else found.folds or [None]
     tables = [index(dataset, root, fold=k, label_order=label_order) for k in folds]
     table = pd.concat(tables).drop_duplicates("path").sort_values("path")
-    cache = packed(table, root, img_size, num_workers=workers)
+    cache = packed(table, root, DECODED[found.task] * img_size, num_workers=workers)
     for path, cause in cache.unreadable.items():
         say(f"{path} cannot be read: {cause}")
     print(f"{cache.file}: {len(table) - len(cache.unreadable)} samples")

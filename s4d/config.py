@@ -80,7 +80,7 @@ class Source:
     label_order: str | None = None          # what a list's integers mean, a key of emotions.ORDERS
     subject_separator: str | None = None    # ends the subject in own file names: _ in anna_01.jpg
     crop_box: tuple[int, int, int, int] | None = None   # part to use: top, left, height, width, px
-    short_side: int | None = None           # px before the random crop of training; None: img_size
+    short_side: int | None = None           # px before random crops; photos: at most
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ import torch
 from conftest import cut_off, damage, put, smooth, write_image, write_video
 from PIL import Image
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP
+from torchvision.transforms import InterpolationMode, v2
 
 from s4d.data import MediaError, cache, packed, read_clip, transforms
-from s4d.data.dataset import Joint, Key, Samples, collate, draw_order, epoch_plan, loader, to_model
+from s4d.data.dataset import Joint, Key, Samples, draw_order, epoch_plan, loader, to_model
 from s4d.data.media import read_frames
 from s4d.data.transforms import augment, eval_views, normalise, pretrain_transform, train_transform
 from s4d.files import OutputError
@@ -49,7 +50,7 @@ def test_the_cache_holds_the_files_pixels_and_names_broken_ones(clips_root):
     table = table_of(clips_root)
     whole = packed(table, clips_root, 32)
     assert list(whole.unreadable) == ["1.mp4"] and "damaged" in whole.unreadable["1.mp4"]
-    assert [whole.length(i) for i in range(3)] == [12, 0, 12]
+    assert [frames for frames, *_ in whole.shapes] == [12, 0, 12]
     wanted = read_clip(clips_root / "2.mp4", [3, 0, 3], size=32)
     assert torch.equal(whole.clip(2, [3, 0, 3]), wanted)
     with pytest.raises(MediaError, match="1.mp4 cannot be read: .*damaged"):
@@ -71,15 +72,16 @@ def test_a_cache_that_does_not_fit_the_files_is_made_again(tmp_path, monkeypatch
     for harm in (lambda file: cut_off(file, 0.9), Path.unlink):
         data = samples(tmp_path, cache=True)
         harm(data.packed.file)
-        name, cause = data[key]["unreadable"]
+        (name, cause), = data.batch([key])["unreadable"]
         assert name == "0.mp4" and re.search("packed cache .* is missing or cut short", cause)
         again = samples(tmp_path, cache=True)
-        assert torch.equal(again[key]["clip"], samples(tmp_path)[key]["clip"])
+        assert torch.equal(*(d.batch([key])["clip"] for d in (again, samples(tmp_path))))
     cut_off(made().with_suffix(".json"), 0.5)
     files = [made(), made(16), made(crop_box=(0, 0, 48, 48))]
     write_video(path, 1, 12)
     files.append(made())
-    assert torch.equal(samples(tmp_path, cache=True)[key]["clip"], samples(tmp_path)[key]["clip"])
+    again = samples(tmp_path, cache=True)
+    assert torch.equal(*(d.batch([key])["clip"] for d in (again, samples(tmp_path))))
     os.utime(path, ns=(0, 0))                             # changed without a change of its size
     files.append(made())
     monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
@@ -126,9 +128,9 @@ def test_media_keep_their_ratio_and_test_crops_differ(tmp_path):
     wide = read_clip(tmp_path / "0.mp4", [1, 2, 3, 4], size=32, aspect=True)
     for cached in (False, True):
         data = samples(tmp_path, test_segments=1, cache=cached)
-        assert torch.equal(data[Key("video", 0, 0)]["clip"][0], wide[..., 8:40])
+        assert torch.equal(data.batch([Key("video", 0, 0)])["clip"][0], wide[..., 8:40])
         data.test_crops = 2
-        batch = collate([data[Key("video", row, 0)] for row in (0, 1)])
+        batch = data.batch([Key("video", row, 0) for row in (0, 1)])
         assert batch["row"].tolist() == [0, 0, 1] and batch["label"].tolist() == [4] * 3
         assert torch.equal(batch["clip"][:2], torch.stack([wide[..., :32], wide[..., 16:]]))
 
@@ -138,25 +140,25 @@ def test_clips_depend_on_their_key_alone_with_and_without_a_cache(clips_root, se
     options = dict(test_segments=segments, transform=train_transform(32), repeat_aug=2)
     plain, cached = (samples(clips_root, 2, cache=c, **options) for c in (False, True))
     for key in (Key("video", 0, 5), Key("video", 2, 6, view=min(1, segments))):
-        clip = plain[key]["clip"]
+        clip = plain.batch([key])["clip"]
         torch.manual_seed(key.seed + 1)
         state = torch.get_rng_state()
-        assert torch.equal(clip, cached[key]["clip"]) and clip.shape == (2, 4, 3, 32, 32)
+        assert torch.equal(clip, cached.batch([key])["clip"]) and clip.shape == (2, 4, 3, 32, 32)
         assert torch.equal(torch.get_rng_state(), state) and not torch.equal(clip[0], clip[1])
-        assert not torch.equal(plain[replace(key, seed=10)]["clip"], clip)
-    broken = plain[Key("video", 1, 0)], cached[Key("video", 1, 0)]
-    assert broken[0] == broken[1] and broken[0]["unreadable"][0] == "1.mp4"
+        assert not torch.equal(plain.batch([replace(key, seed=10)])["clip"], clip)
+    broken = [data.batch([Key("video", 1, 0)]) for data in (plain, cached)]
+    assert broken[0] == broken[1] and broken[0]["unreadable"][0][0] == "1.mp4"
 
 
-def test_collate_leaves_unreadable_samples_out_and_names_them(clips_root):
-    data = Joint({"video": samples(clips_root, 2)})
-    batch = collate([data[Key("video", row, 0)] for row in range(3)])
+def test_a_batch_leaves_unreadable_samples_out_and_names_them(clips_root):
+    data = samples(clips_root, 2)
+    batch = data.batch([Key("video", row, 0) for row in range(3)])
     assert batch["row"].tolist() == [0, 2] and batch["label"].tolist() == [4, 4]
     assert [path for path, _ in batch["unreadable"]] == ["1.mp4"]
     assert batch["unreadable_rows"] == [1]
     assert to_model(batch["clip"], "video").shape == (2, 3, 4, 32, 32)
     assert to_model(batch["clip"][:, :1], "image").shape == (2, 3, 32, 32)
-    assert "clip" not in collate([data[Key("video", 1, 0)]])
+    assert "clip" not in data.batch([Key("video", 1, 0)])
 
 
 def test_labels_outside_the_vocabulary_and_unlabelled_samples(tmp_path):
@@ -258,14 +260,22 @@ def test_the_draws_of_augmentation_are_those_that_runs_were_trained_by():
     assert torch.stack(drawn).float().mean().item() == pytest.approx(102.78, abs=0.1)
 
 
-def test_flips_mirror_half_of_the_draws_and_unknown_texts_are_refused():
+@pytest.mark.parametrize("shape, scale", [
+    ((40, 40), (0.2, 1.0)), ((20, 60), (0.9, 1.0)), ((60, 20), (0.9, 1.0))])      # misses: central
+def test_crops_and_flips_are_torchvisions(shape, scale):
+    crop = v2.RandomResizedCrop(24, scale, interpolation=InterpolationMode.BICUBIC)
+    ours, theirs = pretrain_transform(24, scale), v2.Compose([crop, v2.RandomHorizontalFlip()])
+    clip = torch.from_numpy(smooth(2, *shape)).permute(2, 0, 1).expand(2, -1, -1, -1)
+    for seed in range(12):
+        found = [(torch.manual_seed(seed), f(clip), torch.rand(()))[1:] for f in (ours, theirs)]
+        assert all(map(torch.equal, *found)), seed
+
+
+def test_unknown_texts_are_refused_and_pictures_may_stay_as_they_are():
     for text in ("rand-m7", "m11-n2"):
         with pytest.raises(ValueError, match=f"unknown RandAugment '{text}': expected"):
             train_transform(24, randaugment=text)
     x = torch.from_numpy(smooth(2, 24, 24)).permute(2, 0, 1)[None]
-    flip = pretrain_transform(24, (1.0, 1.0))
-    torch.manual_seed(0)
-    assert 4 < sum(torch.equal(flip(x), x.flip(-1)) for _ in range(20)) < 16
     assert torch.equal(pretrain_transform(24, (1.0, 1.0), flip=False)(x), x)
 
 
@@ -296,6 +306,16 @@ def test_normalisation_is_that_of_imagenet():
     assert torch.allclose(white, torch.tensor(wanted))
 
 
+@pytest.mark.parametrize("side, kept", [(60, 60), (150, 64)])      # at most twice the model's size
+def test_random_crops_are_cut_from_the_whole_photo(tmp_path, side, kept):
+    whole = read_clip(write_image(tmp_path / "a.png", 0, side, side), size=kept)
+    crop, key, table = pretrain_transform(32), Key("image", 0, 5), table_of(tmp_path, "*.png")
+    for cached in (False, True):
+        data = Samples(table, tmp_path, "image", 32, 1, 1, crop, cache=cached)
+        torch.manual_seed(key.seed)
+        assert torch.equal(data.batch([key])["clip"][0], crop(whole))
+
+
 def test_a_box_is_cut_out_before_resizing(tmp_path):
     path = write_video(tmp_path / "0.mp4", 0, 6, 112, 112)
     box, key = (0, 16, 80, 80), Key("video", 0, 3)
@@ -306,10 +326,10 @@ def test_a_box_is_cut_out_before_resizing(tmp_path):
         data = samples(tmp_path, transform=pretrain_transform(32, flip=False), crop_box=box,
                        short_side=48, cache=cached)
         clips.append(data.load(key))
-        assert data[key]["clip"].shape == (1, 4, 3, 32, 32)
+        assert data.batch([key])["clip"].shape == (1, 4, 3, 32, 32)
     assert torch.equal(*clips) and clips[0].shape == (4, 3, 48, 48)
     tested = samples(tmp_path, test_segments=1, crop_box=box, short_side=48)
-    assert tested[key]["clip"].shape[-1] == 32
+    assert tested.batch([key])["clip"].shape[-1] == 32
     write_video(path, 0, 6, 64, 64)
     with pytest.raises(MediaError, match="it is 64 x 64 px, too small for the box of 80 x 80 px"):
         read_frames(path, [1], crop_box=box)

@@ -10,7 +10,7 @@ from conftest import NAMES, put, write_affectnet, write_image, write_video, writ
 
 from s4d.data import REGISTRY, DatasetError, LabelError, fingerprint, index, split_validation
 from s4d.data.audit import examine, report
-from s4d.data.dataset import Key, Samples, collate
+from s4d.data.dataset import Key, Samples
 from s4d.emotions import EMOTIONS_11, ORDERS
 
 HEAD = "subDirectory_filePath,face_x,expression"
@@ -312,7 +312,7 @@ def check(name: str, root: Path, table, fold: int | None, order: str | None, cla
     assert problems.empty, problems.values.tolist()
     task = REGISTRY[name].task
     samples = Samples(table, root, task, 32, 4, 1, num_classes=classes, test_segments=1)
-    batch = collate([samples[Key(task, row, 0)] for row in range(len(table))])
+    batch = samples.batch([Key(task, row, 0) for row in range(len(table))])
     assert batch["clip"].shape == (len(table), 1 if task == "image" else 4, 3, 32, 32)
     assert min(batch["label"]) >= 0 and not batch["unreadable"]
 

@@ -1,8 +1,7 @@
 """Decoded samples in one memory-mapped file beside the data, so that training decodes once."""
-from __future__ import annotations
-
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from filelock import FileLock
 from ..files import OutputError, write_all, writing
 from .media import Box, MediaError, in_threads, read_frames, stamps
 
-FORMAT = 4       # raised whenever decoding or the layout change: older files are not read
+FORMAT = 5       # raised whenever decoding or the layout change: older files are not read
 
 
 class Packed:
@@ -25,17 +24,13 @@ class Packed:
         stored = _index(str(file), file.with_suffix(".json").stat().st_mtime_ns)
         found = [stored["samples"][p] for p in paths]
         self.file, self.root, self.paths, self.bytes = file, root, paths, stored["bytes"]
-        self.shapes = np.array([s["shape"] for s in found])      # frames, height, width
+        self.shapes = [s["shape"] for s in found]      # frames (0: unreadable), height, width
         self.offsets = [s["offset"] for s in found]
         self.unreadable = {p: s["cause"] for p, s in zip(paths, found, strict=True) if s["cause"]}
         self._map = None
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_map": None}      # else all pixels would travel to a worker
-
-    def length(self, i: int) -> int:
-        """Frames of sample i; 0 when it could not be decoded."""
-        return int(self.shapes[i, 0])
 
     def clip(self, i: int, indices: Sequence[int] | None = None) -> torch.Tensor:
         """Frames of sample i as `read_clip` gives them, channels last in memory."""
@@ -46,15 +41,15 @@ class Packed:
             if not self.file.is_file() or self.file.stat().st_size != self.bytes:
                 raise MediaError(self.root / path, f"the packed cache {self.file} is missing or "
                                  "cut short: call again, and it is made anew")
-            self._map = np.memmap(self.file, np.uint8, mode="r")
-        frames = np.asarray(self._map[self.offsets[i]:][:np.prod(shape)]).reshape(shape)
-        wanted = range(len(frames)) if indices is None else indices
-        return torch.from_numpy(frames[list(wanted)]).permute(0, 3, 1, 2)
+            self._map = np.asarray(np.memmap(self.file, np.uint8, mode="r"))
+        frames = self._map[self.offsets[i]:][:math.prod(shape)].reshape(shape)
+        frames = frames.copy() if indices is None else frames.take(indices, 0)
+        return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
 def packed(table: pd.DataFrame, root: str | Path, size: int, num_workers: int = 2,
            crop_box: Box | None = None) -> Packed:
-    """Decode the samples of a table once, `size` px on the short side, with `num_workers` threads.
+    """Decode samples once, `size` px on the short side (photos: at most), with threads.
 
     Later calls find them, also as a part of a larger cache, while sizes and modification times of
     the files stay as they are. The cache lies in `<root>/.cache`, complete or not at all; of

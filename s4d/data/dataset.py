@@ -1,6 +1,4 @@
 """Indexed tables -> batches: one dataset for photos and clips, one plan of single-task steps."""
-from __future__ import annotations
-
 import os
 import signal
 from dataclasses import dataclass
@@ -9,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..emotions import vocabulary
 from .cache import packed
@@ -17,6 +15,7 @@ from .media import Box, MediaError, count_frames, read_frames
 from .transforms import eval_views, test_indices, train_indices
 
 TASKS = ("image", "video")
+DECODED = {"image": 2, "video": 1}      # short side, at most of photos, over the model's img_size
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Key:
     view: int = 0    # test view along time
 
 
-class Samples(Dataset):
+class Samples:
     """Samples of one task as uint8 clips `[T, 3, H, W]`; a photo has T = 1.
 
     Args:
@@ -38,7 +37,7 @@ class Samples(Dataset):
         repeat_aug: draws of one decoded clip, stacked.
         num_classes: vocabulary of the labels; None for unlabelled data.
         test_segments: test views along time; 0 draws a random window, as training does.
-        short_side: of decoded training samples, in px; `img_size` when left out.
+        short_side: of decoded training samples, in px; DECODED tells it when left out.
     """
 
     test_crops = 1      # test views across the picture; a square picture has one
@@ -55,7 +54,7 @@ class Samples(Dataset):
         self.paths = self.table["path"].tolist()      # finding one entry takes pandas long
         self.labels = [names.index(v) if names and isinstance(v, str) else -1
                        for v in self.table["label"]]
-        size = short_side if short_side and transform is not None else img_size
+        size = short_side if short_side and transform else DECODED[task] * img_size
         self.reading = dict(size=size, aspect=True, crop_box=crop_box)
         self.packed = packed(self.table, self.root, size, crop_box=crop_box) if cache else None
 
@@ -64,57 +63,51 @@ class Samples(Dataset):
 
     def load(self, key: Key) -> torch.Tensor:
         """The sampled frames of one sample, `[T, 3, H, W]`, channels last in memory."""
-        path, indices = self.root / self.paths[key.row], None
+        path, indices, packed = self.root / self.paths[key.row], None, self.packed
         if self.task == "video":
-            count = count_frames(path) if self.packed is None else self.packed.length(key.row)
+            count = packed.shapes[key.row][0] if packed else count_frames(path)
             given = count, self.num_frames, self.sampling_rate
             if self.test_segments:
                 indices = test_indices(*given, self.test_segments)[key.view]
             else:
                 indices = train_indices(*given, torch.Generator().manual_seed(key.seed))
-        if self.packed is not None:
-            return self.packed.clip(key.row, indices)
+        if packed:
+            return packed.clip(key.row, indices)
         return read_frames(path, indices, **self.reading).permute(0, 3, 1, 2)
 
-    def __getitem__(self, key: Key) -> dict:
-        try:
-            clip = self.load(key)
-        except MediaError as error:
-            return {"row": key.row, "unreadable": (self.paths[key.row], error.cause)}
-        if self.transform is None:
-            draws = eval_views(clip, self.img_size, self.test_crops)
-        else:
-            # fork_rng and manual_seed also look after every device: several times a flip's time
-            state = torch.get_rng_state()
+    def batch(self, keys: list[Key]) -> dict:
+        """Load samples of this task: N draws or views as clip uint8 `[N, T, 3, H, W]`, label and
+        row `[N]`, unless all are unreadable; and of those [(path, cause)] and their rows."""
+        views = self.repeat_aug if self.transform else self.test_crops
+        shape = 1 if self.task == "image" else self.num_frames, 3, self.img_size, self.img_size
+        clip, rows = torch.empty(len(keys) * views, *shape, dtype=torch.uint8), []
+        batch = {"task": self.task, "unreadable": [], "unreadable_rows": []}
+        state = torch.get_rng_state()      # fork_rng also looks after every device: as long again
+        for key in keys:
             torch.default_generator.manual_seed(key.seed)
-            draws = [self.transform(clip) for _ in range(self.repeat_aug)]
-            torch.set_rng_state(state)
-        return {"row": key.row, "clip": torch.stack(draws).contiguous(),
-                "label": self.labels[key.row]}
+            try:
+                found = self.load(key)
+            except MediaError as error:
+                batch["unreadable"].append((self.paths[key.row], error.cause))
+                batch["unreadable_rows"].append(key.row)
+                continue
+            draws = ((self.transform(found) for _ in range(views)) if self.transform
+                     else eval_views(found, self.img_size, self.test_crops))
+            for draw in draws:
+                clip[len(rows)] = draw      # channels last until here
+                rows.append(key.row)
+        torch.set_rng_state(state)
+        if rows:
+            labels = torch.tensor([self.labels[row] for row in rows])
+            batch |= dict(clip=clip[:len(rows)], row=torch.tensor(rows), label=labels)
+        return batch
 
 
-class Joint(Dataset):
-    """The `Samples` of several tasks behind one loader; keys name the task."""
+class Joint(dict):
+    """The `Samples` of several tasks, by task, behind one loader: each batch is of one."""
 
-    def __init__(self, parts: dict[str, Samples]):
-        self.parts = parts
-
-    def __getitem__(self, key: Key) -> dict:
-        return {**self.parts[key.task][key], "task": key.task}
-
-
-def collate(samples: list[dict]) -> dict:
-    """Stack a single-task batch, N draws or views, without its unreadable samples [(path, cause)]:
-    clip uint8 `[N, T, 3, H, W]`, label and row `[N]`, unless all are unreadable."""
-    good, bad = [s for s in samples if "clip" in s], [s for s in samples if "clip" not in s]
-    batch = {"task": samples[0].get("task"), "unreadable": [s["unreadable"] for s in bad],
-             "unreadable_rows": [s["row"] for s in bad]}
-    if good:
-        draws = torch.tensor([len(s["clip"]) for s in good])
-        batch["clip"] = torch.cat([s["clip"] for s in good])
-        for name in ("label", "row"):
-            batch[name] = torch.tensor([s[name] for s in good]).repeat_interleave(draws)
-    return batch
+    def __getitems__(self, keys: list[Key]) -> dict:
+        return self[keys[0].task].batch(keys)
 
 
 def to_model(clip: torch.Tensor, task: str) -> torch.Tensor:
@@ -179,10 +172,10 @@ def end_quietly(worker: int) -> None:
         signal.signal(number, lambda *_: os._exit(0))
 
 
-def loader(dataset: Dataset, batches: list[list[Key]], num_workers: int = 0) -> DataLoader:
+def loader(dataset: Joint, batches: list[list[Key]], num_workers: int = 0) -> DataLoader:
     """Load planned batches; video readers open inside the workers, never before a fork."""
     # its own generator: starting draws a number, which would move the draws of a resumed run
-    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers,
+    return DataLoader(dataset, batch_sampler=batches, collate_fn=dict, num_workers=num_workers,
                       pin_memory=torch.cuda.is_available(),
                       generator=torch.Generator().manual_seed(0),
                       multiprocessing_context="spawn" if num_workers else None,

@@ -1,6 +1,4 @@
 """Files -> pixels: a video, a folder of frames or an image becomes a uint8 clip `[T, 3, H, W]`."""
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,14 +6,14 @@ from contextlib import contextmanager
 from functools import lru_cache
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from stat import S_ISDIR
 
 import av
 import decord
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
+from torch.nn.functional import interpolate
 from tqdm.auto import tqdm
 
 decord.logging.set_level(decord.logging.QUIET)      # errors arrive as exceptions
@@ -122,7 +120,8 @@ def read_clip(path: str | Path, indices: Sequence[int] | None = None, size: int 
 
     Args:
         indices: frame numbers from 0, in any order, repeats allowed; None reads all.
-        size: side in px of the square after resizing, or with `aspect` of the short side.
+        size: side in px of the square after resizing, or with `aspect` short side, which in an
+            image stays where it is shorter.
     Raises MediaError for anything that is not wholly there, or that is no face crop.
     """
     return read_frames(path, indices, size, aspect).permute(0, 3, 1, 2).contiguous()
@@ -132,7 +131,7 @@ def read_frames(path: str | Path, indices: Sequence[int] | None = None, size: in
                 aspect: bool = False, crop_box: Box | None = None) -> torch.Tensor:
     """As `read_clip`, channels last: uint8 `[T, H, W, 3]`, the fastest order to resize; of each
     picture only `crop_box`, cut out before resizing."""
-    path = Path(path)
+    path, what = Path(path), kind(path)
     if crop_box is not None:
         whole, (top, left, height, width) = read_frames(path, indices), crop_box
         if top + height > whole.shape[1] or left + width > whole.shape[2]:
@@ -140,8 +139,7 @@ def read_frames(path: str | Path, indices: Sequence[int] | None = None, size: in
                                    f"the box of {width} x {height} px at row {top}, column {left}: "
                                    "change the source's crop_box")
         kept = whole[:, top:top + height, left:left + width].contiguous()
-        return _resized(kept, _fitted((width, height), size, aspect))
-    what = kind(path)
+        return _resized(kept, _fitted((width, height), size, aspect, what))
     if what == "video":
         return _read_video(path, indices, size, aspect)
     files = [path] if what == "image" else frame_files(path)
@@ -150,7 +148,7 @@ def read_frames(path: str | Path, indices: Sequence[int] | None = None, size: in
         picture = torch.from_numpy(_read_image(files[i], size))[None]
         (height, width), name = picture.shape[1:3], files[i].name
         if not done:
-            first, shape = (width, height, name), _fitted((width, height), size, aspect)
+            first, shape = (width, height, name), _fitted((width, height), size, aspect, what)
         elif shape is None and (width, height) != first[:2]:
             raise MediaError(path, f"frame {name} is {width} x {height} px, {first[2]} is "
                                    f"{first[0]} x {first[1]} px: give a size to resize to, or "
@@ -159,9 +157,9 @@ def read_frames(path: str | Path, indices: Sequence[int] | None = None, size: in
     return torch.cat([done[i] for i in wanted])
 
 
-def _fitted(shape: tuple[int, int], size: int | None, aspect: bool) -> tuple[int, int] | None:
+def _fitted(shape: tuple[int, int], size: int | None, aspect: bool, what: str) -> tuple | None:
     """Width and height in px after resizing: a square, or the short side at `size`."""
-    if size is None:
+    if size is None or (aspect and what == "image" and min(shape) <= size):
         return None
     if not aspect:
         return size, size
@@ -172,8 +170,7 @@ def _resized(frames: torch.Tensor, shape: tuple[int, int] | None) -> torch.Tenso
     """Frames `[T, H, W, 3]` at one width and height."""
     if shape is None or tuple(frames.shape[1:3]) == shape[::-1]:
         return frames
-    frames = F.resize(frames.permute(0, 3, 1, 2), list(shape[::-1]),
-                      interpolation=InterpolationMode.BICUBIC, antialias=True)
+    frames = interpolate(frames.permute(0, 3, 1, 2), shape[::-1], mode="bicubic", antialias=True)
     return frames.permute(0, 2, 3, 1).contiguous()
 
 
@@ -211,7 +208,7 @@ def _read_video(path: Path, indices: Sequence[int] | None, size: int | None,
     forever on files whose header counts more frames than decode."""
     count, *shape = _video(path)
     wanted = _checked(path, indices, count)
-    reader, frames, at = _reader(path, _fitted(tuple(shape), size, aspect)), {}, 0
+    reader, frames, at = _reader(path, _fitted(tuple(shape), size, aspect, "video")), {}, 0
     for t in sorted(set(wanted)):
         try:
             if t > at:
@@ -289,7 +286,7 @@ def stamps(paths: Iterable[str], root: str | Path) -> list[tuple[int, int]]:
         path = os.path.join(root, path)
         try:
             found = [os.stat(path)]
-            if os.path.isdir(path):
+            if S_ISDIR(found[0].st_mode):
                 found = [e.stat() for e in os.scandir(path) if e.name[0] != "."]
             return sum(s.st_size for s in found), max((s.st_mtime_ns for s in found), default=-1)
         except OSError:

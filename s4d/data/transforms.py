@@ -1,6 +1,4 @@
 """Augmentation on uint8 clips `[T, 3, H, W]` (one draw for all frames), views, normalisation."""
-from __future__ import annotations
-
 import math
 import random
 import re
@@ -10,7 +8,8 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN as MEAN
 from timm.data import IMAGENET_DEFAULT_STD as STD
 from timm.data.auto_augment import LEVEL_TO_ARG
-from torchvision.transforms import InterpolationMode, v2
+from torch.nn.functional import interpolate
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from ..config import ConfigError
@@ -29,23 +28,41 @@ COLOUR = {      # statistics are those of each frame
     "BrightnessIncreasing": F.adjust_brightness,
     "SharpnessIncreasing": lambda x, v: F.adjust_sharpness(      # so in a third of the time
         x.contiguous(memory_format=torch.channels_last), v).contiguous()}
+LOG_RATIO = torch.tensor([3 / 4, 4 / 3]).log().tolist()      # width / height of random crops
 PROBABILITY, SPREAD = 0.5, 0.5      # that an operation is carried out; SD of its magnitude
 
 
 def pretrain_transform(img_size: int, crop_scale: tuple[float, float] = (0.2, 1.0),
-                       flip: bool = True) -> v2.Transform:
+                       flip: bool = True) -> partial:
     """Random resized crop and flip of uint8 `[T, 3, H, W]` (docs/method.md, section 4).
 
     Args:
         crop_scale: range of the cropped area as a share of the picture; (1, 1) keeps it whole.
         flip: mirror half of the draws; the released recipe does so for photos alone.
     """
-    size, how = (img_size, img_size), dict(interpolation=InterpolationMode.BICUBIC, antialias=True)
-    if tuple(crop_scale) == (1, 1):      # aligned faces stay aligned, and nothing is resampled
-        crop = v2.Resize(size, **how)
-    else:
-        crop = v2.RandomResizedCrop(size, tuple(crop_scale), **how)
-    return v2.Compose([crop, v2.RandomHorizontalFlip()] if flip else [crop])
+    return partial(_crop_flip, size=[img_size] * 2, scale=tuple(crop_scale), flip=flip)
+
+
+def _crop_flip(clip: torch.Tensor, size: list[int], scale: tuple, flip: bool) -> torch.Tensor:
+    """torchvision's draws and pixels, without what its classes add to a small clip's time."""
+    if scale != (1, 1):      # aligned faces stay aligned, and nothing is resampled
+        top, left, height, width = _random_crop(*clip.shape[-2:], scale)
+        clip = clip[..., top:top + height, left:left + width]
+    if list(clip.shape[-2:]) != size:
+        clip = interpolate(clip, size, mode="bicubic", antialias=True)
+    return clip.flip(-1) if flip and torch.rand(1) < 0.5 else clip
+
+
+def _random_crop(height: int, width: int, scale: tuple[float, float]) -> tuple[int, ...]:
+    """Top, left, height and width of torchvision's RandomResizedCrop; central after ten misses."""
+    for _ in range(10):
+        area = height * width * torch.empty(1).uniform_(*scale).item()
+        ratio = torch.empty(1).uniform_(*LOG_RATIO).exp_().item()
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return *(int(torch.randint(free + 1, ())) for free in (height - h, width - w)), h, w
+    h, w = min(height, round(width / (3 / 4))), min(width, round(height * (4 / 3)))
+    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def train_transform(img_size: int, crop_scale: tuple[float, float] = (0.5, 1.0),
@@ -139,7 +156,7 @@ def eval_views(x: torch.Tensor, img_size: int, test_crops: int = 1) -> list[torc
     the long side. One window is the central one; a square picture has one."""
     h, w = (round(side * img_size / min(x.shape[-2:])) for side in x.shape[-2:])
     if (h, w) != x.shape[-2:]:
-        x = F.resize(x, [h, w], interpolation=InterpolationMode.BICUBIC, antialias=True)
+        x = interpolate(x, [h, w], mode="bicubic", antialias=True)
     free = max(h, w) - img_size
     starts = [round(free / 2)]
     if test_crops > 1 and free:

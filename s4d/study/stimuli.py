@@ -26,15 +26,14 @@ def subset(cfg: Finetune, task: str, split: str = "test", limit: int = 280, seed
     """
     data = samples_of(update(cfg, test_segments=1), task, tables(cfg)[task], split)
     order = np.random.default_rng([seed, len(data)]).permutation(len(data))   # for every model
-    drawn = [data[Key(task, row, seed)] for row in sorted(order[:limit].tolist())]
+    drawn = data.batch([Key(task, row, seed) for row in sorted(order[:limit].tolist())])
     if unreadable is not None:
-        unreadable.update(sample["unreadable"] for sample in drawn if "unreadable" in sample)
-    kept = [sample for sample in drawn if "clip" in sample]
-    if not kept:
+        unreadable.update(drawn["unreadable"])
+    if "clip" not in drawn:
         raise MediaError(getattr(cfg, task).root, f"no readable {task} in split {split!r} of "
                          f"{len(data)} listed: audit the dataset, or choose another split")
-    rows = data.table.loc[[s["row"] for s in kept], ["path", "label", "subject", "split"]]
-    return to_model(torch.cat([s["clip"] for s in kept]), task), rows.reset_index(drop=True)
+    rows = data.table.loc[drawn["row"].tolist(), ["path", "label", "subject", "split"]]
+    return to_model(drawn["clip"], task), rows.reset_index(drop=True)
 
 
 def frames_of(cfg: Finetune, rows: pd.DataFrame,
