@@ -42,6 +42,7 @@ from faults import CONTEXT, struck  # noqa: E402
 from s4d import bench  # noqa: E402
 from s4d import config as configs  # noqa: E402
 from s4d.data import cache, packed  # noqa: E402
+from s4d.data.dataset import DECODED  # noqa: E402
 from s4d.faces import corpus  # noqa: E402
 from s4d.models import VARIANTS, MoAE, random_mask, reference, to_released  # noqa: E402
 from s4d.training import Run, finetune, plan_batches, samples_of, tables, train  # noqa: E402
@@ -217,7 +218,8 @@ def faces(part: Part) -> None:
     drawn = time.perf_counter()
     for stage in stages:
         for task, table in tables(stage).items():
-            packed(table, getattr(stage, task).root, cfg.img_size, num_workers=part.workers or 1)
+            size, root = DECODED[task] * cfg.img_size, getattr(stage, task).root
+            packed(table, root, size, num_workers=part.workers or 1)
     part.add(what="draw and write", frames_per_second=count / (drawn - start))
     part.add(what="pack", frames_per_second=count / (time.perf_counter() - drawn))
 
