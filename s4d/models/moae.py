@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from ..config import ConfigError
 
 
+ROWS = 32      # in half precision, those of an expert are a multiple of it
+
+
 class MoAE(nn.Module):
     """E adapters, each Linear(D, D/r) - GELU - Linear(D/r, D), of which a router picks k per token.
 
@@ -80,18 +83,32 @@ class MoAE(nn.Module):
         return hidden.flatten(-2) @ w2 + gates @ self.b2
 
     def of_chosen(self, x: Tensor, gates: Tensor, chosen: Tensor) -> Tensor:
-        """Tokens `[B, L, D]` through their own experts: N = B L tokens, N k rows by expert."""
+        """Tokens `[B, L, D]` through their own experts: N = B L tokens, N k rows by expert.
+
+        Below float32 each expert's rows are filled up to a multiple of ROWS with gates of 0:
+        oneDNN compiles a product for every new number of rows, for longer than it takes.
+        """
         kind, dtype = x.device.type, x.dtype
         if torch.is_autocast_enabled(kind):        # which does not know the grouped product
             dtype = torch.get_autocast_dtype(kind)
         tokens, gates, chosen = (t.flatten(0, 1) for t in (x, gates, chosen))
-        rows = torch.nonzero_static(chosen.t(), size=len(tokens) * self.top_k)
-        expert, token = rows.unbind(1)                                             # [N k]
-        ends = chosen.sum(0).cumsum(0).int()                                       # [E]
+        used, step = len(tokens) * self.top_k, 1 if dtype == torch.float32 else ROWS
+        expert, token = torch.nonzero_static(chosen.t(), size=used).unbind(1)      # [N k]
+        counts = chosen.sum(0)                                                     # [E]
+        filled = (counts + step - 1) // step * step
+        ends = filled.cumsum(0)
+        row = torch.arange(used, device=x.device)
+        row = row + (ends - filled - counts.cumsum(0) + counts)[expert]
+        ends[-1] = rows = -(-(used + (step - 1) * self.num_experts) // step) * step
+
+        def spread(values: Tensor) -> Tensor:      # of each assignment -> of each row
+            return values.new_zeros(rows).scatter(0, row, values)
+
+        token, expert, gate = spread(token), spread(expert), spread(gates[token, expert])
         hidden = F.grouped_mm(tokens.to(dtype).index_select(0, token),
-                              self.w1.to(dtype).transpose(1, 2), offs=ends)
-        hidden = F.gelu(hidden + self.b1.index_select(0, expert)) * gates[token, expert, None]
-        out = F.grouped_mm(hidden.to(dtype), self.w2.to(dtype).transpose(1, 2), offs=ends)
+                              self.w1.to(dtype).transpose(1, 2), offs=ends.int())
+        hidden = F.gelu(hidden + self.b1.index_select(0, expert)) * gate[:, None]
+        out = F.grouped_mm(hidden.to(dtype), self.w2.to(dtype).transpose(1, 2), offs=ends.int())
         bias = gates.to(dtype) @ self.b2.to(dtype)
         return bias.index_add(0, token, out).view_as(x)
 
