@@ -1,6 +1,4 @@
 """What models cost: operations and parameters, counted, and time on this machine (`make bench`)."""
-from __future__ import annotations
-
 import itertools
 import math
 import time

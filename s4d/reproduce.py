@@ -1,6 +1,4 @@
 """From nothing to every figure: corpora, training, then the notebooks in order."""
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

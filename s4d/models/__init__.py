@@ -1,6 +1,4 @@
 """The S4D models. Importing this package registers them with timm."""
-from __future__ import annotations
-
 from pathlib import Path
 
 import timm

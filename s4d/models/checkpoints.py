@@ -1,6 +1,4 @@
 """Weights in files: every usual container, the release's tensor names, timm's `pretrained=True`."""
-from __future__ import annotations
-
 import logging
 import re
 from pathlib import Path

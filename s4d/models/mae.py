@@ -1,6 +1,4 @@
 """Dual-modal masked autoencoder: one encoder and one light decoder for images and videos."""
-from __future__ import annotations
-
 import math
 
 import torch

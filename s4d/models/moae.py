@@ -1,6 +1,4 @@
 """Mixture of Adapter Experts: a routed bottleneck beside the MLP of a transformer block."""
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -2,8 +2,6 @@
 
 Written from the paper with the release's tensor names, so `to_released(model)` loads into it.
 """
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,6 +1,4 @@
 """Clips to tokens: tubelets, positions, random masks. An image is a clip with one time step."""
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,6 +1,4 @@
 """The shared encoder, and the classifier: a head per task, adapter experts in the upper blocks."""
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
@@ -197,7 +195,7 @@ class S4D(Encoder):
         """Block index -> MoAE layer; empty for a dense model."""
         return {i: b.moae for i, b in enumerate(self.blocks) if b.moae is not None}
 
-    def set_routing(self, capacity_factor: float | None = None, noise: bool = False) -> S4D:
+    def set_routing(self, capacity_factor: float | None = None, noise: bool = False) -> "S4D":
         """Selects the paper's routing, or the release's: `(1.0, True)`, noise in evaluation too."""
         for layer in self.moae_layers().values():
             layer.capacity_factor = capacity_factor or None       # 0: no limit, as in Finetune

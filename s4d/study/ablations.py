@@ -1,6 +1,4 @@
 """Ablations: one thing changed at a time, everything else as in the comparison."""
-from __future__ import annotations
-
 from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import replace

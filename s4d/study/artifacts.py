@@ -1,6 +1,4 @@
 """What a notebook leaves behind: figures, tables, the numbers behind them, and a manifest."""
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterable

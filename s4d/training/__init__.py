@@ -1,6 +1,4 @@
 """Training loops and the store of runs; several runs side by side."""
-from __future__ import annotations
-
 import os
 import signal
 import threading
