@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from ..config import ConfigError
 
-
 ROWS = 32      # in half precision, those of an expert are a multiple of it
 
 
