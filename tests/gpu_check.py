@@ -314,6 +314,8 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="small models and few steps")
     parser.add_argument("--here", action="store_true", help="in this process, without limits")
     args = parser.parse_args()
+    if args.device == "cpu" and not args.tiny:
+        parser.error("no CUDA device was found: --tiny rehearses the check on a CPU")
     about = {p: version(p) for p in ("torch", "torchvision", "timm", "numpy")}
     about |= dict(device=bench.device_name(torch.device(args.device)), date=time.strftime("%F"))
     ask = "driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu"
