@@ -39,7 +39,9 @@ def run_all(jobs: list[Pretrain | Finetune], runs: str | Path = "runs",
     continue when called again.
     """
     inits = [cfg.init for cfg in jobs if isinstance(getattr(cfg, "init", None), Pretrain)]
-    missing = [cfg for cfg in dict.fromkeys([*inits, *jobs]) if not locate(cfg, runs).done]
+    known: dict = {}
+    found = {cfg: locate(cfg, runs, known=known) for cfg in dict.fromkeys([*inits, *jobs])}
+    missing = [cfg for cfg, run in found.items() if not run.done]
     if missing and workers > 1 and not torch.cuda.is_available():
         bar = progress_bar("training", len(missing), unit="run", alone=False)
         # Workers that drew faces are small: loky would take what training adds for a leak.
@@ -53,7 +55,7 @@ def run_all(jobs: list[Pretrain | Finetune], runs: str | Path = "runs",
         finally:
             bar.close()
             get_reusable_executor().shutdown(kill_workers=True)     # idle ones would keep memory
-    return [train(cfg, runs) for cfg in jobs]
+    return [found[cfg] if found[cfg].done else train(cfg, runs) for cfg in jobs]
 
 
 def _side_by_side(missing: list, runs: str | Path, workers: int, bar: tqdm) -> None:

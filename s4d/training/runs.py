@@ -171,15 +171,23 @@ class Run:
                            f"remove the folder {self.dir} and train again") from error
 
 
-def locate(cfg: Pretrain | Finetune, runs: str | Path = "runs", rows: dict | None = None) -> Run:
+def locate(cfg: Pretrain | Finetune, runs: str | Path = "runs", rows: dict | None = None,
+           known: dict | None = None) -> Run:
     """Return the run of a configuration on the data and starting weights that lie there now.
 
-    It need not be trained. `rows` is the result of `tables`, when it is at hand.
+    It need not be trained. `rows` is the result of `tables`, when it is at hand; `known` keeps
+    what was read from the disk for further configurations of one call.
     """
-    rows, init = rows or tables(cfg), getattr(cfg, "init", None)
-    marks = [fingerprint(table, getattr(cfg, task).root) for task, table in rows.items()]
+    known, init = {} if known is None else known, getattr(cfg, "init", None)
+    read = (getattr(cfg, name, 0) for name in ("stage", "tasks", "val_fraction"))
+    data = (*read, *sources(cfg).items())
+    if data not in known:
+        rows = rows or tables(cfg)
+        known[data] = [fingerprint(table, getattr(cfg, task).root) for task, table in rows.items()]
+    marks = [*known[data]]
     if isinstance(init, Pretrain):       # its data may be others than those of fine-tuning
-        marks.append(hashlib.sha256(locate(init, runs).dir.name.encode()).hexdigest())
+        name = locate(init, runs, known=known).dir.name
+        marks.append(hashlib.sha256(name.encode()).hexdigest())
     elif init is not None:
         if not Path(init).is_file():
             raise CheckpointError(f"there is no checkpoint {init}: give .pth, .pt or .safetensors")
