@@ -42,7 +42,9 @@ $(STAMP): requirements.txt
 	@echo "installing $$(grep -c == requirements.txt) pinned packages into $(VENV) (a few minutes, once)"
 	@$(PYTHON) -m venv $(VENV)
 	@grep -vE '$(LEAVE_OUT)' requirements.txt > $(VENV)/pins.txt
-	@set -o pipefail; $(BIN)/python -m pip install --no-compile --disable-pip-version-check --progress-bar off $(CPU_INDEX) -r $(VENV)/pins.txt \
+	@set -o pipefail; pip="$(BIN)/python -m pip install --no-deps --no-compile --disable-pip-version-check --progress-bar off $(CPU_INDEX)"; \
+	  grep -E '^(nvidia|cuda)' $(VENV)/pins.txt > $(VENV)/cuda.txt; grep -vE '^(nvidia|cuda)' $(VENV)/pins.txt > $(VENV)/rest.txt; \
+	  { $$pip -r $(VENV)/cuda.txt & $$pip -r $(VENV)/rest.txt && wait $$!; } \
 	  | awk '/^Collecting/ && ++n % 20 == 0 {print "  " n " packages looked up"} /Downloading .*[0-9][0-9][0-9]\.?[0-9]* MB/ {print "  " $$0} \
 	         /^Installing/ {print "  unpacking"} {fflush()}'
 	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true

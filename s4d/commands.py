@@ -310,10 +310,7 @@ def verify(profile: str = "sandbox") -> int:
 
 def bench(device: Literal["cpu", "cuda"] = "cpu", seconds: float = 1.0,
           peers: bool = False) -> None:
-    """Measure the models against a plain reference and the machine's own matrix products.
-
-    With `peers` also against Hugging Face's VideoMAE, where transformers is installed.
-    """
+    """Time training steps beside a plain reference and, with `peers`, Hugging Face's VideoMAE."""
     import torch
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("no CUDA device was found: choose --device cpu")

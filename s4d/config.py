@@ -104,7 +104,6 @@ class _Training(_Checked):
     max_unreadable: float = bounded(0.01, 0, 1)     # largest tolerated share of unreadable samples
     grad_accum_steps: int = bounded(1, 1)           # pieces of a batch, to save memory
     grad_checkpointing: bool = False                # recompute activations, to save memory
-    skip_nonfinite: bool = False                    # skip steps whose loss is not finite
     deterministic: bool = False                     # only deterministic algorithms on CUDA: slower
 
 
@@ -226,7 +225,8 @@ PROFILES = {
         both=_NANO | dict(sampling_rate=1, epochs=1), seeds=(0,), resamples=200,
         pretrain=_NANO_PRETRAIN | dict(image_batch_size=32, video_batch_size=8, repeat_aug=2),
         finetune=_NANO_FINETUNE | dict(lr=1e-3)),
-    "sandbox": _SANDBOX | dict(scratch_methods=("dynamic", "s4d")),
+    "sandbox": _SANDBOX | dict(methods=("dynamic", "static", "multitask", "s4d"),
+                               scratch_methods=("dynamic", "s4d")),
     "night": _SANDBOX | dict(notebooks=("03_finetuning",)),     # all methods, and most ablations
     "gpu": dict(
         faces=dict(img_size=160, photos=40000, photo_subjects=10000, clips=20000, fps=12,
@@ -265,7 +265,7 @@ def profile(name: str, data: str = "data", runs: str = "runs") -> Profile:
 
 # Fields that say how a run is carried out, not what it computes: they do not enter its name.
 HOW = {"root", "num_workers", "cache", "save_minutes", "runs", "grad_checkpointing",
-       "deterministic", "skip_nonfinite", "max_unreadable"}
+       "deterministic", "max_unreadable"}
 update = replace    # a copy of a configuration with fields replaced
 
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from . import config as configs
 from .config import Profile
-from .files import ROOT, code_version, sha256, write_all, write_text
+from .files import ROOT, code_version, sha256, write, write_all, write_text
 from .study import ablations
 from .study.artifacts import manifest_text, read_manifest
 
@@ -120,8 +120,7 @@ def draw_timeline(job: Job) -> None:
     ax.set(xlim=(0, None), xlabel="minutes since the call", ylabel="process",
            yticks=range(len(ends)))
     fig.legend(loc="outside upper center", ncols=4)
-    write_all({job.build / "timeline.png": lambda p: fig.savefig(p, format="png"),
-               job.build / "timeline.csv": lambda p: table.to_csv(p, index=False)})
+    write(job.build / "timeline.png", lambda p: fig.savefig(p, format="png"))
 
 
 class Kernel(AsyncKernelManager):

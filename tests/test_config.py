@@ -228,8 +228,8 @@ FINETUNE = dict(BOTH, tasks=("video",), num_experts=4, top_k=1, moae_start=0, ad
                 image_randaugment="", random_erasing=1.0, clip_grad=1e-3, ema_decay=0.5,
                 grad_accum_steps=2)
 VIEWS = dict(test_segments=2, test_crops=2)                  # these change predictions, not weights
-ELSEWHERE = {"image", "video", "init", "model", "max_unreadable", "skip_nonfinite",
-             "val_fraction", "test_each_epoch", "grad_accum_steps"} | HOW   # have their own tests
+ELSEWHERE = {"image", "video", "init", "model", "max_unreadable", "val_fraction",
+             "test_each_epoch", "grad_accum_steps"} | HOW   # have their own tests
 
 
 @pytest.fixture(scope="module")

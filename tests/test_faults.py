@@ -15,8 +15,8 @@ import torch
 from conftest import cut_off, damage, put, smooth, write_dfew, write_image, write_video
 from PIL import Image
 
-from s4d.data import REGISTRY, DatasetError, LabelError, MediaError, audit, count_frames, read_clip
-from s4d.data.audit import examine
+from s4d.data import REGISTRY, DatasetError, LabelError, MediaError, count_frames, read_clip
+from s4d.data.audit import _media, examine
 from s4d.data.media import header
 
 CLIP, PHOTO = "Clip/original/00003.mp4", "images/1/a.jpg"
@@ -193,20 +193,20 @@ def test_equal_bytes_are_a_fault_across_the_splits_of_one_fold():
 
     def of(*rows):
         table = pd.DataFrame(rows, columns=["path", "split", "fold"]).assign(label="fear")
-        return audit._media(seen, table, "image")
+        return _media(seen, table, "image")
     assert of(("a", "train", 1), ("b", "train", 1), ("a", "test", 2), ("b", "test", 2)) == []
     assert [path for _, path, _ in of(("a", "train", 1), ("b", "test", 1))] == ["a"]
 
 
 def test_counts_stand_beside_the_published_ones(tmp_path):
     write_dfew(tmp_path / "dfew", 7, 7, frames=5)
-    problems, counts = audit.examine("dfew", tmp_path / "dfew", fold=1)
+    problems, counts = examine("dfew", tmp_path / "dfew", fold=1)
     fear = counts[(counts.split == "test") & (counts.label == "fear")].iloc[0]
     assert (fear.found, fear.published) == (1, 181)
     assert set(problems.kind) == {"count"} and len(problems) == 14
     assert "1 samples of fear, where 181 are published" in set(problems.problem)
     (tmp_path / "corpus.json").write_text("{}")           # procedural faces borrow the layout
-    assert audit.examine("dfew", tmp_path / "dfew", fold=1)[1].published.isna().all()
+    assert examine("dfew", tmp_path / "dfew", fold=1)[1].published.isna().all()
 
 
 def test_every_fold_has_published_counts_of_both_splits():

@@ -107,7 +107,7 @@ def test_the_smallest_p_of_a_bootstrap_is_printed_as_a_bound():
 
 
 def test_published_numbers_are_plausible_and_sourced():
-    table = tables.published()
+    table = pd.read_csv(ROOT / "paper/published.csv")
     assert len(table) == 39 and not table.duplicated(["method", "dataset"]).any()
     assert [k for k in table["key"].unique() if f"{{{k}," not in BIB] == []
     assert table[table["dataset"] == "DFEW"]["WAR"].is_monotonic_decreasing

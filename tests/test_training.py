@@ -218,30 +218,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(mini, tmp_path, mo
     monkeypatch.setattr(stage_finetune, "cross_entropy",
                         lambda *args, **more: original(*args, **more) * next(factors))
     cfg = tiny_finetune(mini, save_minutes=0.0)
-    with pytest.raises(RunError, match=r"loss is nan at step 2 of finetune-\w+-\w+, with samples "
+    with pytest.raises(RunError, match=r"loss is nan, .* at step 2 of finetune-\S+, with samples "
                        r"(train|Clip)/\S+, (train|Clip)/\S+: lower the learning rate"):
         finetune(cfg, tmp_path)
     state = checkpoint(locate(cfg, tmp_path))
     assert state["step"] == 2 and all(v.isfinite().all() for v in state["model"].values())
 
 
-def test_a_gradient_that_is_not_finite_stops_or_is_skipped_and_counted(mini, tmp_path, monkeypatch):
-    original, steps = Engine.backward, {1, 4}
+def test_a_gradient_that_is_not_finite_stops(mini, tmp_path, monkeypatch):
+    original = Engine.backward
 
     def backward(self, *args):
         original(self, *args)
-        if self.step in steps:
+        if self.step == 1:
             next(self.model.parameters()).grad[0] = math.inf
     monkeypatch.setattr(Engine, "backward", backward)
     with pytest.raises(RunError, match=r"gradient norm is (inf|nan) at step 1"):
         pretrain(tiny_pretrain(mini), tmp_path)
-    cfg = tiny_pretrain(mini, skip_nonfinite=True)
-    run = pretrain(cfg, tmp_path)
-    assert run.provenance["skipped"] == 2 and len(run.provenance["warnings"]) == 1
-    assert all(v.isfinite().all() for v in run.load().state_dict().values())
-    steps.update(range(12))
-    with pytest.raises(RunError, match="passes over up to 10 such steps in a row"):
-        pretrain(update(cfg, epochs=2), tmp_path)
 
 
 @pytest.mark.parametrize("collapsed", [False, True])
@@ -381,7 +374,7 @@ def test_a_line_a_minute_where_there_is_no_terminal(capsys, monkeypatch):
         now[0] += 2.5
         bar.set_postfix({"image loss": 0.5}, refresh=False)
         bar.update()
-    first, second = capsys.readouterr().err.splitlines()
+    first, second = filter(str.strip, capsys.readouterr().err.splitlines())
     assert first.startswith("s4d: fine-tuning:  25%") and "25/101 [01:00<03:" in first
     assert "49/101 [02:00<02:" in second and "image loss=0.5" in second
 

@@ -14,6 +14,11 @@ EXAMPLES = 20         # problems of a kind that a report shows
 Problems = list[tuple[str, str, str]]      # kind, path, problem
 
 
+def audit(name: str, root: str | Path, *options, **more) -> pd.DataFrame:
+    """The table of problems (kind, path, problem) that `examine` finds, empty when clean."""
+    return examine(name, root, *options, **more)[0]
+
+
 def examine(name: str, root: str | Path, fold: int | None = None, num_workers: int = 1,
             label_order: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read every file of a dataset, of all folds or one, and check its lists: tables of problems

@@ -99,7 +99,13 @@ def read_list(path: Path) -> list[Entry]:
         if re.fullmatch(r"\d+\.0+", label):
             label = label.partition(".")[0]
             notes[str(path), "a label written as a float, such as 1.0, is read as an integer"] += 1
-        out.append(Entry(_safe(name.strip('"'), where), label, where))
+        listed = name.strip('"').replace("\\", "/")        # a path below the dataset's folder
+        parts = [p for p in listed.split("/") if p not in ("", ".")]
+        faults = {"is an absolute path": re.match("[/~]|[A-Za-z]:", listed),
+                  "leaves the dataset's folder by '..'": ".." in parts, "names no file": not parts}
+        for fault in (fault for fault, there in faults.items() if there):
+            raise DatasetError(f"{name!r} in {where} {fault}: give a path below the dataset folder")
+        out.append(Entry("/".join(parts), label, where))
     if not out:
         raise DatasetError(f"list {path} holds no entries: copy it again")
     return out
@@ -117,18 +123,6 @@ def _text(path: Path) -> str:
         if "\0" not in text:
             return text
     raise DatasetError(f"list {path} is no text in UTF-8, UTF-16 or GBK: copy it again")
-
-
-def _safe(name: str, where: str) -> str:
-    """A listed name as a path below the dataset's folder, with forward slashes."""
-    path = name.replace("\\", "/")
-    parts = [p for p in path.split("/") if p not in ("", ".")]
-    faults = {"is an absolute path": re.match("[/~]|[A-Za-z]:", path),
-              "leaves the dataset's folder by '..'": ".." in parts, "names no file": not parts}
-    for fault, there in faults.items():
-        if there:
-            raise DatasetError(f"{name!r} in {where} {fault}: give a path below the dataset folder")
-    return "/".join(parts)
 
 
 class Files:

@@ -5,8 +5,6 @@ from torch import Tensor, nn
 
 from ..config import ConfigError
 
-ROWS = 32      # in half precision, those of an expert are a multiple of it
-
 
 class MoAE(nn.Module):
     """E adapters, each Linear(D, D/r) - GELU - Linear(D/r, D), of which a router picks k per token.
@@ -20,10 +18,9 @@ class MoAE(nn.Module):
         noise_mode: of the router's scores: "train" (the paper), "always" (the release), "never".
         capacity_factor: None for no limit. A number c lets an expert take int(N k / E c) of the
             batch's N tokens, sample by sample (the release, docs/method.md section 8).
-        grouped: True computes the chosen experts alone, on tokens sorted by expert, False all of
-            them, with gates of 0. Neither has shapes that depend on the routing, so a GPU never
-            waits. None: grouped on CPUs, all on GPUs, and where torch has no grouped product
-            (compiled, in float64, without a router, widths that are no multiples of 8).
+        grouped: True computes the chosen experts alone, False all of them, with gates of 0. None:
+            the chosen ones on CPUs; all on GPUs, which would wait for the number of rows, and in
+            compiled code.
         record: a list to which each forward pass appends its gates, or None.
         balance: E sum_e f_e P_e of the last training pass; 1 when balanced, 0 without a router.
     Source: S4D, MoAE; gating of Shazeer et al. 2017; balance loss of the Switch Transformer.
@@ -63,13 +60,9 @@ class MoAE(nn.Module):
             self.balance = x.new_zeros(())
         if self.record is not None:
             self.record.append(gates.detach())
-        grouped = self.grouped
-        if grouped is None:
-            grouped = x.device.type == "cpu" and not torch.compiler.is_compiling()
-        fits = x.dtype != torch.float64 and not any(n % 8 for n in self.w1.shape[1:])
-        if grouped and fits and self.top_k:
-            return self.of_chosen(x, gates, chosen)
-        return self.of_all(x, gates)
+        cpu = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        grouped = self.top_k and (cpu if self.grouped is None else self.grouped)
+        return self.of_chosen(x, gates, chosen) if grouped else self.of_all(x, gates)
 
     def of_all(self, x: Tensor, gates: Tensor) -> Tensor:
         """Tokens `[B, L, D]` through every expert, as two dense products."""
@@ -80,34 +73,23 @@ class MoAE(nn.Module):
         return hidden.flatten(-2) @ w2 + gates @ self.b2
 
     def of_chosen(self, x: Tensor, gates: Tensor, chosen: Tensor) -> Tensor:
-        """Tokens `[B, L, D]` through their own experts: N = B L tokens, N k rows by expert.
+        """Tokens `[B, L, D]` through their own experts, each on as many rows: N = B L tokens.
 
-        Below float32 each expert's rows are filled up to a multiple of ROWS with gates of 0:
-        oneDNN compiles a product for every new number of rows, for longer than it takes.
+        Rows that an expert does not need have a gate of 0. Their number R is a multiple of 32, so
+        that few products of new sizes are prepared.
         """
-        kind, dtype = x.device.type, x.dtype
-        if torch.is_autocast_enabled(kind):        # which does not know the grouped product
-            dtype = torch.get_autocast_dtype(kind)
         tokens, gates, chosen = (t.flatten(0, 1) for t in (x, gates, chosen))
-        used, step = len(tokens) * self.top_k, 1 if dtype == torch.float32 else ROWS
-        expert, token = torch.nonzero_static(chosen.t(), size=used).unbind(1)      # [N k]
-        counts = chosen.sum(0)                                                     # [E]
-        filled = (counts + step - 1) // step * step
-        ends = filled.cumsum(0)
-        row = torch.arange(used, device=x.device)
-        row = row + (ends - filled - counts.cumsum(0) + counts)[expert]
-        ends[-1] = rows = -(-(used + (step - 1) * self.num_experts) // step) * step
-
-        def spread(values: Tensor) -> Tensor:      # of each assignment -> of each row
-            return values.new_zeros(rows).scatter(0, row, values)
-
-        token, expert, gate = spread(token), spread(expert), spread(gates[token, expert])
-        hidden = F.grouped_mm(tokens.to(dtype).index_select(0, token),
-                              self.w1.to(dtype).transpose(1, 2), offs=ends.int())
-        hidden = F.gelu(hidden + self.b1.index_select(0, expert)) * gate[:, None]
-        out = F.grouped_mm(hidden.to(dtype), self.w2.to(dtype).transpose(1, 2), offs=ends.int())
-        bias = gates.to(dtype) @ self.b2.to(dtype)
-        return bias.index_add(0, token, out).view_as(x)
+        e, rows = self.num_experts, -(-int(chosen.sum(0).max()) // 32) * 32
+        expert, token = chosen.t().nonzero(as_tuple=True)                          # [N k]
+        place = expert * rows + chosen.cumsum(0)[token, expert] - 1
+        token_of = place.new_zeros(e * rows).scatter(0, place, token)
+        gate_of = gates.new_zeros(e * rows).scatter(0, place, gates[token, expert])
+        inputs = tokens.index_select(0, token_of).view(e, rows, -1)                # [E, R, D]
+        hidden = F.gelu(torch.baddbmm(self.b1[:, None], inputs, self.w1.transpose(1, 2)))
+        hidden = hidden * gate_of.to(hidden.dtype).view(e, rows, 1)
+        out = hidden @ self.w2.transpose(1, 2)
+        bias = gates.to(out.dtype) @ self.b2
+        return bias.index_add(0, token_of, out.flatten(0, 1)).view_as(x)
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens `[B, L, D]` -> gates (0 if not chosen), chosen (bool), scores `[B, L, E]`."""

@@ -13,8 +13,7 @@ EPS = 1e-6             # of every LayerNorm
 
 
 def plain_is_faster(q: Tensor) -> bool:
-    """Whether to attend by two plain products: in bf16 on a CPU, whose fused kernel takes twice as
-    long, and up to 16 million weights of all heads, which are kept for the backward pass."""
+    """Whether to attend by two plain products: in bf16 on a CPU, where all weights are kept."""
     return q.device.type == "cpu" and q.dtype == torch.bfloat16 and (
         q.shape[0] * q.shape[1] * q.shape[2] ** 2 <= 2**24)
 

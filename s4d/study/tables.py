@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..files import ROOT
 from .artifacts import macro_name
 from .figures.style import LEVEL, METHOD_LABELS, number
 from .stats import p_text
@@ -60,11 +59,6 @@ def judge(paired: pd.DataFrame, claims: Iterable[Claim] = CLAIMS) -> pd.DataFram
 def p_words(p: float, p_holm: float, resamples: int) -> str:
     """Holm's p as printed; a bound where the bootstrap gave its smallest, 2 / (resamples + 1)."""
     return f"≤ {p_holm:.3f}" if p <= 2 / (resamples + 1) * 1.0001 else p_text(p_holm)
-
-
-def published() -> pd.DataFrame:
-    """Published results on licensed data, highest WAR on DFEW first."""
-    return pd.read_csv(ROOT / "paper/published.csv")
 
 
 def standing(table: pd.DataFrame) -> pd.DataFrame:

@@ -35,19 +35,12 @@ class Interrupted(KeyboardInterrupt):
     """Raised where the run can be saved as it stands."""
 
 
-class Lines:
-    """The error stream where it is no terminal: each state of a bar is a line."""
-
-    def write(self, text: str) -> None:
-        if text.strip():
-            print(f"s4d: {text.strip()}", file=sys.stderr, flush=True)
-
-
 def progress_bar(name: str, total: int, done: int = 0, unit: str = "step", alone: bool = True,
                  **options) -> tqdm:
     """Show the time left: by a bar on a terminal of its own, elsewhere by a line a minute."""
     if not (alone and sys.stderr.isatty()):
-        options |= dict(file=Lines(), mininterval=60, miniters=1, delay=60)
+        options |= dict(bar_format="s4d: {l_bar}{bar:10}{r_bar}\n", leave=False, mininterval=60,
+                        miniters=1, delay=60)
     return tqdm(total=total, initial=done, desc=name, unit=unit, **options)
 
 
@@ -163,7 +156,7 @@ class Engine:
                 seconds=round(time.monotonic() - self.started, 1),
                 waiting_seconds=round(self.waiting, 1), processes=world_size(),
                 device=device_name(self.device), unreadable=self.guard.unreadable,
-                skipped=self.guard.skipped, warnings=list(self.guard.warned.values()), **more)
+                warnings=list(self.guard.warned.values()), **more)
             write_text(self.run.dir / "provenance.json", json.dumps(provenance, indent=1))
             (self.run.dir / CHECKPOINT).unlink(missing_ok=True)
         broadcast(None)                            # nobody goes on before the files lie there
@@ -277,17 +270,22 @@ class Engine:
 
     def update(self, clip_grad: float = 0.0) -> float:
         """Step on the whole batch's gradients, if they are finite; return its loss."""
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip_grad or math.inf)
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        if clip_grad:
+            nn.utils.clip_grads_with_norm_(parameters, clip_grad, norm)
         if world_size() > 1:
             dist.all_reduce(self.sums)
             self.sums /= world_size()
         total, loss = self.sums.tolist()
-        paths = ", ".join(self.data[key.task].paths[key.row] for key in self.keys[:4])
-        place = f"at step {self.step} of {self.run.dir.name}, with samples {paths}"
-        if self.guard.finite(total, norm.item(), place):
-            self.optimizer.step()
-            if self.average is not None:
-                self.average.update(self.model)
+        if not (math.isfinite(total) and math.isfinite(norm.item())):
+            paths = ", ".join(self.data[key.task].paths[key.row] for key in self.keys[:4])
+            raise RunError(f"loss is {total}, gradient norm is {norm} at step {self.step} of "
+                           f"{self.run.dir.name}, with samples {paths}: lower the learning rate or "
+                           "set clip_grad")
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.model)
         return loss
 
     def log(self, modality: str, **values: float) -> None:

@@ -23,7 +23,6 @@ from ..models import MoAE
 from .runs import RunError
 
 EVERY, LEAST, PATIENCE = 10, 0.01, 500     # steps between looks; least share of assignments; steps
-IN_A_ROW = 10                              # skipped steps after which a run stops all the same
 
 
 def world_size() -> int:
@@ -108,14 +107,13 @@ def say(sentence: str) -> None:
 class Guard:
     """Look at every step of a run on so many samples; say each warning once."""
 
-    saved = ("unreadable", "warned", "idle_since", "skipped")       # with each checkpoint
+    saved = ("unreadable", "warned", "idle_since")         # with each checkpoint
 
     def __init__(self, cfg: Pretrain | Finetune, samples: int):
         self.cfg, self.samples = cfg, samples
         self.unreadable: dict[str, str] = {}       # path -> cause
         self.warned: dict[str, str] = {}           # kind -> sentence
         self.idle_since: dict[str, int] = {}       # expert -> step since which it is idle
-        self.skipped = self.in_a_row = 0
 
     def warn(self, kind: str, sentence: str) -> None:
         if kind not in self.warned:
@@ -131,20 +129,6 @@ class Guard:
                            f"unreadable, more than max_unreadable={self.cfg.max_unreadable:g}; "
                            f"the first is {path} ({cause}): run `python -m s4d audit`, repair the "
                            "files or raise max_unreadable")
-
-    def finite(self, loss: float, norm: float, place: str) -> bool:
-        """Return whether both numbers are; raise RunError unless such steps are skipped."""
-        if math.isfinite(loss) and math.isfinite(norm):
-            self.in_a_row = 0
-            return True
-        self.skipped += 1
-        self.in_a_row += 1
-        value = f"gradient norm is {norm}" if math.isfinite(loss) else f"loss is {loss}"
-        if not self.cfg.skip_nonfinite or self.in_a_row > IN_A_ROW:
-            raise RunError(f"{value} {place}: lower the learning rate or set clip_grad. "
-                           f"skip_nonfinite=True passes over up to {IN_A_ROW} such steps in a row")
-        self.warn("skipped", f"{value} {place}: skipped; provenance.json will count such steps")
-        return False
 
     @contextmanager
     def experts(self, model: nn.Module, step: int) -> Iterator[None]:
