@@ -54,7 +54,7 @@ $(STAMP): requirements.txt
 reproduce: $(STAMP) ## every figure and table, from nothing; a second call redoes only what changed
 	@$(S4D) reproduce --profile $(PROFILE) --data "$(DATA)" --runs "$(RUNS)" --out "$(OUT)" $(if $(filter-out 0,$(FRESH)),--fresh) $(ARGS)
 
-smoke: $(STAMP) ## the same in three minutes with the smallest settings, into build/smoke/out
+smoke: $(STAMP) ## the same in two minutes with the smallest settings, into build/smoke/out
 	@$(S4D) reproduce --profile smoke --data "$(DATA)" --runs "$(RUNS)" --out build/smoke/out $(if $(filter-out 0,$(FRESH)),--fresh) $(ARGS)
 
 verify: $(STAMP) ## every number of the last run of PROFILE against the last commit

@@ -268,7 +268,7 @@ def reproduce(profile: str = "sandbox", out: str | Path = "figures", data: str |
     datasets = [fingerprint(index_of(source), source.root) for source in licensed]
     build = Path(build) / profile
     job = Job(settings, Path(folder), names, given, Path(out), Path(data), build, build / "figures")
-    for place in (job.out, job.build):       # before half an hour of work, and before forgetting
+    for place in (job.out, job.build):       # before minutes of work, and before forgetting
         write_text(place / ".tmp-probe", "")
         (place / ".tmp-probe").unlink()
     if fresh:                                # what the profile made; published files stay

@@ -15,7 +15,7 @@ import torch
 from conftest import cut_off, damage, put, smooth, write_dfew, write_image, write_video
 from PIL import Image
 
-from s4d.data import REGISTRY, DatasetError, LabelError, MediaError, count_frames, read_clip
+from s4d.data import REGISTRY, DatasetError, LabelError, MediaError, audit, count_frames, read_clip
 from s4d.data.audit import _media, examine
 from s4d.data.media import header
 
@@ -205,6 +205,7 @@ def test_counts_stand_beside_the_published_ones(tmp_path):
     assert (fear.found, fear.published) == (1, 181)
     assert set(problems.kind) == {"count"} and len(problems) == 14
     assert "1 samples of fear, where 181 are published" in set(problems.problem)
+    assert audit("dfew", tmp_path / "dfew", fold=1).equals(problems)
     (tmp_path / "corpus.json").write_text("{}")           # procedural faces borrow the layout
     assert examine("dfew", tmp_path / "dfew", fold=1)[1].published.isna().all()
 
