@@ -239,7 +239,8 @@ def test_python_in_the_pages_can_be_read():
 
 DOCS = ROOT / "docs"
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("0*.ipynb"))
-ARTIFACTS = set(json.loads((ROOT / "figures/manifest.json").read_text())["artifacts"])
+ARTIFACTS = {name for folder in ("figures", "figures/night")
+             for name in json.loads((ROOT / folder / "manifest.json").read_text())["artifacts"]}
 ROWS = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
         for line in (DOCS / "map.md").read_text().splitlines() if line.startswith("| ")][1:]
 

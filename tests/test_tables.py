@@ -225,6 +225,7 @@ VERDICTS = {
     "open": lambda r: r["low"] <= 0 <= r["high"],
     "above 0": lambda r: r["low"] > 0,
     "above null": lambda r: r["mean"] > r["null_top"] and r["p_holm"] < 0.05,
+    "null corrected away": lambda r: r["mean"] > r["null_top"] and r["p_holm"] >= 0.05,
     "within null": lambda r: r["mean"] <= r["null_top"],
     "": lambda r: True,
 }
