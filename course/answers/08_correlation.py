@@ -170,7 +170,7 @@ def match_interval__clips_as_units(photos, photo_labels, clips, clip_labels, cli
     def difference(keep):
         return np.subtract(*match(photos, photo_labels, clips[keep], np.asarray(clip_labels)[keep]))
     value = difference(np.arange(len(clips)))
-    half = jackknife(difference, np.arange(len(clips)))
+    half = jackknife(difference, np.arange(len(clips)))[1]
     return value, value - half, value + half
 
 
@@ -184,7 +184,7 @@ def match_interval__equal_alone(photos, photo_labels, clips, clip_labels, clip_p
 
     value, half = (
         float(equal(np.arange(len(clips)))),
-        float(jackknife(equal, units_of(clip_people))),
+        float(jackknife(equal, units_of(clip_people))[1]),
     )
     return value, value - half, value + half
 
@@ -197,7 +197,7 @@ def match_interval__half_for_the_whole(photos, photo_labels, clips, clip_labels,
     def difference(keep):
         return np.subtract(*match(photos, photo_labels, clips[keep], np.asarray(clip_labels)[keep]))
     value = difference(np.arange(len(clips)))
-    half = jackknife(difference, units_of(clip_people)) / 1.5
+    half = jackknife(difference, units_of(clip_people))[1] / 1.5
     return value, value - half, value + half
 
 
@@ -208,7 +208,7 @@ def match_interval__right_by_people_numbers(photos, photo_labels, clips, clip_la
     half = jackknife(
         lambda k: np.array(match(photos, photo_labels, clips[k], labels[k])) @ [1, -1],
         np.unique(clip_people, return_inverse=True)[1],
-    )
+    )[1]
     value = pair[0] - pair[1]
     return value, value - float(half), value + float(half)
 
