@@ -44,7 +44,7 @@ $(STAMP): requirements.txt
 	@grep -vE '$(LEAVE_OUT)' requirements.txt > $(VENV)/pins.txt
 	@set -o pipefail; pip="$(BIN)/python -m pip install --no-deps --no-compile --disable-pip-version-check --progress-bar off $(CPU_INDEX)"; \
 	  grep -E '^(nvidia|cuda)' $(VENV)/pins.txt > $(VENV)/cuda.txt; grep -vE '^(nvidia|cuda)' $(VENV)/pins.txt > $(VENV)/rest.txt; \
-	  { $$pip -r $(VENV)/cuda.txt & $$pip -r $(VENV)/rest.txt && wait $$!; } \
+	  { trap 'kill $$! 2>/dev/null || true' INT TERM EXIT; $$pip -r $(VENV)/cuda.txt & $$pip -r $(VENV)/rest.txt && wait $$!; } \
 	  | awk '/^Collecting/ && ++n % 20 == 0 {print "  " n " packages looked up"} /Downloading .*[0-9][0-9][0-9]\.?[0-9]* MB/ {print "  " $$0} \
 	         /^Installing/ {print "  unpacking"} {fflush()}'
 	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
@@ -75,7 +75,7 @@ soak: $(STAMP) ## the long tests of training: kill points, 2 000 steps, four pro
 bench: $(STAMP) ## training steps beside a plain reference; PEERS=1: and VideoMAE; ARGS="--device cuda"
 	@$(S4D) bench $(if $(filter-out 0,$(PEERS)),--peers) $(ARGS)
 
-gpu-check: ## what a GPU says of this project, in eight minutes, into figures/gpu; needs torch, timm and pandas only
+gpu-check: ## what a GPU says of this project, in eight minutes, into figures/gpu; needs no codecs
 	@$$(command -v $(BIN)/python || command -v $(PYTHON)) tests/gpu_check.py $(ARGS)
 
 lab: $(STAMP) ## JupyterLab on the notebooks
@@ -91,7 +91,7 @@ book: $(STAMP) ## the executed notebooks of PROFILE and the manuals as an HTML b
 # nbgrader and what it adds go into the same environment; their pins touch none of requirements.txt.
 $(COURSE): $(STAMP) requirements-course.txt
 	@echo "installing nbgrader into $(VENV) (once)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.txt -r requirements-course.txt || { \
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet $(CPU_INDEX) -r $(VENV)/pins.txt -r requirements-course.txt || { \
 	  echo "nbgrader is missing and could not be installed from requirements-course.txt: see pip's message above" >&2; exit 1; }
 	@touch $(COURSE)
 

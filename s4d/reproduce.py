@@ -1,4 +1,4 @@
-"""From nothing to every figure: corpora, training, then the notebooks in order."""
+"""From nothing to every figure: corpora, training, then the notebooks."""
 import hashlib
 import json
 import logging
@@ -31,7 +31,7 @@ from .study.artifacts import manifest_text, read_manifest
 
 NOTEBOOKS = ("01_faces", "02_pretraining", "03_finetuning", "04_experts", "05_correlation",
              "06_report")
-READERS = ("06_report",)              # notebooks that read what others wrote
+READERS = ("03_finetuning", "06_report")      # they read what earlier ones wrote, and wait
 logging.getLogger("papermill").setLevel(logging.ERROR)      # it warns of what we refuse
 
 
@@ -49,12 +49,13 @@ class Job:
 
     profile: Profile
     folder: Path                      # of the notebooks
-    names: list[str]                  # of the notebooks to run, in order
+    names: list[str]                  # of the notebooks to run
     given: dict[str, dict]            # further parameters of each
     out: Path
     data: Path
     build: Path                       # build/<profile>: executed notebooks, and what was done
     staging: Path                     # a folder of artifacts, published when all are there
+    n_jobs: int                       # runs, then notebooks, side by side
     started: float = field(default_factory=time.time)
     inputs: list = field(default_factory=list)      # names data and runs, once they exist
     spans: list = field(default_factory=list)       # kind, name, first and last second of what ran
@@ -77,21 +78,21 @@ def configurations(profile: Profile) -> list:
     return list(dict.fromkeys((profile.pretrain, *grid, *started, *more)))
 
 
-def prepare(job: Job, n_jobs: int | None = None) -> list:
+def prepare(job: Job) -> list:
     """Draw the corpora and train the runs; return what names both."""
     from .faces import corpus
     from .training import run_all
     drawn = [job.data / faces.folder / "corpus.json" for faces in ablations.corpora(job.profile)]
     if not all(file.is_file() for file in drawn):
         job.say("corpus: drawing the faces")
-    with job.clocked("corpora", "two processes"):
+    with job.clocked("corpora", "all cores"):
         for faces in ablations.corpora(job.profile):
             corpus.ensure(faces, job.data, min(8, os.cpu_count() or 1),
                           progress=sys.stderr.isatty())
     every = configurations(job.profile)
     job.say(f"training: what is missing of {len(every)} runs")
     begin, names = time.time(), {cfg: name for name, *_, cfg in job.profile.methods_grid()}
-    runs = run_all(every, runs=job.profile.runs, workers=n_jobs or job.profile.n_jobs)
+    runs = run_all(every, runs=job.profile.runs, workers=job.n_jobs)
     for cfg, run in zip(every, runs, strict=True):
         file = run.dir / "provenance.json"
         end, seconds = file.stat().st_mtime, json.loads(file.read_text("utf-8")).get("seconds", 0)
@@ -156,7 +157,7 @@ def execute(notebook: Path, build: Path, parameters: dict) -> None:
             re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))) from error
     except DeadKernelError as error:
         raise ReproduceError(f"the kernel of notebook {name} died, most often for lack of memory: "
-                             "close other programs or choose a smaller profile", "") from error
+                             "close other programs or call with --n-jobs 1", "") from error
 
 
 def cells_of(notebook: Path) -> list[str]:
@@ -205,7 +206,7 @@ def run_notebooks(job: Job, names: list[str]) -> None:
             execute(job.folder / f"{name}.ipynb", job.build,
                     {"profile": job.profile.name, **paths, **job.given[name]})
 
-    with ThreadPoolExecutor(job.profile.n_jobs) as pool:
+    with ThreadPoolExecutor(job.n_jobs) as pool:
         running = {pool.submit(run, name): name for name in missing}
         try:
             for future in as_completed(running):
@@ -267,7 +268,8 @@ def reproduce(profile: str = "sandbox", out: str | Path = "figures", data: str |
     licensed = {s.root: s for stage in stages for s in (stage.image, stage.video) if s}.values()
     datasets = [fingerprint(index_of(source), source.root) for source in licensed]
     build = Path(build) / profile
-    job = Job(settings, Path(folder), names, given, Path(out), Path(data), build, build / "figures")
+    job = Job(settings, Path(folder), names, given, Path(out), Path(data), build, build / "figures",
+              n_jobs or settings.n_jobs)
     for place in (job.out, job.build):       # before minutes of work, and before forgetting
         write_text(place / ".tmp-probe", "")
         (place / ".tmp-probe").unlink()
@@ -277,9 +279,10 @@ def reproduce(profile: str = "sandbox", out: str | Path = "figures", data: str |
         trained = [run for name in names for run in Path(runs).glob(name)]
         for old in filter(Path.exists, (*trained, *drawn, job.build)):
             shutil.rmtree(old)
-    job.inputs = datasets + prepare(job, n_jobs)
+    job.inputs = datasets + prepare(job)
     run_notebooks(job, [name for name in job.names if name not in READERS])
-    run_notebooks(job, [name for name in job.names if name in READERS])
+    for name in (name for name in READERS if name in job.names):
+        run_notebooks(job, [name])
     count = publish(job)
     if any(kind == "finetune" for kind, *_ in job.spans):
         draw_timeline(job)

@@ -108,8 +108,6 @@ class Artifacts:
 
     def _add(self, kind: str, name: str, caption: str, data: pd.DataFrame, savers: dict) -> None:
         savers = savers | {f"source_data/{name}.csv": _text(csv_text(data))}
-        with writing(self.out):
-            self.out.mkdir(parents=True, exist_ok=True)
         with writing(self.out), FileLock(self.out / ".tmp-lock"):     # they run side by side
             manifest = read_manifest(self.out)
             other = manifest.get(name, {})

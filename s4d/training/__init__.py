@@ -45,7 +45,7 @@ def run_all(jobs: list[Pretrain | Finetune], runs: str | Path = "runs",
     if missing and workers > 1 and not torch.cuda.is_available():
         bar = progress_bar("training", len(missing), unit="run", alone=False)
         # Workers that drew faces are small: loky would take what training adds for a leak.
-        get_reusable_executor().shutdown(kill_workers=True)
+        get_reusable_executor(workers).shutdown(kill_workers=True)
         try:
             _side_by_side(missing, runs, workers, bar)
         except TerminatedWorkerError as error:
@@ -54,7 +54,7 @@ def run_all(jobs: list[Pretrain | Finetune], runs: str | Path = "runs",
                            "again; finished runs are kept, the others continue") from error
         finally:
             bar.close()
-            get_reusable_executor().shutdown(kill_workers=True)     # idle ones would keep memory
+            get_reusable_executor(workers).shutdown(kill_workers=True)   # another size would wait
     return [found[cfg] if found[cfg].done else train(cfg, runs) for cfg in jobs]
 
 

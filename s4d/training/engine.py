@@ -28,7 +28,7 @@ from ..config import ConfigError
 from ..data.dataset import Joint, Samples, loader, part_of, sample_seed
 from ..files import code_version, write, write_text, writing
 from .runs import CHECKPOINT, Run, RunError, cause_of, device_name, lock, plan_batches
-from .setup import Guard, broadcast, gather, rank, say, world_size
+from .setup import Guard, broadcast, gather, keep_memory, rank, say, world_size
 
 
 class Interrupted(KeyboardInterrupt):
@@ -69,6 +69,7 @@ class Engine:
     # --- begin and end
 
     def __enter__(self) -> "Engine":
+        keep_memory()
         if rank() == 0:
             self.lock = lock(self.run)
             for path in self.run.dir.glob(".tmp-*"):    # of a process that was killed

@@ -45,7 +45,6 @@ def keep_memory() -> None:
 def pick_device(deterministic: bool = False) -> torch.device:
     """Return this process's device; under torchrun, join the group of processes first."""
     cuda, device = torch.cuda.is_available(), "cpu"
-    keep_memory()
     if cuda:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")     # read when cuBLAS starts
         torch.use_deterministic_algorithms(deterministic)
