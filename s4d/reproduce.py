@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -205,14 +206,15 @@ def run_notebooks(job: Job, names: list[str]) -> None:
         with job.clocked("notebooks", name):
             execute(job.folder / f"{name}.ipynb", job.build,
                     {"profile": job.profile.name, **paths, **job.given[name]})
+        with lock:                             # also where another one fails meanwhile
+            state[name] = [inputs[name], staged(job, name)]
+            write_text(record, json.dumps(state, indent=1))
 
+    lock = threading.Lock()
     with ThreadPoolExecutor(job.n_jobs) as pool:
-        running = {pool.submit(run, name): name for name in missing}
         try:
-            for future in as_completed(running):
+            for future in as_completed([pool.submit(run, name) for name in missing]):
                 future.result()
-                state[running[future]] = [inputs[running[future]], staged(job, running[future])]
-                write_text(record, json.dumps(state, indent=1))
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -90,7 +90,8 @@ def test_a_second_run_executes_only_what_changed(place, write_notebook, capsys):
     assert set(snapshot(place / "out")) == {f.replace("line", "renamed") for f in first}
 
 
-def test_a_failing_notebook_names_the_cell_and_leaves_earlier_artifacts(place, write_notebook):
+def test_a_failing_notebook_names_the_cell_and_leaves_earlier_artifacts(place, write_notebook,
+                                                                         capsys):
     write_notebook(place / "nb/01_faces.ipynb", cell("line", 1))
     reproduce(place, ["01_faces"])
     before = snapshot(place / "out")
@@ -103,6 +104,9 @@ def test_a_failing_notebook_names_the_cell_and_leaves_earlier_artifacts(place, w
         reproduce(place, ["01_faces", "02_pretraining", "06_report"])
     assert "Traceback" in caught.value.details and "\x1b" not in caught.value.details
     assert snapshot(place / "out") == before and not (place / "nb/never").exists()
+    write_notebook(place / "nb/02_pretraining.ipynb")      # the other one need not run again
+    reproduce(place, ["01_faces", "02_pretraining"])
+    assert "01_faces: unchanged, skipped" in capsys.readouterr().out
 
 
 def test_command_line_status(monkeypatch, capsys):

@@ -421,11 +421,11 @@ def test_long_runs_go_first_and_each_waits_for_its_own_pretraining(mini, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_failing_run_among_several_raises_its_own_error(mini, tmp_path):
+def test_a_failing_run_among_several_raises_its_own_error_and_ends_the_others(mini, tmp_path):
     root = Path(shutil.copytree(mini, tmp_path / "data"))
     (root / "affectnet/train/fear/000.jpg").write_bytes(b"")
     with pytest.raises(RunError, match="unreadable, more than max_unreadable"):
-        run_all([tiny_pretrain(root), tiny_pretrain(root, seed=1)], tmp_path / "runs", workers=2)
+        run_all([tiny_pretrain(root), tiny_pretrain(mini, epochs=1e4)], tmp_path, workers=3)
 
 
 def be_killed(cfg, runs, parent):

@@ -9,7 +9,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN as MEAN
 from timm.data import IMAGENET_DEFAULT_STD as STD
 from timm.data.auto_augment import LEVEL_TO_ARG
 from torch.nn.functional import interpolate
-from torchvision.transforms import v2
+from torchvision.transforms import RandomResizedCrop, v2
 from torchvision.transforms.v2 import functional as F
 
 from ..config import ConfigError
@@ -28,7 +28,7 @@ COLOUR = {      # statistics are those of each frame
     "BrightnessIncreasing": F.adjust_brightness,
     "SharpnessIncreasing": lambda x, v: F.adjust_sharpness(      # so in a third of the time
         x.contiguous(memory_format=torch.channels_last), v).contiguous()}
-LOG_RATIO = torch.tensor([3 / 4, 4 / 3]).log().tolist()      # width / height of random crops
+RATIO = (3 / 4, 4 / 3)      # width / height of random crops
 PROBABILITY, SPREAD = 0.5, 0.5      # that an operation is carried out; SD of its magnitude
 
 
@@ -46,23 +46,11 @@ def pretrain_transform(img_size: int, crop_scale: tuple[float, float] = (0.2, 1.
 def _crop_flip(clip: torch.Tensor, size: list[int], scale: tuple, flip: bool) -> torch.Tensor:
     """torchvision's draws and pixels, without what its classes add to a small clip's time."""
     if scale != (1, 1):      # aligned faces stay aligned, and nothing is resampled
-        top, left, height, width = _random_crop(*clip.shape[-2:], scale)
+        top, left, height, width = RandomResizedCrop.get_params(clip, scale, RATIO)
         clip = clip[..., top:top + height, left:left + width]
     if list(clip.shape[-2:]) != size:
         clip = interpolate(clip, size, mode="bicubic", antialias=True)
     return clip.flip(-1) if flip and torch.rand(1) < 0.5 else clip
-
-
-def _random_crop(height: int, width: int, scale: tuple[float, float]) -> tuple[int, ...]:
-    """Top, left, height and width of torchvision's RandomResizedCrop; central after ten misses."""
-    for _ in range(10):
-        area = height * width * torch.empty(1).uniform_(*scale).item()
-        ratio = torch.empty(1).uniform_(*LOG_RATIO).exp_().item()
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            return *(int(torch.randint(free + 1, ())) for free in (height - h, width - w)), h, w
-    h, w = min(height, round(width / (3 / 4))), min(width, round(height * (4 / 3)))
-    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def train_transform(img_size: int, crop_scale: tuple[float, float] = (0.5, 1.0),
