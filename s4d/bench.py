@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from .config import ConfigError
@@ -77,6 +76,7 @@ def sizes(ratio: dict[str, float]) -> list[dict]:
 
 def seconds_of(call: Callable, least: float) -> float:
     """Return the seconds of the fastest of several calls, which take `least` seconds together."""
+    from torch.utils.benchmark import Timer  # whose import looks for a CUDA compiler, aloud
     timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
     return min(timer.blocked_autorange(min_run_time=least).times)
 

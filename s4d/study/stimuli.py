@@ -76,7 +76,7 @@ def apex_frames(frames: pd.DataFrame) -> np.ndarray:
     """Row number of one frame a clip of `truth_of`: the apex if it is known, else the middle."""
     middle = frames.groupby("path").frame.transform("median")
     distance = (frames.frame - frames.apex.fillna(middle)).abs()
-    return distance.groupby(frames.path, sort=False).idxmin().to_numpy()
+    return distance.groupby(frames.path, sort=False).idxmin().to_numpy(copy=True)
 
 
 @torch.no_grad()
